@@ -1,0 +1,1 @@
+"""jaxrel: how well a pre-trained encoder transfers to a target task, and why."""
