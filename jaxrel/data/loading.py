@@ -89,9 +89,7 @@ def load(
     kept = np.flatnonzero(in_train == (split == "train"))
     if limit is not None:
         if not 1 <= limit <= len(kept):
-            raise ValueError(
-                f"limit={limit}, but the {split} split of {name} has 1 to {len(kept)} images to give"
-            )
+            raise ValueError(f"limit={limit}, but the {split} split of {name} has 1 to {len(kept)} images to give")
         kept = kept[:limit]
     images, labels = images[kept], labels[kept]
     images.setflags(write=False)
@@ -151,9 +149,7 @@ def _read_tfds(name: str) -> Samples:
     return content["image"], content["label"]
 
 
-def _check(
-    data_set: DataSet, samples: Samples
-) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, " n"]]:
+def _check(data_set: DataSet, samples: Samples) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, " n"]]:
     """The samples in the form of ImageData, once they agree with the facts of the set.
 
     Raises:
@@ -164,8 +160,7 @@ def _check(
         images = images[..., np.newaxis]
     if images.dtype != np.uint8 or images.shape[1:] != data_set.image_shape:
         raise ValueError(
-            f"images of shape {images.shape[1:]} and type {images.dtype}, "
-            f"wanted {data_set.image_shape} and uint8"
+            f"images of shape {images.shape[1:]} and type {images.dtype}, wanted {data_set.image_shape} and uint8"
         )
     if len(images) not in data_set.fingerprints:
         sizes = " or ".join(map(str, data_set.fingerprints))
@@ -175,9 +170,7 @@ def _check(
             f"labels of shape {labels.shape} and type {labels.dtype}, wanted {(len(images),)} and integers"
         )
     if not 0 <= labels.min() <= labels.max() < len(data_set.class_names):
-        raise ValueError(
-            f"labels from {labels.min()} to {labels.max()}, wanted 0 to {len(data_set.class_names) - 1}"
-        )
+        raise ValueError(f"labels from {labels.min()} to {labels.max()}, wanted 0 to {len(data_set.class_names) - 1}")
     return images, labels.astype(np.int32)
 
 

@@ -68,9 +68,7 @@ def read_idx_folder(folder: Path) -> Samples:
     def read(name: str) -> UInt8[np.ndarray, ...]:
         found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
         if not found:
-            raise ValueError(
-                f"{folder} has neither {name} nor {name}.gz; all four files of the set are needed"
-            )
+            raise ValueError(f"{folder} has neither {name} nor {name}.gz; all four files of the set are needed")
         return read_idx(found[0])
 
     images = [read(f"{part}-images-idx3-ubyte") for part in ("train", "t10k")]
@@ -176,15 +174,16 @@ def read_numpy_pickle(path: Path) -> np.ndarray:
     """
     try:
         loaded = _ArrayUnpickler(io.BytesIO(_read_bytes(path))).load()
-    # A damaged pickle fails in many ways, all of them of these classes.
+    # A damaged pickle fails in many ways; those of these classes were found by changing bytes of a good one.
     except (
         pickle.UnpicklingError,
         EOFError,
         TypeError,
         ValueError,
-        IndexError,
-        KeyError,
+        LookupError,
         AttributeError,
+        OverflowError,
+        MemoryError,
     ) as error:
         raise ValueError(f"{path} is no pickled array of integers: {error}") from error
     if not isinstance(loaded, _PickledArray) or not hasattr(loaded, "array"):
