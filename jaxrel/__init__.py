@@ -1,1 +1,55 @@
 """jaxrel: how well a pre-trained encoder transfers to a target task, and why."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from jaxrel.version import __version__
+
+if TYPE_CHECKING:
+    from jaxrel import data, encoders, ranking, relatedness, transport
+    from jaxrel.heads import Head, fit_head
+    from jaxrel.relatedness import Joint, Relatedness, task_relatedness
+    from jaxrel.tasks import Task
+
+# Imported when first used, so that `import jaxrel` costs next to nothing beside jax.
+_HOMES = {
+    "Head": "jaxrel.heads",
+    "Joint": "jaxrel.relatedness",
+    "Relatedness": "jaxrel.relatedness",
+    "Task": "jaxrel.tasks",
+    "fit_head": "jaxrel.heads",
+    "task_relatedness": "jaxrel.relatedness",
+}
+_SUBPACKAGES = ("data", "encoders", "ranking", "relatedness", "transport")
+
+__all__ = [
+    "Head",
+    "Joint",
+    "Relatedness",
+    "Task",
+    "__version__",
+    "data",
+    "encoders",
+    "fit_head",
+    "ranking",
+    "relatedness",
+    "task_relatedness",
+    "transport",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name in _SUBPACKAGES:
+        value = importlib.import_module(f"jaxrel.{name}")
+    else:
+        raise AttributeError(f"module 'jaxrel' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,66 @@
+"""Class blocks: transport is solved for one target class at a time, on gathered and padded samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+__all__ = ["ClassOrder", "class_order", "heaviest", "members", "sample_members"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ClassOrder:
+    """Samples sorted by class, padding last.
+
+    `order` holds sample indices class after class, `start` where each class begins in it (its last entry: where the
+    padding begins), `cumulative` the running total of the weights along it.
+    """
+
+    order: Int[Array, " n"]
+    start: Int[Array, " k+1"]
+    cumulative: Float[Array, " n"]
+
+
+def class_order(labels: Int[Array, " n"], num_classes: int, weights: Float[Array, " n"]) -> ClassOrder:
+    """Sort samples by class, those of weight 0 behind all classes."""
+    keys = jnp.where(weights > 0, labels, num_classes)
+    order = jnp.argsort(keys, stable=True)
+    start = jnp.searchsorted(keys[order], jnp.arange(num_classes + 1))
+    return ClassOrder(order, start, jnp.cumsum(weights[order]))
+
+
+def members(
+    classes: ClassOrder, weights: Float[Array, " n"], width: int
+) -> tuple[Int[Array, "k m"], Float[Array, "k m"]]:
+    """The first `width` samples of each class and their weights, 0 where a class has fewer."""
+    slots = classes.start[:-1, None] + jnp.arange(width)
+    inside = slots < classes.start[1:, None]
+    index = classes.order[jnp.minimum(slots, classes.order.shape[0] - 1)]
+    return index, jnp.where(inside, weights[index], 0)
+
+
+def heaviest(weights: Float[Array, "k n"], width: int) -> tuple[Int[Array, "k m"], Float[Array, "k m"]]:
+    """The `width` samples of largest weight in each row, and their weights."""
+    if width >= weights.shape[1]:
+        return jnp.broadcast_to(jnp.arange(weights.shape[1]), weights.shape), weights
+    heavy, index = jax.lax.top_k(weights, width)
+    return index, heavy
+
+
+def sample_members(
+    classes: ClassOrder, class_index: Int[Array, "*b s"], uniform: Float[Array, "*b s"]
+) -> Int[Array, "*b s"]:
+    """For each slot a sample of class `class_index`, with probability proportional to its weight.
+
+    `uniform` in [0, 1) is the position inside the class; evenly spread positions draw nearly without replacement.
+    """
+    before = jnp.concatenate([jnp.zeros(1, classes.cumulative.dtype), classes.cumulative])
+    first, last = classes.start[class_index], classes.start[class_index + 1]
+    lower, upper = before[first], before[last]
+    slot = jnp.searchsorted(classes.cumulative, lower + uniform * (upper - lower), side="right")
+    # Rounding of the running total must not lead into the neighbouring class.
+    return classes.order[jnp.clip(slot, first, jnp.maximum(last - 1, first))]

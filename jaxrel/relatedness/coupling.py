@@ -1,0 +1,60 @@
+"""The label coupling J, the prior D and the label map B, and the entropy they pay."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax.scipy.special import xlogy
+from jaxtyping import Array, Float, Int
+
+__all__ = [
+    "class_prior",
+    "class_totals",
+    "held_out_conditional",
+    "label_coupling",
+    "label_map",
+    "label_mismatch",
+]
+
+
+def class_totals(labels: Int[Array, " n"], num_classes: int, weights: Float[Array, " n"]) -> Float[Array, " k"]:
+    """Total weight of each class."""
+    return jnp.zeros(num_classes, weights.dtype).at[labels].add(weights)
+
+
+def class_prior(labels: Int[Array, " n"], num_classes: int, weights: Float[Array, " n"]) -> Float[Array, " k"]:
+    """Share of each class in the total weight."""
+    totals = class_totals(labels, num_classes, weights)
+    return totals / jnp.sum(totals)
+
+
+def label_coupling(prior: Float[Array, " t"], conditional: Float[Array, "t r"]) -> Float[Array, "t r"]:
+    """`J_kc = P_T(k) Q_kc`: rows sum to the target prior by construction, so there is no penalty to tune."""
+    return prior[:, None] * conditional
+
+
+def label_map(coupling: Float[Array, "t r"], prior: Float[Array, " t"]) -> Float[Array, "t r"]:
+    """`B_kc = J_kc / D_c` with D_c the column sum; a column without mass is P_T, so B is column-stochastic."""
+    column = jnp.sum(coupling, axis=0)
+    used = column > 0
+    return jnp.where(used, coupling / jnp.where(used, column, 1), prior[:, None])
+
+
+def label_mismatch(coupling: Float[Array, "t r"], label_map: Float[Array, "t r"]) -> Float[Array, ""]:
+    """`- sum_kc J_kc log B_kc` with 0 log 0 = 0: infinite where J_kc > 0 = B_kc.
+
+    At B = J / D it is the conditional entropy H(Y_T | Y_R); for any other B it is larger.
+    """
+    positive = label_map > 0
+    finite = xlogy(coupling, jnp.where(positive, label_map, 1))
+    # + 0.0 turns the -0.0 of a permutation into 0.0.
+    return -jnp.sum(jnp.where(positive | (coupling <= 0), finite, -jnp.inf)) + 0.0
+
+
+def held_out_conditional(conditional: Float[Array, "t r"], reference_totals: Float[Array, " r"]) -> Float[Array, "t r"]:
+    """Q on a held-out sample: reference classes absent from it leave, the rest of the row is renormalised.
+
+    A row that loses all its classes stays 0; the caller reports it.
+    """
+    present = jnp.where(reference_totals > 0, conditional, 0)
+    total = jnp.sum(present, axis=1, keepdims=True)
+    return jnp.where(total > 0, present / jnp.where(total > 0, total, 1), 0)

@@ -1,0 +1,214 @@
+"""The verb: validation of concrete values, then the kernels, compiled once for each shape."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jaxrel.heads import Head
+from jaxrel.relatedness.bound import evaluate_bound
+from jaxrel.relatedness.joint import fit_joint
+from jaxrel.relatedness.methods import Joint
+from jaxrel.relatedness.result import ComputedWith, Relatedness, Transformation
+from jaxrel.tasks import Task
+from jaxrel.version import __version__
+
+__all__ = ["block_sizes", "task_relatedness"]
+
+_LARGEST_BLOCK = 2**28  # Entries of the cost array of one target class: 1 GiB in float32.
+
+# Compiled on first use, then for each new shape; numbers of the method are traced.
+_fit = jax.jit(fit_joint)
+_evaluate = jax.jit(evaluate_bound, static_argnames="block_sizes")
+
+
+def task_relatedness(
+    reference: Task,
+    target: Task,
+    *,
+    evaluate_on: tuple[Task, Task] | None = None,
+    method: Joint = Joint(space="prediction", cost="margin", learn_head=True),  # noqa: B008 (immutable)
+    head: Head | None = None,
+    seed: int = 0,
+) -> Relatedness:
+    r"""An upper bound on the target loss in three terms, with the transformation that attains it.
+
+        bound = re-weighted reference loss + label mismatch + distribution mismatch   (nats)
+        loss of the transformed head on the target samples <= tight_bound <= bound
+
+    The bound is small when the target task looks, to this encoder, like a re-weighted, relabelled and moved copy of
+    a reference task that the encoder is known to do well. Lower is better; the entropy of the target labels (log K
+    for K balanced classes) is the loss of a constant guess, above which a bound says nothing.
+
+    Args:
+        reference: features and labels of the reference task, training samples; every class needs a sample.
+        target: the same of the target task, features of the same encoder.
+        evaluate_on: held-out samples `(reference, target)`; every term is then evaluated on them with the label map
+            frozen, which is the honest number. None evaluates on the training samples, where a wide encoder looks
+            better than it is.
+        method: how the transformation is learned.
+        head: the reference head on raw features. The starting point where the head is learned, used as given
+            otherwise; fitted on the reference (softmax regression, `method.head_ridge`) when None.
+        seed: draws the minibatches; the same seed gives the same numbers.
+
+    Returns:
+        A `Relatedness`; call `.raise_if_failed()` on it or look at `.messages`.
+
+    Raises:
+        ValueError: for tasks without labels, different feature widths, an empty class in training, labels of the
+            held-out reference that the training reference does not have, a head that does not fit.
+
+    Source: Mehra, Zhang, Hamm, "Understanding the Transferability of Representations via Task-Relatedness", NeurIPS
+    2024, Theorem 3. Deviations: the coupling J = P_T Q is learned instead of (B, D) with a penalty; transport is
+    blocked by target class; the ground cost lives on logits by default (tighter, no inverse of A) and in feature
+    space uses the exact tau(W A^-1); the transport term is certified rather than estimated.
+    """
+    reference, target, held_out = _checked_tasks(reference, target, evaluate_on)
+    if not isinstance(method, Joint):
+        raise ValueError(f"method must be a Joint(...), got {method!r}.")
+    head = _checked_head(head, reference)
+    try:
+        seed = operator.index(seed)
+    except TypeError as error:
+        raise ValueError(f"seed must be an integer, got {seed!r}.") from error
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed must fit in 64 bits, got {seed}.")
+
+    evaluated_reference, evaluated_target = held_out or (reference, target)
+    _check_block(evaluated_reference, evaluated_target, target)
+    transformation = _fit(reference, target, head, jax.random.key(seed), method=method)
+    sizes = block_sizes(transformation, evaluated_reference, evaluated_target)
+    result = _evaluate(transformation, evaluated_reference, evaluated_target, method=method, block_sizes=sizes)
+    computed_with = ComputedWith(
+        method=method,
+        seed=seed,
+        evaluated_on="training samples" if held_out is None else "held-out samples",
+        num_reference=evaluated_reference.num_samples,
+        num_target=evaluated_target.num_samples,
+        dtype=str(reference.features.dtype),
+        version=__version__,
+    )
+    return dataclasses.replace(result, computed_with=computed_with)
+
+
+def block_sizes(transformation: Transformation, reference: Task, target: Task) -> tuple[int, int]:
+    """The smallest `block_sizes` of `evaluate_bound` that leave nothing out, rounded up to share compilations.
+
+    Needs concrete arrays.
+    """
+    num_target = max(transformation.conditional.shape[0], target.num_classes or 0)
+    counts_r = _class_counts(reference, transformation.conditional.shape[1])
+    counts_t = _class_counts(target, num_target)
+    used = np.asarray(transformation.conditional) > 0
+    rows, columns = int((used @ counts_r).max()), int(counts_t.max())
+    return (min(_rounded_up(rows), reference.num_samples), min(_rounded_up(columns), target.num_samples))
+
+
+def _rounded_up(size: int) -> int:
+    """The next of 4, 5, 6, 7 times a power of two: at most a quarter too large."""
+    step = max(1, 2 ** (max(size, 1).bit_length() - 3))
+    return -(-size // step) * step
+
+
+def _class_counts(task: Task, num_classes: int) -> np.ndarray:
+    live = np.asarray(task.weights) > 0
+    return np.bincount(np.asarray(task.labels)[live], minlength=num_classes)
+
+
+def _checked_tasks(
+    reference: Task, target: Task, evaluate_on: tuple[Task, Task] | None
+) -> tuple[Task, Task, tuple[Task, Task] | None]:
+    named = {"reference": reference, "target": target}
+    if evaluate_on is not None:
+        if not isinstance(evaluate_on, tuple | list) or len(evaluate_on) != 2:
+            raise ValueError("evaluate_on must be a pair (held-out reference Task, held-out target Task).")
+        named |= {"evaluate_on[0]": evaluate_on[0], "evaluate_on[1]": evaluate_on[1]}
+    for name, task in named.items():
+        if not isinstance(task, Task):
+            raise ValueError(f"{name} must be a Task, got {type(task).__name__}: pass Task(features, labels).")
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(task)):
+            raise ValueError(
+                f"{name} holds traced arrays: inside jit or vmap call jaxrel.relatedness.joint_relatedness."
+            )
+        if task.labels is None:
+            raise ValueError(
+                f"{name} has no labels: pass Task(features, labels). Scoring without target labels is not available."
+            )
+        if task.num_features != reference.num_features:
+            raise ValueError(
+                f"{name} has {task.num_features} features and reference has {reference.num_features}: "
+                "extract all of them with the same encoder."
+            )
+    for name in ("reference", "target"):
+        _check_classes(name, named[name])
+    if evaluate_on is not None:
+        _check_held_out_reference(evaluate_on[0], reference)
+    dtype = functools.reduce(jnp.promote_types, (task.features.dtype for task in named.values()))
+    tasks = [_with_dtype(task, dtype) for task in named.values()]
+    return tasks[0], tasks[1], (tasks[2], tasks[3]) if evaluate_on is not None else None
+
+
+def _check_classes(name: str, task: Task) -> None:
+    counts = _class_counts(task, task.num_classes or 0)
+    if (counts == 0).any():
+        empty = int(np.argmin(counts))
+        label = f" ({task.class_names[empty]})" if task.class_names else ""
+        raise ValueError(
+            f"{name} has no sample of class {empty}{label} of its {task.num_classes} classes: "
+            "add samples of it, or renumber the labels without it."
+        )
+
+
+def _check_held_out_reference(held_out: Task, reference: Task) -> None:
+    unknown = np.nonzero(
+        (np.asarray(held_out.labels) >= (reference.num_classes or 0)) & (np.asarray(held_out.weights) > 0)
+    )[0]
+    if unknown.size:
+        raise ValueError(
+            f"evaluate_on[0] labels[{unknown[0]}] is {np.asarray(held_out.labels)[unknown[0]]}, but reference has "
+            f"classes 0 .. {(reference.num_classes or 0) - 1}: leave such samples out."
+        )
+
+
+def _check_block(reference: Task, target: Task, trained_target: Task) -> None:
+    """Refuse, before any work, samples whose transport problems cannot be held in memory."""
+    # A target class leans on at least its share of the reference; the exact support is known after training.
+    rows = reference.num_samples // (trained_target.num_classes or 1)
+    columns = int(_class_counts(target, target.num_classes or 0).max())
+    if rows * columns > _LARGEST_BLOCK:
+        raise ValueError(
+            f"about {rows} reference samples against {columns} target samples of one class need a cost array of "
+            f"{rows * columns} entries (at most {_LARGEST_BLOCK}): pass fewer samples in evaluate_on."
+        )
+
+
+def _with_dtype(task: Task, dtype: jnp.dtype) -> Task:
+    def cast(leaf: Array) -> Array:
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(cast, task)
+
+
+def _checked_head(head: Head | None, reference: Task) -> Head | None:
+    if head is None:
+        return None
+    if not isinstance(head, Head):
+        raise ValueError(f"head must be a Head(weights, bias), got {type(head).__name__}.")
+    expected = (reference.num_classes or 0, reference.num_features)
+    weights, bias = jnp.asarray(head.weights), jnp.asarray(head.bias)
+    if weights.shape != expected or bias.shape != expected[:1]:
+        raise ValueError(
+            f"head has weights {weights.shape} and bias {bias.shape}, but the reference needs {expected} and "
+            f"{expected[:1]}: one row for each reference class, one column for each feature."
+        )
+    for name, values in (("weights", weights), ("bias", bias)):
+        bad = np.argwhere(~np.isfinite(np.asarray(values)))
+        if bad.size:
+            raise ValueError(f"head.{name}[{', '.join(map(str, bad[0]))}] is not finite.")
+    return Head(weights.astype(reference.features.dtype), bias.astype(reference.features.dtype))
