@@ -1,0 +1,145 @@
+"""The contract of an encoder: uint8 images in, features (and logits, where there is a classifier) out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from jaxrel.encoders.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from flax import nnx
+
+__all__ = ["Encoder", "EncoderOutput", "check_images", "from_network"]
+
+# Part of every fingerprint: to be raised when the same weights come to give other features.
+REVISION = 1
+
+
+class EncoderOutput(NamedTuple):
+    """What an encoder says of a batch of images."""
+
+    features: Float[Array, "b d"]
+    logits: Float[Array, "b c"] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """A frozen encoder, preprocessing included. :func:`jaxrel.encoders.load` makes one.
+
+    Args:
+        name: the name it was loaded by.
+        image_size: height and width in pixels to which each image is brought.
+        feature_width: length of the feature vector of an image.
+        num_logits: number of classes of the pre-trained classifier; None where there is none.
+        num_parameters: count of trained numbers (running statistics are not among them).
+        pretraining: what the weights were trained on.
+        licence: the licence of the weights, as their distribution states it.
+        fingerprint: SHA-256 of weights, preprocessing and input size; equal fingerprints give equal features.
+        forward: the compiled map from uint8 images to an :class:`EncoderOutput`; call the encoder instead.
+    """
+
+    name: str
+    image_size: int
+    feature_width: int
+    num_logits: int | None
+    num_parameters: int
+    pretraining: str
+    licence: str
+    fingerprint: str
+    forward: Callable[[UInt8[Array | np.ndarray, "b h w c"]], EncoderOutput] = field(repr=False)
+
+    def __call__(self, images: UInt8[Array | np.ndarray, "b h w c"]) -> EncoderOutput:
+        """Features and logits of a batch of images. Deterministic; compiled once for each shape of batch.
+
+        Args:
+            images: `(b, h, w, c)` uint8 pixels 0..255 of any height and width, c = 1 (grey) or 3 (RGB). The
+                largest central square is used.
+
+        Returns:
+            Features `(b, feature_width)` and logits `(b, num_logits)` or None, both float32.
+
+        Raises:
+            ValueError: the images have another rank, dtype or number of channels, or no pixels.
+        """
+        check_images(images)
+        return self.forward(images)
+
+
+def from_network(
+    network: nnx.Module,
+    preprocessing: Preprocessing,
+    *,
+    name: str,
+    pretraining: str = "unknown",
+    licence: str = "unknown",
+) -> Encoder:
+    """Make an encoder of a Flax NNX network.
+
+    Args:
+        network: maps preprocessed images `(b, s, s, channels)` to an :class:`EncoderOutput`. Its variables
+            are taken as they are now.
+        preprocessing: maps uint8 images to the network's input.
+        name: the encoder's name in reports.
+        pretraining: what the weights were trained on.
+        licence: the licence of the weights.
+    """
+    from flax import nnx
+
+    graph, state = nnx.split(network)
+
+    @jax.jit
+    def forward(state: nnx.State[Any, Any], images: jax.Array) -> EncoderOutput:
+        output: EncoderOutput = nnx.merge(graph, state)(preprocessing(images))
+        return output
+
+    size = preprocessing.image_size
+    output = jax.eval_shape(forward, state, np.zeros((1, size, size, 3), np.uint8))
+    return Encoder(
+        name=name,
+        image_size=size,
+        feature_width=output.features.shape[1],
+        num_logits=None if output.logits is None else output.logits.shape[1],
+        num_parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))),
+        pretraining=pretraining,
+        licence=licence,
+        fingerprint=_fingerprint(f"{REVISION} {type(network).__qualname__} {preprocessing}", state),
+        forward=partial(forward, state),
+    )
+
+
+def _fingerprint(description: str, state: nnx.State[Any, Any]) -> str:
+    digest = hashlib.sha256(description.encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def check_images(images: jax.Array | np.ndarray) -> None:
+    """Raise ValueError unless `images` is a batch of grey or RGB uint8 images."""
+    shape = np.shape(images)
+    if len(shape) != 4:
+        raise ValueError(
+            f"images must have shape (batch, height, width, channels), got {shape}; add the missing axes, "
+            "e.g. images[..., None] for grey images"
+        )
+    if shape[3] not in (1, 3):
+        raise ValueError(
+            f"images must have 1 (grey) or 3 (RGB) channels in their last axis, got shape {shape}; "
+            "transpose (batch, channels, height, width) by images.transpose(0, 2, 3, 1)"
+        )
+    if images.dtype != np.uint8:
+        raise ValueError(
+            f"images must be uint8 with values 0..255, got {images.dtype}; scale and convert them, "
+            "e.g. np.round(255 * images).astype(np.uint8) for values 0..1"
+        )
+    if 0 in shape:
+        raise ValueError(f"images must not be empty, got shape {shape}")
