@@ -228,3 +228,11 @@ def test_the_table_is_well_formed() -> None:
         assert distribution == asset.distribution
         assert asset.archive.startswith(f"{distribution.replace('-', '_')}-{asset.version}-")
         assert len(bytes.fromhex(asset.sha256)) == 32
+
+
+def test_the_notices_name_every_archive() -> None:
+    notices = (Path(__file__).parent.parent / "THIRD_PARTY.md").read_text(encoding="utf-8")
+    for asset in ASSETS.values():
+        assert f"{asset.distribution} {asset.version}" in notices
+        assert f"`{asset.archive}`" in notices
+        assert f"`{asset.sha256}`" in notices
