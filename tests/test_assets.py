@@ -85,9 +85,7 @@ def test_a_flipped_byte_is_refused(cache: Path) -> None:
     assert list((cache / "assets").iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "name", ["../evil", "toy/../../evil", "/evil", "C:/evil", "..\\evil", "toy\\..\\..\\evil"]
-)
+@pytest.mark.parametrize("name", ["../evil", "toy/../../evil", "/evil", "C:/evil", "..\\evil", "toy\\..\\..\\evil"])
 def test_a_name_that_leads_out_is_refused(name: str, tmp_path: Path) -> None:
     asset = put_by_hand({"toy/fine": b"", name: b"evil"})
     with pytest.raises(AssetError, match="unsafe file name"):
@@ -175,9 +173,7 @@ def test_another_process_that_was_first_wins(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_pip_is_asked_for_the_wheel_alone(no_pip: list[list[str]]) -> None:
-    asset = Asset(
-        "toy", "1.0", "toy.whl", "0" * 64, "MIT", platform="manylinux_2_28_x86_64", python_version="3.11"
-    )
+    asset = Asset("toy", "1.0", "toy.whl", "0" * 64, "MIT", platform="manylinux_2_28_x86_64", python_version="3.11")
     with pytest.raises(AssetError, match=r"(?s)no network in this test.*pip config list.*by hand"):
         asset.fetch()
     (command,) = no_pip

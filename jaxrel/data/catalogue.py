@@ -25,7 +25,7 @@ class DataSet:
             hash order, or None where the set could not be had to compute it.
         licence: the licence as stated, and by whom.
         tfds_name: its name in tensorflow-datasets.
-        folders: where packages of an operating system put its IDX files.
+        folders: where packages of an operating system put its IDX files, each with the name of the package.
         asset: the pinned archive that holds it (a key of :data:`jaxrel.assets.ASSETS`).
         read_asset: reader of that archive.
     """
@@ -37,7 +37,7 @@ class DataSet:
     fingerprints: Mapping[int, str | None]
     licence: str
     tfds_name: str | None = None
-    folders: tuple[str, ...] = ()
+    folders: tuple[tuple[str, str], ...] = ()
     asset: str | None = None
     read_asset: Callable[[], Samples] | None = None
 
@@ -95,7 +95,7 @@ DATA_SETS: Mapping[str, DataSet] = MappingProxyType(
                 fingerprints={70_000: "47a509c76a67830f355c26f1fa189efce2bc5a0a750e9d4ff2d44ae18a9b5a14"},
                 licence="MIT (Zalando SE)",
                 tfds_name="fashion_mnist",
-                folders=("/usr/share/datasets/fashion-mnist",),  # Debian's dataset-fashion-mnist
+                folders=(("/usr/share/datasets/fashion-mnist", "Debian's package dataset-fashion-mnist"),),
             ),
             DataSet(
                 name="animal-mnist",

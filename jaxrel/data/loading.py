@@ -131,8 +131,8 @@ def _providers(data_set: DataSet, path: Path | None) -> Iterator[tuple[str, Call
         for name in (data_set.name, f"{data_set.name}.npz"):
             local = Path(root).expanduser() / name
             yield str(local), partial(read_path, local)
-    for folder in data_set.folders:
-        yield folder, partial(read_path, Path(folder))
+    for folder, package in data_set.folders:
+        yield f"{folder} of {package}", partial(read_path, Path(folder))
     if data_set.asset is not None and data_set.read_asset is not None:
         asset = ASSETS[data_set.asset]
         yield f"{asset.distribution} {asset.version} of the package index", data_set.read_asset
@@ -144,7 +144,9 @@ def _read_tfds(name: str) -> Samples:
         import tensorflow_datasets as tfds
 
         content = tfds.as_numpy(tfds.load(name, split="train+test", batch_size=-1))
-    except Exception as error:  # its import, its download and its preparation fail in too many ways to list
+    except ImportError as error:
+        raise _AbsentError(f"{error} (pip install 'jaxrel[tfds]')") from error
+    except Exception as error:  # its download and its preparation fail in too many ways to list
         raise _AbsentError(f"{type(error).__name__}: {error}") from error
     return content["image"], content["label"]
 
