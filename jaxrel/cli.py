@@ -1,0 +1,172 @@
+"""The `jaxrel` command."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import logging
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from jaxrel import data, encoders, ranking
+from jaxrel.assets import AssetError
+from jaxrel.ranking import Progress, Settings
+
+FAILURE, USAGE_ERROR, INTERRUPTED = 1, 2, 130
+
+_log = logging.getLogger("jaxrel")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(words)
+    try:
+        _rank(options)
+    except KeyboardInterrupt:
+        kept = options.output / "results.jsonl"
+        again = shlex.join(["jaxrel", *words])
+        return _complain(f"interrupted. Finished scores are in {kept}; to go on from there:\n  {again}", INTERRUPTED)
+    except BlockingIOError:
+        return _complain(f"another process is writing into {options.output}: choose another --output.", FAILURE)
+    except (AssetError, data.DataError) as error:
+        return _complain(str(error), FAILURE)
+    except ValueError as error:
+        return _complain(str(error), USAGE_ERROR)
+    return 0
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"jaxrel: error: {message}", file=sys.stderr)
+    return status
+
+
+def _rank(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from jaxrel.ranking import report
+    from jaxrel.relatedness import Joint
+
+    settings = Settings(
+        samples=options.samples,
+        held_out=options.held_out,
+        image_size=options.image_size,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        resamples=options.resamples,
+        confidence=options.confidence,
+        method=Joint(space=options.space, cost=options.cost, learn_head=not options.fixed_head),
+    )
+    plan = ranking.make_plan(
+        options.reference,
+        options.target,
+        options.encoder,
+        settings=settings,
+        store=ranking.feature_store(),
+        data_paths=dict(options.data_path),
+    )
+    with _narrator(quiet=options.quiet) as progress:
+        plot = options.plot and importlib.util.find_spec("matplotlib") is not None
+        if options.plot and not plot:
+            _log.warning("no ranking.png, as matplotlib is not installed: pip install 'jaxrel[plot]'")
+        result = ranking.run(plan, output=options.output, progress=progress)
+    files = report.write_files(result, options.output, plot=plot)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, report.TABLE_WIDTH)
+    report.print_ranking(result, console)
+    if not options.quiet:
+        for paragraph in report.NOTES:
+            console.print(paragraph, markup=False, end="\n\n")
+        console.print("The files:")
+        for path in (*files, options.output / "results.jsonl"):
+            console.print(f"  {path}", markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _narrator(*, quiet: bool) -> Iterator[Progress]:
+    """A progress bar with rate and remaining time, and the log, on stderr."""
+    from rich import progress as bars
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    console = Console(stderr=True)
+    handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="[%X]")
+    level = _log.level
+    _log.addHandler(handler)
+    _log.setLevel(logging.WARNING if quiet else logging.INFO)
+    shown = bars.Progress(
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn("{task.fields[rate]}"),
+        bars.TimeRemainingColumn(),
+        console=console,
+        disable=quiet,
+    )
+    tasks: dict[str, bars.TaskID] = {}
+
+    def progress(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = shown.add_task(what, total=total, rate="")
+        speed = shown.tasks[list(tasks).index(what)].speed
+        rate = "" if speed is None else f"{speed:.1f}/s"
+        shown.update(tasks[what], completed=done, rate=rate, visible=done < total)
+
+    try:
+        with shown:
+            yield progress
+    finally:
+        _log.removeHandler(handler)
+        _log.setLevel(level)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from jaxrel import __version__
+
+    parser = argparse.ArgumentParser(prog="jaxrel", description="How well pre-trained encoders transfer, and why.")
+    parser.add_argument("--version", action="version", version=f"jaxrel {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    rank = commands.add_parser(
+        "rank",
+        help="rank encoders for target tasks by task-relatedness",
+        description="Rank encoders on every pair of a reference and another data set as target. Features and "
+        "finished scores are kept: the same command goes on where it was stopped.",
+        epilog=f"data sets: {', '.join(data.names())}. encoders: {', '.join(encoders.names())}; "
+        "NAME:random is the same network with random weights.",
+    )
+    defaults = Settings()
+    rank.add_argument("--reference", nargs="+", required=True, metavar="R", help="data sets transferred from")
+    rank.add_argument("--target", nargs="+", required=True, metavar="T", help="data sets transferred to")
+    rank.add_argument("--encoder", nargs="+", required=True, metavar="E", help="encoders to rank")
+    numbers = (
+        ("--samples", int, "training samples of each data set"),
+        ("--held-out", int, "held-out samples of each data set, on which every number is evaluated"),
+        ("--image-size", int, "input resolution of the networks in pixels (default: each network's own)"),
+        ("--batch-size", int, "images in one forward pass"),
+        ("--seed", int, "seed of scoring, resampling and random weights"),
+        ("--resamples", int, "resamples of the held-out samples for the interval"),
+        ("--confidence", float, "share of the resampled bounds inside the interval"),
+    )
+    for option, kind, text in numbers:
+        default = getattr(defaults, option[2:].replace("-", "_"))
+        shown = "" if default is None else f" (default: {default})"
+        rank.add_argument(option, type=kind, default=default, metavar="N", help=text + shown)
+    rank.add_argument("--space", choices=("prediction", "feature"), default="prediction", help="what is transported")
+    rank.add_argument("--cost", choices=("margin", "range", "euclidean"), help="default: the tightest of the space")
+    rank.add_argument("--fixed-head", action="store_true", help="keep the reference head as fitted on the reference")
+    rank.add_argument("--data-path", nargs="+", type=_named_path, default=[], metavar="NAME=PATH", help="your own copy")
+    rank.add_argument("--output", type=Path, default=Path("jaxrel-results"), metavar="DIR", help="default: %(default)s")
+    rank.add_argument("--no-plot", action="store_false", dest="plot", help="write no ranking.png")
+    rank.add_argument("--quiet", action="store_true", help="the tables only: no progress, no notes")
+    return parser
+
+
+def _named_path(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH, such as mnist=/data/mnist")
+    return name, Path(path).expanduser()

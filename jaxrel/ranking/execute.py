@@ -1,0 +1,277 @@
+"""Scores what a plan asks for and is not there yet; finished scores reach the disk one by one."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from jaxrel.ranking.plan import Plan, Progress, Settings, Source, Split
+
+if TYPE_CHECKING:
+    from jaxrel.tasks import Task
+
+OK = "ok"
+TERMS = ("reweighted_reference_loss", "label_mismatch", "distribution_mismatch")
+NUMBERS = (
+    "bound",
+    "tight_bound",
+    *TERMS,
+    "distribution_mismatch_lower",
+    "transformed_reference_loss",
+    "target_loss",
+    "target_accuracy",
+)
+"""What a score takes over from a result of :func:`jaxrel.task_relatedness`."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """One encoder scored on one pair of tasks; every loss and bound is in nats, on held-out samples.
+
+    Attributes:
+        key: hash of everything the numbers depend on.
+        status: "ok", or what went wrong; numbers that could not be had are NaN then.
+        vacuous_level: loss of the best constant guess, the entropy of the held-out target classes.
+        resampled_bounds: the bound on resampled held-out samples, the same ones for all encoders of a pair.
+        extraction_seconds: what the features of both data sets took in the run that made this score; features
+            from the store cost next to nothing.
+        scoring_seconds: what learning, evaluating and resampling took, compilation included.
+    """
+
+    key: str
+    reference: str
+    target: str
+    encoder: str
+    status: str = OK
+    num_classes: int = 0
+    vacuous_level: float = math.nan
+    bound: float = math.nan
+    tight_bound: float = math.nan
+    reweighted_reference_loss: float = math.nan
+    label_mismatch: float = math.nan
+    distribution_mismatch: float = math.nan
+    distribution_mismatch_lower: float = math.nan
+    transformed_reference_loss: float = math.nan
+    target_loss: float = math.nan
+    target_accuracy: float = math.nan
+    extraction_seconds: float = 0.0
+    scoring_seconds: float = 0.0
+    resampled_bounds: tuple[float, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no bound to trust."""
+        return self.status != OK
+
+
+class ScoreLog:
+    """Finished scores, a line of JSON each, in a file that one process at a time writes.
+
+    A line is written by a single call and is on the disk before the next score begins. What a kill may have
+    left of a last line is cut off when the file is opened, so that score is computed again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, made if need be; BlockingIOError where another process writes to it."""
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            _lock(self._descriptor)
+            content = path.read_bytes()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                _log.warning("the last line of %s is torn: its score is computed again", path)
+                os.ftruncate(self._descriptor, whole)
+            self._records = dict(_records(content[:whole].splitlines()))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        """Keep other processes from writing."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let other processes write."""
+        self.close()
+
+    def close(self) -> None:
+        """Let other processes write."""
+        os.close(self._descriptor)
+
+    def find(self, key: str) -> Score | None:
+        """The finished score of this key, if there is one."""
+        record = self._records.get(key)
+        return None if record is None else _from_json(record)
+
+    def append(self, score: Score) -> None:
+        """Put a finished score on the disk."""
+        record = to_json(score)
+        line = json.dumps(record, allow_nan=False).encode() + b"\n"
+        if os.write(self._descriptor, line) != len(line):
+            raise OSError(f"{self.path} took only a part of a score: is the disk full?")
+        os.fsync(self._descriptor)
+        self._records[score.key] = record
+
+
+def execute(plan: Plan, log: ScoreLog, *, progress: Progress) -> list[Score]:
+    """Every score of the plan, encoder by encoder; those in the log already are taken from it.
+
+    An encoder that cannot be scored on a pair is a :class:`Score` whose status says why.
+    """
+    wanted = [
+        (Score(_key(encoder, pair, plan.settings), pair[0].name, pair[1].name, encoder), pair)
+        for encoder in plan.encoders
+        for pair in plan.pairs
+    ]
+    missing = [(score, pair) for score, pair in wanted if log.find(score.key) is None]
+    done = len(wanted) - len(missing)
+    if done:
+        _log.info("%d of %d scores are in %s and are not computed again", done, len(wanted), log.path)
+    for encoder, group in itertools.groupby(missing, key=lambda entry: entry[0].encoder):
+        features = _Features(encoder, progress)
+        for unscored, pair in group:
+            score = _score(unscored, pair, features, plan)
+            log.append(score)
+            done += 1
+            _log.info("%s, %s → %s: %s", encoder, score.reference, score.target, _outcome(score))
+            progress("scoring", done, len(wanted))
+    return [found for score, _ in wanted if (found := log.find(score.key)) is not None]
+
+
+class _Features:
+    """The features of one encoder, kept for the pairs that share a data set, and the seconds they took."""
+
+    def __init__(self, encoder: str, progress: Progress) -> None:
+        self._encoder = encoder
+        self._progress = progress
+        self._splits: dict[str, tuple[Split, float]] = {}
+
+    def of(self, source: Source) -> tuple[Split, float]:
+        if source.name not in self._splits:
+            start = time.perf_counter()
+            split = source.features(self._encoder, self._progress)
+            self._splits[source.name] = split, time.perf_counter() - start
+        return self._splits[source.name]
+
+
+def _score(score: Score, pair: tuple[Source, Source], features: _Features, plan: Plan) -> Score:
+    """The score with its numbers filled in, or with a status that says why there are none."""
+    import jaxrel
+    from jaxrel.relatedness import bound_resamples
+
+    settings = plan.settings
+    try:
+        (reference, reference_seconds), (target, target_seconds) = map(features.of, pair)
+        start = time.perf_counter()
+        held_out = reference.held_out, target.held_out
+        result = jaxrel.task_relatedness(
+            reference.train, target.train, evaluate_on=held_out, method=settings.joint(), seed=settings.seed
+        )
+        resampled = (
+            ()
+            if result.messages
+            else bound_resamples(result, *held_out, num_resamples=settings.resamples, seed=settings.seed)
+        )
+    except ValueError as error:
+        return dataclasses.replace(score, status=f"failed: {error}")
+    prior = _prior(target.held_out)
+    numbers: dict[str, Any] = {name: float(getattr(result, name)) for name in NUMBERS}
+    return dataclasses.replace(
+        score,
+        **numbers,
+        status="; ".join(result.messages) or OK,
+        num_classes=len(prior),
+        vacuous_level=float(-np.sum(prior * np.log(np.where(prior > 0, prior, 1)))),
+        extraction_seconds=reference_seconds + target_seconds,
+        scoring_seconds=time.perf_counter() - start,
+        resampled_bounds=tuple(np.asarray(resampled, np.float64).round(6).tolist()),
+    )
+
+
+def _outcome(score: Score) -> str:
+    return score.status if score.failed else f"bound {score.bound:.3f} in {score.scoring_seconds:.1f} s"
+
+
+def _prior(task: Task) -> np.ndarray:
+    weights = np.asarray(task.weights, np.float64)
+    mass = np.bincount(np.asarray(task.labels), weights, minlength=task.num_classes or 0)
+    share: np.ndarray = mass / mass.sum()
+    return share
+
+
+def _key(encoder: str, pair: tuple[Source, Source], settings: Settings) -> str:
+    """Equal keys mean equal scores: a hash of everything the numbers depend on."""
+    from jaxrel import __version__
+
+    determined_by = {
+        "version": __version__,
+        "names": [*(source.name for source in pair), encoder],
+        "fingerprints": [source.fingerprint(encoder) for source in pair],
+        "samples": [settings.samples, settings.held_out],
+        "method": repr(settings.joint()),
+        "seed": settings.seed,
+        "resamples": settings.resamples,
+    }
+    return hashlib.sha256(json.dumps(determined_by, sort_keys=True).encode()).hexdigest()
+
+
+def to_json(score: Score) -> dict[str, Any]:
+    """The fields of a score; numbers that are not finite, which JSON lacks, as the strings `float` reads."""
+    record = dataclasses.asdict(score)
+    for name, value in record.items():
+        if isinstance(value, float):
+            record[name] = finite_or_string(value)
+    record["resampled_bounds"] = [finite_or_string(value) for value in score.resampled_bounds]
+    return record
+
+
+def finite_or_string(value: float) -> float | str:
+    """`value`, or its name where JSON has no number for it."""
+    return value if math.isfinite(value) else str(value)
+
+
+def _from_json(record: dict[str, Any]) -> Score:
+    fields = dict(record)
+    for field in dataclasses.fields(Score):
+        if field.type == "float":
+            fields[field.name] = float(fields[field.name])
+    fields["resampled_bounds"] = tuple(map(float, fields["resampled_bounds"]))
+    return Score(**fields)
+
+
+def _records(lines: Iterable[bytes]) -> Iterable[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            yield record["key"], record
+        except (ValueError, KeyError, TypeError):
+            _log.warning("line %d of the finished scores is not readable: its score is computed again", number)
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,285 @@
+"""What a ranking will compute: pairs of tasks, encoders and settings, validated before any work."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+
+from jaxrel import data, encoders
+from jaxrel.store import FeatureStore
+
+if TYPE_CHECKING:
+    from jaxrel.encoders import Encoder
+    from jaxrel.relatedness import Joint
+    from jaxrel.tasks import Task
+
+RANDOM_SUFFIX = ":random"
+
+Progress = Callable[[str, int, int], None]
+"""Told `(what, done, total)` as work goes on."""
+
+
+class Split(NamedTuple):
+    """The two tasks of one data set under one encoder: learned on `train`, evaluated on `held_out`."""
+
+    train: Task
+    held_out: Task
+
+
+class Source(Protocol):
+    """Anything that has features: what a ranking needs of a data set."""
+
+    @property
+    def name(self) -> str:
+        """How tables and files call it."""
+
+    def check(self, encoder: str) -> None:
+        """Raise ValueError where this encoder's features cannot be had; cheap, called before any work."""
+
+    def fingerprint(self, encoder: str) -> str:
+        """What the features are determined by: equal fingerprints mean equal features."""
+
+    def features(self, encoder: str, progress: Progress) -> Split:
+        """The features of the training and of the held-out samples."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the encoders of a ranking are compared; the same for every one of them.
+
+    Args:
+        samples: training samples taken from each data set.
+        held_out: held-out samples taken from each data set, on which every number is evaluated.
+        image_size: input resolution of the networks in pixels; None means each network's own.
+        batch_size: images in one forward pass.
+        seed: seed of the scoring, the resampling and of the randomly initialised encoders.
+        resamples: how often the held-out samples are resampled for the interval.
+        confidence: share of the resampled bounds inside the interval.
+        method: how the bound is learned; None means the default of :func:`jaxrel.task_relatedness`.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    samples: int = 1000
+    held_out: int = 400
+    image_size: int | None = None
+    batch_size: int = 32
+    seed: int = 0
+    resamples: int = 1000
+    confidence: float = 0.9
+    method: Joint | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        least = {"samples": 1, "held_out": 1, "batch_size": 1, "resamples": 2, "seed": 0, "image_size": 32}
+        for name, limit in least.items():
+            value = getattr(self, name)
+            if value is not None and value < limit:
+                raise ValueError(f"{name} is {value}: pass an integer of at least {limit}.")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence is {self.confidence}: pass a number between 0 and 1, such as 0.9.")
+
+    def joint(self) -> Joint:
+        """The method, with the default filled in."""
+        from jaxrel.relatedness import Joint
+
+        return self.method or Joint()
+
+
+class FeatureArrays:
+    """A data set whose features are there already."""
+
+    def __init__(self, name: str, splits: Mapping[str, tuple[Task, Task]]) -> None:
+        """Name the data set.
+
+        Args:
+            name: how tables and files call it.
+            splits: by encoder name, the task to learn on and the task to evaluate on.
+        """
+        self.name = name
+        self._splits = {encoder: Split(*split) for encoder, split in splits.items()}
+
+    def check(self, encoder: str) -> None:
+        """Raise ValueError where there are no features of this encoder."""
+        if encoder not in self._splits:
+            raise ValueError(f"{self.name!r} has no features of encoder {encoder!r}: it has {_listed(self._splits)}.")
+
+    def fingerprint(self, encoder: str) -> str:
+        """Hash of the arrays of both tasks."""
+        digest = hashlib.sha256(encoder.encode())
+        for task in self._splits[encoder]:
+            for leaf in (task.features, task.labels, task.weights):
+                array = np.ascontiguousarray(leaf)
+                digest.update(f"{array.dtype.str}{array.shape}".encode())
+                digest.update(array.tobytes())
+            digest.update(str(task.num_classes).encode())
+        return digest.hexdigest()
+
+    def features(self, encoder: str, progress: Progress) -> Split:  # noqa: ARG002 - nothing takes time here
+        """The tasks as given."""
+        return self._splits[encoder]
+
+
+class ImageSource:
+    """A data set of :mod:`jaxrel.data`, seen through an encoder of :mod:`jaxrel.encoders`."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        settings: Settings,
+        store: FeatureStore,
+        load_encoder: Callable[[str], Encoder],
+        path: Path | None = None,
+    ) -> None:
+        """Name the data set; nothing is loaded yet.
+
+        Args:
+            name: the data set.
+            settings: sample counts and batch size.
+            store: where extracted features are kept.
+            load_encoder: gives an encoder by its name.
+            path: where the user has the data; None means the data set's own providers.
+        """
+        self.name = name
+        self._settings = settings
+        self._store = store
+        self._load_encoder = load_encoder
+        self._path = path
+
+    @functools.cached_property
+    def _splits(self) -> tuple[data.ImageData, data.ImageData]:
+        return (
+            data.load(self.name, split="train", path=self._path, limit=self._settings.samples),
+            data.load(self.name, split="test", path=self._path, limit=self._settings.held_out),
+        )
+
+    def check(self, encoder: str) -> None:
+        """Raise ValueError where there is no such encoder."""
+        _check_name(encoder.removesuffix(RANDOM_SUFFIX), encoders.names(), "encoder")
+
+    def fingerprint(self, encoder: str) -> str:
+        """Those of the images and of the encoder; the last bits depend on the batch size."""
+        images = [part.fingerprint for part in self._splits]
+        return "/".join([*images, self._load_encoder(encoder).fingerprint, str(self._settings.batch_size)])
+
+    def features(self, encoder: str, progress: Progress) -> Split:
+        """The features of both splits, extracted where the store does not hold them."""
+        train, held_out = (self._extract(encoder, part, progress) for part in self._splits)
+        return Split(train, held_out)
+
+    def _extract(self, encoder: str, part: data.ImageData, progress: Progress) -> Task:
+        from jaxrel.encoders.extraction import extract_features
+        from jaxrel.tasks import Task
+
+        features = extract_features(
+            self._load_encoder(encoder),
+            part.images,
+            batch_size=self._settings.batch_size,
+            progress=functools.partial(progress, f"{encoder}: {self.name} ({part.split})"),
+            store=self._store,
+            data_fingerprint=part.fingerprint,
+        )
+        return Task(features, part.labels, num_classes=part.num_classes, class_names=part.class_names)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every `(reference, target)` pair to be scored under every encoder."""
+
+    pairs: tuple[tuple[Source, Source], ...]
+    encoders: tuple[str, ...]
+    settings: Settings
+
+
+def make_plan(
+    references: Sequence[str | Source],
+    targets: Sequence[str | Source],
+    encoder_names: Sequence[str],
+    *,
+    settings: Settings,
+    store: FeatureStore,
+    data_paths: Mapping[str, Path] | None = None,
+) -> Plan:
+    """All pairs of a reference and another data set as target.
+
+    Args:
+        references: data sets by name, or anything that has features (see :class:`Source`).
+        targets: likewise.
+        encoder_names: encoders by name.
+        settings: the settings of the ranking.
+        store: where extracted features are kept.
+        data_paths: by data set name, where the user has the data.
+
+    Raises:
+        ValueError: a name is unknown or given twice, features are missing, or no pair is left.
+    """
+    paths = dict(data_paths or {})
+    for name, path in paths.items():
+        if not path.exists():
+            raise ValueError(f"the path given for {name!r}, {path}, does not exist.")
+    load_encoder = functools.lru_cache(maxsize=1)(
+        functools.partial(encoders.load, seed=settings.seed, image_size=settings.image_size)
+    )
+    sources: dict[str, Source] = {}
+    roles: dict[str, list[Source]] = {"reference": [], "target": []}
+    for role, entries in (("reference", references), ("target", targets)):
+        _check_distinct([_name(entry) for entry in entries], role)
+        for entry in entries:
+            name = _name(entry)
+            if name not in sources and isinstance(entry, str):
+                _check_name(entry, data.names(), "data set")
+                sources[name] = ImageSource(
+                    name,
+                    settings=settings,
+                    store=store,
+                    load_encoder=load_encoder,
+                    path=paths.pop(name, None),
+                )
+            elif not isinstance(entry, str) and sources.setdefault(name, entry) is not entry:
+                raise ValueError(f"two data sets are called {name!r}: give them different names.")
+            roles[role].append(sources[name])
+    if paths:
+        raise ValueError(
+            f"a path is given for {_listed(paths)}, which is neither reference nor target: name one of "
+            f"{_listed(sources)}."
+        )
+    _check_distinct(encoder_names, "encoder")
+    for encoder in encoder_names:
+        for source in sources.values():
+            source.check(encoder)
+    pairs = tuple((r, t) for r in roles["reference"] for t in roles["target"] if r is not t)
+    if not pairs:
+        raise ValueError(
+            f"no pair is left, as a data set is not compared with itself: references are "
+            f"{_listed(map(_name, references))}, targets are {_listed(map(_name, targets))}; "
+            "pass a target that is not the only reference."
+        )
+    return Plan(pairs, tuple(encoder_names), settings)
+
+
+def _name(entry: str | Source) -> str:
+    return entry if isinstance(entry, str) else entry.name
+
+
+def _listed(names: object) -> str:
+    return ", ".join(map(str, names)) or "none"  # type: ignore[call-overload]
+
+
+def _check_distinct(names: Sequence[str], kind: str) -> None:
+    if not names:
+        raise ValueError(f"no {kind} is given: pass at least one.")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{kind} given twice: {_listed(twice)}; name each once.")
+
+
+def _check_name(name: str, known: Sequence[str], kind: str) -> None:
+    if name not in known:
+        raise ValueError(f"unknown {kind} {name!r}: there are {_listed(known)}.")

@@ -1,0 +1,110 @@
+"""From scores to an order: ranks, intervals and ties."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxrel.ranking.execute import Score
+from jaxrel.ranking.plan import Settings
+
+
+@dataclass(frozen=True)
+class Row:
+    """One encoder in a table.
+
+    `interval` is the percentile interval of the bound over resampled held-out samples. Two encoders are
+    tied when the interval of the difference of their bounds, on the same resamples, holds 0: `tied_with` names all such
+    encoders of the table, `tied_with_above` says whether the one ranked just above is among them.
+    """
+
+    rank: int
+    score: Score
+    interval: tuple[float, float]
+    tied_with_above: bool
+    tied_with: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The encoders in the order of their bound on one pair of tasks, smallest first, failed ones last.
+
+    `reference` is None where each encoder stands with the reference that gives it the smallest bound.
+    """
+
+    reference: str | None
+    target: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A table for each pair of tasks, and a summary for each target that has more than one reference."""
+
+    tables: tuple[Table, ...]
+    summaries: tuple[Table, ...]
+    settings: Settings
+
+
+def make_ranking(scores: Sequence[Score], settings: Settings) -> Ranking:
+    """Order the scores within each pair of tasks, and within each target by the best of its references."""
+    by_pair: dict[tuple[str, str], list[Score]] = {}
+    for score in scores:
+        by_pair.setdefault((score.reference, score.target), []).append(score)
+    by_target: dict[str, dict[str, list[Score]]] = {}
+    for score in scores:
+        by_target.setdefault(score.target, {}).setdefault(score.encoder, []).append(score)
+    return Ranking(
+        tuple(
+            Table(reference, target, _rows(group, settings.confidence))
+            for (reference, target), group in by_pair.items()
+        ),
+        tuple(
+            Table(
+                None,
+                target,
+                _rows([min(group, key=_order) for group in by_encoder.values()], settings.confidence),
+            )
+            for target, by_encoder in by_target.items()
+            if max(map(len, by_encoder.values())) > 1
+        ),
+        settings,
+    )
+
+
+def _rows(scores: Sequence[Score], confidence: float) -> tuple[Row, ...]:
+    ordered = sorted(scores, key=_order)
+    tied = {frozenset((a.encoder, b.encoder)) for a, b in itertools.combinations(ordered, 2) if _tied(a, b, confidence)}
+    rows = []
+    for position, score in enumerate(ordered):
+        tied_with = [other.encoder for other in ordered if frozenset((score.encoder, other.encoder)) in tied]
+        above = ordered[position - 1].encoder if position else None
+        interval = _interval(np.asarray(score.resampled_bounds), confidence)
+        rows.append(Row(position + 1, score, interval, above in tied_with, tuple(tied_with)))
+    return tuple(rows)
+
+
+def _order(score: Score) -> tuple[bool, float, str]:
+    return score.failed, math.inf if math.isnan(score.bound) else score.bound, score.encoder
+
+
+def _tied(a: Score, b: Score, confidence: float) -> bool:
+    if a.failed or b.failed:
+        return False
+    first, second = np.asarray(a.resampled_bounds), np.asarray(b.resampled_bounds)
+    difference = np.subtract(first, second, out=np.zeros_like(first), where=first != second)  # inf = inf
+    low, high = _interval(difference, confidence)
+    return low <= 0 <= high
+
+
+def _interval(resamples: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Order statistics that enclose the share asked for: no interpolation, as a resample may be infinite."""
+    if not resamples.size:
+        return math.nan, math.nan
+    ordered = np.sort(resamples)
+    low = math.floor((1 - confidence) / 2 * (len(ordered) - 1))
+    return float(ordered[low]), float(ordered[len(ordered) - 1 - low])

@@ -1,0 +1,99 @@
+"""A zoo that costs nothing, so that the ranking can be run, killed and resumed: `python fake_zoo.py rank ...`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+import jaxrel
+import jaxrel.relatedness
+from jaxrel import data, encoders
+from jaxrel.data import ImageData
+from jaxrel.encoders import EncoderOutput
+
+DATA_SETS = ("circles", "crosses", "squares")
+ENCODERS = ("broken", "narrow", "wide")
+NUM_CLASSES = 3
+
+
+SUBPROCESS = os.environ | {"PYTHONPATH": str(Path(jaxrel.__file__).parents[1])}
+"""Environment in which this file runs as a script, jaxrel installed or not."""
+
+
+def _generator(*words: object) -> np.random.Generator:
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(repr(words).encode()).digest()[:8], "big"))
+
+
+def load_data(name: str, *, split: str, path: object = None, limit: int) -> ImageData:
+    if limit > 100:
+        raise ValueError(f"limit={limit}, but the {split} split of {name} has 1 to 100 images to give")
+    generator = _generator(name, split)
+    labels = (np.arange(limit) % NUM_CLASSES).astype(np.int32)
+    images = generator.integers(0, 50, (limit, 4, 4, 1)).astype(np.uint8) + labels[:, None, None, None].astype(np.uint8)
+    return ImageData(name, split, images, labels, ("a", "b", "c"), "none", "made up")
+
+
+class FakeEncoder:
+    """A random linear map; "broken" gives NaN."""
+
+    def __init__(self, name: str, *, seed: int, image_size: int | None) -> None:
+        self.name = name
+        self.feature_width = 5
+        self.fingerprint = f"{name}/{seed}/{image_size}"
+        self._map = _generator(name, seed, image_size).normal(size=(16, 5))
+
+    def __call__(self, images: np.ndarray) -> EncoderOutput:
+        time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
+        features = images.reshape(len(images), -1) @ self._map
+        return EncoderOutput(features * np.nan if self.name == "broken" else features, None)
+
+
+def task_relatedness(reference: Any, target: Any, *, evaluate_on: Any, method: Any, seed: int) -> SimpleNamespace:
+    """Numbers that depend on everything the real ones depend on."""
+    time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
+    arrays = [np.asarray(task.features, np.float64) for task in (reference, target, *evaluate_on)]
+    terms = [float(abs(np.sin(array.sum() + seed))) for array in arrays[:3]]
+    return SimpleNamespace(
+        bound=sum(terms),
+        tight_bound=sum(terms),
+        reweighted_reference_loss=terms[0],
+        label_mismatch=terms[1],
+        distribution_mismatch=terms[2],
+        distribution_mismatch_lower=terms[2] / 2,
+        transformed_reference_loss=terms[0],
+        target_loss=terms[0] / 2,
+        target_accuracy=0.5,
+        messages=(),
+    )
+
+
+def bound_resamples(result: Any, reference: Any, target: Any, *, num_resamples: int, seed: int) -> np.ndarray:
+    return result.bound + np.random.default_rng(seed).normal(size=num_resamples)
+
+
+def install(replace: Callable[[object, str, object], None]) -> None:
+    """Put the fakes in the place of the real data, encoders and scoring."""
+    replace(data, "names", lambda: DATA_SETS)
+    replace(data, "load", load_data)
+    replace(encoders, "names", lambda: ENCODERS)
+    replace(encoders, "load", FakeEncoder)
+    if os.environ.get("REAL_METHOD"):
+        return
+    replace(jaxrel, "task_relatedness", task_relatedness)
+    replace(jaxrel.relatedness, "bound_resamples", bound_resamples)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from jaxrel.cli import main
+
+    install(setattr)
+    sys.exit(main())

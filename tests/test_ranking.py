@@ -1,0 +1,443 @@
+"""Ranking: plan, order and ties, the log of finished scores, reports, and what a kill leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import fake_zoo
+import numpy as np
+import pytest
+
+import jaxrel
+from jaxrel import ranking
+from jaxrel.ranking import FeatureArrays, Score, Settings, Table
+from jaxrel.ranking.execute import ScoreLog
+from jaxrel.ranking.report import print_ranking, write_files
+from jaxrel.ranking.table import make_ranking
+from jaxrel.store import FeatureStore
+
+FAST = Settings(samples=30, held_out=12, resamples=50)
+RANK = ["rank", "--reference", "circles", "crosses", "--target", "squares", "circles", "--encoder", "narrow", "wide"]
+RANK += ["--samples", "60", "--held-out", "20", "--resamples", "50", "--batch-size", "8", "--no-plot"]
+
+
+@pytest.fixture
+def zoo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("JAXREL_CACHE", str(tmp_path / "cache"))
+    fake_zoo.install(monkeypatch.setattr)
+
+
+def make_plan(references: Any, targets: Any, encoders: Any, **options: Any) -> ranking.Plan:
+    return ranking.make_plan(
+        references, targets, encoders, settings=FAST, store=FeatureStore(Path("unused")), **options
+    )
+
+
+def score(encoder: str, bound: float, resampled: Any = (), **fields: Any) -> Score:
+    pair = {"reference": "r", "target": "t"} | fields
+    return Score(key=f"{encoder}{pair}", encoder=encoder, bound=bound, resampled_bounds=tuple(resampled), **pair)
+
+
+def without_seconds(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: without_seconds(entry) for name, entry in value.items() if not name.endswith("_seconds")}
+    return [without_seconds(entry) for entry in value] if isinstance(value, list) else value
+
+
+def finished(folder: Path) -> dict[str, Any]:
+    lines = (folder / "results.jsonl").read_text().splitlines()
+    return {record["key"]: without_seconds(record) for record in map(json.loads, lines)}
+
+
+# The plan
+
+
+@pytest.mark.usefixtures("zoo")
+def test_plan_has_every_pair_but_a_set_with_itself() -> None:
+    plan = make_plan(["circles", "crosses"], ["circles", "squares"], ["wide"])
+    pairs = [(reference.name, target.name) for reference, target in plan.pairs]
+    assert pairs == [("circles", "squares"), ("crosses", "circles"), ("crosses", "squares")]
+
+
+@pytest.mark.usefixtures("zoo")
+@pytest.mark.parametrize(
+    ("references", "targets", "encoders", "message"),
+    [
+        (["ovals"], ["squares"], ["wide"], r"unknown data set 'ovals': there are circles, crosses, squares"),
+        (["circles"], ["ovals"], ["wide"], r"unknown data set 'ovals'"),
+        (["circles"], ["squares"], ["tall"], r"unknown encoder 'tall': there are broken, narrow, wide"),
+        (["circles"], ["squares"], ["tall:random"], r"unknown encoder 'tall'"),
+        (["circles"], ["squares"], ["wide", "narrow", "wide"], r"encoder given twice: wide"),
+        (["circles", "circles"], ["squares"], ["wide"], r"reference given twice: circles"),
+        (["circles"], ["circles"], ["wide"], r"not compared with itself: references are circles"),
+        (["circles"], ["squares"], [], r"no encoder is given"),
+    ],
+)
+def test_plan_refuses(references: list[str], targets: list[str], encoders: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_plan(references, targets, encoders)
+
+
+@pytest.mark.usefixtures("zoo")
+def test_plan_refuses_paths_it_cannot_use(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="crosses, which is neither reference nor target"):
+        make_plan(["circles"], ["squares"], ["wide"], data_paths={"crosses": tmp_path})
+    with pytest.raises(ValueError, match="does not exist"):
+        make_plan(["circles"], ["squares"], ["wide"], data_paths={"circles": tmp_path / "nowhere"})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"samples": 0}, "samples is 0: pass an integer of at least 1"),
+        ({"held_out": -1}, "held_out is -1"),
+        ({"image_size": 8}, "image_size is 8: pass an integer of at least 32"),
+        ({"resamples": 1}, "resamples is 1"),
+        ({"confidence": 1.0}, "confidence is 1.0"),
+        ({"confidence": math.nan}, "confidence is nan"),
+    ],
+)
+def test_settings_refuse_numbers_out_of_range(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Settings(**options)
+
+
+# Order, intervals and ties
+
+
+def test_smallest_bound_is_first_and_failures_are_last() -> None:
+    scores = [
+        score("nan", math.nan, status="failed: x"),
+        score("c", 3.0),
+        score("a", 1.0),
+        score("failed", 0.5, status="not converged"),
+        score("infinite", math.inf),
+    ]
+    (table,) = make_ranking(scores, FAST).tables
+    assert [row.score.encoder for row in table.rows] == ["a", "c", "infinite", "failed", "nan"]
+    assert [row.rank for row in table.rows] == [1, 2, 3, 4, 5]
+
+
+def test_ties_follow_the_paired_difference() -> None:
+    noise = np.random.default_rng(0).normal(size=1000)
+    scores = [
+        score("a", 1.0, 1.0 + noise),
+        score("b", 1.1, 1.1 + noise),  # moves with a, so 0.1 is a real difference although the intervals overlap
+        score("c", 1.2, 1.2 - noise),  # does not
+        score("d", 99.0, 99.0 + noise),
+        score("e", math.nan, status="failed"),
+    ]
+    (table,) = make_ranking(scores, FAST).tables
+    tied = {row.score.encoder: (row.tied_with_above, row.tied_with) for row in table.rows}
+    assert tied == {
+        "a": (False, ("c",)),
+        "b": (False, ("c",)),
+        "c": (True, ("a", "b")),
+        "d": (False, ()),
+        "e": (False, ()),
+    }
+
+
+def test_equal_bounds_are_tied() -> None:
+    (table,) = make_ranking([score("a", 1.0, [1, 2, 3]), score("b", 1.0, [1, 2, 3])], FAST).tables
+    assert table.rows[1].tied_with_above
+
+
+def test_interval_holds_the_confidence_asked_for() -> None:
+    resampled = np.arange(1001) / 1000
+    (table,) = make_ranking([score("a", 0.5, resampled)], Settings(confidence=0.8)).tables
+    assert table.rows[0].interval == pytest.approx((0.1, 0.9), abs=0.0015)
+
+
+def test_summary_takes_the_best_reference_of_each_encoder() -> None:
+    scores = [
+        score("a", 2.0, reference="r1"),
+        score("a", 1.0, reference="r2"),
+        score("b", 1.5, reference="r1"),
+        score("b", math.nan, reference="r2", status="failed"),
+        score("a", 0.1, reference="r1", target="other"),
+    ]
+    result = make_ranking(scores, FAST)
+    assert [(table.reference, table.target) for table in result.tables] == [("r1", "t"), ("r2", "t"), ("r1", "other")]
+    (summary,) = result.summaries
+    assert summary.reference is None
+    assert [(row.score.encoder, row.score.reference) for row in summary.rows] == [("a", "r2"), ("b", "r1")]
+
+
+# Running
+
+
+def arrays(name: str, shift: float, nan: bool = False) -> FeatureArrays:
+    generator = np.random.default_rng(len(name))
+    labels = np.arange(24) % 3
+
+    def task() -> jaxrel.Task:
+        return jaxrel.Task(generator.normal(size=(24, 4)) + shift * labels[:, None], labels, num_classes=3)
+
+    return FeatureArrays(name, {"mine": (task(), task())})
+
+
+@pytest.mark.usefixtures("zoo")
+def test_arrays_of_the_user_are_ranked(tmp_path: Path) -> None:
+    result = ranking.rank([arrays("one", 1.0)], [arrays("other", 2.0)], ["mine"], output=tmp_path, settings=FAST)
+    (row,) = result.tables[0].rows
+    assert row.score.status == "ok"
+    assert row.score.vacuous_level == pytest.approx(math.log(3))
+    with pytest.raises(ValueError, match="'one' has no features of encoder 'yours': it has mine"):
+        ranking.rank([arrays("one", 1.0)], [arrays("other", 2.0)], ["yours"], output=tmp_path)
+    with pytest.raises(ValueError, match="two data sets are called 'one'"):
+        ranking.rank([arrays("one", 1.0)], [arrays("one", 2.0)], ["mine"], output=tmp_path)
+
+
+@pytest.mark.usefixtures("zoo")
+def test_second_run_computes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments: Any = (["circles"], ["squares", "crosses"], ["wide", "narrow"])
+    first = ranking.rank(*arguments, output=tmp_path, settings=FAST)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(jaxrel, "task_relatedness", refuse)
+    content = (tmp_path / "results.jsonl").read_bytes()
+    assert ranking.rank(*arguments, output=tmp_path, settings=FAST) == first
+    assert (tmp_path / "results.jsonl").read_bytes() == content
+
+
+@pytest.mark.usefixtures("zoo")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"samples": 31},
+        {"held_out": 13},
+        {"seed": 1},
+        {"resamples": 51},
+        {"image_size": 64},
+        {"method": jaxrel.Joint(learn_head=False)},
+    ],
+)
+def test_scores_of_other_settings_are_not_taken_for_these(tmp_path: Path, change: dict[str, Any]) -> None:
+    ranking.rank(["circles"], ["squares"], ["wide"], output=tmp_path, settings=FAST)
+    changed = Settings(**{"samples": 30, "held_out": 12, "resamples": 50} | change)
+    ranking.rank(["circles"], ["squares"], ["wide"], output=tmp_path, settings=changed)
+    assert len(finished(tmp_path)) == 2
+
+
+@pytest.mark.usefixtures("zoo")
+def test_encoder_that_fails_is_kept_and_stops_nothing(tmp_path: Path) -> None:
+    result = ranking.rank(["circles"], ["squares"], ["broken", "wide"], output=tmp_path, settings=FAST)
+    wide, broken = result.tables[0].rows
+    assert wide.score.status == "ok"
+    assert broken.score.encoder == "broken"
+    assert broken.score.status.startswith("failed: features[0, 0] is nan")
+    assert math.isnan(broken.score.bound)
+
+
+@pytest.mark.usefixtures("zoo")
+def test_a_result_with_a_status_is_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unseen_class(*tasks: Any, **options: Any) -> Any:
+        result = fake_zoo.task_relatedness(*tasks, **options)
+        result.bound, result.messages = math.inf, ("a class was never seen",)
+        return result
+
+    monkeypatch.setattr(jaxrel, "task_relatedness", unseen_class)
+    for _ in range(2):  # the second time from the file, where JSON has no infinity
+        (row,) = ranking.rank(["circles"], ["squares"], ["wide"], output=tmp_path, settings=FAST).tables[0].rows
+        assert row.score.failed
+        assert row.score.bound == math.inf
+        assert row.score.status == "a class was never seen"
+
+
+# The log of finished scores
+
+
+def test_log_gives_back_what_was_put_in(tmp_path: Path) -> None:
+    put = score("a", 0.1 + 0.2, [1.5, math.inf], target_loss=math.nan)
+    with ScoreLog(tmp_path / "log") as log:
+        log.append(put)
+    with ScoreLog(tmp_path / "log") as log:
+        found = log.find(put.key)
+    assert found is not None
+    assert repr(found) == repr(put)  # NaN is not equal to itself
+
+
+def test_torn_last_line_is_cut_off_at_any_length(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "log"
+    with ScoreLog(path) as log:
+        log.append(score("a", 1.0))
+        kept = path.stat().st_size
+        log.append(score("b", 2.0))
+    content = path.read_bytes()
+    for length in range(kept + 1, len(content)):
+        caplog.clear()
+        path.write_bytes(content[:length])
+        with ScoreLog(path) as log:
+            assert repr(log.find(score("a", 1.0).key)) == repr(score("a", 1.0))
+            assert log.find(score("b", 2.0).key) is None
+            assert "torn" in caplog.text
+            log.append(score("b", 2.0))
+        assert path.read_bytes() == content
+
+
+def test_unreadable_line_is_reported_and_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "log"
+    with ScoreLog(path) as log:
+        log.append(score("a", 1.0))
+    path.write_bytes(b"rubbish\n[]\n" + path.read_bytes())
+    with ScoreLog(path) as log:
+        assert log.find(score("a", 1.0).key) is not None
+    assert "line 1" in caplog.text
+    assert "line 2" in caplog.text
+
+
+def test_second_writer_is_refused(tmp_path: Path) -> None:
+    with ScoreLog(tmp_path / "log"), pytest.raises(BlockingIOError):
+        ScoreLog(tmp_path / "log")
+    ScoreLog(tmp_path / "log").close()
+
+
+def test_line_is_written_by_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[bytes] = []
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, line: calls.append(line) or write(descriptor, line))
+    with ScoreLog(tmp_path / "log") as log:
+        log.append(score("a", 1.0, [1.0] * 1000))
+    assert calls == [(tmp_path / "log").read_bytes()]
+
+
+def test_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "write", lambda descriptor, line: len(line) - 1)
+    with ScoreLog(tmp_path / "log") as log, pytest.raises(OSError, match="disk full"):
+        log.append(score("a", 1.0))
+
+
+# Killed at any moment
+
+
+def start(folder: Path, *, seconds: float) -> subprocess.Popen[bytes]:
+    environment = fake_zoo.SUBPROCESS | {"JAXREL_CACHE": str(folder / "cache"), "FAKE_SECONDS": str(seconds)}
+    command = [sys.executable, fake_zoo.__file__, *RANK, "--quiet", "--output", str(folder / "out")]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def progress_of(folder: Path) -> int:
+    log = folder / "out" / "results.jsonl"
+    return len(list(folder.rglob("*.npy"))) + (log.read_bytes().count(b"\n") if log.exists() else 0)
+
+
+def test_killed_runs_resume_to_the_same_results(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    undisturbed = start(whole, seconds=0)
+    generator = np.random.default_rng(0)
+    for enough in (1, 5, 12):
+        process = start(killed, seconds=0.03)
+        while progress_of(killed) < enough:
+            assert process.poll() is None, process.communicate()[1].decode()
+            time.sleep(0.002)
+        time.sleep(generator.uniform(0, 0.05))
+        process.kill()
+        process.communicate()
+        finished(killed / "out") if (killed / "out").exists() else None  # every line is whole
+    last = start(killed, seconds=0)
+    for process in (undisturbed, last):
+        errors = process.communicate()[1].decode()
+        assert process.returncode == 0, errors
+    assert finished(killed / "out") == finished(whole / "out")
+    assert len(finished(whole / "out")) == 6
+    documents = [json.loads((folder / "out" / "results.json").read_text()) for folder in (whole, killed)]
+    assert without_seconds(documents[0]) == without_seconds(documents[1])
+
+
+# Reports
+
+
+@pytest.fixture
+def result() -> ranking.Ranking:
+    terms = dict(
+        zip(("reweighted_reference_loss", "label_mismatch", "distribution_mismatch"), (0.5, 0.1, 0.4), strict=True)
+    )
+    common: dict[str, Any] = {"num_classes": 10, "vacuous_level": 2.2, **terms}
+    noise = np.random.default_rng(0).normal(size=100)
+    return make_ranking(
+        [
+            score("good", 1.0, 1.0 + noise, target_loss=0.8, target_accuracy=0.75, **common),
+            score("same", 1.1, 1.1 - noise, target_loss=0.7, target_accuracy=0.5, **common),
+            score("bad", math.nan, status="failed: [red] why", **common),
+            score("good", 0.9, 0.9 + noise, **common | {"reference": "s"}),
+        ],
+        FAST,
+    )
+
+
+def test_json_has_the_tables(result: ranking.Ranking, tmp_path: Path) -> None:
+    write_files(result, tmp_path, plot=False)
+    document = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+    assert (document["unit"], document["lower_is_better"]) == ("nats", True)
+    assert document["settings"]["samples"] == 30
+    assert "Joint(" in document["settings"]["method"]
+    pair = document["pairs"][0]
+    assert (pair["reference"], pair["target"], pair["vacuous_level"]) == ("r", "t", 2.2)
+    assert pair["log_num_classes"] == pytest.approx(math.log(10))
+    good, same, bad = pair["rows"]
+    assert (good["encoder"], good["bound"], good["tied_with"]) == ("good", 1.0, ["same"])
+    assert good["interval_low"] < 1.0 < good["interval_high"]
+    assert (same["tied_with_above"], same["target_loss"]) == (True, 0.7)
+    assert (bad["rank"], bad["status"], bad["bound"]) == (3, "failed: [red] why", "nan")
+    assert [row["reference"] for row in document["summaries"][0]["rows"]] == ["s", "r", "r"]
+
+
+def test_csv_has_a_line_for_each_encoder_and_pair(result: ranking.Ranking, tmp_path: Path) -> None:
+    write_files(result, tmp_path, plot=False)
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["reference"], row["encoder"], row["rank"]) for row in rows] == [
+        ("r", "good", "1"),
+        ("r", "same", "2"),
+        ("r", "bad", "3"),
+        ("s", "good", "1"),
+    ]
+    assert float(rows[0]["bound"]) == 1.0
+    assert rows[0]["tied_with"] == "same"
+    assert math.isnan(float(rows[2]["bound"]))
+
+
+def test_terminal_shows_order_ties_failures_and_level(
+    result: ranking.Ranking, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rich.console import Console
+
+    print_ranking(result, Console(width=140))
+    lines = capsys.readouterr().out.splitlines()
+    assert "r → t" in lines[0]
+    assert "nats, lower is better" in lines[0]
+    assert "2.200" in lines[0]
+    good, same, bad = (next(line for line in lines if f" {name} " in line) for name in ("good", "same", "bad"))
+    assert good.split()[:3] == ["1", "good", "1.000"]
+    assert same.split()[:3] == ["=2", "same", "1.100"]
+    assert bad.split()[:3] == ["3", "bad", "failed"]
+    assert "75.0%" in good
+    assert "bad: failed: [red] why" in lines
+
+
+def test_plot_is_written_and_replaces_the_old_one(result: ranking.Ranking, tmp_path: Path) -> None:
+    (tmp_path / "ranking.png").write_bytes(b"old")
+    paths = write_files(result, tmp_path, plot=True)
+    assert [path.name for path in paths] == ["results.json", "results.csv", "ranking.png"]
+    assert paths[-1].read_bytes().startswith(b"\x89PNG")
+
+
+def test_plot_without_any_score_is_written(tmp_path: Path) -> None:
+    write_files(make_ranking([score("bad", math.nan, status="failed")], FAST), tmp_path, plot=True)
+    assert (tmp_path / "ranking.png").exists()
+
+
+def test_table_is_frozen() -> None:
+    with pytest.raises(AttributeError):
+        Table("r", "t", ()).target = "x"  # type: ignore[misc]
