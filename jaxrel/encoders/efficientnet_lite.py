@@ -32,6 +32,7 @@ class EfficientNetLite(InvertedResidualNet):
     """
 
     def __init__(self, width_factor: float, depth_factor: float, *, rng: np.random.Generator) -> None:
+        """Draw the initial weights."""
         ends = (0, len(BASE_STAGES) - 1)
         stages = [
             stage._replace(

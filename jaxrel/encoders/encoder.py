@@ -42,7 +42,7 @@ class Encoder:
         num_parameters: count of trained numbers (running statistics are not among them).
         pretraining: what the weights were trained on.
         licence: the licence of the weights, as their distribution states it.
-        fingerprint: SHA-256 of weights, preprocessing and input size; equal fingerprints give equal features.
+        fingerprint: SHA-256 of name, weights, preprocessing and input size; equal fingerprints give equal features.
         forward: the compiled map from uint8 images to an :class:`EncoderOutput`; call the encoder instead.
     """
 
@@ -87,7 +87,8 @@ def from_network(
         network: maps preprocessed images `(b, s, s, channels)` to an :class:`EncoderOutput`. Its variables
             are taken as they are now.
         preprocessing: maps uint8 images to the network's input.
-        name: the encoder's name in reports.
+        name: the encoder's name, part of its fingerprint: networks that differ in more than their variables (in a
+            stride, say) need different ones.
         pretraining: what the weights were trained on.
         licence: the licence of the weights.
     """
@@ -95,13 +96,11 @@ def from_network(
 
     graph, state = nnx.split(network)
 
-    @jax.jit
-    def forward(state: nnx.State[Any, Any], images: jax.Array) -> EncoderOutput:
-        output: EncoderOutput = nnx.merge(graph, state)(preprocessing(images))
-        return output
+    def forward(images: jax.Array | np.ndarray) -> EncoderOutput:
+        return _apply(graph, state, _preprocess(preprocessing, images))
 
     size = preprocessing.image_size
-    output = jax.eval_shape(forward, state, np.zeros((1, size, size, 3), np.uint8))
+    output = jax.eval_shape(forward, np.zeros((1, size, size, 3), np.uint8))
     return Encoder(
         name=name,
         image_size=size,
@@ -110,9 +109,24 @@ def from_network(
         num_parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))),
         pretraining=pretraining,
         licence=licence,
-        fingerprint=_fingerprint(f"{REVISION} {type(network).__qualname__} {preprocessing}", state),
-        forward=partial(forward, state),
+        fingerprint=_fingerprint(f"{REVISION} {name} {preprocessing}", state),
+        forward=forward,
     )
+
+
+# Compiled apart, so that images of another size do not compile the network again; and at module level, so that
+# encoders of one architecture share what is compiled.
+@partial(jax.jit, static_argnums=0)
+def _preprocess(preprocessing: Preprocessing, images: jax.Array) -> jax.Array:
+    return preprocessing(images)
+
+
+@partial(jax.jit, static_argnums=0)
+def _apply(graph: nnx.GraphDef[Any], state: nnx.State[Any, Any], x: jax.Array) -> EncoderOutput:
+    from flax import nnx
+
+    output: EncoderOutput = nnx.merge(graph, state)(x)
+    return output
 
 
 def _fingerprint(description: str, state: nnx.State[Any, Any]) -> str:

@@ -105,6 +105,7 @@ class ConvNorm(nnx.Module):
         padding: Padding,
         epsilon: float,
     ) -> None:
+        """Draw the initial weights."""
         fan_in = 1 if depthwise else in_width
         self.kernel = nnx.Param(_he_normal(rng, (kernel_size, kernel_size, fan_in, out_width)))
         zeros, ones = np.zeros(out_width, np.float32), np.ones(out_width, np.float32)
@@ -148,6 +149,7 @@ class Linear(nnx.Module):
     """A linear map with bias."""
 
     def __init__(self, in_width: int, out_width: int, *, rng: np.random.Generator) -> None:
+        """Draw the initial weights."""
         self.kernel = nnx.Param(_he_normal(rng, (in_width, out_width)))
         self.bias = nnx.Param(jnp.asarray(np.zeros(out_width, np.float32)))
 
@@ -174,6 +176,7 @@ class InvertedResidual(nnx.Module):
         expansion: int,
         conv_norm: Callable[..., ConvNorm],
     ) -> None:
+        """Make the layers by `conv_norm`."""
         width = in_width * expansion
         self.expand = conv_norm(in_width, width) if expansion > 1 else None
         self.depthwise = conv_norm(width, width, kernel_size, stride=stride, depthwise=True)
@@ -211,6 +214,7 @@ class InvertedResidualNet(nnx.Module):
         epsilon: float,
         rng: np.random.Generator,
     ) -> None:
+        """Draw the initial weights."""
         conv_norm = partial(ConvNorm, padding=padding, epsilon=epsilon, rng=rng)
 
         self.stem = conv_norm(3, stem_width, 3, stride=2)

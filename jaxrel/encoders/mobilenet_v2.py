@@ -29,6 +29,7 @@ class MobileNetV2(InvertedResidualNet):
     """
 
     def __init__(self, *, rng: np.random.Generator) -> None:
+        """Draw the initial weights."""
         super().__init__(STAGES, num_logits=None, padding="SYMMETRIC", epsilon=1e-5, rng=rng)
 
     def torch_names(self) -> Iterator[tuple[ConvNorm, tuple[str, str]]]:

@@ -15,6 +15,7 @@ class Pixels(nnx.Module):
     """Brings an image to `side` x `side` grey pixels, which are its features."""
 
     def __init__(self, side: int) -> None:
+        """Set the side in pixels."""
         self.side = side
 
     def __call__(self, x: Float[Array, "b h w c"]) -> EncoderOutput:
