@@ -14,7 +14,7 @@ __all__ = ["Standardisation", "identity_standardisation", "standardisation_of"]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Standardisation:
-    """`z -> (z - mean) / scale`; a constant feature has scale 1 and becomes 0."""
+    """`z -> (z - mean) / scale`; a feature that is constant has its size as scale and becomes 0 up to rounding."""
 
     mean: Float[Array, " d"]
     scale: Float[Array, " d"]
@@ -38,7 +38,7 @@ def standardisation_of(features: Float[Array, "n d"], weights: Float[Array, " n"
     deviation = jnp.sqrt(weights @ (scaled - mean) ** 2 / total)
     rounding = 8 * jnp.finfo(features.dtype).eps * jnp.sqrt(jnp.asarray(features.shape[0], features.dtype))
     constant = deviation <= rounding
-    return Standardisation(mean=mean * size, scale=jnp.where(constant, 1, deviation * size))
+    return Standardisation(mean=mean * size, scale=jnp.where(constant, 1, deviation) * size)
 
 
 def identity_standardisation(num_features: int, dtype: jnp.dtype) -> Standardisation:

@@ -163,7 +163,8 @@ def _as_features(features: Any, live: np.ndarray | None) -> Array:
     if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
         raise ValueError(f"features must be real numbers, got dtype {dtype}: pass floating-point features.")
     wide = dtype == np.float64 and jax.config.jax_enable_x64  # type: ignore[attr-defined]
-    array = jnp.asarray(features, dtype=jnp.float64 if wide else jnp.float32)
+    with np.errstate(over="ignore"):  # An overflow becomes inf, which is refused below.
+        array = jnp.asarray(features, dtype=jnp.float64 if wide else jnp.float32)
     if not _is_traced(array) and live is not None:
         bad = np.nonzero(~np.isfinite(np.asarray(array)) & live[:, None])
         if bad[0].size:

@@ -254,7 +254,7 @@ def _class_transport(
         f, g = sinkhorn_potentials(
             cost, a, b, epsilon=epsilon, num_sweeps=method.certificate_sweeps, start_epsilon=scale
         )
-        plan = entropic_plan(cost, a, b, f, g, epsilon)
+        plan = entropic_plan(cost, a, b, f, epsilon)
         lower, upper = certified_interval(cost, a, b, plan, f)
         return jnp.maximum(lower, 0), upper, jnp.where(a > 0, f, 0), jnp.where(b > 0, g, 0)
 

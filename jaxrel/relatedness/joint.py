@@ -252,8 +252,8 @@ def _objective(
     fixed_cost, fixed_a = jax.lax.stop_gradient((cost, a))
     scale = jnp.maximum(mean_cost(fixed_cost, fixed_a, fixed_a), jnp.finfo(cost.dtype).tiny * 2**24)
     epsilon = method.epsilon * scale
-    f, g = sinkhorn_potentials(fixed_cost, fixed_a, fixed_a, epsilon=epsilon, num_sweeps=method.num_sweeps)
-    plan = entropic_plan(fixed_cost, fixed_a, fixed_a, f, g, epsilon)
+    f, _ = sinkhorn_potentials(fixed_cost, fixed_a, fixed_a, epsilon=epsilon, num_sweeps=method.num_sweeps)
+    plan = entropic_plan(fixed_cost, fixed_a, fixed_a, f, epsilon)
     centred = f - jnp.mean(f, axis=1, keepdims=True)
     transport = jnp.sum(plan * cost, axis=(1, 2)) + jnp.sum((a - fixed_a) * centred, axis=1)
 

@@ -57,9 +57,9 @@ class Joint:
     head_ridge: float = 2.5
     num_steps: int = 300
     learning_rate: float = 1e-2
-    epsilon: float = 0.05
+    epsilon: float = 0.1
     num_sweeps: int = 20
-    certificate_epsilon: float = 0.005
+    certificate_epsilon: float = 0.01
     certificate_sweeps: int = 200
 
     def __post_init__(self) -> None:
@@ -87,12 +87,14 @@ class Joint:
         value: Any = getattr(self, name)
         if not isinstance(value, bool | int | float | str | np.number | None):
             return  # A tracer, an array, or a placeholder of a tree transformation: its value is not ours to see.
-        kind = "an integer" if whole else "a finite number"
-        if not _is_finite_number(value) or (whole and int(value) != value):
-            raise ValueError(f"{name} must be {kind}, got {value!r}.")
-        if value < least or (positive and value <= 0):
+        number = _finite_number(value)
+        if number is None or (whole and number != int(number)):
+            raise ValueError(f"{name} must be {'an integer' if whole else 'a finite number'}, got {value!r}.")
+        if number < least or (positive and number <= 0):
             raise ValueError(f"{name} must be {'positive' if positive else f'at least {least}'}, got {value!r}.")
 
 
-def _is_finite_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(np.isfinite(value))
+def _finite_number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
+        return None
+    return float(value)

@@ -158,7 +158,7 @@ class Relatedness:
         """Return self, or raise a RelatednessError that names the first failing batch index."""
         status = np.asarray(self.status)
         failed = np.argwhere(status != int(Status.OK))
-        if failed.size:
+        if len(failed):
             index: Any = tuple(int(i) for i in failed[0])
             where = f" at batch index {index if len(index) > 1 else index[0]}" if index else ""
             texts = [text for code, text in MESSAGES.items() if int(status[index]) & code]

@@ -34,8 +34,8 @@ def class_pair_costs(
     def against_all(points: Float[Array, "s d"]) -> Float[Array, " r"]:
         cost = feature_distance(reference_points, jnp.broadcast_to(points, (a.shape[0], *points.shape)))
         scale = jnp.maximum(mean_cost(cost, a, b), jnp.finfo(cost.dtype).tiny)
-        f, g = sinkhorn_potentials(cost, a, b, epsilon=epsilon * scale, num_sweeps=num_sweeps)
-        return jnp.sum(entropic_plan(cost, a, b, f, g, epsilon * scale) * cost, axis=(-1, -2))
+        f, _ = sinkhorn_potentials(cost, a, b, epsilon=epsilon * scale, num_sweeps=num_sweeps)
+        return jnp.sum(entropic_plan(cost, a, b, f, epsilon * scale) * cost, axis=(-1, -2))
 
     return jax.lax.map(against_all, target_points)
 

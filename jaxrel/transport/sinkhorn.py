@@ -58,14 +58,15 @@ def entropic_plan(
     a: Float[Array, "*b n"],
     b: Float[Array, "*b m"],
     f: Float[Array, "*b n"],
-    g: Float[Array, "*b m"],
     epsilon: Float[ArrayLike, "*b"],
 ) -> Float[Array, "*b n m"]:
-    """`P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps)`; after a full sweep its columns sum to b."""
+    """`P_ij = b_j softmax_i((f_i - C_ij) / eps + log a_i)`: columns sum to b for any f, so it never overflows.
+
+    At the fixed point its rows sum to a as well.
+    """
     eps = jnp.asarray(epsilon, cost.dtype)[..., None, None]
-    exponent = (f[..., :, None] + g[..., None, :] - cost) / eps
-    log_plan = exponent + _log(a)[..., :, None] + _log(b)[..., None, :]
-    return jnp.exp(log_plan)
+    logits = (f[..., :, None] - cost) / eps + _log(a)[..., :, None]
+    return b[..., None, :] * jnp.exp(logits - _log_sum_exp(logits, axis=-2)[..., None, :])
 
 
 def _log(weights: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
