@@ -179,10 +179,25 @@ def test_preprocessing_takes_the_central_square_and_scales_each_channel():
 
 
 def test_shrinking_averages():
-    """Without anti-aliasing a fine chequerboard would come out as black, white or stripes."""
-    board = np.indices((64, 64)).sum(0) % 2 * 255
-    small = encoders.Preprocessing(8, mean=(0.0,), std=(255.0,))(jnp.asarray(board[None, ..., None], jnp.uint8))
-    np.testing.assert_allclose(small, 0.5, atol=0.02)
+    """Without anti-aliasing only the two lit columns around each new pixel's centre would count."""
+    lit = np.isin(np.arange(64) % 8, (3, 4))
+    stripes = np.broadcast_to((lit * 255).astype(np.uint8)[:, None], (1, 64, 64, 1))
+    small = encoders.Preprocessing(8, mean=(0.0,), std=(255.0,))(jnp.asarray(stripes))
+    np.testing.assert_allclose(small, 0.25, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "black", "white"),
+    [
+        *[(f"efficientnet-lite{i}", (-127 / 128,) * 3, (1.0,) * 3) for i in range(3)],
+        ("mobilenet-v2", (-2.1179, -2.0357, -1.8044), (2.2489, 2.4286, 2.6400)),  # of ImageNet's mean and deviation
+        ("pixels", (0.0,), (1.0,)),
+    ],
+)
+def test_each_network_gets_the_range_it_was_trained_on(name, black, white):
+    for pixel, expected in ((0, black), (255, white)):
+        x = registry._ENTRIES[name].preprocessing(jnp.full((1, 8, 8, 1), pixel, jnp.uint8))
+        np.testing.assert_allclose(x[0, 0, 0], expected, atol=1e-4)
 
 
 def test_pixels_are_the_image():

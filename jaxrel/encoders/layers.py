@@ -46,8 +46,8 @@ def depthwise_convolution(
 ) -> Float[Array, "b h2 w2 c"]:
     """Convolve each channel with its own kernel.
 
-    On a CPU as a sum of shifted multiples: XLA's grouped convolution is 10 to 50 times slower there
-    (benchmarks/depthwise.py). Elsewhere as the grouped convolution it is.
+    On a CPU as a sum of shifted multiples, for there XLA's grouped convolution makes whole networks about five times
+    slower (benchmarks/depthwise.py); elsewhere as the grouped convolution it is.
     """
     filtered: jax.Array = lax.platform_dependent(
         x,
@@ -127,7 +127,7 @@ class ConvNorm(nnx.Module):
 
     def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         size = kernel.shape[0]
-        if size == 1:  # as a matrix product, which XLA does 1.5 times faster on a CPU
+        if size == 1 and self.stride == 1:  # as a matrix product, which XLA does 1.5 times faster on a CPU
             return jnp.matmul(x, kernel[0, 0], precision=lax.Precision.HIGHEST)
         if self.padding == "SAME":
             pads: Pads = lax.padtype_to_pads(x.shape[1:3], (size, size), (self.stride, self.stride), "SAME")
