@@ -75,13 +75,11 @@ def _rank(options: argparse.Namespace) -> None:
         result = ranking.run(plan, output=options.output, progress=progress)
     files = report.write_files(result, options.output, plot=plot)
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, report.TABLE_WIDTH)
     report.print_ranking(result, console)
     if not options.quiet:
         for paragraph in report.NOTES:
-            console.print(paragraph, markup=False, end="\n\n")
-        console.print("The files:")
+            console.print("\n" + paragraph, markup=False)
+        console.print("\nThe files:")
         for path in (*files, options.output / "results.jsonl"):
             console.print(f"  {path}", markup=False, soft_wrap=True)
 

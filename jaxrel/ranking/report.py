@@ -10,6 +10,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from jaxrel.ranking.execute import TERMS, Score, finite_or_string, to_json
 from jaxrel.ranking.table import Ranking, Row, Table
 from jaxrel.store import write_atomically
@@ -31,9 +33,6 @@ NOTES = (
 )
 """What a reader of the tables has to know, in paragraphs."""
 
-TABLE_WIDTH = 132
-"""Columns of text that the widest table needs."""
-
 _COLOURS = ("#4477aa", "#ccbb44", "#ee6677")
 _LABELS = ("re-weighted reference loss", "label mismatch", "distribution mismatch")
 
@@ -41,7 +40,19 @@ _LABELS = ("re-weighted reference loss", "label mismatch", "distribution mismatc
 def print_ranking(ranking: Ranking, console: Console) -> None:
     """Print a table for each pair of tasks, then the summaries."""
     for table in (*ranking.tables, *ranking.summaries):
-        console.print(_terminal_table(table, ranking.settings.confidence))
+        level, classes = _vacuous(table)
+        console.print(
+            f"\n{table.reference or 'best of the references'} → {table.target}   (nats, lower is better; "
+            f"a constant guess over {classes} classes: {level:.3f})",
+            style="bold",
+            markup=False,
+            soft_wrap=True,
+        )
+        shown = _terminal_table(table, ranking.settings.confidence)
+        terminal = console.width
+        console.width = 1000  # so that no number is cut off: a narrow terminal wraps the lines
+        console.print(shown)
+        console.width = terminal
         for row in table.rows:
             if row.score.failed:
                 console.print(f"{row.score.encoder}: {row.score.status}", style="red", markup=False)
@@ -67,16 +78,7 @@ def _terminal_table(table: Table, confidence: float) -> RichTable:
     from rich import box
     from rich.table import Table as RichTable
 
-    level, classes = _vacuous(table)
-    title = f"{table.reference or 'best of the references'} → {table.target}"
-    shown = RichTable(
-        title=f"{title}   (nats, lower is better; a constant guess over {classes} classes: {level:.3f})",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1),
-        pad_edge=False,
-    )
+    shown = RichTable(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), pad_edge=False)
     for heading in ("rank", "encoder", *(() if table.reference else ("reference",))):
         shown.add_column(heading, justify="right" if heading == "rank" else "left", no_wrap=True)
     for heading in (
@@ -172,14 +174,14 @@ def _png(ranking: Ranking) -> bytes:
     from matplotlib.figure import Figure
 
     tables = ranking.tables
-    columns = min(len(tables), 3)
+    columns = math.ceil(math.sqrt(len(tables)))
     lines = math.ceil(len(tables) / columns)
     encoders = max(len(table.rows) for table in tables)
     figure = Figure(figsize=(1 + 4.6 * columns, 1.1 + lines * (1.1 + 0.36 * encoders)), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).flat
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axis, table in zip(axes, tables, strict=False):
         _draw(axis, table)
-    for axis in list(axes)[len(tables) :]:
+    for axis in axes[len(tables) :]:
         axis.set_axis_off()
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
@@ -199,9 +201,19 @@ def _draw(axis: Any, table: Table) -> None:
         width = [term[position] for term in terms]
         axis.barh(places, width, left=start, color=colour, label=label, height=0.7)
         start = [sum(pair) for pair in zip(start, width, strict=True)]
+    backing = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
     drawn = [(place, row) for place, row in zip(places, table.rows, strict=True) if not row.score.failed]
     for place, row in drawn:
-        axis.hlines(place, *row.interval, color="black", linewidth=1.2)
+        low, high = row.interval
+        axis.hlines(place, low, high, color="black", linewidth=1.2)
+        axis.text(
+            np.nanmax([row.score.bound, high]),
+            place,
+            f"  {row.score.bound:.2f}",
+            va="center",
+            fontsize="small",
+            bbox=backing,
+        )
     axis.plot(
         [row.score.target_loss for _, row in drawn],
         [place for place, _ in drawn],
@@ -216,6 +228,7 @@ def _draw(axis: Any, table: Table) -> None:
     axis.set_yticks(places, names)
     axis.invert_yaxis()
     axis.set_xlim(left=0)
+    axis.margins(x=0.12)
     axis.set_xlabel("nats")
     axis.set_title(f"{table.reference} → {table.target}", fontsize="medium")
     axis.spines[["top", "right"]].set_visible(False)
