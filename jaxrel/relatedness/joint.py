@@ -63,16 +63,14 @@ def fit_joint(reference: Task, target: Task, head: Head | None, key: PRNGKeyArra
     target = _standardised(target, standardise_t)
     key_ridge, key_assignment, key_steps = jax.random.split(key, 3)
 
-    ridge = _choose_ridge(target, key_ridge) if method.ridge is None else jnp.asarray(method.ridge)
     head = fit_head(reference, ridge=method.head_ridge) if head is None else _on_standardised(head, standardise_r)
     sampler = _sampler(reference, target, method)
     support = _assign(sampler, reference, target, key_assignment)
     logits = jnp.zeros(support.shape, head.weights.dtype)
-    if method.space == "prediction":
-        start: Head | FeatureMap = _fit_target_map(target, _conditional(logits, support), ridge)
-    else:
-        width = target.num_features
-        start = FeatureMap(jnp.eye(width, dtype=logits.dtype), jnp.zeros(width, logits.dtype))
+    target_map, ridge = _fit_target_map(target, _conditional(logits, support), method.ridge, key_ridge)
+    width, dtype = target.num_features, logits.dtype
+    identity = FeatureMap(jnp.eye(width, dtype=dtype), jnp.zeros(width, dtype))
+    start = target_map if method.space == "prediction" else identity
     parameters = _Parameters(head, start, logits)
     parameters = _adam(parameters, support, sampler, reference, target, ridge, key_steps, method)
 
@@ -87,26 +85,10 @@ def fit_joint(reference: Task, target: Task, head: Head | None, key: PRNGKeyArra
         head=parameters.head,
         target_map=parameters.target_map(),
         feature_map=parameters.feature_map(),
-        ridge=ridge.astype(logits.dtype),
+        ridge=ridge,
         reference_standardisation=standardise_r,
         target_standardisation=standardise_t,
     )
-
-
-def _choose_ridge(target: Task, key: PRNGKeyArray) -> Float[Array, ""]:
-    """The ridge of `RIDGES` whose softmax regression has the smallest loss on a quarter of the samples kept aside."""
-    kept = jax.random.bernoulli(key, 0.25, target.weights.shape)
-    labels, _ = target.labelled
-    fit = target.replaced(weights=jnp.where(kept, 0, target.weights))
-    share = jnp.where(kept, target.weights, 0)
-    ridges = jnp.asarray(RIDGES, target.features.dtype)
-
-    def validation_loss(ridge: Float[Array, ""]) -> Float[Array, ""]:
-        log_probabilities = jax.nn.log_softmax(fit_head(fit, ridge=ridge, max_iterations=50)(target.features))
-        losses = -jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
-        return share @ losses
-
-    return ridges[jnp.argmin(jax.lax.map(validation_loss, ridges))]
 
 
 @jax.tree_util.register_dataclass
@@ -202,19 +184,49 @@ def _assign(sampler: _Sampler, reference: Task, target: Task, key: PRNGKeyArray)
     return assign_classes(class_pair_costs(target.features[points_t], reference.features[points_r]))
 
 
-def _fit_target_map(target: Task, conditional: Float[Array, "t r"], ridge: Float[Array, ""]) -> Head:
-    """M, m that minimise the loss of the transformed head on the target, with the ridge: a convex-like warm start."""
+def _fit_target_map(
+    target: Task, conditional: Float[Array, "t r"], ridge: float | None, key: PRNGKeyArray
+) -> tuple[Head, Float[Array, ""]]:
+    """M, m that minimise the loss of the transformed head plus the ridge on the target, and the ridge.
+
+    Where the ridge is to be chosen, every candidate is fitted without a quarter of the samples and judged on it; the
+    last round of the same loop fits the best one on all samples.
+    """
+    labels, _ = target.labelled
     prior = class_prior(*target.labelled, target.weights)
-    log_map = log_label_map(label_map(label_coupling(prior, conditional), prior))[target.labelled[0]]
+    log_map = log_label_map(label_map(label_coupling(prior, conditional), prior))[labels]
     share = target.weights / jnp.sum(target.weights)
+    dtype = target.features.dtype
 
-    def objective(target_map: Head) -> Float[Array, ""]:
-        losses = class_loss(target_map(target.features), log_map)
-        return jnp.sum(share * losses) + ridge / 2 * jnp.sum(target_map.weights**2)
+    def loss(target_map: Head, share: Float[Array, " n"]) -> Float[Array, ""]:
+        return share @ class_loss(target_map(target.features), log_map)
 
-    shape = (conditional.shape[1], target.num_features)
-    start = Head(jnp.zeros(shape, target.features.dtype), jnp.zeros(shape[0], target.features.dtype))
-    return minimise(objective, start)
+    def fit(ridge: Float[Array, ""], share: Float[Array, " n"]) -> Head:
+        shape = (conditional.shape[1], target.num_features)
+        start = Head(jnp.zeros(shape, dtype), jnp.zeros(shape[0], dtype))
+        return minimise(lambda h: loss(h, share) + ridge / 2 * jnp.sum(h.weights**2), start, max_iterations=100)
+
+    if ridge is not None:
+        given = jnp.asarray(ridge, dtype)
+        return fit(given, share), given
+
+    aside = jax.random.bernoulli(key, 0.25, share.shape)
+
+    def judge(
+        best: tuple[Float[Array, ""], Float[Array, ""]], candidate: tuple[Float[Array, ""], Bool[Array, ""]]
+    ) -> tuple[tuple[Float[Array, ""], Float[Array, ""]], Head]:
+        smallest, chosen = best
+        ridge, last = candidate
+        ridge = jnp.where(last, chosen, ridge)
+        target_map = fit(ridge, jnp.where(aside & ~last, 0, share))
+        judged = loss(target_map, jnp.where(aside, share, 0))
+        better = judged < smallest
+        return (jnp.where(better, judged, smallest), jnp.where(better & ~last, ridge, chosen)), target_map
+
+    candidates = jnp.asarray((*RIDGES, 0.0), dtype)
+    start = (jnp.asarray(jnp.inf, dtype), candidates[0])
+    (_, chosen), maps = jax.lax.scan(judge, start, (candidates, jnp.arange(candidates.size) == len(RIDGES)))
+    return jax.tree.map(lambda stacked: stacked[-1], maps), chosen
 
 
 def _objective(
