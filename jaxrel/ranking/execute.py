@@ -229,7 +229,6 @@ def _key(encoder: str, pair: tuple[Source, Source], settings: Settings) -> str:
         "version": __version__,
         "names": [*(source.name for source in pair), encoder],
         "fingerprints": [source.fingerprint(encoder) for source in pair],
-        "samples": [settings.samples, settings.held_out],
         "method": repr(settings.joint()),
         "seed": settings.seed,
         "resamples": settings.resamples,
