@@ -92,6 +92,12 @@ def test_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypa
     assert _files(tmp_path) == [path]
 
 
+def test_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"")
+    write_atomically(tmp_path / "written", b"")
+    assert (tmp_path / "written").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def _write_often(root: Path, value: float) -> None:
     for _ in range(100):
         FeatureStore(root).write("key", np.full(1000, value))
