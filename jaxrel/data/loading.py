@@ -112,7 +112,7 @@ def _read(data_set: DataSet, path: Path | None) -> tuple[str, Samples]:
         try:
             return provider, read()
         except (_AbsentError, FileNotFoundError, AssetError) as error:
-            _log.info("%s: passing over %s: %s", data_set.name, provider, error)
+            _log.debug("%s: passing over %s: %s", data_set.name, provider, error)
             reasons.append(f"\n- {provider}: {error}")
         except ValueError as error:
             raise DataError(f"{provider} does not hold {data_set.name} as it should be: {error}") from error

@@ -36,7 +36,9 @@ def label_map(coupling: Float[Array, "t r"], prior: Float[Array, " t"]) -> Float
     """`B_kc = J_kc / D_c` with D_c the column sum; a column without mass is P_T, so B is column-stochastic."""
     column = jnp.sum(coupling, axis=0)
     used = column > 0
-    return jnp.where(used, coupling / jnp.where(used, column, 1), prior[:, None])
+    # J_kc / D_c may round to just above 1 where they are equal, and its entropy to just below 0.
+    share = jnp.minimum(coupling / jnp.where(used, column, 1), 1)
+    return jnp.where(used, share, prior[:, None])
 
 
 def label_mismatch(coupling: Float[Array, "t r"], label_map: Float[Array, "t r"]) -> Float[Array, ""]:
