@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import ot
 from rich.console import Console
@@ -47,7 +48,7 @@ def exact_transport(result: Relatedness, reference: Task, target: Task) -> float
         for k in range(num_classes):
             rows, columns = np.flatnonzero(cloud[k]), np.flatnonzero(np.asarray(target_labels) == k)
             log_row = np.log(np.maximum(np.asarray(t.label_map, np.float64)[k], 1e-300))
-            cost = np.asarray(margin_cost(u[rows], v[columns], log_row))
+            cost = np.asarray(margin_cost(*map(jnp.asarray, (u[rows], v[columns], log_row))))
             uniform = np.full(columns.size, 1 / columns.size)
             total += columns.size / v.shape[0] * ot.emd2(cloud[k, rows] / cloud[k, rows].sum(), uniform, cost)
     return total

@@ -102,6 +102,7 @@ def test_plan_refuses_paths_it_cannot_use(tmp_path: Path) -> None:
         ({"image_size": 8}, "image_size is 8: pass an integer of at least 32"),
         ({"resamples": 1}, "resamples is 1"),
         ({"confidence": 1.0}, "confidence is 1.0"),
+        ({"seed": 2**32}, "seed is 4294967296"),
         ({"confidence": math.nan}, "confidence is nan"),
     ],
 )

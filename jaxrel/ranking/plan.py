@@ -83,6 +83,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < limit:
                 raise ValueError(f"{name} is {value}: pass an integer of at least {limit}.")
+        if self.seed >= 2**32:
+            raise ValueError(f"seed is {self.seed}: pass an integer below 2**32.")
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence is {self.confidence}: pass a number between 0 and 1, such as 0.9.")
 

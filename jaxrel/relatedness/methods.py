@@ -36,9 +36,9 @@ class Joint:
         points_per_class: points of each target class, and as many of the reference, in a step's minibatch; None
             picks the largest up to 100 that keeps the ground cost below about 2 million terms.
         ridge: `ridge / 2 (||W||^2 + ||M||^2)` in the objective, in nats. None takes the one of `RIDGES` with the
-            smallest loss of the transformed head on every fourth training sample of each target class, kept aside: the rule,
-            not the number, is then the same for every encoder (a ridge that suits 200 features of 4,000 samples
-            leaves 1,280 features of 1,000 samples hopelessly overfitted). The result records the number.
+            smallest loss of the transformed head on every fourth training sample of each target class, kept aside:
+            the rule, not the number, is then the same for every encoder (a ridge that suits 200 features of 4,000
+            samples leaves 1,280 features of 1,000 samples hopelessly overfitted). The result records the number.
         head_ridge: ridge of the reference head where it has to be fitted. It decides the Lipschitz constant of a
             head that is kept fixed, and with it the distribution mismatch.
         num_steps: Adam steps.

@@ -77,8 +77,8 @@ def task_relatedness(
         seed = operator.index(seed)
     except TypeError as error:
         raise ValueError(f"seed must be an integer, got {seed!r}.") from error
-    if not -(2**63) <= seed < 2**63:
-        raise ValueError(f"seed must fit in 64 bits, got {seed}.")
+    if not 0 <= seed < 2**32:  # JAX without 64-bit types would silently keep the low 32 bits only.
+        raise ValueError(f"seed must be between 0 and 2**32 - 1, got {seed}.")
 
     evaluated_reference, evaluated_target = held_out or (reference, target)
     _check_block(evaluated_reference, evaluated_target, target)
