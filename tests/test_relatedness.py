@@ -19,7 +19,7 @@ from problems import cost_matrix
 
 import jaxrel
 from jaxrel import Head, Joint, Relatedness, Task, fit_head, task_relatedness
-from jaxrel.relatedness import bound_resamples, joint_relatedness
+from jaxrel.relatedness import bound_resamples, joint_relatedness, resampling
 from jaxrel.relatedness.result import Status
 
 FAST = Joint(num_steps=20, certificate_sweeps=30)
@@ -336,6 +336,16 @@ class TestResamples:
         np.testing.assert_array_equal(resamples, again)
         other = bound_resamples(self.result, self.reference, self.target, num_resamples=400, seed=1)
         assert not np.array_equal(resamples, other)
+
+    def test_every_sample_once_is_the_bound_itself(self):
+        once = jnp.ones((1, 120))
+        linearised = resampling._linearised_bounds(
+            self.result.transformation, self.reference, self.target, once, once, method=FAST, block_sizes=(120, 120)
+        )
+        same = jaxrel.relatedness.evaluate_bound(
+            self.result.transformation, self.reference, self.target, method=FAST, block_sizes=(120, 120)
+        )
+        assert float(linearised[0]) == pytest.approx(float(same.bound), rel=1e-5)
 
     def test_their_spread_is_that_of_fresh_samples(self):
         """The linearised bootstrap against the bound evaluated on new samples of the same population."""

@@ -68,6 +68,21 @@ def test_interval_contains_the_exact_optimum(seed, num_sweeps, epsilon, scale, d
         assert upper - lower <= 0.05 * float(size)
 
 
+@pytest.mark.parametrize("shape", [(300, 1), (1, 300)])
+def test_rounding_is_allowed_for_where_only_one_plan_exists(shape):
+    """With one point on a side the optimum is a plain mean: nothing but the allowance can keep it inside."""
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        cost = rng.lognormal(size=shape).astype(np.float32)
+        a, b = (rng.dirichlet(np.ones(size)).astype(np.float32) for size in shape)
+        exact = float(
+            np.average(cost.astype(np.float64).ravel(), weights=np.multiply.outer(a, b).ravel().astype(float))
+        )
+        lower, upper = (float(end) for end in interval(cost, a, b, np.float32(0.1), 3))
+        assert lower < exact < upper
+        assert upper - lower < 1e-2 * exact
+
+
 def test_a_batch_is_its_problems_one_by_one():
     problems = [random_transport(seed) for seed in range(3)]
     cost, a, b = (np.stack(arrays).astype(np.float32) for arrays in zip(*problems, strict=True))

@@ -46,7 +46,7 @@ def depthwise_convolution(
 ) -> Float[Array, "b h2 w2 c"]:
     """Convolve each channel with its own kernel.
 
-    On a CPU as a sum of shifted multiples, for there XLA's grouped convolution makes whole networks about five times
+    On a CPU as a sum of shifted multiples, for there XLA's grouped convolution makes whole networks seven to ten times
     slower (benchmarks/depthwise.py); elsewhere as the grouped convolution it is.
     """
     filtered: jax.Array = lax.platform_dependent(
