@@ -362,9 +362,22 @@ class TestResamples:
         ]
         assert 0.6 < spread / np.std(fresh) < 1.7
 
+    def test_a_class_without_samples_changes_nothing(self):
+        wider = Task(self.target.features, self.target.labels, num_classes=5)
+        before = bound_resamples(self.result, self.reference, self.target, num_resamples=5)
+        after = bound_resamples(self.result, self.reference, wider, num_resamples=5)
+        np.testing.assert_allclose(after, before, rtol=1e-4)
+
     def test_errors(self):
         with pytest.raises(ValueError, match="num_resamples must be at least 1"):
             bound_resamples(self.result, self.reference, self.target, num_resamples=0)
+        for task, message in (
+            (np.ones((120, 5)), "reference must be a Task with labels"),
+            (Task(self.reference.features), "reference must be a Task with labels"),
+            (clusters(n=30), r"reference has features \(30, 5\), but the result was evaluated on \(120, 5\)"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                bound_resamples(self.result, task, self.target)
         failed = dataclasses.replace(self.result, status=jnp.asarray(int(Status.NOT_FINITE)))
         with pytest.raises(ValueError, match="result failed"):
             bound_resamples(failed, self.reference, self.target)

@@ -37,7 +37,8 @@ def bound_resamples(
         seed: the same seed, sizes and labels draw the same samples, so that two encoders can be compared in pairs.
 
     Raises:
-        ValueError: for a failed result, fewer than 1 resamples, or a result without a method.
+        ValueError: for a failed result, fewer than 1 resamples, a result without a method, or tasks that are not the
+            ones it was evaluated on (no labels, other widths, other sample counts).
     """
     method = result.computed_with.method
     if num_resamples < 1:
@@ -46,12 +47,26 @@ def bound_resamples(
         raise ValueError("result does not say how it was computed: pass the result of task_relatedness.")
     if result.messages:
         raise ValueError(f"result failed, its bound has no interval: {' '.join(result.messages)}")
+    evaluated = result.computed_with
+    width = result.transformation.head.weights.shape[1]
+    _check_evaluated("reference", reference, evaluated.num_reference, width)
+    _check_evaluated("target", target, evaluated.num_target, width)
     counts_r, counts_t = _resampled_counts(reference, target, num_resamples, seed)
     sizes = block_sizes(result.transformation, reference, target)
     bounds = _linearised_bounds(
         result.transformation, reference, target, counts_r, counts_t, method=method, block_sizes=sizes
     )
     return np.asarray(bounds)
+
+
+def _check_evaluated(name: str, task: Task, num_samples: int | None, num_features: int) -> None:
+    if not isinstance(task, Task) or task.labels is None:
+        raise ValueError(f"{name} must be a Task with labels, the one the result was evaluated on.")
+    if task.features.shape != (num_samples, num_features):
+        raise ValueError(
+            f"{name} has features {task.features.shape}, but the result was evaluated on "
+            f"{(num_samples, num_features)}: pass the same samples (evaluate_on, if that was given)."
+        )
 
 
 def _resampled_counts(reference: Task, target: Task, num_resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +108,9 @@ def _linearised_bounds(
     prior = weights_t @ class_t
     prior = prior / jnp.sum(prior, axis=1, keepdims=True)
     share = weights_r / jnp.where(totals_r > 0, totals_r, 1)[:, reference.labels]
-    per_class = conditional[:, reference.labels] * (parts.reference_loss + parts.reference_potential)
+    per_class = conditional[:, reference.labels] * (
+        parts.reference_loss + parts.reference_potential[:num_target]  # classes without samples may follow
+    )
     log_map = jnp.log(jnp.where(conditional > 0, transformation.label_map, 1))
     mismatch = -jnp.sum(conditional * log_map, axis=1)
     target_part = weights_t @ parts.target_potential / jnp.sum(weights_t, axis=1)
