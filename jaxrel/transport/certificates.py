@@ -1,12 +1,57 @@
-"""An interval that contains the exact optimal transport cost, from any pair of potentials."""
+"""An interval that contains the exact optimal transport cost, from any plan and any potential."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-__all__ = ["certified_interval", "round_to_marginals"]
+__all__ = [
+    "Certificate",
+    "PlanFactors",
+    "c_transform",
+    "centred",
+    "certified_interval",
+    "certify",
+    "dual_value",
+    "exact_scale",
+    "finite_or_zero",
+    "map_problems",
+    "round_to_marginals",
+    "rounding_allowance",
+    "shallow_sum",
+    "shrink",
+    "spread",
+    "sum_depth",
+    "times",
+    "transposed_times",
+]
+
+_SUM_WIDTH = 512
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PlanFactors:
+    """The plan `diag(rows) kernel diag(columns)`."""
+
+    rows: Float[Array, "*b n"]
+    kernel: Float[Array, "*b n m"]
+    columns: Float[Array, "*b m"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Certificate:
+    """`lower <= exact optimum <= upper`; forbidden_mass: what the plan behind upper has on pairs of cost above 1."""
+
+    lower: Float[Array, "*b"]
+    upper: Float[Array, "*b"]
+    forbidden_mass: Float[Array, "*b"]
 
 
 def round_to_marginals(
@@ -16,13 +61,11 @@ def round_to_marginals(
 
     Rows, then columns, are scaled down to their marginals, and what is missing is spread as a product.
     """
-    plan = plan * _shrink(a, jnp.sum(plan, axis=-1))[..., :, None]
-    plan = plan * _shrink(b, jnp.sum(plan, axis=-2))[..., None, :]
+    plan = plan * shrink(a, jnp.sum(plan, axis=-1))[..., :, None]
+    plan = plan * shrink(b, jnp.sum(plan, axis=-2))[..., None, :]
     missing_a = jnp.maximum(a - jnp.sum(plan, axis=-1), 0)
     missing_b = jnp.maximum(b - jnp.sum(plan, axis=-2), 0)
-    missing = jnp.sum(missing_a, axis=-1)[..., None]
-    spread = jnp.where(missing > 0, missing_a / jnp.where(missing > 0, missing, 1), 0)
-    return plan + spread[..., :, None] * missing_b[..., None, :]
+    return plan + spread(missing_a)[..., :, None] * missing_b[..., None, :]
 
 
 def certified_interval(
@@ -35,45 +78,162 @@ def certified_interval(
     """`(lower, upper)` around the exact optimum of the cost array as given, 0 for a problem without mass.
 
     upper: cost of `plan` rounded to its marginals, a feasible plan. lower: value of the dual at f made feasible by
-    two c-transforms. Both hold for any plan and any f; good ones make the interval narrow.
-
-    Each end is moved outwards by an a-priori bound of its rounding error. Sums run over one axis at a time, so that
-    a sum of n terms, in any order, errs by at most n eps / 2 times the sum of their sizes; the same holds for the
-    marginals, and mass that is wrong by x can cost at most x times the largest cost.
+    c-transforms. Both hold for any plan and any f; good ones make the interval narrow. Each end is moved outwards by
+    an a-priori bound of its rounding error. a and b each sum to 1, or to 0; costs are finite.
     """
-    n, m = cost.shape[-2:]
-    eps = float(jnp.finfo(cost.dtype).eps)
-    live_a, live_b = a > 0, b > 0
-    live = live_a[..., :, None] & live_b[..., None, :]
+    live = (a > 0)[..., :, None] & (b > 0)[..., None, :]
     cost = jnp.where(live, cost, 0)
-    largest = jnp.max(jnp.abs(cost), axis=(-1, -2))
-
-    row_cost = jnp.sum(round_to_marginals(plan, a, b) * cost, axis=-1)
-    # Without the barrier the compiler may merge the two sums into one of n * m terms.
-    upper = jnp.sum(jax.lax.optimization_barrier(row_cost), axis=-1)
-    upper = upper + (n + m + 16) * eps * (jnp.abs(upper) + largest)
-
-    g = _c_transform(cost, f, live, axis=-2)
-    f = _c_transform(cost, g, live, axis=-1)
-    # The constant exchanged between f and g is free: sharing it keeps both, and so the allowance, small.
-    shift = (jnp.sum(a * f, axis=-1) - jnp.sum(b * g, axis=-1)) / 2
-    f, g = f - shift[..., None], g + shift[..., None]
-    f, g = jnp.where(live_a, f, 0), jnp.where(live_b, g, 0)
-    size = largest + jnp.max(jnp.abs(f), axis=-1) + jnp.max(jnp.abs(g), axis=-1)
-    lower = jnp.sum(a * f, axis=-1) + jnp.sum(b * g, axis=-1)
-    lower = lower - (n + m + 16) * eps * size
-
+    scale = exact_scale(jnp.max(jnp.abs(cost), axis=(-1, -2)))
+    cost = cost / scale[..., None, None]
+    f = jnp.where(a > 0, f / scale[..., None], -jnp.inf)
+    g = jnp.where(b > 0, c_transform(cost, f, axis=-2), -jnp.inf)
+    certificate = certify(cost, a, b, PlanFactors(jnp.ones_like(a), plan, jnp.ones_like(b)), g)
     empty = ~jnp.any(live, axis=(-1, -2))
-    return jnp.where(empty, 0, lower), jnp.where(empty, 0, upper)
+    return jnp.where(empty, 0, certificate.lower * scale), jnp.where(empty, 0, certificate.upper * scale)
 
 
-def _shrink(target: Float[Array, "*b n"], total: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
+def certify(
+    cost: Float[Array, "*b n m"],
+    a: Float[Array, "*b n"],
+    b: Float[Array, "*b m"],
+    factors: PlanFactors,
+    g: Float[Array, "*b m"],
+) -> Certificate:
+    """The interval from a factored plan and a potential that is -inf where b is 0, for costs of about 1 in size.
+
+    Rounding to the marginals as in `round_to_marginals`, in matrix-vector products with the kernel.
+    """
+    row_sums = factors.rows * times(factors.kernel, factors.columns)
+    rows = factors.rows * shrink(a, row_sums)
+    column_sums = factors.columns * transposed_times(factors.kernel, rows)
+    kept = shrink(b, column_sums)
+    columns = factors.columns * kept
+    missing_a = jnp.maximum(a - rows * times(factors.kernel, columns), 0)
+    missing_b = jnp.maximum(b - column_sums * kept, 0)
+    priced = jnp.sum(factors.kernel * cost * columns[..., None, :], axis=-1)
+    upper = shallow_sum(rows * priced + spread(missing_a) * times(cost, missing_b))
+
+    f = jnp.where(a > 0, c_transform(cost, g, axis=-1), -jnp.inf)
+    g = jnp.where(b > 0, c_transform(cost, f, axis=-2), -jnp.inf)
+    lower, size = dual_value(a, b, f, g)
+    largest = jnp.max(jnp.abs(cost), axis=(-1, -2))
+    allowance = rounding_allowance(cost.shape[-2] + cost.shape[-1], cost.dtype)
+
+    def forbidden_mass() -> Float[Array, "*b"]:
+        share = spread(missing_a)
+        return map_problems(_forbidden_mass, cost, rows, factors.kernel, columns, share, missing_b, batch=upper.shape)
+
+    return Certificate(
+        lower=lower - allowance * (largest + size),
+        upper=upper + allowance * 2.5 * largest,
+        forbidden_mass=jax.lax.cond(jnp.any(largest > 1), forbidden_mass, lambda: jnp.zeros_like(upper)),
+    )
+
+
+def _forbidden_mass(
+    cost: Float[Array, "n m"],
+    rows: Float[Array, " n"],
+    kernel: Float[Array, "n m"],
+    columns: Float[Array, " m"],
+    share: Float[Array, " n"],
+    missing_b: Float[Array, " m"],
+) -> Float[Array, ""]:
+    forbidden = cost > 1
+    kept = times(jnp.where(forbidden, kernel, 0), columns)
+    return jnp.sum(rows * kept + share * times(forbidden.astype(cost.dtype), missing_b))
+
+
+def map_problems(function: Callable[..., Any], *arrays: Array, batch: tuple[int, ...]) -> Any:
+    """`vmap` over all batch axes, one problem at a time: for rare cases that must not cost memory."""
+    flat = tuple(x.reshape(-1, *x.shape[len(batch) :]) for x in arrays)
+    results = jax.lax.map(lambda problem: function(*problem), flat)
+    return jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), results)
+
+
+def dual_value(
+    a: Float[Array, "*b n"], b: Float[Array, "*b m"], f: Float[Array, "*b n"], g: Float[Array, "*b m"]
+) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
+    """`<a, f> + <b, g>` over the points with weight, and the size of the potentials that its rounding error is of.
+
+    The constant exchanged between f and g is free: sharing it keeps both, and so the allowance, small.
+    """
+    f, g = centred(a, b, f, g)
+    size = jnp.max(jnp.abs(f), axis=-1) + jnp.max(jnp.abs(g), axis=-1)
+    return shallow_sum(a * f) + shallow_sum(b * g), size
+
+
+def centred(
+    a: Float[Array, "*b n"], b: Float[Array, "*b m"], f: Float[Array, "*b n"], g: Float[Array, "*b m"]
+) -> tuple[Float[Array, "*b n"], Float[Array, "*b m"]]:
+    """The same potentials with `<a, f> = <b, g>`, and 0 at points without weight."""
+    f, g = jnp.where(a > 0, f, 0), jnp.where(b > 0, g, 0)
+    shift = (shallow_sum(a * f) - shallow_sum(b * g))[..., None] / 2
+    return jnp.where(a > 0, f - shift, 0), jnp.where(b > 0, g + shift, 0)
+
+
+def rounding_allowance(depth: int, dtype: jnp.dtype) -> float:
+    r"""What a value made of sums of at most `depth` terms in all can be wrong by, relative to the size of the terms.
+
+    With u = eps / 2, a sum of n terms in any order errs by at most (n - 1) u times the sum of their sizes. lower: the
+    potentials are feasible up to 2 u, their two sums err by n u and m u, the weights by as much again. upper: so do
+    the marginals of the rounded plan (twice on each side: when it is scaled and when what is missing is counted), and
+    mass that is wrong by x costs at most x times the largest cost; hence its factor of 2.5.
+    """
+    return (depth + 16) * float(jnp.finfo(dtype).eps)
+
+
+def exact_scale(largest: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """The power of two at or above `largest`, 1 for 0: dividing by it is exact."""
+    _, exponent = jnp.frexp(largest)
+    limits = jnp.finfo(largest.dtype)
+    exponent = jnp.clip(exponent, limits.minexp + 1, limits.maxexp - 1)
+    return jnp.where(largest > 0, jnp.ldexp(jnp.ones_like(largest), exponent), 1)
+
+
+def shrink(target: Float[Array, "*b n"], total: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
+    """The factor of at most 1 that brings each total down to its target."""
     return jnp.where(total > target, target / jnp.where(total > 0, total, 1), 1)
 
 
-def _c_transform(
-    cost: Float[Array, "*b n m"], potential: Float[Array, "*b k"], live: Float[Array, "*b n m"], axis: int
-) -> Float[Array, "*b l"]:
+def spread(missing: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
+    """Shares of the missing mass, 0 where none is missing."""
+    total = shallow_sum(missing)[..., None]
+    return jnp.where(total > 0, missing / jnp.where(total > 0, total, 1), 0)
+
+
+def times(matrix: Float[Array, "*b n m"], vector: Float[Array, "*b m"]) -> Float[Array, "*b n"]:
+    """Matrix-vector product, in the precision of the dtype on every device."""
+    return jnp.einsum("...nm,...m->...n", matrix, vector, precision=jax.lax.Precision.HIGHEST)
+
+
+def transposed_times(matrix: Float[Array, "*b n m"], vector: Float[Array, "*b n"]) -> Float[Array, "*b m"]:
+    """Product with the transpose, in the precision of the dtype on every device."""
+    return jnp.einsum("...nm,...n->...m", matrix, vector, precision=jax.lax.Precision.HIGHEST)
+
+
+def shallow_sum(x: Float[Array, "*b n"]) -> Float[Array, "*b"]:
+    """Sum along the last axis in two levels, so that no partial sum has more than `sum_depth(n)` terms."""
+    size = x.shape[-1]
+    # Without the barrier the compiler may merge this sum with one behind it, or its own two levels.
+    x = jax.lax.optimization_barrier(x)
+    if size <= _SUM_WIDTH:
+        return jnp.sum(x, axis=-1)
+    x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -size % _SUM_WIDTH)])
+    parts = jnp.sum(x.reshape(*x.shape[:-1], -1, _SUM_WIDTH), axis=-1)
+    return jnp.sum(jax.lax.optimization_barrier(parts), axis=-1)
+
+
+def sum_depth(size: int) -> int:
+    """Terms that `shallow_sum` adds up in a row at most."""
+    return size if size <= _SUM_WIDTH else _SUM_WIDTH - (-size // _SUM_WIDTH)
+
+
+def c_transform(cost: Float[Array, "*b n m"], potential: Float[Array, "*b k"], axis: int) -> Float[Array, "*b l"]:
+    """`min (cost - potential)` along an axis; masked points have potential -inf, and 0 stands for no point at all."""
     potential = potential[..., :, None] if axis == -2 else potential[..., None, :]
-    slack = jnp.min(jnp.where(live, cost - potential, jnp.inf), axis=axis)
-    return jnp.where(jnp.isfinite(slack), slack, 0)
+    return finite_or_zero(jnp.min(cost - potential, axis=axis))
+
+
+def finite_or_zero(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """x, with 0 for what a minimum or maximum over no point gives."""
+    return jnp.where(jnp.isfinite(x), x, 0)

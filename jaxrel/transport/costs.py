@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-__all__ = ["euclidean_cost", "feature_distance", "margin_cost", "range_cost"]
+__all__ = ["euclidean_cost", "feature_distance", "margin_cost", "range_cost", "squared_distance"]
 
 
 def _differences(u: Float[Array, "*b n c"], v: Float[Array, "*b m c"]) -> Float[Array, "*b n m c"]:
@@ -57,14 +57,19 @@ def feature_distance(x: Float[Array, "*b n d"], y: Float[Array, "*b m d"]) -> Fl
     Expanded norm of centred points, clamped at 0: one matrix product instead of n * m * d differences. Its error is
     about sqrt(eps) times the radius of the cloud, and only for points nearer to each other than that.
     """
+    return _safe_sqrt(squared_distance(x, y))
+
+
+def squared_distance(x: Float[Array, "*b n d"], y: Float[Array, "*b m d"]) -> Float[Array, "*b n m"]:
+    """`||x_i - y_j||_2^2` by the expanded norm of centred points, clamped at 0."""
     centre = jnp.mean(y, axis=-2, keepdims=True)
     x, y = x - centre, y - centre
     inner = jnp.einsum("...nd,...md->...nm", x, y, precision=jax.lax.Precision.HIGHEST)
     squared = jnp.sum(x**2, axis=-1)[..., :, None] + jnp.sum(y**2, axis=-1)[..., None, :] - 2 * inner
-    return _safe_sqrt(jnp.maximum(squared, 0))
+    return jnp.maximum(squared, 0)
 
 
 def _safe_sqrt(squared: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """Square root whose derivative at 0 is 0."""
+    """Square root whose derivative at 0 is 0; NaN stays NaN."""
     positive = squared > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0 * squared)

@@ -1,0 +1,178 @@
+"""Sinkhorn sweeps and certificates on cost arrays that fit in memory.
+
+The operators here and in `tiled` have the same methods; `sinkhorn` drives either. They see costs scaled to about 1 in
+size, weights of sum 1, and potentials that are -inf at masked points, which keeps these out of every sum, minimum and
+soft minimum without a mask of the size of the cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxrel.transport.certificates import (
+    Certificate,
+    PlanFactors,
+    c_transform,
+    certify,
+    exact_scale,
+    map_problems,
+    times,
+    transposed_times,
+)
+from jaxrel.transport.log_domain import (
+    ScaledProblem,
+    Sweeps,
+    forbidden_cost,
+    log_sum_exp,
+    log_weights,
+)
+
+__all__ = ["DenseOperator", "scaled_array"]
+
+_DEVIATIONS = 8.0  # Epsilon scaling begins at about the standard deviation of the cost: its range over this.
+_LARGEST_LOG_SCALING = 40.0  # exp(40) for rows times exp(40) for columns stays inside float32.
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class DenseOperator:
+    """A batch of transport problems as one cost array.
+
+    Attributes:
+        cost: (*b, n, m), at most 1 in size where a plan may go, 0 at masked pairs.
+        a, b: weights of sum 1 (or 0: no mass), 0 at masked points.
+    """
+
+    cost: Float[Array, "*b n m"]
+    a: Float[Array, "*b n"]
+    b: Float[Array, "*b m"]
+
+    def soft_min_rows(self, g: Float[Array, "*b m"], epsilon: Float[Array, "*b"]) -> Float[Array, "*b n"]:
+        """`f_i = -eps log sum_j b_j exp((g_j - C_ij) / eps)`."""
+        eps = epsilon[..., None]
+        exponent = (g / eps + log_weights(self.b))[..., None, :] - self.cost / eps[..., None]
+        return jnp.where(self.a > 0, -eps * log_sum_exp(exponent, axis=-1), -jnp.inf)
+
+    def soft_min_columns(self, f: Float[Array, "*b n"], epsilon: Float[Array, "*b"]) -> Float[Array, "*b m"]:
+        """`g_j = -eps log sum_i a_i exp((f_i - C_ij) / eps)`."""
+        eps = epsilon[..., None]
+        exponent = (f / eps + log_weights(self.a))[..., :, None] - self.cost / eps[..., None]
+        return jnp.where(self.b > 0, -eps * log_sum_exp(exponent, axis=-2), -jnp.inf)
+
+    def scaling_sweeps(
+        self,
+        f: Float[Array, "*b n"],
+        g: Float[Array, "*b m"],
+        epsilon: Float[Array, "*b"],
+        relaxation: Float[Array, "*b"],
+        num_sweeps: Int[Array, "*b"],
+    ) -> Sweeps:
+        """Over-relaxed sweeps in the scaling domain: `(f, g, marginal error, plan)`, columns of the plan exact.
+
+        They go on from f, or from g alone where f is not finite.
+
+        g is absorbed into the kernel `E_ij = exp((f_i + g_j - C_ij) / eps)`, with the f that makes the largest entry
+        of each row 1: no row can underflow. What is left are two matrix-vector products a sweep, ten times cheaper
+        than exponentials, on scalings whose logarithms move by
+
+            log v <- (1 - w) log v - w log(E^T (a u)),    log u <- (1 - w) log u - w log(E (b v))
+
+        and are limited in size, so that no product overflows; the next call absorbs what they reached.
+        """
+        eps = epsilon[..., None]
+        nearest = c_transform(self.cost, g, axis=-1)
+        kernel = jnp.exp((g[..., None, :] - self.cost + nearest[..., None]) / eps[..., None])
+        relax = relaxation[..., None]
+
+        def sweep(index: Int[Array, ""], logs: tuple[Array, Array]) -> tuple[Array, Array]:
+            log_u, log_v = logs
+            on = index < num_sweeps[..., None]
+            column_sums = transposed_times(kernel, self.a * jnp.exp(log_u))
+            log_v = jnp.where(on, _limited((1 - relax) * log_v - relax * jnp.log(column_sums)), log_v)
+            row_sums = times(kernel, self.b * jnp.exp(log_v))
+            return jnp.where(on, _limited((1 - relax) * log_u - relax * jnp.log(row_sums)), log_u), log_v
+
+        plain = -jnp.log(times(kernel, self.b))
+        log_u = _limited(jnp.where(jnp.isfinite(f), (f - nearest) / eps, plain))
+        log_u, _ = jax.lax.fori_loop(0, jnp.max(num_sweeps), sweep, (log_u, jnp.zeros_like(self.b)))
+        rows = self.a * jnp.exp(log_u)
+        log_v = _limited(-jnp.log(transposed_times(kernel, rows)))
+        plan = PlanFactors(rows, kernel, self.b * jnp.exp(log_v))
+        error = jnp.sum(jnp.abs(rows * times(kernel, plan.columns) - self.a), axis=-1)
+        f = jnp.where(self.a > 0, nearest + eps * log_u, -jnp.inf)
+        return f, jnp.where(self.b > 0, g + eps * log_v, -jnp.inf), error, plan
+
+    def plan(self, f: Float[Array, "*b n"], g: Float[Array, "*b m"], epsilon: Float[Array, "*b"]) -> PlanFactors:
+        """`P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps)`, the largest kernel entry of each column made 1.
+
+        Columns are normalised to b, which they are at the end of a sweep: nothing overflows for any f.
+        """
+        del g
+        nearest = c_transform(self.cost, f, axis=-2)
+        kernel = jnp.exp((f[..., :, None] - self.cost + nearest[..., None, :]) / epsilon[..., None, None])
+        sums = transposed_times(kernel, self.a)
+        return PlanFactors(self.a, kernel, jnp.where(sums > 0, self.b / jnp.where(sums > 0, sums, 1), 0))
+
+    def certificate(self, plan: PlanFactors, g: Float[Array, "*b m"]) -> Certificate:
+        """The certified interval of a plan and of the potential g."""
+        return certify(self.cost, self.a, self.b, plan, g)
+
+
+def scaled_array(cost: Float[Array, "*b n m"], a: Float[Array, "*b n"], b: Float[Array, "*b m"]) -> ScaledProblem:
+    """A cost array in the units of its operator; a and b sum to 1 or 0."""
+    low, high = _extreme(jnp.min, cost), _extreme(jnp.max, cost)
+    clean = jnp.all(a > 0) & jnp.all(b > 0) & jnp.all(jnp.isfinite(low) & jnp.isfinite(high))
+
+    def divided() -> tuple[Array, ...]:
+        scale = exact_scale(jnp.maximum(high, -low))
+        return cost / scale[..., None, None], scale, (high - low) / scale, jnp.zeros_like(low, bool)
+
+    def sorted_out() -> tuple[Array, ...]:
+        return map_problems(_sorted_out, cost, a, b, batch=low.shape)
+
+    # One pass over the cost where nothing is masked, forbidden or wrong.
+    scaled, scale, spread, invalid = jax.lax.cond(clean, divided, sorted_out)
+    mean_size = jax.lax.cond(
+        clean & jnp.all(low >= 0),
+        lambda: jnp.sum(a * times(scaled, b), axis=-1),
+        lambda: jnp.sum(a * jnp.sum(jnp.where(scaled > 1, 0, jnp.abs(scaled)) * b[..., None, :], axis=-1), axis=-1),
+    )
+    return ScaledProblem(
+        operator=DenseOperator(scaled, a, b),
+        scale=scale,
+        mean_size=mean_size,
+        start_epsilon=spread / _DEVIATIONS,
+        invalid=invalid,
+    )
+
+
+def _sorted_out(
+    cost: Float[Array, "n m"], a: Float[Array, " n"], b: Float[Array, " m"]
+) -> tuple[Float[Array, "n m"], Float[Array, ""], Float[Array, ""], Bool[Array, ""]]:
+    """`(scaled cost, scale, range, invalid)` of one problem; masked pairs cost 0, forbidden ones their price."""
+    live = (a > 0)[:, None] & (b > 0)
+    finite, forbidden = live & jnp.isfinite(cost), live & jnp.isposinf(cost)
+    usable = jnp.where(finite, cost, 0)
+    scale = exact_scale(jnp.max(jnp.abs(usable)))
+    usable = usable / scale
+    spread = jnp.max(usable) - jnp.min(usable)
+    return (
+        jnp.where(forbidden, forbidden_cost(*cost.shape), usable),
+        scale,
+        spread,
+        jnp.any(live & ~finite & ~forbidden),
+    )
+
+
+def _extreme(reduction: Callable[..., Array], cost: Float[Array, "*b n m"]) -> Float[Array, "*b"]:
+    # One axis after the other: both at once compile to a slower loop on CPU.
+    return reduction(reduction(cost, axis=-1), axis=-1)
+
+
+def _limited(log_scaling: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
+    return jnp.clip(log_scaling, -_LARGEST_LOG_SCALING, _LARGEST_LOG_SCALING)

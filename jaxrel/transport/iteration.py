@@ -1,0 +1,222 @@
+"""The driver: sweeps in one `while_loop` over a batch, until each problem is finished."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxrel.transport.certificates import Certificate, dual_value
+from jaxrel.transport.log_domain import Operator, SweepFunction
+
+__all__ = ["Limits", "State", "iterate", "precision_floor"]
+
+_SCALING_FACTOR = 4.0  # Between the levels of epsilon: with over-relaxation a few sweeps on each are enough.
+_START_RELAXATION = 1.5
+_MOST_DOUBLINGS = 4
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Limits:
+    """When a problem is finished: at `epsilon`, or with `relative_gap` once the interval is that narrow.
+
+    With a gap, epsilon is the smallest that is tried. Both are (*b), in the units of the operator.
+    """
+
+    epsilon: Float[Array, "*b"]
+    tolerance: Float[Array, "*b"]
+    relative_gap: Float[Array, "*b"] | None
+    max_sweeps: Int[Array, ""]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class State:
+    """Of a batch in the loop.
+
+    f and g are the potentials at `epsilon`, `goal` is where epsilon is going, `error` that of the marginals,
+    `num_checks` counts the looks at it since epsilon last changed.
+    """
+
+    f: Float[Array, "*b n"]
+    g: Float[Array, "*b m"]
+    epsilon: Float[Array, "*b"]
+    goal: Float[Array, "*b"]
+    next_epsilon: Float[Array, "*b"]
+    relaxation: Float[Array, "*b"]
+    error: Float[Array, "*b"]
+    certificate: Certificate
+    num_sweeps: Int[Array, "*b"]
+    num_checks: Int[Array, "*b"]
+    finished: Bool[Array, "*b"]
+
+
+def precision_floor(epsilon: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """The marginal error that rounding leaves where costs are at most 1: exponents are off by eps / epsilon."""
+    return jnp.minimum(float(jnp.finfo(epsilon.dtype).eps) * (4 + 2 / epsilon), 0.1)
+
+
+def iterate(
+    operator: Operator,
+    sweeps: SweepFunction,
+    g: Float[Array, "*b m"],
+    *,
+    start_epsilon: Float[Array, "*b"],
+    goal: Float[Array, "*b"],
+    mean_size: Float[Array, "*b"],
+    skip: Bool[Array, "*b"],
+    limits: Limits,
+    sweeps_per_check: int,
+    over_relaxation: bool,
+) -> State:
+    """Sweep until every problem is finished; those of `skip` never start.
+
+    Args:
+        operator: the batch, in its own units.
+        sweeps: the inner loop, one of `Operator.scaling_sweeps` and `log_sweeps`.
+        g: potential to start from, -inf at masked points.
+        start_epsilon: of the first sweeps; it is divided by 4 at each check until it has arrived at the goal.
+        goal: the first epsilon at which a problem may be finished.
+        mean_size: of the costs, (*b).
+    """
+    gap = limits.relative_gap
+
+    def step(state: State) -> State:
+        epsilon = state.next_epsilon
+        active = ~state.finished
+        arrived = active & (epsilon <= state.goal)
+        stays = epsilon == state.epsilon
+        count = _num_sweeps(sweeps_per_check, state, arrived, limits.max_sweeps)
+        known_f = jnp.where(stays[..., None], state.f, jnp.inf)
+        f, g, error, plan = sweeps(operator, known_f, state.g, epsilon, state.relaxation, count)
+        num_sweeps = state.num_sweeps + count
+        exhausted = num_sweeps >= limits.max_sweeps
+
+        floor = precision_floor(epsilon)
+        converged = error <= jnp.maximum(limits.tolerance, floor)
+        failed = ~jnp.isfinite(error)
+        goal = state.goal
+        if gap is None:
+            finished = (arrived & converged) | exhausted | failed
+            due = active & finished
+            certificate = _certified(operator, plan, g, due, state.certificate)
+        else:
+            # Misplaced mass costs at most about error * mean size; no plan so wrong is worth a certificate.
+            value, _ = dual_value(operator.a, operator.b, f, g)
+            misplaced = error * mean_size
+            due = (
+                (arrived & (misplaced <= 4 * gap * jnp.abs(value)))
+                | (arrived & (error <= floor))
+                | (active & exhausted)
+            )
+            certificate = _certified(operator, plan, g, due, state.certificate)
+            width = certificate.upper - certificate.lower
+            wanted = gap * jnp.abs(certificate.upper)
+            certified = jnp.isfinite(width) & (width <= wanted)
+            at_floor = arrived & (epsilon <= limits.epsilon) & (error <= floor)
+            finished = certified | at_floor | exhausted | failed
+            # What misplaced mass leaves of the gap is the blur of epsilon, about proportional to it.
+            blurred = due & ((misplaced <= wanted / 2) | (error <= floor))
+            narrower = goal * jnp.clip(0.75 * wanted / width, 0.25, 0.75)
+            goal = jnp.where(arrived, jnp.where(blurred, narrower, goal), gap * jnp.abs(value))
+            goal = jnp.minimum(jnp.maximum(goal, limits.epsilon), epsilon)
+
+        relaxation, worse = state.relaxation, jnp.zeros_like(stays)
+        if over_relaxation:
+            # Far from the optimum a large relaxation can diverge: take the sweeps back and be more careful.
+            worse = stays & (error > 1.5 * state.error)
+            relaxation = _relaxation(relaxation, error, state.error, stays, count)
+            relaxation = jnp.where(stays & (error >= state.error), (1 + state.relaxation) / 2, relaxation)
+        # Once misplaced mass costs less than the blur of this level, go on.
+        fine = error * mean_size <= epsilon
+        next_epsilon = jnp.where(fine, jnp.maximum(epsilon / _SCALING_FACTOR, goal), epsilon)
+        new = State(
+            f=jnp.where(worse[..., None], state.f, f),
+            g=jnp.where(worse[..., None], state.g, g),
+            epsilon=epsilon,
+            goal=goal,
+            next_epsilon=next_epsilon,
+            relaxation=jnp.where(epsilon == next_epsilon, relaxation, _START_RELAXATION if over_relaxation else 1.0),
+            error=jnp.where(worse, state.error, error),
+            certificate=certificate,
+            num_sweeps=num_sweeps,
+            num_checks=jnp.where(stays, state.num_checks + 1, 0),
+            finished=finished,
+        )
+        return jax.tree.map(lambda old, new: _where(active, new, old), state, new)
+
+    shape, dtype = limits.epsilon.shape, limits.epsilon.dtype
+    infinite = jnp.full(shape, jnp.inf, dtype)
+    state = State(
+        f=jnp.where(operator.a > 0, jnp.zeros((), dtype), -jnp.inf),
+        g=g,
+        epsilon=infinite,
+        goal=goal,
+        next_epsilon=jnp.maximum(start_epsilon, goal),
+        relaxation=jnp.full(shape, _START_RELAXATION if over_relaxation else 1.0, dtype),
+        error=infinite,
+        certificate=Certificate(lower=-infinite, upper=infinite, forbidden_mass=jnp.zeros(shape, dtype)),
+        num_sweeps=jnp.zeros(shape, jnp.int32),
+        num_checks=jnp.zeros(shape, jnp.int32),
+        finished=skip,
+    )
+    return jax.lax.while_loop(lambda state: ~jnp.all(state.finished), step, state)
+
+
+def _num_sweeps(
+    sweeps_per_check: int, state: State, arrived: Bool[Array, "*b"], max_sweeps: Int[Array, ""]
+) -> Int[Array, "*b"]:
+    """Sweeps until the next look: half as many on the way down, twice as many after each look that was in vain.
+
+    Long runs cost fewer kernels, and over-relaxation needs them: each look breaks its stride.
+    """
+    count = jnp.where(arrived, sweeps_per_check, -(-sweeps_per_check // 2))
+    count = count * 2 ** jnp.minimum(state.num_checks, _MOST_DOUBLINGS)
+    return jnp.maximum(jnp.minimum(count, max_sweeps - state.num_sweeps), 1)
+
+
+def _certified(
+    operator: Operator, plan: object, g: Float[Array, "*b m"], due: Bool[Array, "*b"], known: Certificate
+) -> Certificate:
+    """The certificate of the problems that are due, where it is better than what is known: either end is valid."""
+
+    def improved() -> Certificate:
+        new = operator.certificate(plan, g)
+        lower = jnp.where(due, jnp.maximum(new.lower, known.lower), known.lower)
+        better = due & (new.upper < known.upper)
+        return Certificate(
+            lower=lower,
+            upper=jnp.where(better, new.upper, known.upper),
+            forbidden_mass=jnp.where(better, new.forbidden_mass, known.forbidden_mass),
+        )
+
+    return jax.lax.cond(jnp.any(due), improved, lambda: known)
+
+
+def _relaxation(
+    relaxation: Float[Array, "*b"],
+    error: Float[Array, "*b"],
+    previous: Float[Array, "*b"],
+    stays: Bool[Array, "*b"],
+    count: Int[Array, "*b"],
+) -> Float[Array, "*b"]:
+    r"""The relaxation that SOR theory gives for the observed rate, where it is larger than the one in use.
+
+    If plain sweeps contract by eta, those relaxed by w contract by lambda with
+    `(lambda + w - 1)^2 = lambda w^2 eta` as long as `lambda > w - 1`, and `w = 2 / (1 + sqrt(1 - eta))` contracts best.
+    """
+    rate = (error / jnp.where(jnp.isfinite(previous), previous, error)) ** (1 / count)
+    known = stays & (rate < 1) & (rate > relaxation - 1)
+    rate = jnp.where(known, rate, 1)
+    eta = jnp.clip((rate + relaxation - 1) ** 2 / (rate * relaxation**2), 0, 1 - 1e-6)
+    # The theory is local: the larger the error, the smaller the relaxation that is safe.
+    best = jnp.minimum(2 / (1 + jnp.sqrt(1 - eta)), 2 - jnp.clip(2 * jnp.sqrt(error), 0.02, 0.2))
+    return jnp.where(known, jnp.maximum(best, relaxation), relaxation)
+
+
+def _where(condition: Bool[Array, "*b"], new: Array, old: Array) -> Array:
+    """`where` with the condition broadcast over trailing axes."""
+    return jnp.where(condition.reshape(condition.shape + (1,) * (new.ndim - condition.ndim)), new, old)

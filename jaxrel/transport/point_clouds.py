@@ -1,0 +1,65 @@
+"""Problems whose cost is a function of points: the cost array is formed one tile at a time, or not at all."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jaxtyping import Array, Float
+
+from jaxrel.transport.costs import feature_distance, squared_distance
+
+__all__ = ["CostFunction", "PointCloud", "cost_array"]
+
+CostFunction = Callable[[Any, Any], Any]
+
+_DENSE_ENTRIES = 2**24
+_TILE = 1024
+_NAMED_COSTS: dict[str, CostFunction] = {"euclidean": feature_distance, "squared_euclidean": squared_distance}
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("x", "y"), meta_fields=("cost", "tile"))
+@dataclass(frozen=True)
+class PointCloud:
+    """Two clouds of points and the cost between them.
+
+    Attributes:
+        x: (*b, n, d); y: (*b, m, d).
+        cost: `"euclidean"`, `"squared_euclidean"`, an ott-jax cost function, or a function that maps points
+            (*b, n, d), (*b, m, d) to costs (*b, n, m). A function must be hashable; the same one is never traced twice.
+        tile: side of the square tiles in which the cost is formed, which sets the memory of the solver:
+            n + m + tile^2. None forms the whole array where it has at most 2^24 entries a problem (64 MiB in float32)
+            and takes tiles of 1,024 otherwise.
+    """
+
+    x: Float[Array, "*b n d"]
+    y: Float[Array, "*b m d"]
+    cost: str | CostFunction = "euclidean"
+    tile: int | None = None
+
+    @property
+    def cost_function(self) -> CostFunction:
+        """The function behind `cost`."""
+        if isinstance(self.cost, str):
+            if self.cost not in _NAMED_COSTS:
+                raise ValueError(f"unknown cost {self.cost!r}: use one of {sorted(_NAMED_COSTS)} or a function.")
+            return _NAMED_COSTS[self.cost]
+        if hasattr(self.cost, "all_pairs"):
+            from jaxrel.transport.ott_adapter import cost_function
+
+            return cost_function(self.cost)
+        return self.cost
+
+    @property
+    def tile_side(self) -> int | None:
+        """Side of the tiles, None where the whole array is formed."""
+        entries = self.x.shape[-2] * self.y.shape[-2]
+        return _TILE if self.tile is None and entries > _DENSE_ENTRIES else self.tile
+
+
+def cost_array(cloud: PointCloud) -> Float[Array, "*b n m"]:
+    """The whole cost array of a point cloud."""
+    return cloud.cost_function(cloud.x, cloud.y)
