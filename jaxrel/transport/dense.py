@@ -34,7 +34,9 @@ from jaxrel.transport.log_domain import (
 
 __all__ = ["DenseOperator", "scaled_array"]
 
-_DEVIATIONS = 8.0  # Epsilon scaling begins at about the standard deviation of the cost: its range over this.
+# Epsilon scaling begins at this part of the range of the cost, about an eighth of its standard deviation: the largest
+# epsilon, measured on Gaussian clouds in 10 to 100 dimensions, from which a few sweeps from nothing converge.
+_FIRST_LEVEL = 1 / 64
 _LARGEST_LOG_SCALING = 40.0  # exp(40) for rows times exp(40) for columns stays inside float32.
 
 
@@ -146,7 +148,7 @@ def scaled_array(cost: Float[Array, "*b n m"], a: Float[Array, "*b n"], b: Float
         operator=DenseOperator(scaled, a, b),
         scale=scale,
         mean_size=mean_size,
-        start_epsilon=spread / _DEVIATIONS,
+        start_epsilon=spread * _FIRST_LEVEL,
         invalid=invalid,
     )
 

@@ -14,6 +14,7 @@ from jaxrel.transport.log_domain import Operator, SweepFunction
 __all__ = ["Limits", "State", "iterate", "precision_floor"]
 
 _SCALING_FACTOR = 4.0  # Between the levels of epsilon: with over-relaxation a few sweeps on each are enough.
+_SMALLEST_STEP = 2.0
 _START_RELAXATION = 1.5
 _MOST_DOUBLINGS = 4
 
@@ -108,7 +109,7 @@ def iterate(
             value, _ = dual_value(operator.a, operator.b, f, g)
             misplaced = error * mean_size
             due = (
-                (arrived & (misplaced <= 4 * gap * jnp.abs(value)))
+                (arrived & (misplaced <= 8 * gap * jnp.abs(value)))
                 | (arrived & (error <= floor))
                 | (active & exhausted)
             )
@@ -132,7 +133,7 @@ def iterate(
             relaxation = jnp.where(stays & (error >= state.error), (1 + state.relaxation) / 2, relaxation)
         # Once misplaced mass costs less than the blur of this level, go on.
         fine = error * mean_size <= epsilon
-        next_epsilon = jnp.where(fine, jnp.maximum(epsilon / _SCALING_FACTOR, goal), epsilon)
+        next_epsilon = jnp.where(fine, lowered(epsilon, goal), epsilon)
         new = State(
             f=jnp.where(worse[..., None], state.f, f),
             g=jnp.where(worse[..., None], state.g, g),
@@ -155,7 +156,7 @@ def iterate(
         g=g,
         epsilon=infinite,
         goal=goal,
-        next_epsilon=jnp.maximum(start_epsilon, goal),
+        next_epsilon=jnp.where(start_epsilon > _SMALLEST_STEP * goal, start_epsilon, goal),
         relaxation=jnp.full(shape, _START_RELAXATION if over_relaxation else 1.0, dtype),
         error=infinite,
         certificate=Certificate(lower=-infinite, upper=infinite, forbidden_mass=jnp.zeros(shape, dtype)),
@@ -166,15 +167,20 @@ def iterate(
     return jax.lax.while_loop(lambda state: ~jnp.all(state.finished), step, state)
 
 
+def lowered(epsilon: Float[Array, "*b"], goal: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """The next level on the way to the goal; no level that is hardly above it."""
+    level = epsilon / _SCALING_FACTOR
+    return jnp.where(level > _SMALLEST_STEP * goal, level, goal)
+
+
 def _num_sweeps(
     sweeps_per_check: int, state: State, arrived: Bool[Array, "*b"], max_sweeps: Int[Array, ""]
 ) -> Int[Array, "*b"]:
-    """Sweeps until the next look: half as many on the way down, twice as many after each look that was in vain.
+    """Sweeps until the next look: at the goal, twice as many after each look that was in vain.
 
     Long runs cost fewer kernels, and over-relaxation needs them: each look breaks its stride.
     """
-    count = jnp.where(arrived, sweeps_per_check, -(-sweeps_per_check // 2))
-    count = count * 2 ** jnp.minimum(state.num_checks, _MOST_DOUBLINGS)
+    count = sweeps_per_check * 2 ** jnp.where(arrived, jnp.minimum(state.num_checks, _MOST_DOUBLINGS), 0)
     return jnp.maximum(jnp.minimum(count, max_sweeps - state.num_sweeps), 1)
 
 
