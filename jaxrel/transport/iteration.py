@@ -39,7 +39,7 @@ class State:
     """Of a batch in the loop.
 
     f and g are the potentials at `epsilon`, `goal` is where epsilon is going, `error` that of the marginals,
-    `num_checks` counts the looks at it since epsilon last changed.
+    `num_checks` counts the looks at it since epsilon last changed, `sweeps_to_go` the sweeps until the next.
     """
 
     f: Float[Array, "*b n"]
@@ -52,6 +52,7 @@ class State:
     certificate: Certificate
     num_sweeps: Int[Array, "*b"]
     num_checks: Int[Array, "*b"]
+    sweeps_to_go: Int[Array, "*b"]
     finished: Bool[Array, "*b"]
 
 
@@ -90,7 +91,7 @@ def iterate(
         active = ~state.finished
         arrived = active & (epsilon <= state.goal)
         stays = epsilon == state.epsilon
-        count = _num_sweeps(sweeps_per_check, state, arrived, limits.max_sweeps)
+        count = jnp.clip(limits.max_sweeps - state.num_sweeps, 1, state.sweeps_to_go)
         known_f = jnp.where(stays[..., None], state.f, jnp.inf)
         f, g, error, plan = sweeps(operator, known_f, state.g, epsilon, state.relaxation, count)
         num_sweeps = state.num_sweeps + count
@@ -102,17 +103,14 @@ def iterate(
         goal = state.goal
         if gap is None:
             finished = (arrived & converged) | exhausted | failed
+            error_wanted = jnp.maximum(limits.tolerance, floor)
             due = active & finished
             certificate = _certified(operator, plan, g, due, state.certificate)
         else:
-            # Misplaced mass costs at most about error * mean size; no plan so wrong is worth a certificate.
+            # Misplaced mass costs at most about error * mean size; a plan that is too wrong is not worth a certificate.
             value, _ = dual_value(operator.a, operator.b, f, g)
-            misplaced = error * mean_size
-            due = (
-                (arrived & (misplaced <= 8 * gap * jnp.abs(value)))
-                | (arrived & (error <= floor))
-                | (active & exhausted)
-            )
+            error_wanted = jnp.maximum(gap * jnp.abs(value) / (2 * jnp.maximum(mean_size, floor)), floor)
+            due = (arrived & (error <= 16 * error_wanted)) | (active & exhausted)
             certificate = _certified(operator, plan, g, due, state.certificate)
             width = certificate.upper - certificate.lower
             wanted = gap * jnp.abs(certificate.upper)
@@ -120,19 +118,20 @@ def iterate(
             at_floor = arrived & (epsilon <= limits.epsilon) & (error <= floor)
             finished = certified | at_floor | exhausted | failed
             # What misplaced mass leaves of the gap is the blur of epsilon, about proportional to it.
-            blurred = due & ((misplaced <= wanted / 2) | (error <= floor))
+            blurred = due & (error <= error_wanted)
             narrower = goal * jnp.clip(0.75 * wanted / width, 0.25, 0.75)
             goal = jnp.where(arrived, jnp.where(blurred, narrower, goal), gap * jnp.abs(value))
             goal = jnp.minimum(jnp.maximum(goal, limits.epsilon), epsilon)
 
+        rate = jnp.where(stays, error / state.error, 1) ** (1 / count)
         relaxation, worse = state.relaxation, jnp.zeros_like(stays)
         if over_relaxation:
             # Far from the optimum a large relaxation can diverge: take the sweeps back and be more careful.
-            worse = stays & (error > 1.5 * state.error)
-            relaxation = _relaxation(relaxation, error, state.error, stays, count)
-            relaxation = jnp.where(stays & (error >= state.error), (1 + state.relaxation) / 2, relaxation)
+            worse = stays & (error > 1.5 * state.error) & (state.relaxation > 1.05)
+            relaxation = _relaxation(relaxation, rate, error)
+            relaxation = jnp.where(stays & (rate >= 1), (1 + state.relaxation) / 2, relaxation)
         # Once misplaced mass costs less than the blur of this level, go on.
-        fine = error * mean_size <= epsilon
+        fine = (error * mean_size <= epsilon) | (error <= floor)
         next_epsilon = jnp.where(fine, lowered(epsilon, goal), epsilon)
         new = State(
             f=jnp.where(worse[..., None], state.f, f),
@@ -145,6 +144,11 @@ def iterate(
             certificate=certificate,
             num_sweeps=num_sweeps,
             num_checks=jnp.where(stays, state.num_checks + 1, 0),
+            sweeps_to_go=jnp.where(
+                arrived & (epsilon == next_epsilon),
+                _sweeps_to_go(state, rate, error, error_wanted, sweeps_per_check),
+                sweeps_per_check,
+            ),
             finished=finished,
         )
         return jax.tree.map(lambda old, new: _where(active, new, old), state, new)
@@ -162,6 +166,7 @@ def iterate(
         certificate=Certificate(lower=-infinite, upper=infinite, forbidden_mass=jnp.zeros(shape, dtype)),
         num_sweeps=jnp.zeros(shape, jnp.int32),
         num_checks=jnp.zeros(shape, jnp.int32),
+        sweeps_to_go=jnp.full(shape, sweeps_per_check, jnp.int32),
         finished=skip,
     )
     return jax.lax.while_loop(lambda state: ~jnp.all(state.finished), step, state)
@@ -173,15 +178,18 @@ def lowered(epsilon: Float[Array, "*b"], goal: Float[Array, "*b"]) -> Float[Arra
     return jnp.where(level > _SMALLEST_STEP * goal, level, goal)
 
 
-def _num_sweeps(
-    sweeps_per_check: int, state: State, arrived: Bool[Array, "*b"], max_sweeps: Int[Array, ""]
+def _sweeps_to_go(
+    state: State, rate: Float[Array, "*b"], error: Float[Array, "*b"], wanted: Float[Array, "*b"], sweeps_per_check: int
 ) -> Int[Array, "*b"]:
-    """Sweeps until the next look: at the goal, twice as many after each look that was in vain.
+    """Sweeps until the next look at this epsilon: as many as the rate asks for, at most twice as many as last time.
 
     Long runs cost fewer kernels, and over-relaxation needs them: each look breaks its stride.
     """
-    count = sweeps_per_check * 2 ** jnp.where(arrived, jnp.minimum(state.num_checks, _MOST_DOUBLINGS), 0)
-    return jnp.maximum(jnp.minimum(count, max_sweeps - state.num_sweeps), 1)
+    most = sweeps_per_check * 2 ** jnp.minimum(state.num_checks + 1, _MOST_DOUBLINGS)
+    slow = ~((rate > 0) & (rate < 1))
+    needed = jnp.log(wanted / error) / jnp.log(jnp.where(slow, 0.5, rate))
+    needed = jnp.where(slow | ~jnp.isfinite(needed), most, jnp.ceil(needed))
+    return jnp.clip(needed, sweeps_per_check, most).astype(jnp.int32)
 
 
 def _certified(
@@ -203,19 +211,14 @@ def _certified(
 
 
 def _relaxation(
-    relaxation: Float[Array, "*b"],
-    error: Float[Array, "*b"],
-    previous: Float[Array, "*b"],
-    stays: Bool[Array, "*b"],
-    count: Int[Array, "*b"],
+    relaxation: Float[Array, "*b"], rate: Float[Array, "*b"], error: Float[Array, "*b"]
 ) -> Float[Array, "*b"]:
     r"""The relaxation that SOR theory gives for the observed rate, where it is larger than the one in use.
 
     If plain sweeps contract by eta, those relaxed by w contract by lambda with
     `(lambda + w - 1)^2 = lambda w^2 eta` as long as `lambda > w - 1`, and `w = 2 / (1 + sqrt(1 - eta))` contracts best.
     """
-    rate = (error / jnp.where(jnp.isfinite(previous), previous, error)) ** (1 / count)
-    known = stays & (rate < 1) & (rate > relaxation - 1)
+    known = (rate < 1) & (rate > relaxation - 1)
     rate = jnp.where(known, rate, 1)
     eta = jnp.clip((rate + relaxation - 1) ** 2 / (rate * relaxation**2), 0, 1 - 1e-6)
     # The theory is local: the larger the error, the smaller the relaxation that is safe.

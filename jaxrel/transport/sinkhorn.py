@@ -211,7 +211,8 @@ def _solve_detached(
         g = g.at[..., :size_b].set(init / unit[..., None])
     elif isinstance(operator, TiledOperator) and config.epsilon_scaling:
         g, start_epsilon = _coarse_start(operator, run, start_epsilon, goal)
-        goal = start_epsilon
+        # A gap that a sample needed this epsilon for will need about the same for the whole.
+        goal = smallest if relative_gap is None else jnp.maximum(start_epsilon, smallest)
     scaling = isinstance(operator, DenseOperator) and config.inner == "scaling"
     state = run(
         operator,
