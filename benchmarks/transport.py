@@ -323,8 +323,9 @@ def large_settings(contestant: str, points: int) -> list[dict[str, float]]:
     small = points < 5_000
     epsilons = (0.03, 0.01, 0.1, 0.005) if small else (0.03, 0.01)
     if contestant.startswith("jaxrel"):
-        gaps = (0.03, 0.01, 0.1, 0.05, 0.02)
-        return [{"relative_gap": gap} for gap in gaps] + [{"epsilon": epsilon} for epsilon in epsilons]
+        gaps = [{"relative_gap": gap} for gap in (0.02, 0.01, 0.1, 0.03, 0.015)]
+        loose = [{"epsilon": 0.01, "tolerance": tolerance} for tolerance in (5e-2, 1e-2)]
+        return gaps + loose + [{"epsilon": epsilon} for epsilon in epsilons]
     if contestant == "geomloss":
         scalings = (0.5, 0.7, 0.9)
         return [{"epsilon": epsilon, "scaling": scaling} for scaling in scalings for epsilon in epsilons]
@@ -365,14 +366,12 @@ def large_solver(contestant: str, x: np.ndarray, y: np.ndarray) -> Callable[...,
         tile = 1_024 if "tiled" in contestant else None
 
         def jaxrel_run(**setting: float) -> tuple[Callable[[], Any], float]:
-            ((name, value),) = setting.items()
-
-            def solve(x: jax.Array, y: jax.Array, value: jax.Array) -> Any:
-                options: Any = {name: value}
+            def solve(x: jax.Array, y: jax.Array, options: dict[str, Any]) -> Any:
                 result = sinkhorn(PointCloud(x, y, tile=tile), **options)
                 return result.f, result.epsilon, result.status == 0, result.lower, result.upper
 
-            return once(name, solve, first, second, np.float32(value))
+            values = {name: np.float32(value) for name, value in setting.items()}
+            return once(tuple(values), solve, first, second, values)
 
         return jaxrel_run
 

@@ -255,7 +255,6 @@ def test_shard_map_and_pmap_solve_their_own_problems():
         mesh=mesh,
         in_specs=PartitionSpec("pairs"),
         out_specs=PartitionSpec("pairs"),
-        check_vma=False,
     )
     for result in (
         jax.jit(sharded)(cost),

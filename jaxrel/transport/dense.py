@@ -7,7 +7,6 @@ soft minimum without a mask of the size of the cost.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -20,6 +19,7 @@ from jaxrel.transport.certificates import (
     c_transform,
     certify,
     exact_scale,
+    finite_or_zero,
     map_problems,
     times,
     transposed_times,
@@ -32,7 +32,7 @@ from jaxrel.transport.log_domain import (
     log_weights,
 )
 
-__all__ = ["DenseOperator", "scaled_array"]
+__all__ = ["DenseOperator", "dense_operator", "scaled_array"]
 
 # Epsilon scaling begins at this part of the range of the cost, about an eighth of its standard deviation: the largest
 # epsilon, measured on Gaussian clouds in 10 to 100 dimensions, from which a few sweeps from nothing converge.
@@ -47,10 +47,12 @@ class DenseOperator:
 
     Attributes:
         cost: (*b, n, m), at most 1 in size where a plan may go, 0 at masked pairs.
+        row_minimum: `min_j C_ij` over the columns with weight.
         a, b: weights of sum 1 (or 0: no mass), 0 at masked points.
     """
 
     cost: Float[Array, "*b n m"]
+    row_minimum: Float[Array, "*b n"]
     a: Float[Array, "*b n"]
     b: Float[Array, "*b m"]
 
@@ -87,7 +89,8 @@ class DenseOperator:
         and are limited in size, so that no product overflows; the next call absorbs what they reached.
         """
         eps = epsilon[..., None]
-        nearest = c_transform(self.cost, g, axis=-1)
+        from_nothing = jnp.all(jnp.where(self.b > 0, g, 0) == 0)
+        nearest = jax.lax.cond(from_nothing, lambda: self.row_minimum, lambda: c_transform(self.cost, g, axis=-1))
         kernel = jnp.exp((g[..., None, :] - self.cost + nearest[..., None]) / eps[..., None])
         relax = relaxation[..., None]
 
@@ -125,27 +128,40 @@ class DenseOperator:
         return certify(self.cost, self.a, self.b, plan, g)
 
 
+def dense_operator(cost: Float[Array, "*b n m"], a: Float[Array, "*b n"], b: Float[Array, "*b m"]) -> DenseOperator:
+    """The operator of costs in its own units."""
+    row_minimum = jnp.min(jnp.where((b > 0)[..., None, :], cost, jnp.inf), axis=-1)
+    return DenseOperator(cost, finite_or_zero(row_minimum), a, b)
+
+
 def scaled_array(cost: Float[Array, "*b n m"], a: Float[Array, "*b n"], b: Float[Array, "*b m"]) -> ScaledProblem:
     """A cost array in the units of its operator; a and b sum to 1 or 0."""
-    low, high = _extreme(jnp.min, cost), _extreme(jnp.max, cost)
+    row_low = jnp.min(cost, axis=-1)  # one axis after the other: both at once compile to a slower loop on CPU
+    low, high = jnp.min(row_low, axis=-1), jnp.max(jnp.max(cost, axis=-1), axis=-1)
     clean = jnp.all(a > 0) & jnp.all(b > 0) & jnp.all(jnp.isfinite(low) & jnp.isfinite(high))
 
     def divided() -> tuple[Array, ...]:
         scale = exact_scale(jnp.maximum(high, -low))
-        return cost / scale[..., None, None], scale, (high - low) / scale, jnp.zeros_like(low, bool)
+        return (
+            cost / scale[..., None, None],
+            row_low / scale[..., None],
+            scale,
+            (high - low) / scale,
+            jnp.zeros_like(low, bool),
+        )
 
     def sorted_out() -> tuple[Array, ...]:
         return map_problems(_sorted_out, cost, a, b, batch=low.shape)
 
     # One pass over the cost where nothing is masked, forbidden or wrong.
-    scaled, scale, spread, invalid = jax.lax.cond(clean, divided, sorted_out)
+    scaled, row_minimum, scale, spread, invalid = jax.lax.cond(clean, divided, sorted_out)
     mean_size = jax.lax.cond(
         clean & jnp.all(low >= 0),
         lambda: jnp.sum(a * times(scaled, b), axis=-1),
         lambda: jnp.sum(a * jnp.sum(jnp.where(scaled > 1, 0, jnp.abs(scaled)) * b[..., None, :], axis=-1), axis=-1),
     )
     return ScaledProblem(
-        operator=DenseOperator(scaled, a, b),
+        operator=DenseOperator(scaled, row_minimum, a, b),
         scale=scale,
         mean_size=mean_size,
         start_epsilon=spread * _FIRST_LEVEL,
@@ -155,25 +171,25 @@ def scaled_array(cost: Float[Array, "*b n m"], a: Float[Array, "*b n"], b: Float
 
 def _sorted_out(
     cost: Float[Array, "n m"], a: Float[Array, " n"], b: Float[Array, " m"]
-) -> tuple[Float[Array, "n m"], Float[Array, ""], Float[Array, ""], Bool[Array, ""]]:
-    """`(scaled cost, scale, range, invalid)` of one problem; masked pairs cost 0, forbidden ones their price."""
+) -> tuple[Float[Array, "n m"], Float[Array, " n"], Float[Array, ""], Float[Array, ""], Bool[Array, ""]]:
+    """`(scaled cost, row minimum, scale, range, invalid)` of one problem.
+
+    Masked pairs cost 0, forbidden ones their price.
+    """
     live = (a > 0)[:, None] & (b > 0)
     finite, forbidden = live & jnp.isfinite(cost), live & jnp.isposinf(cost)
     usable = jnp.where(finite, cost, 0)
     scale = exact_scale(jnp.max(jnp.abs(usable)))
     usable = usable / scale
     spread = jnp.max(usable) - jnp.min(usable)
+    scaled = jnp.where(forbidden, forbidden_cost(*cost.shape), usable)
     return (
-        jnp.where(forbidden, forbidden_cost(*cost.shape), usable),
+        scaled,
+        dense_operator(scaled, a, b).row_minimum,
         scale,
         spread,
         jnp.any(live & ~finite & ~forbidden),
     )
-
-
-def _extreme(reduction: Callable[..., Array], cost: Float[Array, "*b n m"]) -> Float[Array, "*b"]:
-    # One axis after the other: both at once compile to a slower loop on CPU.
-    return reduction(reduction(cost, axis=-1), axis=-1)
 
 
 def _limited(log_scaling: Float[Array, "*b n"]) -> Float[Array, "*b n"]:

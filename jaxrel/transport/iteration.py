@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxrel.transport.certificates import Certificate, dual_value
 from jaxrel.transport.log_domain import Operator, SweepFunction
 
-__all__ = ["Limits", "State", "iterate", "precision_floor"]
+__all__ = ["Limits", "State", "iterate", "precision_floor", "varying_with"]
 
 _SCALING_FACTOR = 4.0  # Between the levels of epsilon: with over-relaxation a few sweeps on each are enough.
 _SMALLEST_STEP = 2.0
@@ -169,6 +169,7 @@ def iterate(
         sweeps_to_go=jnp.full(shape, sweeps_per_check, jnp.int32),
         finished=skip,
     )
+    state = jax.tree.map(lambda leaf: varying_with(leaf, mean_size), state)
     return jax.lax.while_loop(lambda state: ~jnp.all(state.finished), step, state)
 
 
@@ -224,6 +225,11 @@ def _relaxation(
     # The theory is local: the larger the error, the smaller the relaxation that is safe.
     best = jnp.minimum(2 / (1 + jnp.sqrt(1 - eta)), 2 - jnp.clip(2 * jnp.sqrt(error), 0.02, 0.2))
     return jnp.where(known, jnp.maximum(best, relaxation), relaxation)
+
+
+def varying_with(value: Array, data: Float[Array, "*b"]) -> Array:
+    """value itself; under `shard_map` of a type that varies where the data do, which loops ask of their start."""
+    return _where(data == data, value, value)  # also where the data are NaN
 
 
 def _where(condition: Bool[Array, "*b"], new: Array, old: Array) -> Array:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-__all__ = ["MESSAGES", "SinkhornResult", "TransportError", "TransportStatus"]
+__all__ = ["MESSAGES", "SinkhornResult", "TransportError", "TransportStatus", "messages_of"]
 
 
 class TransportStatus(enum.IntFlag):
@@ -23,6 +23,7 @@ class TransportStatus(enum.IntFlag):
     FORBIDDEN_MASS = 16
     UNEQUAL_MASS = 32
     NOT_FINITE = 64
+    BLOCK_OVERFLOW = 128
 
 
 MESSAGES = {
@@ -47,11 +48,21 @@ MESSAGES = {
     TransportStatus.NOT_FINITE: (
         "the cost has a NaN or -inf, or the weights are negative or not finite; the result is NaN."
     ),
+    TransportStatus.BLOCK_OVERFLOW: (
+        "a block holds more points than there is room for, so that upper is infinite: "
+        "shuffle the points (key), or use a larger block_size."
+    ),
 }
 
 
 class TransportError(RuntimeError):
     """A transport problem failed; the message names it."""
+
+
+def messages_of(status: Int[Array, "*b"]) -> tuple[str, ...]:
+    """What the bits of a status say, once for each kind of trouble anywhere in the batch."""
+    found = int(np.bitwise_or.reduce(np.asarray(status), axis=None))
+    return tuple(message for flag, message in MESSAGES.items() if found & flag)
 
 
 @jax.tree_util.register_dataclass
@@ -84,8 +95,7 @@ class SinkhornResult:
     @property
     def messages(self) -> tuple[str, ...]:
         """What the status says, once for each kind of trouble anywhere in the batch; empty when all is well."""
-        found = int(np.bitwise_or.reduce(np.asarray(self.status), axis=None))
-        return tuple(message for flag, message in MESSAGES.items() if found & flag)
+        return messages_of(self.status)
 
     def raise_if_failed(self) -> SinkhornResult:
         """Return self, or raise a `TransportError` that names the first failing problem of the batch."""

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jaxrel.transport.certificates import centred, dual_value, shallow_sum
-from jaxrel.transport.dense import DenseOperator, scaled_array
+from jaxrel.transport.dense import DenseOperator, dense_operator, scaled_array
 from jaxrel.transport.envelope import Optimum, value_of_array, value_of_cloud
-from jaxrel.transport.iteration import Limits, State, iterate, precision_floor
+from jaxrel.transport.iteration import Limits, State, iterate, precision_floor, varying_with
 from jaxrel.transport.log_domain import ScaledProblem, log_sweeps
 from jaxrel.transport.point_clouds import PointCloud, cost_array
 from jaxrel.transport.result import SinkhornResult, TransportStatus
@@ -173,6 +173,8 @@ def _solve_detached(
     config: SinkhornConfig,
 ) -> tuple[SinkhornResult, Float[Array, "*b"]]:
     """Values, certificates and potentials in the units of the problem, and its mass."""
+    probe = (cost.x if isinstance(cost, PointCloud) else cost)[..., 0, 0]
+    a, b = varying_with(a, probe), varying_with(b, probe)
     size_a, size_b = a.shape[-1], b.shape[-1]
     eps = float(jnp.finfo(a.dtype).eps)
     mass_a, mass_b = shallow_sum(a), shallow_sum(b)
@@ -273,7 +275,7 @@ def _coarse_start(
     mass_a, mass_b = shallow_sum(a), shallow_sum(b)
     a, b = _normalised(a, mass_a), _normalised(b, mass_b)
     live = (a > 0)[..., :, None] & (b > 0)[..., None, :]
-    coarse = DenseOperator(jnp.where(live, operator.costs(x.mT, y.mT), 0), a, b)
+    coarse = dense_operator(jnp.where(live, operator.costs(x.mT, y.mT), 0), a, b)
     g = jnp.where(b > 0, jnp.zeros_like(b), -jnp.inf)
     state = run(
         coarse, DenseOperator.scaling_sweeps, g, sweeps_per_check=_SWEEPS, start_epsilon=start_epsilon, goal=goal

@@ -1,0 +1,200 @@
+r"""Sinkhorn divergence between weighted point clouds: entropic transport without its bias.
+
+S_eps(a, b) = OT_eps(a, b) - OT_eps(a, a) / 2 - OT_eps(b, b) / 2
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+from jaxrel.transport.point_clouds import CostFunction, PointCloud
+from jaxrel.transport.result import SinkhornResult
+from jaxrel.transport.sinkhorn import SinkhornConfig, sinkhorn
+from jaxrel.transport.validation import checked_weights
+
+__all__ = ["SelfTerm", "SinkhornDivergence", "self_term", "sinkhorn_divergence"]
+
+_ABSOLUTE = SinkhornConfig(epsilon_unit="cost")
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("value", "epsilon", "status"), meta_fields=("cost",))
+@dataclass(frozen=True)
+class SelfTerm:
+    """`OT_eps(a, a)` of a batch of clouds, to be used against many others.
+
+    Attributes:
+        value: differentiable with respect to points and weights as long as it is computed where they are
+            differentiated; one that comes from outside is a constant.
+        epsilon: the regularisation it was computed at, in the unit of the cost.
+        status: `TransportStatus` bits.
+        cost: as in `PointCloud`.
+    """
+
+    value: Float[Array, "*b"]
+    epsilon: Float[Array, "*b"]
+    status: Int[Array, "*b"]
+    cost: str | CostFunction = "euclidean"
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SinkhornDivergence:
+    """A batch of Sinkhorn divergences.
+
+    Attributes:
+        value: `OT_eps(a, b) - OT_eps(a, a) / 2 - OT_eps(b, b) / 2`.
+        cross: the solution between the two clouds; its interval is that of their unregularised transport.
+        self_x, self_y: what to hand back for the next call with the same cloud.
+        status: `TransportStatus` bits of the three problems together.
+    """
+
+    value: Float[Array, "*b"]
+    cross: SinkhornResult
+    self_x: SelfTerm
+    self_y: SelfTerm
+    status: Int[Array, "*b"]
+
+
+def self_term(
+    x: Float[ArrayLike, "*b n d"],
+    a: Float[ArrayLike, "*b n"] | None = None,
+    *,
+    epsilon: Float[ArrayLike, "*b"],
+    cost: str | CostFunction = "euclidean",
+    where: Bool[ArrayLike, "*b n"] | None = None,
+    tile: int | None = None,
+    tolerance: Float[ArrayLike, "*b"] | None = None,
+    max_sweeps: Int[ArrayLike, ""] = 5000,
+    config: SinkhornConfig = _ABSOLUTE,
+) -> SelfTerm:
+    """The entropic transport of clouds onto themselves; the arguments are those of `sinkhorn_divergence`."""
+    _check_unit(config)
+    points = jnp.asarray(x)
+    result = sinkhorn(
+        PointCloud(points, points, cost, tile),
+        a,
+        a,
+        epsilon=epsilon,
+        tolerance=tolerance,
+        where_a=where,
+        where_b=where,
+        max_sweeps=max_sweeps,
+        config=config,
+    )
+    # The epsilon that was asked for: the one of the result may be the smallest that the dtype resolves.
+    asked = jnp.broadcast_to(jnp.asarray(epsilon, result.value.dtype), result.value.shape)
+    return SelfTerm(result.value, asked, result.status, cost)
+
+
+def sinkhorn_divergence(
+    x: Float[ArrayLike, "*b n d"],
+    y: Float[ArrayLike, "*b m d"],
+    a: Float[ArrayLike, "*b n"] | None = None,
+    b: Float[ArrayLike, "*b m"] | None = None,
+    *,
+    epsilon: Float[ArrayLike, "*b"],
+    cost: str | CostFunction = "euclidean",
+    where_a: Bool[ArrayLike, "*b n"] | None = None,
+    where_b: Bool[ArrayLike, "*b m"] | None = None,
+    self_x: SelfTerm | None = None,
+    self_y: SelfTerm | None = None,
+    tile: int | None = None,
+    tolerance: Float[ArrayLike, "*b"] | None = None,
+    max_sweeps: Int[ArrayLike, ""] = 5000,
+    config: SinkhornConfig = _ABSOLUTE,
+) -> SinkhornDivergence:
+    r"""`OT_eps(a, b) - OT_eps(a, a) / 2 - OT_eps(b, b) / 2` (Feydy et al., AISTATS 2019).
+
+    For the named costs it is 0 between equal clouds, positive between others, and tends to the unregularised transport
+    as epsilon falls and to half an energy distance as it rises; for other costs C this needs `exp(-C / epsilon)` to be
+    a positive definite kernel.
+
+    Args:
+        x, y: points; leading axes are batches and broadcast, and a cloud with fewer of them than the other has its self
+            term computed once.
+        a, b: weights as in `sinkhorn`, of the batch of their own points.
+        epsilon: regularisation in the unit of the cost, not relative to its mean: the three terms must share it, and
+            their mean costs differ. It broadcasts against the batch of each self term that is computed here, so one per
+            problem needs the batch axes on both clouds.
+        cost, tile: as in `PointCloud`.
+        where_a, where_b: points that count.
+        self_x, self_y: the self terms where they are known, from `self_term` or an earlier result. They must belong to
+            these points, weights, cost and epsilon; the last two are checked.
+        tolerance, max_sweeps, config: as in `sinkhorn`; config must have `epsilon_unit="cost"`.
+
+    Returns:
+        A `SinkhornDivergence`. Its value is differentiable with respect to points and weights by the envelope rule;
+        in a self term both sides move. It is off by rounding and by the square of the tolerance, so may be that much
+        below 0. A problem without mass is 0.
+
+    Raises:
+        ValueError: as `sinkhorn`, for a config with another unit, for batches that do not broadcast, and for a self
+            term of another cost, shape or (concrete) epsilon.
+    """
+    _check_unit(config)
+    x, y = jnp.asarray(x), jnp.asarray(y)
+    options: dict[str, Any] = {"tile": tile, "max_sweeps": max_sweeps, "tolerance": tolerance, "config": config}
+    if x.ndim < 2 or y.ndim < 2 or x.shape[-1] != y.shape[-1]:
+        raise ValueError(f"x and y must be (*b, n, d) and (*b, m, d), got {x.shape} and {y.shape}.")
+    try:
+        batch = jnp.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    except ValueError as error:
+        raise ValueError(f"the batch axes of x and y do not broadcast: {x.shape} and {y.shape}.") from error
+    dtype = jnp.promote_types(jnp.promote_types(x.dtype, y.dtype), jnp.float32)
+    x, y = x.astype(dtype), y.astype(dtype)
+    known = tuple(
+        self_term(points, weights, epsilon=epsilon, cost=cost, where=where, **options)
+        if term is None
+        else _checked_term(name, term, points.shape[:-2], epsilon, cost)
+        for name, term, points, weights, where in (
+            ("self_x", self_x, x, a, where_a),
+            ("self_y", self_y, y, b, where_b),
+        )
+    )
+    a = checked_weights("a", a, where_a, x.shape[:-1], dtype)
+    b = checked_weights("b", b, where_b, y.shape[:-1], dtype)
+    x, y = (jnp.broadcast_to(points, (*batch, *points.shape[-2:])) for points in (x, y))
+    a, b = (jnp.broadcast_to(weights, (*batch, weights.shape[-1])) for weights in (a, b))
+    cross = sinkhorn(
+        PointCloud(x, y, cost, tile),
+        a,
+        b,
+        epsilon=epsilon,
+        tolerance=tolerance,
+        max_sweeps=max_sweeps,
+        config=config,
+    )
+    return SinkhornDivergence(
+        value=cross.value - (known[0].value + known[1].value) / 2,
+        cross=cross,
+        self_x=known[0],
+        self_y=known[1],
+        status=cross.status | known[0].status | known[1].status,
+    )
+
+
+def _check_unit(config: SinkhornConfig) -> None:
+    if config.epsilon_unit != "cost":
+        raise ValueError(f'the terms of a divergence share one epsilon: set epsilon_unit="cost" in {config}.')
+
+
+def _checked_term(
+    name: str, term: SelfTerm, batch: tuple[int, ...], epsilon: Float[ArrayLike, "*b"], cost: str | CostFunction
+) -> SelfTerm:
+    if term.cost != cost:
+        raise ValueError(f"{name} was computed for the cost {term.cost!r}, not for {cost!r}.")
+    if term.value.shape != batch:
+        raise ValueError(f"{name} has batch {term.value.shape}, its points have {batch}.")
+    if not isinstance(epsilon, jax.core.Tracer) and not isinstance(term.epsilon, jax.core.Tracer):
+        given, used = np.asarray(epsilon, term.epsilon.dtype), np.asarray(term.epsilon)
+        # Four roundings: either may have been computed in another precision.
+        if not np.allclose(given, used, rtol=4 * float(np.finfo(np.float32).eps), atol=0):
+            raise ValueError(f"{name} was computed at epsilon {used}, not at {given}.")
+    return term
