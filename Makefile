@@ -4,10 +4,13 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("{}.{}".format(*sys.version_i
 VENV ?= .venv-$(VERSION)
 BIN := $(VENV)/bin
 
-.PHONY: test lint demo clean
+.PHONY: test test-slow lint demo clean
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m slow
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

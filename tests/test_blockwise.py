@@ -11,6 +11,8 @@ import pytest
 from jaxrel.transport import PointCloud, TransportStatus, sinkhorn
 from jaxrel.transport.blockwise import _cut, _cut_equally, blockwise_interval
 
+pytestmark = pytest.mark.slow
+
 
 def clouds(seed: int, n: int, m: int, dtype=np.float32):
     rng = np.random.default_rng(seed)

@@ -13,6 +13,8 @@ from scipy.linalg import sqrtm
 from jaxrel.transport import gaussian
 from jaxrel.transport.gaussian import bures_distances
 
+pytestmark = pytest.mark.slow
+
 gaussian_moments = jax.jit(gaussian.gaussian_moments, static_argnums=2)
 
 

@@ -15,6 +15,8 @@ from scipy.spatial.distance import cdist
 from jaxrel.transport.ott_adapter import cost_function, low_rank_transport
 from jaxrel.transport.result import TransportStatus
 
+pytestmark = pytest.mark.slow
+
 with warnings.catch_warnings():  # of jaxopt, which ott-jax imports
     warnings.simplefilter("ignore", DeprecationWarning)
     from ott.geometry import costs, regularizers

@@ -13,6 +13,8 @@ from scipy.optimize import minimize
 from jaxrel.transport.result import TransportStatus
 from jaxrel.transport.unbalanced import unbalanced_sinkhorn
 
+pytestmark = pytest.mark.slow
+
 
 def kl(x: np.ndarray, y: np.ndarray) -> float:
     positive = x > 0
