@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 .PHONY: test test-slow lint demo clean
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m slow
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile -m slow
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

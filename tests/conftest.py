@@ -27,6 +27,13 @@ def x64() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _released_executables() -> Iterator[None]:
+    """Free what a module compiled: a process that keeps hundreds of executables runs out of memory maps and aborts."""
+    yield
+    jax.clear_caches()
+
+
 @functools.cache  # so that without a network pip's time-out is waited for once
 def _why_unavailable(distribution: str) -> str | None:
     try:
