@@ -35,6 +35,7 @@ from jaxrel.transport import (
     range_cost,
     sinkhorn_potentials,
 )
+from jaxrel.transport.certificates import normalised
 
 __all__ = ["Contributions", "class_loss", "contributions", "evaluate_bound", "ground_cost", "log_label_map"]
 
@@ -246,7 +247,7 @@ def _class_transport(
 
     def solve(block: tuple[Array, ...]) -> tuple[Array, ...]:
         rows_x, rows_y, a, b, log_map_row = block
-        a, b = _normalised(a), _normalised(b)
+        a, b = normalised(a), normalised(b)
         cost = ground_cost(cost_name, x[rows_x], y[rows_y], log_map_row, lipschitz)
         cost = jnp.where((a > 0)[:, None] & (b > 0), cost, 0)
         scale = jnp.maximum(mean_cost(cost, a, b), jnp.finfo(cost.dtype).tiny * 2**24)
@@ -287,11 +288,6 @@ def _with_unseen_classes(transformation: Transformation, count: int) -> Transfor
 
 def _within_class(weights: Array, totals: Array, labels: Int[Array, " n"]) -> Float[Array, " n"]:
     total = totals[labels]
-    return jnp.where(total > 0, weights / jnp.where(total > 0, total, 1), 0)
-
-
-def _normalised(weights: Float[Array, " n"]) -> Float[Array, " n"]:
-    total = jnp.sum(weights)
     return jnp.where(total > 0, weights / jnp.where(total > 0, total, 1), 0)
 
 

@@ -7,8 +7,8 @@ from jaxrel.transport.classes import assign_classes, class_pair_costs
 from jaxrel.transport.costs import euclidean_cost, feature_distance, margin_cost, range_cost, squared_distance
 from jaxrel.transport.divergence import SelfTerm, SinkhornDivergence, self_term, sinkhorn_divergence
 from jaxrel.transport.exact import AssignmentResult, assignment, wasserstein_1d
+from jaxrel.transport.fixed_sweeps import entropic_plan, mean_cost, sinkhorn_potentials
 from jaxrel.transport.gaussian import bures_distances, gaussian_moments
-from jaxrel.transport.log_domain import entropic_plan, mean_cost, sinkhorn_potentials
 from jaxrel.transport.ott_adapter import LowRankCoupling, cost_function, low_rank_transport
 from jaxrel.transport.point_clouds import PointCloud, cost_array
 from jaxrel.transport.result import SinkhornResult, TransportError, TransportStatus

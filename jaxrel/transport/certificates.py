@@ -21,11 +21,11 @@ __all__ = [
     "exact_scale",
     "finite_or_zero",
     "map_problems",
+    "normalised",
     "round_to_marginals",
     "rounding_allowance",
     "shallow_sum",
     "shrink",
-    "spread",
     "sum_depth",
     "times",
     "transposed_times",
@@ -65,7 +65,7 @@ def round_to_marginals(
     plan = plan * shrink(b, jnp.sum(plan, axis=-2))[..., None, :]
     missing_a = jnp.maximum(a - jnp.sum(plan, axis=-1), 0)
     missing_b = jnp.maximum(b - jnp.sum(plan, axis=-2), 0)
-    return plan + spread(missing_a)[..., :, None] * missing_b[..., None, :]
+    return plan + normalised(missing_a)[..., :, None] * missing_b[..., None, :]
 
 
 def certified_interval(
@@ -111,7 +111,7 @@ def certify(
     missing_a = jnp.maximum(a - rows * times(factors.kernel, columns), 0)
     missing_b = jnp.maximum(b - column_sums * kept, 0)
     priced = jnp.sum(factors.kernel * cost * columns[..., None, :], axis=-1)
-    upper = shallow_sum(rows * priced + spread(missing_a) * times(cost, missing_b))
+    upper = shallow_sum(rows * priced + normalised(missing_a) * times(cost, missing_b))
 
     f = jnp.where(a > 0, c_transform(cost, g, axis=-1), -jnp.inf)
     g = jnp.where(b > 0, c_transform(cost, f, axis=-2), -jnp.inf)
@@ -120,7 +120,7 @@ def certify(
     allowance = rounding_allowance(cost.shape[-2] + cost.shape[-1], cost.dtype)
 
     def forbidden_mass() -> Float[Array, "*b"]:
-        share = spread(missing_a)
+        share = normalised(missing_a)
         return map_problems(_forbidden_mass, cost, rows, factors.kernel, columns, share, missing_b, batch=upper.shape)
 
     return Certificate(
@@ -195,10 +195,10 @@ def shrink(target: Float[Array, "*b n"], total: Float[Array, "*b n"]) -> Float[A
     return jnp.where(total > target, target / jnp.where(total > 0, total, 1), 1)
 
 
-def spread(missing: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-    """Shares of the missing mass, 0 where none is missing."""
-    total = shallow_sum(missing)[..., None]
-    return jnp.where(total > 0, missing / jnp.where(total > 0, total, 1), 0)
+def normalised(weights: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
+    """Weights divided by their sum; 0 where there are none."""
+    total = shallow_sum(weights)[..., None]
+    return jnp.where(total > 0, weights / jnp.where(total > 0, total, 1), 0)
 
 
 def times(matrix: Float[Array, "*b n m"], vector: Float[Array, "*b m"]) -> Float[Array, "*b n"]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from jaxrel.transport.certificates import shallow_sum
+from jaxrel.transport.certificates import normalised
 from jaxrel.transport.point_clouds import CostFunction, PointCloud
 from jaxrel.transport.result import SinkhornResult
 from jaxrel.transport.sinkhorn import SinkhornConfig, sinkhorn
@@ -128,7 +128,7 @@ def _solve_pairs(
         filled_up(points.reshape(-1, points.shape[-1]), weights.reshape(-1), 1)[0].reshape(points.shape)
         for points, weights in ((x, a), (y, b))
     )
-    a, b = _normalised(a), _normalised(b)
+    a, b = normalised(a), normalised(b)
 
     def solved(x: Float[Array, "k s d"], a: Float[Array, "k s"]) -> SinkhornResult:
         k, d = x.shape[0], x.shape[-1]
@@ -144,8 +144,3 @@ def _solve_pairs(
     a = jnp.pad(a, ((0, rest), (0, 0))).reshape(-1, at_once, s)
     results = jax.lax.map(jax.checkpoint(lambda some: solved(*some)), (x, a))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:r], results)
-
-
-def _normalised(weights: Float[Array, "k n"]) -> Float[Array, "k n"]:
-    mass = shallow_sum(weights)[..., None]
-    return weights / jnp.where(mass > 0, mass, 1)

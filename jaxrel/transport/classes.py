@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxrel.transport.costs import feature_distance
-from jaxrel.transport.log_domain import entropic_plan, mean_cost, sinkhorn_potentials
+from jaxrel.transport.fixed_sweeps import entropic_plan, mean_cost, sinkhorn_potentials
 
 __all__ = ["assign_classes", "class_pair_costs"]
 

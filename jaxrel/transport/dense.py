@@ -24,13 +24,8 @@ from jaxrel.transport.certificates import (
     times,
     transposed_times,
 )
-from jaxrel.transport.log_domain import (
-    ScaledProblem,
-    Sweeps,
-    forbidden_cost,
-    log_sum_exp,
-    log_weights,
-)
+from jaxrel.transport.log_domain import soft_min
+from jaxrel.transport.operators import ScaledProblem, Sweeps, forbidden_cost
 
 __all__ = ["DenseOperator", "dense_operator", "scaled_array"]
 
@@ -58,15 +53,11 @@ class DenseOperator:
 
     def soft_min_rows(self, g: Float[Array, "*b m"], epsilon: Float[Array, "*b"]) -> Float[Array, "*b n"]:
         """`f_i = -eps log sum_j b_j exp((g_j - C_ij) / eps)`."""
-        eps = epsilon[..., None]
-        exponent = (g / eps + log_weights(self.b))[..., None, :] - self.cost / eps[..., None]
-        return jnp.where(self.a > 0, -eps * log_sum_exp(exponent, axis=-1), -jnp.inf)
+        return jnp.where(self.a > 0, soft_min(self.cost, g, self.b, epsilon, axis=-1), -jnp.inf)
 
     def soft_min_columns(self, f: Float[Array, "*b n"], epsilon: Float[Array, "*b"]) -> Float[Array, "*b m"]:
         """`g_j = -eps log sum_i a_i exp((f_i - C_ij) / eps)`."""
-        eps = epsilon[..., None]
-        exponent = (f / eps + log_weights(self.a))[..., :, None] - self.cost / eps[..., None]
-        return jnp.where(self.b > 0, -eps * log_sum_exp(exponent, axis=-2), -jnp.inf)
+        return jnp.where(self.b > 0, soft_min(self.cost, f, self.a, epsilon, axis=-2), -jnp.inf)
 
     def scaling_sweeps(
         self,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrel.transport.certificates import Certificate, dual_value
-from jaxrel.transport.log_domain import Operator, SweepFunction
+from jaxrel.transport.operators import Operator, SweepFunction
 
 __all__ = ["Limits", "State", "iterate", "precision_floor", "varying_with"]
 

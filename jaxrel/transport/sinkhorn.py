@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from jaxrel.transport.certificates import centred, dual_value, shallow_sum
+from jaxrel.transport.certificates import centred, dual_value, normalised, shallow_sum
 from jaxrel.transport.dense import DenseOperator, dense_operator, scaled_array
 from jaxrel.transport.envelope import Optimum, value_of_array, value_of_cloud
 from jaxrel.transport.iteration import Limits, State, iterate, precision_floor, varying_with
-from jaxrel.transport.log_domain import ScaledProblem, log_sweeps
+from jaxrel.transport.log_domain import log_sweeps
+from jaxrel.transport.operators import ScaledProblem
 from jaxrel.transport.point_clouds import PointCloud, cost_array
 from jaxrel.transport.result import SinkhornResult, TransportStatus
 from jaxrel.transport.tiled import TiledOperator, filled_up, scaled_cloud
@@ -45,8 +46,8 @@ class SinkhornConfig:
             it has the unit of the cost.
         epsilon_scaling: start at a 64th of the range of the cost and divide epsilon by 4 until it is reached.
         over_relaxation: adapt the relaxation of the updates to the observed rate; False takes plain updates.
-        sweeps_per_check: sweeps between the first two looks at the error, twice as many after each look in vain.
-            None takes 8, and 3 for tiled clouds, where a look is cheap beside a sweep.
+        sweeps_per_check: sweeps before the first look at the error; after it as many as the observed rate asks for, at
+            most twice as many as before. None takes 8, and 3 for tiled clouds, where a look is cheap beside a sweep.
     """
 
     inner: Literal["scaling", "log"] = "scaling"
@@ -106,9 +107,8 @@ def sinkhorn(
 
     Method: alternating updates (Sinkhorn 1967; Cuturi 2013) in one `while_loop` over the batch, finished problems
     frozen. Kernels are absorbed as in Schmitzer (2019), "Stabilized sparse scaling algorithms", epsilon is scaled,
-    updates
-    are over-relaxed (Thibault et al. 2021; Lehmann et al. 2022) by the relaxation that the theory of SOR gives for
-    the observed rate. Clouds larger than their tile start from the potentials of a strided subset of 2,048 points.
+    updates are over-relaxed (Thibault et al. 2021; Lehmann et al. 2022) by the relaxation that the theory of SOR gives
+    for the observed rate. Tiled clouds start from the potentials of at most 2,048 points of each, every k-th.
     Deviations: rows, not both sides, are absorbed by their maximum, which cannot underflow; scalings are limited to
     exp(+-40) between absorptions. A forbidden pair is priced at more than any detour can cost: with finite costs of
     at most s in size, at `(2 + 2 min(n, m)) s`, which leaves the optimum as it is wherever a feasible plan exists.
@@ -178,7 +178,7 @@ def _solve_detached(
     size_a, size_b = a.shape[-1], b.shape[-1]
     eps = float(jnp.finfo(a.dtype).eps)
     mass_a, mass_b = shallow_sum(a), shallow_sum(b)
-    scaled = _scaled(cost, _normalised(a, mass_a), _normalised(b, mass_b))
+    scaled = _scaled(cost, normalised(a), normalised(b))
     operator, unit = scaled.operator, scaled.scale
     invalid = scaled.invalid | _not_weights(a) | _not_weights(b)
     empty = ~invalid & ~((mass_a > 0) & (mass_b > 0))
@@ -273,7 +273,7 @@ def _coarse_start(
     x, a = (values[..., :: -(-operator.a.shape[-1] // _COARSE_POINTS)] for values in (operator.x.mT, operator.a))
     y, b = (values[..., :: -(-operator.b.shape[-1] // _COARSE_POINTS)] for values in (operator.y.mT, operator.b))
     mass_a, mass_b = shallow_sum(a), shallow_sum(b)
-    a, b = _normalised(a, mass_a), _normalised(b, mass_b)
+    a, b = normalised(a), normalised(b)
     live = (a > 0)[..., :, None] & (b > 0)[..., None, :]
     coarse = dense_operator(jnp.where(live, operator.costs(x.mT, y.mT), 0), a, b)
     g = jnp.where(b > 0, jnp.zeros_like(b), -jnp.inf)
@@ -308,10 +308,6 @@ def _status(state: State, limits: Limits, infeasible: Bool[Array, "*b"], num_poi
         + TransportStatus.INFEASIBLE * infeasible
         + TransportStatus.FORBIDDEN_MASS * forbidden
     )
-
-
-def _normalised(weights: Float[Array, "*b n"], mass: Float[Array, "*b"]) -> Float[Array, "*b n"]:
-    return weights / jnp.where(mass > 0, mass, 1)[..., None]
 
 
 def _not_weights(weights: Float[Array, "*b n"]) -> Bool[Array, "*b"]:

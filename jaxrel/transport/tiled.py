@@ -15,15 +15,16 @@ from jaxrel.transport.certificates import (
     dual_value,
     exact_scale,
     finite_or_zero,
+    normalised,
     rounding_allowance,
     shallow_sum,
     shrink,
-    spread,
     sum_depth,
     times,
     transposed_times,
 )
-from jaxrel.transport.log_domain import ScaledProblem, forbidden_cost, log_weights
+from jaxrel.transport.log_domain import log_weights
+from jaxrel.transport.operators import ScaledProblem, forbidden_cost
 from jaxrel.transport.point_clouds import CostFunction
 
 __all__ = ["Arrays", "TiledOperator", "filled_up", "reduce_tiles", "scaled_cloud"]
@@ -39,7 +40,7 @@ TilePlan = tuple[Float[Array, "*b n"], Float[Array, "*b m"], Float[Array, "*b 1"
 )
 @dataclass(frozen=True)
 class TiledOperator:
-    """A batch of transport problems between point clouds; the methods are those of `log_domain.Operator`.
+    """A batch of transport problems between point clouds; the methods are those of `operators.Operator`.
 
     Attributes:
         x: (*b, n, d); y: (*b, m, d), n and m multiples of the tile; points without weight may be any that have a cost.
@@ -136,7 +137,7 @@ class TiledOperator:
             (column, column_factor, missing_b, self.b),
             axis=-1,
         )
-        share = spread(jnp.maximum(self.a - row_factor * kept, 0))
+        share = normalised(jnp.maximum(self.a - row_factor * kept, 0))
         lower, size = dual_value(self.a, self.b, f, g)
         largest = jnp.max(jnp.where(self.a > 0, largest, 0), axis=-1)
         sizes = (self.a.shape[-1], self.b.shape[-1])

@@ -17,13 +17,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jaxrel.transport.certificates import (
+    c_transform,
     exact_scale,
     finite_or_zero,
     round_to_marginals,
     rounding_allowance,
     shallow_sum,
 )
-from jaxrel.transport.log_domain import log_sum_exp, log_weights
+from jaxrel.transport.log_domain import log_weights, soft_min
 from jaxrel.transport.result import SinkhornResult, TransportStatus
 from jaxrel.transport.validation import checked_init, checked_number, checked_weights
 
@@ -127,17 +128,18 @@ class _Problem:
     rho_a: Float[Array, "*b"]
     rho_b: Float[Array, "*b"]
 
+    @property
+    def barred_cost(self) -> Float[Array, "*b n m"]:
+        """The cost with +inf off the live pairs."""
+        return jnp.where(self.live, self.cost, jnp.inf)
+
     def soft_min_rows(self, v: Float[Array, "*b m"], epsilon: Float[Array, "*b"]) -> Float[Array, "*b n"]:
         """`-eps log sum_j b_j exp((v_j - C_ij) / eps)`."""
-        eps = epsilon[..., None]
-        exponent = (v / eps + log_weights(self.b))[..., None, :] - self.cost / eps[..., None]
-        return -eps * log_sum_exp(jnp.where(self.live, exponent, -jnp.inf), axis=-1)
+        return soft_min(self.barred_cost, v, self.b, epsilon, axis=-1)
 
     def soft_min_columns(self, u: Float[Array, "*b n"], epsilon: Float[Array, "*b"]) -> Float[Array, "*b m"]:
         """`-eps log sum_i a_i exp((u_i - C_ij) / eps)`."""
-        eps = epsilon[..., None]
-        exponent = (u / eps + log_weights(self.a))[..., :, None] - self.cost / eps[..., None]
-        return -eps * log_sum_exp(jnp.where(self.live, exponent, -jnp.inf), axis=-2)
+        return soft_min(self.barred_cost, u, self.a, epsilon, axis=-2)
 
     def log_plan(self, u: Float[Array, "*b n"], v: Float[Array, "*b m"]) -> Float[Array, "*b n m"]:
         """`log(a_i b_j) + (u_i + v_j - C_ij) / eps`, -inf off the live pairs."""
@@ -373,13 +375,9 @@ def _lower(problem: _Problem, potentials: _Potentials) -> Float[Array, "*b"]:
     of a u so far below 0 that `exp(-u / rho)` explodes. The two that follow can only raise u and v.
     """
 
-    def nearest(potential: Float[Array, "*b k"], axis: int) -> Float[Array, "*b l"]:
-        potential = potential[..., :, None] if axis == -2 else potential[..., None, :]
-        slack = jnp.min(jnp.where(problem.live, problem.cost - potential, jnp.inf), axis=axis)
-        return jnp.where(jnp.isfinite(slack), slack, 0)
-
-    u = nearest(jnp.minimum(potentials.v, nearest(potentials.u, -2)), -1)
-    v = nearest(u, -2)
+    cost = problem.barred_cost
+    u = c_transform(cost, jnp.minimum(potentials.v, c_transform(cost, potentials.u, axis=-2)), axis=-1)
+    v = c_transform(cost, u, axis=-2)
     dual = _dual(problem, _Potentials(u, v, _translation(problem, u, v)))
     lower = dual.value - rounding_allowance(sum(problem.cost.shape[-2:]), u.dtype) * dual.size
     return jnp.where(jnp.isnan(lower), -jnp.inf, lower)  # a term overflowed: nothing is known

@@ -94,16 +94,17 @@ def _check_values(cost: Any, a: Float[Array, "*b n"], b: Float[Array, "*b m"]) -
         )
     sides = (("x", cost.x, a), ("y", cost.y, b)) if isinstance(cost, PointCloud) else ()
     for name, points, weights in sides:
-        _check_finite(name, jnp.where(weights[..., None] > 0, points, 0))
+        _check_finite(name, jnp.where(weights[..., None] > 0, points, 0), "points must be finite.")
     if not isinstance(cost, PointCloud):
         live = (a > 0)[..., :, None] & (b > 0)[..., None, :]
-        _check_finite("cost", jnp.where(live & ~jnp.isposinf(cost), cost, 0))
+        allowed = "a cost may be +inf (a forbidden pair), but not this."
+        _check_finite("cost", jnp.where(live & ~jnp.isposinf(cost), cost, 0), allowed)
 
 
-def _check_finite(name: str, values: Array) -> None:
+def _check_finite(name: str, values: Array, allowed: str) -> None:
     if not bool(jnp.all(jnp.isfinite(values))):
         index = tuple(int(i) for i in np.argwhere(~np.isfinite(np.asarray(values)))[0])
-        raise ValueError(f"{name}{list(index)} is {values[index]}: only +inf (a forbidden pair) is allowed in a cost.")
+        raise ValueError(f"{name}{list(index)} is {values[index]}: {allowed}")
 
 
 def _floating(name: str, values: Any) -> Array:

@@ -1,0 +1,72 @@
+"""What the driver of the sweeps needs of a batch of transport problems, however its costs are held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+from jaxtyping import Array, Bool, Float
+
+from jaxrel.transport.certificates import Certificate
+
+__all__ = ["Operator", "ScaledProblem", "SweepFunction", "Sweeps", "forbidden_cost"]
+
+Sweeps = tuple[Float[Array, "*b n"], Float[Array, "*b m"], Float[Array, "*b"], Any]
+SweepFunction = Callable[[Any, Array, Array, Array, Array, Array], Sweeps]
+
+
+class Operator(Protocol):
+    """What the driver needs of a batch of problems.
+
+    Costs are about 1 in size, the weights `a` (*b, n) and `b` (*b, m) sum to 1, potentials are -inf where they are 0.
+    """
+
+    @property
+    def a(self) -> Float[Array, "*b n"]:
+        """Weights of the rows."""
+
+    @property
+    def b(self) -> Float[Array, "*b m"]:
+        """Weights of the columns."""
+
+    def soft_min_rows(self, g: Float[Array, "*b m"], epsilon: Float[Array, "*b"]) -> Float[Array, "*b n"]:
+        """`f_i = -eps log sum_j b_j exp((g_j - C_ij) / eps)`."""
+
+    def soft_min_columns(self, f: Float[Array, "*b n"], epsilon: Float[Array, "*b"]) -> Float[Array, "*b m"]:
+        """`g_j = -eps log sum_i a_i exp((f_i - C_ij) / eps)`."""
+
+    def plan(self, f: Float[Array, "*b n"], g: Float[Array, "*b m"], epsilon: Float[Array, "*b"]) -> Any:
+        """The plan of two potentials, in the form that `certificate` takes."""
+
+    def certificate(self, plan: Any, g: Float[Array, "*b m"]) -> Certificate:
+        """The certified interval from a plan and a potential."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ScaledProblem:
+    """A batch in the units of an operator.
+
+    Attributes:
+        operator: costs divided by `scale`, a power of two at or above the largest that is finite.
+        mean_size: mean of |C| under a b^T, over allowed pairs, after the division.
+        start_epsilon: where epsilon scaling begins, after the division.
+        invalid: problems whose cost has a NaN or -inf.
+    """
+
+    operator: Operator
+    scale: Float[Array, "*b"]
+    mean_size: Float[Array, "*b"]
+    start_epsilon: Float[Array, "*b"]
+    invalid: Bool[Array, "*b"]
+
+
+def forbidden_cost(n: int, m: int) -> float:
+    """The price of a forbidden pair where allowed ones cost at most 1 in size.
+
+    Exchanging mass on a forbidden pair along a cycle of at most min(n, m) allowed pairs, each of which replaces
+    another, saves more than it can cost: the optimum avoids forbidden pairs wherever a feasible plan does.
+    """
+    return 2.0 + 2.0 * min(n, m)
