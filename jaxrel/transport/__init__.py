@@ -7,7 +7,7 @@ from jaxrel.transport.classes import assign_classes, class_pair_costs
 from jaxrel.transport.costs import euclidean_cost, feature_distance, margin_cost, range_cost, squared_distance
 from jaxrel.transport.divergence import SelfTerm, SinkhornDivergence, self_term, sinkhorn_divergence
 from jaxrel.transport.exact import AssignmentResult, assignment, wasserstein_1d
-from jaxrel.transport.fixed_sweeps import entropic_plan, mean_cost, sinkhorn_potentials
+from jaxrel.transport.fixed_sweeps import entropic_plan, mean_cost, rough_potential, sinkhorn_potentials
 from jaxrel.transport.gaussian import bures_distances, gaussian_moments
 from jaxrel.transport.ott_adapter import LowRankCoupling, cost_function, low_rank_transport
 from jaxrel.transport.point_clouds import PointCloud, cost_array
@@ -44,6 +44,7 @@ __all__ = [
     "margin_cost",
     "mean_cost",
     "range_cost",
+    "rough_potential",
     "round_to_marginals",
     "self_term",
     "sinkhorn",

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxrel.transport.costs import feature_distance
-from jaxrel.transport.fixed_sweeps import entropic_plan, mean_cost, sinkhorn_potentials
+from jaxrel.transport.fixed_sweeps import entropic_plan, mean_cost, rough_potential
 
 __all__ = ["assign_classes", "class_pair_costs"]
 
@@ -34,7 +34,7 @@ def class_pair_costs(
     def against_all(points: Float[Array, "s d"]) -> Float[Array, " r"]:
         cost = feature_distance(reference_points, jnp.broadcast_to(points, (a.shape[0], *points.shape)))
         scale = jnp.maximum(mean_cost(cost, a, b), jnp.finfo(cost.dtype).tiny)
-        f, _ = sinkhorn_potentials(cost, a, b, epsilon=epsilon * scale, num_sweeps=num_sweeps)
+        f = rough_potential(cost, a, b, epsilon=epsilon * scale, num_sweeps=num_sweeps)
         return jnp.sum(entropic_plan(cost, a, b, f, epsilon * scale) * cost, axis=(-1, -2))
 
     return jax.lax.map(against_all, target_points)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-__all__ = ["euclidean_cost", "feature_distance", "margin_cost", "range_cost", "squared_distance"]
+__all__ = ["euclidean_cost", "feature_distance", "margin_between", "margin_cost", "range_cost", "squared_distance"]
 
 
 def _differences(u: Float[Array, "*b n c"], v: Float[Array, "*b m c"]) -> Float[Array, "*b n m c"]:
@@ -27,7 +27,17 @@ def margin_cost(
     The loss is convex in LSE(v) and `-LSE(v + log B_k)` lies under its tangent at u, hence the bound.
     `log_label_map` is log B_k, the row of the target class; -inf stands for B_kc = 0.
     """
-    r = jax.nn.softmax(u + log_label_map[..., None, :], axis=-1)
+    return _margin(u, jax.nn.softmax(u + log_label_map[..., None, :], axis=-1), v)
+
+
+def margin_between(x: Float[Array, "*b n 2*c"], y: Float[Array, "*b m 2*c"]) -> Float[Array, "*b n m"]:
+    """`margin_cost` as a function of two point clouds alone: x holds (u, r), y holds v and c numbers more."""
+    u, r = jnp.split(x, 2, axis=-1)
+    v, _ = jnp.split(y, 2, axis=-1)
+    return _margin(u, r, v)
+
+
+def _margin(u: Float[Array, "*b n c"], r: Float[Array, "*b n c"], v: Float[Array, "*b m c"]) -> Float[Array, "*b n m"]:
     # Both parts see v - u only through differences from a common origin, which keeps the products small.
     origin = jnp.mean(u, axis=-1, keepdims=True)
     u = u - origin

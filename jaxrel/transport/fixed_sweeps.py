@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from jaxrel.transport.certificates import finite_or_zero, times, transposed_times
 from jaxrel.transport.log_domain import log_sum_exp, log_weights, soft_min
 
-__all__ = ["entropic_plan", "mean_cost", "sinkhorn_potentials"]
+__all__ = ["entropic_plan", "mean_cost", "rough_potential", "sinkhorn_potentials"]
+
+_LARGEST_SCALING = 40.0  # exp(+-40) times any kernel entry that matters is a float32.
 
 
 def mean_cost(cost: Float[Array, "*b n m"], a: Float[Array, "*b n"], b: Float[Array, "*b m"]) -> Float[Array, "*b"]:
@@ -49,6 +52,38 @@ def sinkhorn_potentials(
         return f, soft_min(cost, f, a, eps, axis=-2)
 
     return jax.lax.fori_loop(0, num_sweeps, sweep, (jnp.zeros_like(a), jnp.zeros_like(b)))
+
+
+def rough_potential(
+    cost: Float[Array, "*b n m"],
+    a: Float[Array, "*b n"],
+    b: Float[Array, "*b m"],
+    *,
+    epsilon: Float[ArrayLike, "*b"],
+    num_sweeps: Int[ArrayLike, ""],
+) -> Float[Array, "*b n"]:
+    """f after `num_sweeps` sweeps at a constant epsilon, by products with a kernel: about ten times faster.
+
+    The kernel is `exp((f0_i + g0_j - C_ij) / eps)` with the c-transforms `g0 = min_i C - f0`, `f0 = min_j C - g0`: its
+    largest entry is 1 in each row and column. Scalings are limited to exp(+-40), which only problems whose entropic
+    potentials are 40 epsilon from these reach; any f will do for `entropic_plan`.
+    """
+    eps = jnp.asarray(epsilon, cost.dtype)[..., None]
+    barred = jnp.where((a > 0)[..., :, None] & (b > 0)[..., None, :], cost, jnp.inf)
+    columns = finite_or_zero(jnp.min(barred - finite_or_zero(jnp.min(barred, axis=-1))[..., :, None], axis=-2))
+    rows = finite_or_zero(jnp.min(barred - columns[..., None, :], axis=-1))
+    kernel = jnp.exp((rows[..., :, None] + columns[..., None, :] - barred) / eps[..., None])
+    smallest, largest = jnp.exp(-_LARGEST_SCALING), jnp.exp(_LARGEST_SCALING)
+
+    def scaling(weighted_sum: Float[Array, "*b k"]) -> Float[Array, "*b k"]:
+        return jnp.clip(1 / jnp.maximum(weighted_sum, smallest), smallest, largest)
+
+    def sweep(_: Int[Array, ""], u: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
+        v = scaling(transposed_times(kernel, a * u))
+        return scaling(times(kernel, b * v))
+
+    u = jax.lax.fori_loop(0, num_sweeps, sweep, jnp.ones_like(a))
+    return jnp.where(a > 0, rows + eps * jnp.log(u), 0)
 
 
 def entropic_plan(
