@@ -9,17 +9,20 @@ from jaxrel.version import __version__
 
 if TYPE_CHECKING:
     from jaxrel import data, encoders, ranking, relatedness, transport
-    from jaxrel.heads import Head, fit_head
-    from jaxrel.relatedness import Joint, Relatedness, task_relatedness
+    from jaxrel.heads import Head, fit_head, gradient_penalised_head
+    from jaxrel.relatedness import Joint, Paper, Relatedness, explain, task_relatedness
     from jaxrel.tasks import Task
 
 # Imported when first used, so that `import jaxrel` costs next to nothing beside jax.
 _HOMES = {
     "Head": "jaxrel.heads",
     "Joint": "jaxrel.relatedness",
+    "Paper": "jaxrel.relatedness",
     "Relatedness": "jaxrel.relatedness",
     "Task": "jaxrel.tasks",
+    "explain": "jaxrel.relatedness",
     "fit_head": "jaxrel.heads",
+    "gradient_penalised_head": "jaxrel.heads",
     "task_relatedness": "jaxrel.relatedness",
 }
 _SUBPACKAGES = ("data", "encoders", "ranking", "relatedness", "transport")
@@ -27,12 +30,15 @@ _SUBPACKAGES = ("data", "encoders", "ranking", "relatedness", "transport")
 __all__ = [
     "Head",
     "Joint",
+    "Paper",
     "Relatedness",
     "Task",
     "__version__",
     "data",
     "encoders",
+    "explain",
     "fit_head",
+    "gradient_penalised_head",
     "ranking",
     "relatedness",
     "task_relatedness",

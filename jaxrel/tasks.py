@@ -183,7 +183,8 @@ def _as_labels(labels: Any, num_samples: int) -> Array:
     if len(shape) == 2:
         raise ValueError(
             f"labels must have shape (n,), got {shape}: multi-label and regression targets are not supported; "
-            "for one-hot labels pass labels.argmax(axis=1)."
+            "for one-hot labels pass labels.argmax(axis=1), for several labels a sample score each as a task of its "
+            "own, Task(features, labels[:, j])."
         )
     if shape != (num_samples,):
         raise ValueError(f"labels must have shape ({num_samples},) as features has that many rows, got {shape}.")
@@ -191,7 +192,8 @@ def _as_labels(labels: Any, num_samples: int) -> Array:
     if not jnp.issubdtype(dtype, jnp.integer):
         raise ValueError(
             f"labels must be integers 0 .. num_classes - 1, got dtype {dtype}: "
-            "convert class indices with labels.astype(int); a regression target is not supported."
+            "convert class indices with labels.astype(int); a regression target is not supported: bin it into classes, "
+            "numpy.digitize(labels, numpy.quantile(labels, [0.25, 0.5, 0.75]))."
         )
     if not _is_traced(labels):
         values = np.asarray(labels)

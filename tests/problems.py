@@ -91,6 +91,7 @@ def random_problem(
         target_map=Head(jnp.asarray(M), jnp.asarray(m)),
         feature_map=feature_map,
         ridge=jnp.asarray(0.0),
+        validation_bound=jnp.asarray(np.inf),
         reference_standardisation=identity,
         target_standardisation=identity,
     )

@@ -38,6 +38,8 @@ def with_value(value: float) -> np.ndarray:
             r"features\[2, 0\] is 1e\+300, not a finite float32.*rescale",
         ),
         (FEATURES, LABELS[:3], {}, r"labels must have shape \(4,\).*got \(3,\)"),
+        (FEATURES, [0.5, 1.0, 2.0, 1.0], {}, r"got dtype float64.*bin it into classes, numpy.digitize"),
+        (FEATURES, np.eye(4, 3), {}, r"score each as a task of its own, Task\(features, labels\[:, j\]\)"),
         (FEATURES, np.eye(4, 3), {}, r"labels must have shape \(n,\).*multi-label.*argmax"),
         (FEATURES, LABELS.astype(float), {}, "labels must be integers.*float64.*astype"),
         (FEATURES, LABELS == 1, {}, "labels must be integers.*bool"),

@@ -13,6 +13,7 @@ __all__ = [
     "label_coupling",
     "label_map",
     "label_mismatch",
+    "mismatch_by_class",
 ]
 
 
@@ -46,10 +47,15 @@ def label_mismatch(coupling: Float[Array, "t r"], label_map: Float[Array, "t r"]
 
     At B = J / D it is the conditional entropy H(Y_T | Y_R); for any other B it is larger.
     """
+    return jnp.sum(mismatch_by_class(coupling, label_map))
+
+
+def mismatch_by_class(coupling: Float[Array, "t r"], label_map: Float[Array, "t r"]) -> Float[Array, " t"]:
+    """The summands of `label_mismatch` that belong to each target class."""
     positive = label_map > 0
-    finite = xlogy(coupling, jnp.where(positive, label_map, 1))
-    # + 0.0 turns the -0.0 of a permutation into 0.0.
-    return -jnp.sum(jnp.where(positive | (coupling <= 0), finite, -jnp.inf)) + 0.0
+    # The sign inside: a permutation sums to 0.0, not to -0.0.
+    paid = -xlogy(coupling, jnp.where(positive, label_map, 1))
+    return jnp.sum(jnp.where(positive | (coupling <= 0), paid, jnp.inf), axis=1)
 
 
 def held_out_conditional(conditional: Float[Array, "t r"], reference_totals: Float[Array, " r"]) -> Float[Array, "t r"]:

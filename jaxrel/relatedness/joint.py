@@ -3,35 +3,37 @@ r"""Direct minimisation of the three-term bound: `method=Joint(...)`."""
 from __future__ import annotations
 
 import dataclasses
-import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import xlogy
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxrel.heads import Head, fit_head
 from jaxrel.optimise import minimise
-from jaxrel.relatedness.blocks import ClassOrder, class_order, sample_members
-from jaxrel.relatedness.bound import class_loss, evaluate_bound, ground_cost, log_label_map
+from jaxrel.relatedness.blocks import ClassOrder, class_order
+from jaxrel.relatedness.bound import class_loss, evaluate_bound, log_label_map
+from jaxrel.relatedness.class_maps import initial_logits, pruned
+from jaxrel.relatedness.class_transport import ground_cost
 from jaxrel.relatedness.coupling import class_prior, label_coupling, label_map, label_mismatch
+from jaxrel.relatedness.feature_maps import AffineMap, identity_map
 from jaxrel.relatedness.methods import RIDGES, Joint
-from jaxrel.relatedness.result import FeatureMap, Relatedness, Transformation
+from jaxrel.relatedness.minibatches import Minibatch, Sampler, sampler_of
+from jaxrel.relatedness.result import Relatedness, Transformation
 from jaxrel.standardisation import Standardisation, identity_standardisation, standardisation_of
 from jaxrel.tasks import Task
-from jaxrel.transport import (
-    assign_classes,
-    class_pair_costs,
-    entropic_plan,
-    mean_cost,
-    sinkhorn_potentials,
-)
+from jaxrel.transport import certified_interval, entropic_plan, mean_cost, rough_potential
 
-__all__ = ["fit_joint", "joint_relatedness"]
+__all__ = ["fit_joint", "joint_relatedness", "on_standardised", "standardised", "transformation_of"]
 
 _MINIBATCH_COST_TERMS = 2**21
-_ASSIGNMENT_POINTS = 32  # Points of each class in the class-pair costs.
+_CHECKS = 10  # of the validation bound, evenly spread over the steps
+_PATIENCE = 5  # checks without improvement before early stopping
+_LOGIT_RATE = 10.0  # The logits of Q have to travel from 0 to about 10 where a class is to be left out.
+_SMALLEST_START = 1e-2  # share of a reference class at the start where an earlier transformation had it at 0
 
 
 def joint_relatedness(
@@ -43,72 +45,82 @@ def joint_relatedness(
     key: PRNGKeyArray,
     *,
     method: Joint,
+    init: Transformation | None = None,
     block_sizes: tuple[int, int] | None = None,
 ) -> Relatedness:
     """Learn the transformation on two tasks and evaluate every term on two others: the kernel under the verb.
 
-    Pure: runs inside `jit` and `vmap`, checks no values, reports trouble through `Relatedness.status`. All four tasks
-    are labelled and may be padded by samples of weight 0; every class of the first two has a sample. `head` is a head
-    on raw reference features or None. See `task_relatedness` and `evaluate_bound` for the rest.
+    Pure: runs inside `jit` and `vmap` (over keys, references, targets, numbers of the method), checks no values,
+    reports trouble through `Relatedness.status`. All four tasks are labelled and may be padded by samples of weight 0;
+    every class of the first two has a sample. `head` is a head on raw reference features or None. See
+    `task_relatedness` and `evaluate_bound` for the rest.
     """
-    transformation = fit_joint(reference, target, head, key, method=method)
+    transformation = fit_joint(reference, target, head, key, method=method, init=init)
     return evaluate_bound(transformation, held_out_reference, held_out_target, method=method, block_sizes=block_sizes)
 
 
-def fit_joint(reference: Task, target: Task, head: Head | None, key: PRNGKeyArray, *, method: Joint) -> Transformation:
-    """Learn Q, the head and M, m (or A, b) on labelled training samples; pure, under `jit` and `vmap`."""
+def fit_joint(
+    reference: Task,
+    target: Task,
+    head: Head | None,
+    key: PRNGKeyArray,
+    *,
+    method: Joint,
+    init: Transformation | None = None,
+) -> Transformation:
+    """Learn Q, the head and M, m (or A, b) on labelled training samples; pure, under `jit` and `vmap`.
+
+    `init` is where learning starts. With `method.early_stopping` the result is never worse than it, by the bound on the
+    training samples kept aside.
+    """
     standardise_r = _standardisation(reference, method)
     standardise_t = _standardisation(target, method)
-    reference = _standardised(reference, standardise_r)
-    target = _standardised(target, standardise_t)
-    head = fit_head(reference, ridge=method.head_ridge) if head is None else _on_standardised(head, standardise_r)
-    sampler = _sampler(reference, target, method)
-    support = _assign(sampler, reference, target)
-    logits = jnp.zeros(support.shape, head.weights.dtype)
-    target_map, ridge = _fit_target_map(target, _conditional(logits, support), method.ridge, sampler.target)
-    width, dtype = target.num_features, logits.dtype
-    identity = FeatureMap(jnp.eye(width, dtype=dtype), jnp.zeros(width, dtype))
-    start = target_map if method.space == "prediction" else identity
-    parameters = _Parameters(head, start, logits)
-    parameters = _adam(parameters, support, sampler, reference, target, ridge, key, method)
-
-    conditional = _conditional(parameters.logits, support)
+    reference = standardised(reference, standardise_r)
+    target = standardised(target, standardise_t)
+    aside = None
+    if method.early_stopping:
+        (reference, aside_r), (target, aside_t) = _split(reference), _split(target)
+        aside = sampler_of(aside_r, aside_t, _points_per_class(aside_r, aside_t, method))
+    sampler = sampler_of(reference, target, _points_per_class(reference, target, method))
+    start, ridge = _start(sampler, None if head is None else on_standardised(head, standardise_r), method)
+    if init is not None:
+        start = _started_from(init, start, method)
+    best = start if init is None else _parameters_of(init)
     prior = class_prior(*target.labelled, target.weights)
+    learned, validation_bound = _learned(start, best, sampler, aside, prior, ridge, key, method)
+    return transformation_of(
+        conditional=pruned(learned.conditional()),
+        prior=prior,
+        head=learned.head,
+        target_map=learned.target_map(),
+        feature_map=learned.map if not isinstance(learned.map, Head) else None,
+        ridge=ridge,
+        validation_bound=validation_bound,
+        reference_standardisation=standardise_r,
+        target_standardisation=standardise_t,
+    )
+
+
+def transformation_of(*, conditional: Float[Array, "t r"], prior: Float[Array, " t"], **learned: Any) -> Transformation:
+    """The transformation with the coupling, prior and label map that belong to Q and a target prior."""
     coupling = label_coupling(prior, conditional)
     return Transformation(
         conditional=conditional,
         coupling=coupling,
         prior=jnp.sum(coupling, axis=0),
         label_map=label_map(coupling, prior),
-        head=parameters.head,
-        target_map=parameters.target_map(),
-        feature_map=parameters.feature_map(),
-        ridge=ridge,
-        reference_standardisation=standardise_r,
-        target_standardisation=standardise_t,
+        **learned,
     )
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class _Parameters:
-    head: Head
-    map: Head | FeatureMap  # M, m in prediction space; A, b in feature space
-    logits: Float[Array, "t r"]  # of Q: softmax over the reference classes assigned to each target class
-
-    def target_map(self) -> Head:
-        """M, m: free in prediction space; `M = W A^-1`, `m = w0 - M b` in feature space."""
-        if isinstance(self.map, Head):
-            return self.map
-        matrix = jnp.linalg.solve(self.map.matrix.T, self.head.weights.T).T
-        return Head(weights=matrix, bias=self.head.bias - matrix @ self.map.offset)
-
-    def feature_map(self) -> FeatureMap | None:
-        return self.map if isinstance(self.map, FeatureMap) else None
+def standardised(task: Task, standardise: Standardisation) -> Task:
+    """The task with standardised features; padding is 0."""
+    return task.replaced(features=jnp.where(task.weights[:, None] > 0, standardise(task.features), 0))
 
 
-def _conditional(logits: Float[Array, "t r"], support: Bool[Array, "t r"]) -> Float[Array, "t r"]:
-    return jax.nn.softmax(jnp.where(support, logits, -jnp.inf), axis=1)
+def on_standardised(head: Head, standardise: Standardisation) -> Head:
+    """The head that gives the same logits on standardised features."""
+    return Head(weights=head.weights * standardise.scale, bias=head(standardise.mean))
 
 
 def _standardisation(task: Task, method: Joint) -> Standardisation:
@@ -117,69 +129,92 @@ def _standardisation(task: Task, method: Joint) -> Standardisation:
     return identity_standardisation(task.num_features, task.features.dtype)
 
 
-def _standardised(task: Task, standardise: Standardisation) -> Task:
-    return task.replaced(features=jnp.where(task.weights[:, None] > 0, standardise(task.features), 0))
-
-
-def _on_standardised(head: Head, standardise: Standardisation) -> Head:
-    """The head that gives the same logits on standardised features."""
-    return Head(weights=head.weights * standardise.scale, bias=head(standardise.mean))
-
-
-@functools.partial(jax.tree_util.register_dataclass, data_fields=("reference", "target"), meta_fields=("num_points",))
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class _Sampler:
-    """Draws equally weighted minibatches: a cloud of reference points and one of target points for each class."""
+class _Parameters:
+    head: Head
+    map: Head | AffineMap  # M, m in prediction space; A, b in feature space
+    logits: Float[Array, "t r"]
+    support: Bool[Array, "t r"]
 
-    reference: ClassOrder
-    target: ClassOrder
-    num_points: int
+    def conditional(self) -> Float[Array, "t r"]:
+        """Q."""
+        return jax.nn.softmax(jnp.where(self.support, self.logits, -jnp.inf), axis=1)
 
-    def draw(
-        self, conditional: Float[Array, "t r"], key: PRNGKeyArray
-    ) -> tuple[Int[Array, "t s"], Int[Array, "t s"], Int[Array, "t s"]]:
-        """Indices of reference points, their classes (drawn by Q), and indices of target points."""
-        shape = (2, conditional.shape[0], self.num_points)
-        # One uniform number in each of s equal strata.
-        jitter = jax.random.uniform(key, shape, conditional.dtype)
-        across, within = (jnp.arange(self.num_points) + jitter) / self.num_points
-        upper = jnp.cumsum(conditional, axis=1)
-        drawn = jnp.sum(across[:, :, None] >= upper[:, None, :], axis=2)
-        # The last class with any mass takes what rounding leaves above the running total.
-        last = conditional.shape[1] - 1 - jnp.argmax(conditional[:, ::-1] > 0, axis=1)
-        drawn = jnp.minimum(drawn, last[:, None])
-        width = jnp.take_along_axis(conditional, drawn, axis=1)
-        below = jnp.take_along_axis(upper, drawn, axis=1) - width
-        inside = jnp.clip((across - below) / width, 0, 1)
-        own = jnp.broadcast_to(jnp.arange(shape[1])[:, None], drawn.shape)
-        return (
-            sample_members(self.reference, drawn, inside),
-            drawn,
-            sample_members(self.target, own, within),
-        )
+    def target_map(self) -> Head:
+        """M, m: free in prediction space, carried by A, b in feature space."""
+        return self.map if isinstance(self.map, Head) else self.map.carried(self.head)
 
 
-def _sampler(reference: Task, target: Task, method: Joint) -> _Sampler:
+def _start(sampler: Sampler, head: Head | None, method: Joint) -> tuple[_Parameters, Float[Array, ""]]:
+    """Where learning starts, and the ridge.
+
+    A head that is learned at a given ridge starts at 0, together with M: the minimum reached is the same, and no
+    regression has to be fitted first.
+    """
+    reference, target = sampler.reference, sampler.target
+    classes = (target, sampler.target_classes, reference, sampler.reference_classes)
+    logits, support = initial_logits(method.class_map, *classes)
+    width, dtype = target.num_features, logits.dtype
+    from_zero = head is None and method.learns_head and method.setting == "learned" and method.ridge is not None
+    zero = Head(jnp.zeros((logits.shape[1], width), dtype), jnp.zeros(logits.shape[1], dtype))
+    if head is None:
+        budget = method.lipschitz_budget
+        if budget == "validated":
+            raise ValueError("lipschitz_budget='validated' is resolved by task_relatedness: pass a number here.")
+        head = zero if from_zero else fit_head(reference, ridge=method.head_ridge, lipschitz_budget=budget)
+    start = _Parameters(head, head, logits, support)
+    ridge = jnp.asarray(0.0 if method.ridge is None else method.ridge, dtype)
+    fitted = head
+    if method.setting != "fixed" and (method.ridge is None or (method.space == "prediction" and not from_zero)):
+        fitted, ridge = _fit_target_map(target, start.conditional(), method.ridge, sampler.target_classes)
+    if method.space == "feature":
+        return dataclasses.replace(start, map=identity_map(width, method.feature_rank, dtype)), ridge
+    return dataclasses.replace(start, map=fitted), ridge
+
+
+def _parameters_of(init: Transformation) -> _Parameters:
+    support = init.conditional > 0
+    logits = jnp.log(jnp.where(support, init.conditional, 1))
+    moved = init.target_map if init.feature_map is None else init.feature_map
+    return _Parameters(init.head, moved, logits, support)
+
+
+def _started_from(init: Transformation, start: _Parameters, method: Joint) -> _Parameters:
+    """The parameters of an earlier transformation, with the support that this method allows."""
+    if (init.feature_map is None) != (method.space == "prediction") or type(start.map) is not type(
+        _parameters_of(init).map
+    ):
+        raise ValueError("init was learned in another space, or with another rank of the feature map.")
+    earlier = _parameters_of(init)
+    if method.setting != "learned":
+        return earlier
+    share = jnp.maximum(init.conditional, _SMALLEST_START / init.conditional.shape[1])
+    return dataclasses.replace(earlier, logits=jnp.log(share), support=start.support | earlier.support)
+
+
+def _points_per_class(reference: Task, target: Task, method: Joint) -> int:
     (_, num_reference), (_, num_target) = reference.labelled, target.labelled
     terms = num_target * (num_reference if method.space == "prediction" else 1)
     fitting = max(4, min(100, int((_MINIBATCH_COST_TERMS / terms) ** 0.5)))
-    return _Sampler(
-        reference=class_order(*reference.labelled, reference.weights),
-        target=class_order(*target.labelled, target.weights),
-        num_points=method.points_per_class or fitting,
+    return method.points_per_class or fitting
+
+
+def _within_class_rank(task: Task, classes: ClassOrder) -> Int[Array, " n"]:
+    labels, _ = task.labelled
+    return jnp.zeros_like(labels).at[classes.order].set(jnp.arange(labels.size)) - classes.start[labels]
+
+
+def _split(task: Task) -> tuple[Task, Task]:
+    """Training samples and every fourth of each class; a class of fewer than four is in both."""
+    labels, num_classes = task.labelled
+    classes = class_order(labels, num_classes, task.weights)
+    rare = (classes.start[1:] - classes.start[:-1])[labels] < 4
+    aside = _within_class_rank(task, classes) % 4 == 3
+    return (
+        task.replaced(weights=jnp.where(aside & ~rare, 0, task.weights)),
+        task.replaced(weights=jnp.where(aside | rare, task.weights, 0)),
     )
-
-
-def _assign(sampler: _Sampler, reference: Task, target: Task) -> Bool[Array, "t r"]:
-    """Which reference classes stand for which target class, by the transport cost between their features."""
-
-    def spread(task: Task, classes: ClassOrder) -> Float[Array, "k s d"]:
-        _, num_classes = task.labelled
-        positions = (jnp.arange(_ASSIGNMENT_POINTS, dtype=task.features.dtype) + 0.5) / _ASSIGNMENT_POINTS
-        own, positions = jnp.broadcast_arrays(jnp.arange(num_classes)[:, None], positions)
-        return task.features[sample_members(classes, own, positions)]
-
-    return assign_classes(class_pair_costs(spread(target, sampler.target), spread(reference, sampler.reference)))
 
 
 def _fit_target_map(
@@ -208,8 +243,7 @@ def _fit_target_map(
         given = jnp.asarray(ridge, dtype)
         return fit(given, share), given
 
-    rank = jnp.zeros_like(labels).at[classes.order].set(jnp.arange(labels.size)) - classes.start[labels]
-    aside = rank % 4 == 3
+    aside = _within_class_rank(target, classes) % 4 == 3
 
     def judge(
         best: tuple[Float[Array, ""], Float[Array, ""]], candidate: tuple[Float[Array, ""], Bool[Array, ""]]
@@ -228,79 +262,193 @@ def _fit_target_map(
     return jax.tree.map(lambda stacked: stacked[-1], maps), chosen
 
 
-def _objective(
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Terms:
+    """The bound on a minibatch before transport: losses and label mismatch, and the transport problems."""
+
+    without_transport: Float[Array, ""]
+    cost: Float[Array, "t s s"]
+    a: Float[Array, "t s"]
+    squares: Float[Array, ""]
+
+
+def _terms(
     parameters: _Parameters,
-    given_head: Head,
-    support: Bool[Array, "t r"],
+    conditional: Float[Array, "t r"],
+    batch: Minibatch,
     prior: Float[Array, " t"],
-    batch: tuple[Array, Array, Array],
-    ridge: Float[Array, ""],
     method: Joint,
+) -> _Terms:
+    target_map = parameters.target_map()
+    coupling = label_coupling(prior, conditional)
+    log_map = log_label_map(label_map(coupling, prior))
+    a = batch.weights(conditional)
+    u = parameters.head(batch.z)
+    losses = -jnp.take_along_axis(jax.nn.log_softmax(u), batch.classes[..., None], axis=-1)[..., 0]
+    if isinstance(parameters.map, Head):
+        cost = ground_cost(str(method.cost), u, target_map(batch.t), log_map, target_map.lipschitz)
+    else:
+        cost = ground_cost("feature", parameters.map(batch.z), batch.t, log_map, target_map.lipschitz)
+    return _Terms(
+        without_transport=prior @ jnp.sum(a * losses, axis=1) + label_mismatch(coupling, jnp.exp(log_map)),
+        cost=cost,
+        a=a,
+        squares=jnp.sum(target_map.weights**2) + (jnp.sum(parameters.head.weights**2) if method.learns_head else 0),
+    )
+
+
+def _objective(
+    parameters: _Parameters, batch: Minibatch, prior: Float[Array, " t"], ridge: Float[Array, ""], method: Joint
 ) -> Float[Array, ""]:
     """The three-term bound on a minibatch plus the ridge; transport by the envelope rule.
 
-    Points of the reference were drawn by Q, so each weighs 1 / s whatever Q is; the factor Q / stop_gradient(Q) is 1
-    and carries the derivative with respect to Q, which for the transport term is the (centred) potential f.
+    The derivative of the transport cost is the plan with respect to the ground cost, and the (centred) potential f with
+    respect to the weights of the reference points, through which Q is learned.
     """
-    z, classes, t = batch
-    head = parameters.head if method.learn_head else given_head
-    parameters = dataclasses.replace(parameters, head=head)
-    target_map = parameters.target_map()
-    conditional = _conditional(parameters.logits, support)
-    coupling = label_coupling(prior, conditional)
-    log_map = log_label_map(label_map(coupling, prior))
-    drawn = jnp.take_along_axis(conditional, classes, axis=1)
-    a = drawn / jax.lax.stop_gradient(drawn) / classes.shape[1]
-
-    u = head(z)
-    losses = -jnp.take_along_axis(jax.nn.log_softmax(u), classes[..., None], axis=-1)[..., 0]
-    mismatch = label_mismatch(coupling, jnp.exp(log_map))
-
-    if isinstance(parameters.map, FeatureMap):
-        cost = ground_cost("feature", parameters.map(z), t, log_map, target_map.lipschitz)
-    else:
-        cost = ground_cost(str(method.cost), u, target_map(t), log_map, target_map.lipschitz)
-    fixed_cost, fixed_a = jax.lax.stop_gradient((cost, a))
-    scale = jnp.maximum(mean_cost(fixed_cost, fixed_a, fixed_a), jnp.finfo(cost.dtype).tiny * 2**24)
-    epsilon = method.epsilon * scale
-    f, _ = sinkhorn_potentials(fixed_cost, fixed_a, fixed_a, epsilon=epsilon, num_sweeps=method.num_sweeps)
-    plan = entropic_plan(fixed_cost, fixed_a, fixed_a, f, epsilon)
-    centred = f - jnp.mean(f, axis=1, keepdims=True)
-    transport = jnp.sum(plan * cost, axis=(1, 2)) + jnp.sum((a - fixed_a) * centred, axis=1)
-
-    squares = jnp.sum(target_map.weights**2)
-    if method.learn_head:
-        squares = squares + jnp.sum(head.weights**2)
-    return prior @ (jnp.sum(a * losses, axis=1) + transport) + mismatch + ridge / 2 * squares
+    terms = _terms(parameters, parameters.conditional(), batch, prior, method)
+    cost, a = jax.lax.stop_gradient((terms.cost, terms.a))
+    b = jnp.full_like(a, 1 / a.shape[1])
+    epsilon = method.epsilon * _scale(cost, a, b)
+    f = rough_potential(cost, a, b, epsilon=epsilon, num_sweeps=method.num_sweeps)
+    plan = entropic_plan(cost, a, b, f, epsilon)
+    potential = f - jnp.mean(f, axis=1, keepdims=True)
+    transport = jnp.sum(plan * terms.cost, axis=(1, 2)) + jnp.sum((terms.a - a) * potential, axis=1)
+    if method.solver == "lbfgs":
+        # A line search needs the function whose derivative this is: the entropic value <P, C> + epsilon KL, in which
+        # epsilon follows the mean cost.
+        independent = a[:, :, None] * b[:, None, :]
+        divergence = jnp.sum(xlogy(plan, plan) - xlogy(plan, independent), axis=(1, 2))
+        transport = transport + method.epsilon * _scale(terms.cost, terms.a, b) * divergence
+    return prior @ transport + terms.without_transport + ridge / 2 * terms.squares
 
 
-def _adam(
+def _scale(cost: Float[Array, "t s s"], a: Float[Array, "t s"], b: Float[Array, "t s"]) -> Float[Array, " t"]:
+    return jnp.maximum(mean_cost(cost, a, b), jnp.finfo(cost.dtype).tiny * 2**24)
+
+
+def _validation_bound(
+    parameters: _Parameters, aside: Sampler, prior: Float[Array, " t"], method: Joint
+) -> Float[Array, ""]:
+    """The certified bound on an evenly spread sample of the samples kept aside."""
+    conditional = pruned(parameters.conditional())
+    terms = _terms(parameters, conditional, aside.draw(conditional, None), prior, method)
+    b = jnp.full_like(terms.a, 1 / terms.a.shape[1])
+    epsilon = method.epsilon / 4 * _scale(terms.cost, terms.a, b)
+    f = rough_potential(terms.cost, terms.a, b, epsilon=epsilon, num_sweeps=4 * method.num_sweeps)
+    _, upper = certified_interval(terms.cost, terms.a, b, entropic_plan(terms.cost, terms.a, b, f, epsilon), f)
+    bound = prior @ upper + terms.without_transport
+    return jnp.where(jnp.isfinite(bound), bound, jnp.inf)
+
+
+def _learned(
     start: _Parameters,
-    support: Bool[Array, "t r"],
-    sampler: _Sampler,
-    reference: Task,
-    target: Task,
+    best: _Parameters,
+    sampler: Sampler,
+    aside: Sampler | None,
+    prior: Float[Array, " t"],
     ridge: Float[Array, ""],
     key: PRNGKeyArray,
     method: Joint,
-) -> _Parameters:
-    """Adam on fresh class-stratified minibatches, the step size falling to 0 along a cosine."""
-    import optax
+) -> tuple[_Parameters, Float[Array, ""]]:
+    """The parameters after learning, and their validation bound (infinite without samples kept aside)."""
 
-    optimiser = optax.scale_by_adam()
-    prior = class_prior(*target.labelled, target.weights)
-    value_and_grad = jax.value_and_grad(_objective)
+    def trainable(parameters: _Parameters) -> tuple[Head | None, Head | AffineMap | None, Array | None]:
+        return (
+            parameters.head if method.learns_head else None,
+            parameters.map if method.setting != "fixed" else None,
+            parameters.logits if method.setting == "learned" else None,
+        )
 
-    def step(index: Int[Array, ""], carry: tuple[_Parameters, Any]) -> tuple[_Parameters, Any]:
-        parameters, state = carry
-        conditional = _conditional(parameters.logits, support)
-        rows, classes, columns = sampler.draw(conditional, jax.random.fold_in(key, index))
-        batch = (reference.features[rows], classes, target.features[columns])
-        _, gradient = value_and_grad(parameters, start.head, support, prior, batch, ridge, method)
-        update, state = optimiser.update(gradient, state)
-        rate = method.learning_rate * (1 + jnp.cos(jnp.pi * index / method.num_steps)) / 2
-        return optax.apply_updates(parameters, jax.tree.map(lambda x: -rate * x, update)), state
+    def merged(values: tuple[Any, Any, Any]) -> _Parameters:
+        head, moved, logits = values
+        return _Parameters(
+            start.head if head is None else head,
+            start.map if moved is None else moved,
+            start.logits if logits is None else logits,
+            start.support,
+        )
 
-    carry = (start, optimiser.init(start))
-    parameters, _ = jax.lax.fori_loop(0, method.num_steps, step, carry)
-    return parameters if method.learn_head else dataclasses.replace(parameters, head=start.head)
+    def objective(values: Any, batch: Minibatch) -> Float[Array, ""]:
+        return _objective(merged(values), batch, prior, ridge, method)
+
+    def judged(parameters: _Parameters) -> Float[Array, ""]:
+        unknown = jnp.asarray(jnp.inf, prior.dtype)
+        return unknown if aside is None else _validation_bound(parameters, aside, prior, method)
+
+    values = trainable(start)
+    if all(value is None for value in values):
+        return best, judged(best)
+    if method.solver == "lbfgs":
+        batch = sampler.draw(start.conditional(), None)
+        solved = minimise(lambda v: objective(v, batch), values, max_iterations=method.num_steps)
+        found = merged(solved)
+        return (found, judged(found)) if aside is None else _better((best, judged(best)), (found, judged(found)))
+
+    def draw(values: Any, index: Int[Array, ""]) -> Minibatch:
+        return sampler.draw(merged(values).conditional(), jax.random.fold_in(key, index))
+
+    adam = _Adam(objective, draw, method)
+    if aside is None:
+        return merged(adam.run(values, 0, method.num_steps)), judged(start)
+    return _early_stopped(adam, values, (best, judged(best)), lambda v: (merged(v), judged(merged(v))), method)
+
+
+_Judged = tuple[_Parameters, Float[Array, ""]]
+
+
+def _better(old: _Judged, new: _Judged) -> _Judged:
+    improves = new[1] < old[1]
+    return jax.tree.map(lambda a, b: jnp.where(improves, a, b), new, old)
+
+
+@dataclass(frozen=True)
+class _Adam:
+    """Adam on fresh minibatches, the step size falling to 0 along a cosine."""
+
+    objective: Callable[[Any, Minibatch], Float[Array, ""]]
+    draw: Callable[[Any, Int[Array, ""]], Minibatch]
+    method: Joint
+
+    def init(self, values: Any) -> Any:
+        import optax
+
+        return optax.scale_by_adam().init(values)
+
+    def step(self, index: Int[Array, ""], carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        import optax
+
+        values, state = carry
+        gradient = jax.grad(self.objective)(values, self.draw(values, index))
+        update, state = optax.scale_by_adam().update(gradient, state)
+        rate = self.method.learning_rate * (1 + jnp.cos(jnp.pi * index / self.method.num_steps)) / 2
+        rates = (rate, rate, _LOGIT_RATE * rate)
+        moved = tuple(
+            jax.tree.map(lambda x, change, speed=speed: x - speed * change, part, changes)
+            for part, changes, speed in zip(values, update, rates, strict=True)
+        )
+        return moved, state
+
+    def run(self, values: Any, first: Any, end: Any, state: Any = None) -> Any:
+        state = self.init(values) if state is None else state
+        return jax.lax.fori_loop(first, end, self.step, (values, state))[0]
+
+
+def _early_stopped(adam: _Adam, values: Any, best: _Judged, judge: Callable[[Any], _Judged], method: Joint) -> _Judged:
+    """The best of `_CHECKS` evenly spread looks at the samples kept aside; ends after `_PATIENCE` in vain."""
+
+    def unfinished(carry: tuple[Any, ...]) -> Bool[Array, ""]:
+        check, waited, *_ = carry
+        return (check < _CHECKS) & (waited < _PATIENCE)
+
+    def advance(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        check, waited, trained, best = carry
+        first, end = (method.num_steps * (check + k) // _CHECKS for k in (0, 1))
+        trained = jax.lax.fori_loop(first, end, adam.step, trained)
+        new = judge(trained[0])
+        waited = jnp.where(new[1] < best[1], 0, waited + 1)
+        return check + 1, waited, trained, _better(best, new)
+
+    zero = jnp.zeros((), jnp.int32)
+    best = (best[0], jnp.where(jnp.isfinite(best[1]), best[1], jnp.inf))
+    return jax.lax.while_loop(unfinished, advance, (zero, zero, (values, adam.init(values)), best))[3]

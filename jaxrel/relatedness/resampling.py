@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrel.relatedness.bound import contributions
+from jaxrel.relatedness.class_transport import LARGEST_PLAN
 from jaxrel.relatedness.coupling import held_out_conditional
-from jaxrel.relatedness.methods import Joint
+from jaxrel.relatedness.methods import Joint, Paper
 from jaxrel.relatedness.result import Relatedness, Transformation
 from jaxrel.relatedness.verb import block_sizes
 from jaxrel.tasks import Task
@@ -37,8 +38,9 @@ def bound_resamples(
         seed: the same seed, sizes and labels draw the same samples, so that two encoders can be compared in pairs.
 
     Raises:
-        ValueError: for a failed result, fewer than 1 resamples, a result without a method, or tasks that are not the
-            ones it was evaluated on (no labels, other widths, other sample counts).
+        ValueError: for a failed result, fewer than 1 resamples, a result without a method, tasks that are not the
+            ones it was evaluated on (no labels, other widths, other sample counts), or a class so large that its
+            plan was blockwise (see `evaluate_bound`).
     """
     method = result.computed_with.method
     if num_resamples < 1:
@@ -53,6 +55,11 @@ def bound_resamples(
     _check_evaluated("target", target, evaluated.num_target, width)
     counts_r, counts_t = _resampled_counts(reference, target, num_resamples, seed)
     sizes = block_sizes(result.transformation, reference, target)
+    if sizes[0] * sizes[1] > LARGEST_PLAN:
+        raise ValueError(
+            f"the largest class has {sizes[0]} reference and {sizes[1]} target samples: blockwise plans have no "
+            "potentials to resample with; evaluate on fewer samples for an interval."
+        )
     bounds = _linearised_bounds(
         result.transformation, reference, target, counts_r, counts_t, method=method, block_sizes=sizes
     )
@@ -94,7 +101,7 @@ def _linearised_bounds(
     counts_r: Float[Array, "b n"],
     counts_t: Float[Array, "b m"],
     *,
-    method: Joint,
+    method: Joint | Paper,
     block_sizes: tuple[int, int],
 ) -> Float[Array, " b"]:
     parts = contributions(transformation, reference, target, method=method, block_sizes=block_sizes)

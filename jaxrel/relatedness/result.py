@@ -11,10 +11,20 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxrel.heads import Head
-from jaxrel.relatedness.methods import Joint
+from jaxrel.relatedness.feature_maps import AffineMap
+from jaxrel.relatedness.methods import Joint, Paper
 from jaxrel.standardisation import Standardisation
 
-__all__ = ["MESSAGES", "ComputedWith", "FeatureMap", "Relatedness", "RelatednessError", "Status", "Transformation"]
+__all__ = [
+    "MESSAGES",
+    "ClassTerms",
+    "ComputedWith",
+    "PublishedEstimate",
+    "Relatedness",
+    "RelatednessError",
+    "Status",
+    "Transformation",
+]
 
 
 class Status(enum.IntFlag):
@@ -25,6 +35,7 @@ class Status(enum.IntFlag):
     UNSEEN_TARGET_CLASS = 2
     LOST_REFERENCE_CLASS = 4
     SUPPORT_TOO_SMALL = 8
+    BLOCK_OVERFLOW = 16
 
 
 MESSAGES: dict[Status, str] = {
@@ -43,24 +54,15 @@ MESSAGES: dict[Status, str] = {
     Status.SUPPORT_TOO_SMALL: (
         "block_sizes leaves out samples that carry weight, so no bound is certified: pass larger block_sizes."
     ),
+    Status.BLOCK_OVERFLOW: (
+        "a target class is too large for one plan, and its sample weights too uneven for blockwise plans, so no bound "
+        "is certified: evaluate on fewer samples, or on samples of nearly equal weight."
+    ),
 }
 
 
 class RelatednessError(RuntimeError):
     """A result whose status is not OK."""
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class FeatureMap:
-    """`z -> A z + b`, from standardised reference features to standardised target features."""
-
-    matrix: Float[Array, "d d"]
-    offset: Float[Array, " d"]
-
-    def __call__(self, features: Float[Array, "n d"]) -> Float[Array, "n d"]:
-        """Mapped features."""
-        return features @ self.matrix.T + self.offset
 
 
 @jax.tree_util.register_dataclass
@@ -71,7 +73,8 @@ class Transformation:
     `conditional` is Q (row k: over which reference classes target class k is spread), `coupling` J, `prior` D and
     `label_map` B of the training samples. `head` maps standardised reference features to reference logits u,
     `target_map` (M, m) standardised target features to reference logits v. `feature_map` (A, b) is None in prediction
-    space, where M needs no inverse of A. `ridge` is the penalty the maps were learned with.
+    space, where M needs no inverse of A. `ridge` is the penalty the maps were learned with, `validation_bound` the
+    bound on the training samples that were kept aside to choose among the steps (infinite where none were).
     """
 
     conditional: Float[Array, "t r"]
@@ -80,8 +83,9 @@ class Transformation:
     label_map: Float[Array, "t r"]
     head: Head
     target_map: Head
-    feature_map: FeatureMap | None
+    feature_map: AffineMap | None
     ridge: Float[Array, ""]
+    validation_bound: Float[Array, ""]
     reference_standardisation: Standardisation
     target_standardisation: Standardisation
 
@@ -98,7 +102,7 @@ class Transformation:
 class ComputedWith:
     """What the numbers were computed with; the same for every encoder of a comparison, or they do not compare."""
 
-    method: Joint | None = None
+    method: Joint | Paper | None = None
     seed: int | None = None
     evaluated_on: str | None = None
     num_reference: int | None = None
@@ -107,6 +111,39 @@ class ComputedWith:
     dtype: str | None = None
     version: str | None = None
     unit: str = "nats"
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ClassTerms:
+    """The share of every target class in the terms of the same name, which are the sums of these arrays.
+
+    `reference_loss` is the mean loss of every reference class under the reference head, not weighted by D.
+    """
+
+    reweighted_reference_loss: Float[Array, " t"]
+    label_mismatch: Float[Array, " t"]
+    distribution_mismatch: Float[Array, " t"]
+    transformed_reference_loss: Float[Array, " t"]
+    target_loss: Float[Array, " t"]
+    reference_loss: Float[Array, " r"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PublishedEstimate:
+    """What the published code reports; an estimate, not a certificate.
+
+    `bound = reweighted_reference_loss + label_mismatch + lipschitz * wasserstein`, with `lipschitz` the largest norm of
+    an input gradient met on the samples (no inverse of A in it) and `wasserstein` the mean over target classes, each
+    counted once, of the 1-Wasserstein distance of mapped reference and target features.
+    """
+
+    bound: Float[Array, ""]
+    reweighted_reference_loss: Float[Array, ""]
+    label_mismatch: Float[Array, ""]
+    lipschitz: Float[Array, ""]
+    wasserstein: Float[Array, ""]
 
 
 @jax.tree_util.register_dataclass
@@ -125,8 +162,9 @@ class Relatedness:
     `t -> B softmax(M t + m)`, hence of the best head in any class that contains it, and the certificate is about
     these samples, not about the population they come from.
 
-    `coupling` is J on the evaluated samples (held-out: the held-out prior with Q as learned). Every field is an array
-    that can be returned from `jit`, vmapped and stacked; `computed_with` is static.
+    `coupling` is J on the evaluated samples (held-out: the held-out prior with Q as learned). `class_terms` splits the
+    terms by class, `published` is what the published code would have reported (method `Paper` only). Every field is an
+    array, or made of arrays, that can be returned from `jit`, vmapped and stacked; `computed_with` is static.
     """
 
     bound: Float[Array, ""]
@@ -139,8 +177,10 @@ class Relatedness:
     target_loss: Float[Array, ""]
     target_accuracy: Float[Array, ""]
     coupling: Float[Array, "t r"]
+    class_terms: ClassTerms
     transformation: Transformation
     status: Int[Array, ""]
+    published: PublishedEstimate | None = None
     computed_with: ComputedWith = field(default=ComputedWith(), metadata={"static": True})
 
     @property

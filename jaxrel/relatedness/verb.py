@@ -13,19 +13,22 @@ from jaxtyping import Array
 
 from jaxrel.heads import Head
 from jaxrel.relatedness.bound import evaluate_bound
+from jaxrel.relatedness.budgets import validated_budget
 from jaxrel.relatedness.joint import fit_joint
-from jaxrel.relatedness.methods import Joint
+from jaxrel.relatedness.methods import Joint, Paper
+from jaxrel.relatedness.paper import evaluate_paper, fit_paper
 from jaxrel.relatedness.result import ComputedWith, Relatedness, Transformation
 from jaxrel.tasks import Task
 from jaxrel.version import __version__
 
 __all__ = ["block_sizes", "task_relatedness"]
 
-_LARGEST_BLOCK = 2**28  # Entries of the cost array of one target class: 1 GiB in float32.
-
 # Compiled on first use, then for each new shape; numbers of the method are traced.
-_fit = jax.jit(fit_joint)
-_evaluate = jax.jit(evaluate_bound, static_argnames="block_sizes")
+_fit_joint = jax.jit(fit_joint)
+_fit_paper = jax.jit(fit_paper)
+_validated_budget = jax.jit(validated_budget)
+_evaluate_bound = jax.jit(evaluate_bound, static_argnames="block_sizes")
+_evaluate_paper = jax.jit(evaluate_paper, static_argnames="block_sizes")
 
 
 def task_relatedness(
@@ -33,8 +36,9 @@ def task_relatedness(
     target: Task,
     *,
     evaluate_on: tuple[Task, Task] | None = None,
-    method: Joint = Joint(space="prediction", cost="margin", learn_head=True),  # noqa: B008 (immutable)
+    method: Joint | Paper = Joint(),  # noqa: B008 (immutable)
     head: Head | None = None,
+    init: Relatedness | None = None,
     seed: int = 0,
 ) -> Relatedness:
     r"""An upper bound on the target loss in three terms, with the transformation that attains it.
@@ -52,9 +56,13 @@ def task_relatedness(
         evaluate_on: held-out samples `(reference, target)`; every term is then evaluated on them with the label map
             frozen, which is the honest number. None evaluates on the training samples, where a wide encoder looks
             better than it is.
-        method: how the transformation is learned.
+        method: how the transformation is learned: `Joint(...)` or `Paper(...)`.
         head: the reference head on raw features. The starting point where the head is learned, used as given
-            otherwise; fitted on the reference (softmax regression, `method.head_ridge`) when None.
+            otherwise; fitted on the reference when None (`Joint`: softmax regression, `method.head_ridge`; `Paper`:
+            with the gradient penalty of the published code).
+        init: an earlier result on the same tasks in the same space, from which `Joint` starts. With early stopping the
+            new transformation is at least as good by the validation bound, so that a chain of settings, `"fixed"`,
+            `"learned_features"`, `"learned"`, each from the one before, falls.
         seed: draws the minibatches; the same seed gives the same numbers.
 
     Returns:
@@ -62,7 +70,8 @@ def task_relatedness(
 
     Raises:
         ValueError: for tasks without labels, different feature widths, an empty class in training, labels of the
-            held-out reference that the training reference does not have, a head that does not fit.
+            held-out reference that the training reference does not have, a head that does not fit, an `init` for
+        `Paper` or from another space, a class map that does not fit the classes.
 
     Source: Mehra, Zhang, Hamm, "Understanding the Transferability of Representations via Task-Relatedness", NeurIPS
     2024, Theorem 3. Deviations: the coupling J = P_T Q is learned instead of (B, D) with a penalty; transport is
@@ -70,8 +79,10 @@ def task_relatedness(
     space uses the exact tau(W A^-1); the transport term is certified rather than estimated.
     """
     reference, target, held_out = _checked_tasks(reference, target, evaluate_on)
-    if not isinstance(method, Joint):
-        raise ValueError(f"method must be a Joint(...), got {method!r}.")
+    if not isinstance(method, Joint | Paper):
+        raise ValueError(f"method must be a Joint(...) or a Paper(...), got {method!r}.")
+    if init is not None and not (isinstance(method, Joint) and isinstance(init, Relatedness)):
+        raise ValueError(f"init must be a Relatedness, and method a Joint(...), got {type(init).__name__}.")
     head = _checked_head(head, reference)
     try:
         seed = operator.index(seed)
@@ -81,10 +92,19 @@ def task_relatedness(
         raise ValueError(f"seed must be between 0 and 2**32 - 1, got {seed}.")
 
     evaluated_reference, evaluated_target = held_out or (reference, target)
-    _check_block(evaluated_reference, evaluated_target, target)
-    transformation = _fit(reference, target, head, jax.random.key(seed), method=method)
+    key = jax.random.key(seed)
+    if isinstance(method, Joint) and method.lipschitz_budget == "validated":
+        budget = _validated_budget(reference, target, key, method=dataclasses.replace(method, lipschitz_budget=None))
+        method = dataclasses.replace(method, lipschitz_budget=float(budget))
+    if isinstance(method, Joint):
+        start = None if init is None else init.transformation
+        transformation = _fit_joint(reference, target, head, key, method=method, init=start)
+        evaluate = _evaluate_bound
+    else:
+        transformation = _fit_paper(reference, target, head, key, method=method)
+        evaluate = _evaluate_paper
     sizes = block_sizes(transformation, evaluated_reference, evaluated_target)
-    result = _evaluate(transformation, evaluated_reference, evaluated_target, method=method, block_sizes=sizes)
+    result = evaluate(transformation, evaluated_reference, evaluated_target, method=method, block_sizes=sizes)
     computed_with = ComputedWith(
         method=method,
         seed=seed,
@@ -173,18 +193,6 @@ def _check_held_out_reference(held_out: Task, reference: Task) -> None:
         raise ValueError(
             f"evaluate_on[0] labels[{unknown[0]}] is {np.asarray(held_out.labels)[unknown[0]]}, but reference has "
             f"classes 0 .. {(reference.num_classes or 0) - 1}: leave such samples out."
-        )
-
-
-def _check_block(reference: Task, target: Task, trained_target: Task) -> None:
-    """Refuse, before any work, samples whose transport problems cannot be held in memory."""
-    # A target class leans on at least its share of the reference; the exact support is known after training.
-    rows = reference.num_samples // (trained_target.num_classes or 1)
-    columns = int(_class_counts(target, target.num_classes or 0).max())
-    if rows * columns > _LARGEST_BLOCK:
-        raise ValueError(
-            f"about {rows} reference samples against {columns} target samples of one class need a cost array of "
-            f"{rows * columns} entries (at most {_LARGEST_BLOCK}): pass fewer samples in evaluate_on."
         )
 
 

@@ -1,0 +1,83 @@
+"""Which reference classes may stand for which target class, and with what weight learning starts."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jaxrel.relatedness.blocks import ClassOrder, sample_members
+from jaxrel.relatedness.methods import ClassMap
+from jaxrel.tasks import Task
+from jaxrel.transport import assign_classes, class_pair_costs
+
+__all__ = ["class_costs", "initial_logits", "pruned"]
+
+_POINTS = 32  # of each class in the class-pair costs
+_TEMPERATURE = 0.1  # of a soft start, relative to the mean transport cost between classes
+_SMALLEST_SHARE = 1e-3
+
+
+def class_costs(target: Task, target_classes: ClassOrder, reference: Task, reference_classes: ClassOrder) -> Array:
+    """Transport cost (t, r) between the features of every target and every reference class, on a few points each."""
+
+    def spread(task: Task, classes: ClassOrder) -> Float[Array, "k s d"]:
+        _, num_classes = task.labelled
+        positions = (jnp.arange(_POINTS, dtype=task.features.dtype) + 0.5) / _POINTS
+        own, positions = jnp.broadcast_arrays(jnp.arange(num_classes)[:, None], positions)
+        return task.features[sample_members(classes, own, positions)]
+
+    return class_pair_costs(spread(target, target_classes), spread(reference, reference_classes))
+
+
+def initial_logits(
+    class_map: ClassMap,
+    target: Task,
+    target_classes: ClassOrder,
+    reference: Task,
+    reference_classes: ClassOrder,
+) -> tuple[Float[Array, "t r"], Bool[Array, "t r"]]:
+    """Logits of Q at the start, and its support.
+
+    Equal on a hard support. For `"soft"` half of each row goes to the assigned classes and half to a softmax of the
+    class costs: a permutation is a strict local minimum of the bound (the slope of -x log x at 0 is infinite), so what
+    may be mixed must start mixed, but from an even mixture target classes end up sharing a reference class.
+    """
+    (_, num_reference), (_, num_target) = reference.labelled, target.labelled
+    zero = jnp.zeros((num_target, num_reference), target.features.dtype)
+    if isinstance(class_map, tuple):
+        return zero, jnp.asarray(_given_support(class_map, num_target, num_reference))
+    if class_map == "identity":
+        return zero, jnp.eye(num_target, num_reference, dtype=bool)
+    costs = class_costs(target, target_classes, reference, reference_classes)
+    assigned = assign_classes(costs)
+    if class_map == "assigned":
+        return zero, assigned
+    mean = jnp.mean(costs)
+    near = jax.nn.softmax(-costs / (_TEMPERATURE * jnp.where(mean > 0, mean, 1)), axis=1)
+    own = assigned / jnp.sum(assigned, axis=1, keepdims=True)
+    return jnp.log((near + own) / 2 + _SMALLEST_SHARE), jnp.ones(costs.shape, bool)
+
+
+def pruned(conditional: Float[Array, "t r"]) -> Float[Array, "t r"]:
+    """Q without the reference classes whose share of a target class is below a thousandth of its largest.
+
+    Learning drives irrelevant classes towards 0 and cannot reach it. At 0 they leave the bound, whatever their samples
+    look like.
+    """
+    kept = jnp.where(conditional >= _SMALLEST_SHARE * jnp.max(conditional, axis=1, keepdims=True), conditional, 0)
+    return kept / jnp.sum(kept, axis=1, keepdims=True)
+
+
+def _given_support(class_map: tuple[int | tuple[int, ...], ...], num_target: int, num_reference: int) -> np.ndarray:
+    groups = [group if isinstance(group, tuple) else (group,) for group in class_map]
+    if len(groups) != num_target or max(max(group) for group in groups) >= num_reference:
+        raise ValueError(
+            f"class_map {class_map} must name, for each of {num_target} target classes, reference classes below "
+            f"{num_reference}."
+        )
+    support = np.zeros((num_target, num_reference), bool)
+    for row, group in enumerate(groups):
+        support[row, list(group)] = True
+    return support

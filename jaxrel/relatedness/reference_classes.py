@@ -1,0 +1,103 @@
+"""Choosing, out of a reference task with many classes, those that a target task is compared with."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrel.relatedness.blocks import class_order
+from jaxrel.relatedness.class_maps import class_costs
+from jaxrel.relatedness.joint import fit_joint, standardised
+from jaxrel.relatedness.methods import Joint
+from jaxrel.standardisation import standardisation_of
+from jaxrel.tasks import Task
+from jaxrel.transport import assign_classes
+
+__all__ = ["restricted_to_classes", "select_reference_classes"]
+
+
+def select_reference_classes(
+    reference: Task,
+    target: Task,
+    *,
+    num_classes: int,
+    rule: Literal["nearest", "learned", "random"] = "nearest",
+    method: Joint = Joint(class_map="soft"),  # noqa: B008 (immutable)
+    seed: int = 0,
+) -> tuple[int, ...]:
+    """The reference classes to keep, in ascending order; `restricted_to_classes` makes the smaller tasks.
+
+    Args:
+        reference, target: labelled training samples of one encoder; every class has a sample.
+        num_classes: how many to keep.
+        rule: `"nearest"`: first those that the target classes are assigned to, then those at the smallest transport
+            cost from any target class. `"learned"`: those of the largest re-weighted prior D after `method` has learned
+            Q. `"random"`: without looking.
+        method: of the rule `"learned"`.
+        seed: of the rules `"random"` and `"learned"`.
+
+    Raises:
+        ValueError: for a number of classes below 1 or above that of the reference, an unknown rule, tasks without
+            labels.
+    """
+    _, num_reference = reference.labelled
+    if not 1 <= num_classes <= num_reference:
+        raise ValueError(f"num_classes must be between 1 and {num_reference}, got {num_classes}.")
+    match rule:
+        case "random":
+            rank = np.random.default_rng(seed).permutation(num_reference)
+        case "nearest":
+            rank = np.asarray(_nearness(reference, target))
+        case "learned":
+            fit = jax.jit(functools.partial(fit_joint, method=dataclasses.replace(method, setting="learned")))
+            learned = fit(reference, target, None, jax.random.key(seed))
+            rank = np.argsort(np.argsort(-np.asarray(learned.prior), kind="stable"))
+        case _:
+            raise ValueError(f"rule must be 'nearest', 'learned' or 'random', got {rule!r}.")
+    return tuple(int(c) for c in np.flatnonzero(rank < num_classes))
+
+
+@jax.jit
+def _nearness(reference: Task, target: Task) -> jax.Array:
+    """Rank of each reference class, the nearest 0."""
+    reference, target = (
+        standardised(task, standardisation_of(task.features, task.weights)) for task in (reference, target)
+    )
+    orders = (class_order(*task.labelled, task.weights) for task in (target, reference))
+    target_classes, reference_classes = orders
+    costs = class_costs(target, target_classes, reference, reference_classes)
+    # Of the classes a target class is assigned to, the nearest is its own; the others joined it because none was left.
+    own = jnp.argmin(jnp.where(assign_classes(costs), costs, jnp.inf), axis=1)
+    first = jnp.zeros(costs.shape[1], bool).at[own].set(True)
+    nearest = jnp.where(first, -1, 0) * (1 + jnp.max(costs)) + jnp.min(costs, axis=0)
+    return jnp.argsort(jnp.argsort(nearest, stable=True), stable=True)
+
+
+def restricted_to_classes(task: Task, classes: tuple[int, ...]) -> Task:
+    """The samples of these classes, renumbered in the order given; class names follow.
+
+    Raises:
+        ValueError: for classes that are repeated or that the task does not have, or if no sample is left.
+    """
+    labels, num_classes = task.labelled
+    if len(set(classes)) != len(classes) or not all(0 <= c < num_classes for c in classes):
+        raise ValueError(f"classes must be different numbers below {num_classes}, got {classes}.")
+    renumbered = np.full(num_classes, -1)
+    renumbered[list(classes)] = np.arange(len(classes))
+    new = renumbered[np.asarray(labels)]
+    kept = (new >= 0) & (np.asarray(task.weights) > 0)
+    if not kept.any():
+        raise ValueError(f"the task has no sample of the classes {classes}.")
+    names = None if task.class_names is None else [task.class_names[c] for c in classes]
+    return Task(
+        task.features[kept],
+        new[kept],
+        weights=task.weights[kept],
+        num_classes=len(classes),
+        class_names=names,
+    )
