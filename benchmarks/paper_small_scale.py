@@ -47,16 +47,17 @@ from small_encoders import SETS
 from small_encoders import load as load_encoded
 
 from jaxrel import Head, Joint, Paper, Relatedness, Task, __version__, task_relatedness
+from jaxrel.executables import release_if_many
 from jaxrel.relatedness import restricted_to_classes
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "paper_small_scale.json"
 FIGURE = HERE.parent / "docs" / "paper_small_scale.png"
-FAST_JOINT = Joint(ridge=0.001, num_steps=100, learning_rate=0.02)
+FAST_JOINT = Joint(ridge=0.001, num_steps=120, learning_rate=0.02)
 SETTINGS: tuple[Literal["fixed", "learned_features", "learned"], ...] = ("fixed", "learned_features", "learned")
 TERMS = ("reweighted_reference_loss", "label_mismatch", "distribution_mismatch")
 TRAIN, HELD_OUT = 4000, 2000  # sizes to which the grid's tasks are padded, so that they share compilations
-CONSOLE = Console(markup=False)
+CONSOLE = Console(markup=False, width=120)
 
 Part = dict[str, Any]
 
@@ -240,6 +241,7 @@ def grid() -> Part:
     probes = {f"{encoder}/{name}": probe(encoder, name) for encoder in SETS for name in SETS}
     pairs = []
     for encoder, (reference, target) in itertools.product(SETS, itertools.permutations(SETS, 2)):
+        release_if_many()
         tasks = grid_task(encoder, reference), grid_task(encoder, target)
         CONSOLE.print(f"{encoder}: {reference} -> {target}", style="dim")
         row = {"encoder": encoder, "reference": reference, "target": target, "settings": chain(*tasks)}
@@ -330,7 +332,7 @@ def draw(pairs: list[Part]) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(13, 5.5), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(13, 5.5), sharex=True, sharey=True, layout="constrained")
     colours = ("#4477aa", "#ccbb44", "#ee6677")
     positions = np.arange(len(pairs))
     for axis, setting in zip(axes, SETTINGS, strict=True):
@@ -370,6 +372,7 @@ def reference_classes(draws: int = 10) -> Part:
     target = [restricted_to_classes(task, (0, 1, 5, 8)) for task in load_encoded(ENCODERS, "mnist", "fashion-mnist")]
     bounds: dict[str, list[list[float]]] = {"assigned": [], "soft": []}
     for draw_index in range(draws):
+        release_if_many()
         order = generator.permutation(10)
         CONSOLE.print(f"reference classes, draw {draw_index + 1} of {draws}", style="dim")
         for class_map, rows in bounds.items():

@@ -150,6 +150,7 @@ def test_help_names_data_sets_and_encoders(capsys: pytest.CaptureFixture[str]) -
     assert all(name in shown for name in (*fake_zoo.DATA_SETS, *fake_zoo.ENCODERS))
 
 
+@pytest.mark.slow
 def test_two_processes_with_one_seed_give_identical_numbers(tmp_path: Path) -> None:
     """The real method on made-up images, each time from nothing."""
     lines = []

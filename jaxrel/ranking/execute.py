@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from jaxrel.executables import release_if_many
 from jaxrel.ranking.plan import Plan, Progress, Settings, Source, Split
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ def execute(plan: Plan, log: ScoreLog, *, progress: Progress) -> list[Score]:
             done += 1
             _log.info("%s, %s → %s: %s", encoder, score.reference, score.target, _outcome(score))
             progress("scoring", done, len(wanted))
+            release_if_many()
     return [found for score, _ in wanted if (found := log.find(score.key)) is not None]
 
 

@@ -32,7 +32,7 @@ from jaxrel.transport.costs import margin_between
 __all__ = ["LARGEST_PLAN", "ClassTransport", "class_transport", "ground_cost"]
 
 LARGEST_PLAN = 2**22  # Entries of the cost array of one target class (16 MiB in float32), and of several at once.
-_BLOCK = 2048  # LARGEST_PLAN is the cost array of one such block.
+_BLOCK = 1792  # With the room for uneven weights, the cost array of one block is about LARGEST_PLAN.
 
 
 @jax.tree_util.register_dataclass

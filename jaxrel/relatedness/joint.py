@@ -196,6 +196,7 @@ def _started_from(init: Transformation, start: _Parameters, method: Joint) -> _P
 def _points_per_class(reference: Task, target: Task, method: Joint) -> int:
     (_, num_reference), (_, num_target) = reference.labelled, target.labelled
     terms = num_target * (num_reference if method.space == "prediction" else 1)
+    # Not of the number of samples, which padding changes.
     fitting = max(4, min(100, int((_MINIBATCH_COST_TERMS / terms) ** 0.5)))
     return method.points_per_class or fitting
 

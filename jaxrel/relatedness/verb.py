@@ -104,7 +104,9 @@ def task_relatedness(
         transformation = _fit_paper(reference, target, head, key, method=method)
         evaluate = _evaluate_paper
     sizes = block_sizes(transformation, evaluated_reference, evaluated_target)
-    result = evaluate(transformation, evaluated_reference, evaluated_target, method=method, block_sizes=sizes)
+    result = evaluate(
+        transformation, evaluated_reference, evaluated_target, method=_for_evaluation(method), block_sizes=sizes
+    )
     computed_with = ComputedWith(
         method=method,
         seed=seed,
@@ -115,6 +117,13 @@ def task_relatedness(
         version=__version__,
     )
     return dataclasses.replace(result, computed_with=computed_with)
+
+
+def _for_evaluation(method: Joint | Paper) -> Joint | Paper:
+    """The method without what only learning depends on, so that methods share the compiled evaluation."""
+    plain = Paper() if isinstance(method, Paper) else Joint(space=method.space, cost=method.cost)
+    gap, sweeps = method.certificate_gap, method.certificate_sweeps
+    return dataclasses.replace(plain, certificate_gap=gap, certificate_sweeps=sweeps)
 
 
 def block_sizes(transformation: Transformation, reference: Task, target: Task) -> tuple[int, int]:
@@ -131,8 +140,8 @@ def block_sizes(transformation: Transformation, reference: Task, target: Task) -
 
 
 def _rounded_up(size: int) -> int:
-    """The next of 4, 5, 6, 7 times a power of two: at most a quarter too large."""
-    step = max(1, 2 ** (max(size, 1).bit_length() - 3))
+    """The next of 2 or 3 times a power of two: at most half too large."""
+    step = max(1, 2 ** (max(size, 1).bit_length() - 2))
     return -(-size // step) * step
 
 
