@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from problems import brute_force, random_problem
 
-from jaxrel import Joint
+from jaxrel import Joint, Task, task_relatedness
 from jaxrel.relatedness import evaluate_bound
 from jaxrel.relatedness.result import Status
 
@@ -55,3 +55,17 @@ def test_one_block_is_the_dense_plan(monkeypatch):
     blockwise = evaluate_bound(problem.transformation, problem.reference, problem.target, method=Joint())
     np.testing.assert_allclose(blockwise.bound, dense.bound, rtol=0.02)
     assert float(blockwise.distribution_mismatch_lower) == 0 < float(dense.distribution_mismatch_lower)
+
+
+def test_many_classes_and_samples():
+    """Gathered logits of many classes fused into a reduction have crashed the compiler's code."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(4000) % 32
+    reference, target = (
+        Task((np.eye(32)[labels] * 3 + rng.normal(size=(4000, 32))).astype(np.float32), labels) for _ in range(2)
+    )
+    method = Joint(setting="fixed", class_map="identity", head_ridge=0.01)
+    result = task_relatedness(reference, target, method=method).raise_if_failed()
+    assert float(result.target_loss) <= float(result.tight_bound) <= float(result.bound) + 1e-5
+    # With a permutation the loss of the transformed head is the loss of the head: T1 is an equality.
+    np.testing.assert_allclose(result.transformed_reference_loss, result.reweighted_reference_loss, rtol=1e-5)

@@ -23,6 +23,7 @@ from jaxrel.transport import (
     margin_cost,
     mean_cost,
     range_cost,
+    rough_potential,
     round_to_marginals,
     sinkhorn_potentials,
 )
@@ -184,3 +185,27 @@ def test_class_pair_costs_find_the_same_classes_again():
     uniform = np.full(16, 1 / 16)
     exact = ot.emd2(uniform, uniform, ot.dist(target[1], reference[2], metric="euclidean"))
     assert float(costs[1, 2]) == pytest.approx(exact, rel=0.1)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
+def test_rough_potentials_are_those_of_the_log_domain(scale):
+    rng = np.random.default_rng(0)
+    cost = jnp.asarray(scale * rng.gamma(1.0, size=(3, 12, 9)), jnp.float32)
+    a = jnp.asarray(rng.dirichlet(np.ones(12), 3), jnp.float32).at[0, 4:].set(0)
+    a = a / a.sum(1, keepdims=True)
+    b = jnp.asarray(rng.dirichlet(np.ones(9), 3), jnp.float32)
+    epsilon = 0.2 * mean_cost(cost, a, b)
+    rough = rough_potential(cost, a, b, epsilon=epsilon, num_sweeps=300)
+    exact, _ = sinkhorn_potentials(cost, a, b, epsilon=epsilon, num_sweeps=300)
+    plans = [entropic_plan(cost, a, b, f, epsilon) for f in (rough, exact)]
+    np.testing.assert_allclose(plans[0], plans[1], atol=2e-5)
+    np.testing.assert_allclose(plans[0].sum(-1), a, atol=2e-5)
+
+
+def test_rough_potentials_of_hopeless_problems_are_finite():
+    """A tiny epsilon, where every kernel entry but one in a row underflows, and a problem without mass."""
+    cost = jnp.asarray(np.random.default_rng(1).gamma(1.0, size=(2, 8, 8)), jnp.float32)
+    a = jnp.full((2, 8), 1 / 8).at[1].set(0)
+    f = rough_potential(cost, a, a, epsilon=jnp.full(2, 1e-6), num_sweeps=50)
+    assert np.isfinite(np.asarray(f)).all()
+    np.testing.assert_allclose(entropic_plan(cost, a, a, f, jnp.full(2, 1e-6)).sum(1)[0], a[0], rtol=1e-5)

@@ -149,9 +149,13 @@ def _evaluate(
         block_sizes=block_sizes,
     )
 
-    # Only of samples that a target class leans on: the shifted logits of all would be n t r numbers.
-    heavy, shares = heaviest(cloud, block_sizes[0] if block_sizes else cloud.shape[1])
-    transformed = prior * jnp.sum(_silenced(shares, class_loss(u[heavy], log_map[:, None])), axis=1)
+    def transformed_loss(of_class: tuple[Array, Array, Array]) -> Float[Array, ""]:
+        index, share, log_map_row = of_class
+        return jnp.sum(_silenced(share, class_loss(u[index], log_map_row)))
+
+    # One class at a time and only of samples that it leans on: all shifted logits at once would be n t r numbers.
+    leaning = heaviest(cloud, block_sizes[0] if block_sizes else cloud.shape[1])
+    transformed = prior * jax.lax.map(transformed_loss, (*leaning, log_map))
 
     present = prior > 0
     unseen = present & ~jnp.any(transformation.label_map > 0, axis=1)
