@@ -22,7 +22,7 @@ ROUNDING = 1e-9  # float64; terms are of size 1 to 1e3
 
 evaluate = functools.cache(lambda: jax.jit(evaluate_bound, static_argnames="block_sizes"))
 
-sizes = st.sampled_from([(3, 2), (2, 4), (1, 3)])
+sizes = st.sampled_from([(3, 2), (1, 4)])
 seeds = st.integers(0, 2**32 - 1)
 couplings = st.sampled_from(["soft", "hard", "sparse"])
 scales = st.sampled_from([0.0, 0.1, 1.0, 10.0])

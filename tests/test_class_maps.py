@@ -46,6 +46,11 @@ class TestStart:
         assert (Q > 0).all()
         np.testing.assert_array_equal(Q.argmax(1), (3, 1, 5))
 
+    def test_soft_gives_classes_that_look_alike_each_a_class_of_its_own(self):
+        Q = conditional_at_start("soft", clusters((0, 0, 0), seed=1), clusters(range(3), seed=0))
+        assert sorted(Q.argmax(1)) == [0, 1, 2]
+        assert Q.max(1).min() > 0.45
+
     def test_identity_and_given(self):
         np.testing.assert_array_equal(
             conditional_at_start("identity", self.target, self.reference), np.eye(3, 6, dtype=np.float32)
@@ -115,6 +120,18 @@ class TestSelection:
 
     def test_nearest_takes_the_own_classes_first(self):
         assert select_reference_classes(self.reference, self.target, num_classes=2) == (1, 3)
+
+    def test_nearest_prefers_the_own_class_of_a_far_target_class_to_another_near_one(self):
+        rng = np.random.default_rng(0)
+
+        def at(*places):
+            labels = np.arange(40 * len(places)) % len(places)
+            noise = 0.1 * rng.normal(size=(labels.size, 2))
+            return Task((np.array([[x, 0] for x in places])[labels] + noise).astype(np.float32), labels)
+
+        # Standardised: reference classes at -0.76, -0.65, 1.41, target classes at -1 and 1.
+        reference, target = at(-1.0, -0.9, 1.0), at(-1.0, 3.0)
+        assert select_reference_classes(reference, target, num_classes=2) == (0, 2)
 
     def test_nearest_goes_on_with_the_smallest_distance_from_any_class(self):
         selected = select_reference_classes(self.reference, self.target, num_classes=3)

@@ -119,6 +119,7 @@ def test_the_budget_holds(wide, seed, log_budget, log_ridge, log_scale):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("budget", [0.05, 0.5, 1.5])
 @pytest.mark.parametrize("ridge", [0.0, 0.01])
+@pytest.mark.slow
 def test_a_head_within_a_budget_is_that_of_scipy(ridge, budget):
     task = gaussian_task(n=60, d=3, k=4)
     head = _budgeted_head(task, ridge, budget)
@@ -137,6 +138,7 @@ def test_a_budget_that_is_not_reached_changes_nothing():
     np.testing.assert_array_equal(head.bias, free.bias)
 
 
+@pytest.mark.slow
 def test_a_tiny_budget_leaves_the_prior():
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), [50, 30, 20])
@@ -146,12 +148,14 @@ def test_a_tiny_budget_leaves_the_prior():
 
 
 @pytest.mark.parametrize(("k", "n"), [(1, 20), (2, 40), (200, 400)])
+@pytest.mark.slow
 def test_a_budget_for_any_number_of_classes(k, n):
     head = fit_head(gaussian_task(n=n, k=k), ridge=1e-3, lipschitz_budget=0.5)
     assert np.isfinite(head.weights).all()
     assert float(head.lipschitz) == pytest.approx(0.5 if k > 1 else 0.0, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_larger_budget_has_a_smaller_loss_and_vmap_over_budgets_equals_single_fits():
     task, budgets = gaussian_task(), np.asarray([1e-3, 0.1, 0.5, 1.0, 2.0, 1e3], np.float32)
     heads = jax.jit(jax.vmap(lambda budget: fit_head(task, ridge=0.01, lipschitz_budget=budget)))(budgets)
@@ -164,6 +168,7 @@ def test_a_larger_budget_has_a_smaller_loss_and_vmap_over_budgets_equals_single_
         np.testing.assert_allclose(head.weights, single.weights, atol=1e-2 * min(budget, 1))
 
 
+@pytest.mark.slow
 def test_another_budget_compiles_nothing():
     traces = []
 
@@ -236,6 +241,7 @@ def test_a_penalised_head_without_gradients_is_finite():
         assert np.isfinite(head.bias).all()
 
 
+@pytest.mark.slow
 def test_a_penalised_head_depends_on_its_key_alone_and_works_under_vmap():
     task, keys = gaussian_task(n=50), jax.random.split(jax.random.key(0), 2)
     heads = jax.vmap(lambda key: _penalised_head(task, key))(keys)

@@ -160,6 +160,7 @@ def test_degenerate_tasks_have_a_finite_bound(reference, target):
     assert float(result.tight_bound) <= float(result.bound) + 1e-5
 
 
+@pytest.mark.slow
 def test_a_given_head_is_used_as_given_and_speaks_of_raw_features():
     reference, target = clusters(), clusters(seed=1)
     shifted = Task(np.asarray(reference.features) * 3 + 2, reference.labels)
@@ -296,6 +297,7 @@ class TestTransformations:
         assert float((gradient * direction).sum()) == pytest.approx(float(difference), rel=2e-2, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_two_fresh_processes_with_one_seed_agree_to_the_last_bit():
     program = """
 import json, numpy as np

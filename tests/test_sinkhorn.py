@@ -331,6 +331,7 @@ def test_gradients_with_respect_to_cost_and_weights(config):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("tile", [None, 6])
+@pytest.mark.slow
 def test_gradients_with_respect_to_points(tile):
     x, y = clouds(0, 2, n=10, m=8)
     a = weights(1, 2, 10, zeros=0.3)
