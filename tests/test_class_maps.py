@@ -126,8 +126,8 @@ class TestSelection:
 
         def at(*places):
             labels = np.arange(40 * len(places)) % len(places)
-            noise = 0.1 * rng.normal(size=(labels.size, 2))
-            return Task((np.array([[x, 0] for x in places])[labels] + noise).astype(np.float32), labels)
+            positions = np.array(places)[labels] + 0.05 * rng.normal(size=labels.size)
+            return Task(positions[:, None].astype(np.float32), labels)
 
         # Standardised: reference classes at -0.76, -0.65, 1.41, target classes at -1 and 1.
         reference, target = at(-1.0, -0.9, 1.0), at(-1.0, 3.0)
