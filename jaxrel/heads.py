@@ -15,7 +15,7 @@ from jaxrel.optimise import minimise
 from jaxrel.tasks import Task
 from jaxrel.transport.costs import feature_distance, squared_distance
 
-__all__ = ["Head", "fit_head", "gradient_penalised_head"]
+__all__ = ["Head", "cross_entropy", "fit_head", "gradient_penalised_head"]
 
 # Augmented Lagrangian. Four to nine rounds are used. A larger first penalty takes fewer of them, each less
 # well-conditioned: up to five times the iterations for a hundred classes.
@@ -78,7 +78,9 @@ def fit_head(
     sample_weights = task.weights / jnp.sum(task.weights)
 
     def objective(head: Head) -> Float[Array, ""]:
-        return jnp.sum(sample_weights * _losses(head, task.features, labels)) + ridge / 2 * jnp.sum(head.weights**2)
+        return jnp.sum(sample_weights * cross_entropy(head(task.features), labels)) + ridge / 2 * jnp.sum(
+            head.weights**2
+        )
 
     start = _zero_head(task, num_classes)
     if lipschitz_budget is None:
@@ -230,7 +232,7 @@ def gradient_penalised_head(
     optimiser = optax.scale_by_adam(eps=1e-8 / (1 + weight))
 
     def objective(head: Head, random_labels: Int[Array, " n"]) -> Float[Array, ""]:
-        losses = _losses(head, task.features, labels) + _losses(head, task.features, random_labels)
+        losses = cross_entropy(head(task.features), labels) + cross_entropy(head(task.features), random_labels)
         deviations = _gradient_norms(head, task.features, random_labels) - target
         return jnp.sum(sample_weights * (losses / (1 + weight) + weight / (1 + weight) * deviations**2))
 
@@ -250,10 +252,9 @@ def _zero_head(task: Task, num_classes: int) -> Head:
     return Head(weights=jnp.zeros((num_classes, task.num_features), dtype), bias=jnp.zeros(num_classes, dtype))
 
 
-def _losses(head: Head, features: Float[Array, "n d"], labels: Int[Array, " n"]) -> Float[Array, " n"]:
-    """`-log softmax(W z_i + w0)_{y_i}`."""
-    log_probabilities = jax.nn.log_softmax(head(features))
-    return -jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
+def cross_entropy(logits: Float[Array, "*b k"], labels: Int[Array, "*b"]) -> Float[Array, "*b"]:
+    """`-log softmax(u)_y`."""
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], axis=-1)[..., 0]
 
 
 def _gradient_norms(head: Head, features: Float[Array, "n d"], labels: Int[Array, " n"]) -> Float[Array, " n"]:

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxrel.heads import cross_entropy
 from jaxrel.relatedness.blocks import heaviest
 from jaxrel.relatedness.class_transport import class_transport
 from jaxrel.relatedness.coupling import class_totals, held_out_conditional, label_coupling, mismatch_by_class
@@ -131,7 +132,7 @@ def _evaluate(
     within_class = _within_class(reference.weights, totals_r, labels_r)
     cloud = conditional[:, labels_r] * within_class  # a^k_i, rows sum to 1
 
-    losses = -jnp.take_along_axis(jax.nn.log_softmax(u), labels_r[:, None], axis=1)[:, 0]
+    losses = cross_entropy(u, labels_r)
     sample_share = target.weights / jnp.sum(target.weights)
     target_losses = class_loss(v, log_map[labels_t])
     highest = jax.lax.Precision.HIGHEST

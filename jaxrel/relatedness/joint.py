@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.scipy.special import xlogy
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxrel.heads import Head, fit_head
+from jaxrel.heads import Head, cross_entropy, fit_head
 from jaxrel.optimise import minimise
 from jaxrel.relatedness.blocks import ClassOrder, class_order
 from jaxrel.relatedness.bound import class_loss, evaluate_bound, log_label_map
@@ -286,7 +286,7 @@ def _terms(
     log_map = log_label_map(label_map(coupling, prior))
     a = batch.weights(conditional)
     u = parameters.head(batch.z)
-    losses = -jnp.take_along_axis(jax.nn.log_softmax(u), batch.classes[..., None], axis=-1)[..., 0]
+    losses = cross_entropy(u, batch.classes)
     if isinstance(parameters.map, Head):
         cost = ground_cost(str(method.cost), u, target_map(batch.t), log_map, target_map.lipschitz)
     else:

@@ -181,7 +181,6 @@ class Paper:
     certificate_sweeps: int = 2000
 
     cost = "euclidean"
-    space = "feature"
 
     def __post_init__(self) -> None:
         """Resolve the preset; refuse unknown options and numbers out of range."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxrel.heads import Head, gradient_penalised_head
+from jaxrel.heads import Head, cross_entropy, gradient_penalised_head
 from jaxrel.relatedness.bound import evaluate_bound
 from jaxrel.relatedness.class_maps import class_costs
 from jaxrel.relatedness.class_transport import class_transport
@@ -150,7 +150,8 @@ def _descend(
     rate, prior_rate = method.learning_rate, method.prior_learning_rate
     class_rates = (rate, prior_rate) if conditional is None else (0.0, 0.0)
     rates = _Variables(*jax.tree.map(jnp.asarray, (rate, rate, rate, *class_rates)))
-    class_losses = _class_losses(sampler.reference, head)
+    # Of all training samples, once: the head does not change.
+    class_losses = _class_losses(sampler.reference, head(sampler.reference.features))
     gradient_of = jax.grad(_objective)
 
     def step(index: Int[Array, ""], carry: tuple[_Variables, Any]) -> tuple[_Variables, Any]:
@@ -165,12 +166,12 @@ def _descend(
     return jax.lax.fori_loop(0, method.num_steps, step, (start, optimiser.init(start)))[0]
 
 
-def _class_losses(reference: Task, head: Head) -> Float[Array, " r"]:
-    """Mean loss of each reference class under the head, on all training samples: it does not change with the step."""
+def _class_losses(reference: Task, logits: Float[Array, "n r"]) -> Float[Array, " r"]:
+    """Mean loss of each reference class, 0 for one without samples."""
     labels, num_classes = reference.labelled
-    losses = -jnp.take_along_axis(jax.nn.log_softmax(head(reference.features)), labels[:, None], axis=1)[:, 0]
     totals = class_totals(labels, num_classes, reference.weights)
-    return class_totals(labels, num_classes, reference.weights * losses) / totals
+    losses = class_totals(labels, num_classes, reference.weights * cross_entropy(logits, labels))
+    return losses / jnp.where(totals > 0, totals, 1)
 
 
 def _label_distances(columns: Float[Array, "t r"]) -> Float[Array, "t r"]:
@@ -245,7 +246,7 @@ def _published_estimate(
     """
     if transformation.feature_map is None:
         raise ValueError("the published estimate needs a transformation learned in feature space.")
-    labels, num_reference = reference.labelled
+    labels, _ = reference.labelled
     columns, class_weights = transformation.label_map, transformation.prior
     num_target = columns.shape[0]
     z = transformation.reference_standardisation(reference.features)
@@ -275,10 +276,7 @@ def _published_estimate(
         _largest_gradient(head, u, labels, reference.weights),
         _largest_gradient(head, v, jnp.argmax(columns, axis=1)[target_labels], target.weights),
     )
-    totals_r = class_totals(labels, num_reference, reference.weights)
-    losses = -jnp.take_along_axis(jax.nn.log_softmax(u), labels[:, None], axis=1)[:, 0]
-    means = class_totals(labels, num_reference, reference.weights * losses) / jnp.where(totals_r > 0, totals_r, 1)
-    reweighted = class_weights @ means
+    reweighted = class_weights @ _class_losses(reference, u)
     mismatch = -jnp.sum(class_weights * xlogy(columns, columns)) + 0.0
     return PublishedEstimate(
         bound=reweighted + mismatch + lipschitz * wasserstein,
