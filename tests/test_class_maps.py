@@ -160,8 +160,8 @@ class TestSelection:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"num_classes": 0}, "num_classes must be between 1 and 6, got 0"),
-            ({"num_classes": 7}, "num_classes must be between 1 and 6, got 7"),
+            ({"num_classes": 0}, "num_classes must be an integer between 1 and 6, got 0"),
+            ({"num_classes": 7}, "num_classes must be an integer between 1 and 6, got 7"),
             ({"num_classes": 2, "rule": "best"}, "rule must be 'nearest', 'learned' or 'random', got 'best'"),
         ],
     )
@@ -181,3 +181,10 @@ class TestSelection:
     def test_restriction_refuses_classes_that_do_not_exist(self, classes):
         with pytest.raises(ValueError, match="classes must be different numbers below 6"):
             restricted_to_classes(self.reference, classes)
+
+    def test_tasks_of_another_width_or_with_an_empty_class_are_refused(self):
+        with pytest.raises(ValueError, match="target has 4 features and reference has 5"):
+            select_reference_classes(self.reference, Task(np.ones((2, 4)), [0, 1]), num_classes=2)
+        empty = Task(self.target.features, self.target.labels, num_classes=3)
+        with pytest.raises(ValueError, match="target has no sample of class 2"):
+            select_reference_classes(self.reference, empty, num_classes=2)

@@ -236,3 +236,32 @@ def test_vmap_over_seeds_references_and_targets():
     for i, j, k in ((0, 1, 1), (1, 0, 0)):
         np.testing.assert_allclose(grid.bound[i, j, k], single(references[i], targets[j], keys[k]).bound, rtol=1e-2)
     assert len(np.unique(np.asarray(grid.bound))) == 8
+
+
+class TestMisuse:
+    reference, target = clusters(seed=0), clusters(seed=1)
+    head = Head(jnp.ones((3, 5)), jnp.zeros(3))
+
+    def score(self, reference=None, **options):
+        return task_relatedness(reference or self.reference, self.target, **({"method": FAST} | options))
+
+    def test_identity_without_enough_reference_classes(self):
+        with pytest.raises(ValueError, match="needs a reference class for each of 3 target classes"):
+            self.score(clusters(2, seed=0), method=dataclasses.replace(FAST, class_map="identity"))
+
+    def test_a_budget_for_a_given_head(self):
+        method = dataclasses.replace(FAST, learn_head=False, lipschitz_budget=1.0)
+        with pytest.raises(ValueError, match="lipschitz_budget is for a head that is fitted"):
+            self.score(head=self.head, method=method)
+
+    def test_a_start_that_does_not_fit(self):
+        start = self.score(method=Joint(setting="fixed"))
+        with pytest.raises(ValueError, match="leave out head, or init"):
+            self.score(head=self.head, init=start)
+        with pytest.raises(ValueError, match=r"init has .* \(3, 3, 5\), the tasks have \(3, 4, 5\)"):
+            self.score(clusters(4, seed=0), init=start)
+
+    def test_constant_features_have_a_finite_bound_from_a_soft_start(self):
+        task = Task(np.ones((9, 4), np.float32), np.arange(9) % 3)
+        result = task_relatedness(task, task, method=dataclasses.replace(FAST, class_map="soft"))
+        assert np.isfinite(result.raise_if_failed().bound)

@@ -14,6 +14,7 @@ from jaxrel.relatedness.blocks import class_order
 from jaxrel.relatedness.class_maps import class_costs
 from jaxrel.relatedness.joint import fit_joint, standardised
 from jaxrel.relatedness.methods import Joint
+from jaxrel.relatedness.verb import checked_training_tasks
 from jaxrel.standardisation import standardisation_of
 from jaxrel.tasks import Task
 from jaxrel.transport import assign_classes
@@ -42,12 +43,13 @@ def select_reference_classes(
         seed: of the rules `"random"` and `"learned"`.
 
     Raises:
-        ValueError: for a number of classes below 1 or above that of the reference, an unknown rule, tasks without
-            labels.
+        ValueError: for a number of classes below 1 or above that of the reference, an unknown rule, and for tasks that
+            `task_relatedness` would refuse.
     """
+    reference, target = checked_training_tasks(reference, target)
     _, num_reference = reference.labelled
-    if not 1 <= num_classes <= num_reference:
-        raise ValueError(f"num_classes must be between 1 and {num_reference}, got {num_classes}.")
+    if not isinstance(num_classes, int) or not 1 <= num_classes <= num_reference:
+        raise ValueError(f"num_classes must be an integer between 1 and {num_reference}, got {num_classes!r}.")
     match rule:
         case "random":
             rank = np.random.default_rng(seed).permutation(num_reference)

@@ -92,6 +92,8 @@ def task_relatedness(
         raise ValueError(f"seed must be between 0 and 2**32 - 1, got {seed}.")
 
     evaluated_reference, evaluated_target = held_out or (reference, target)
+    if isinstance(method, Joint):
+        _check_starts(method, reference, target, head, init)
     key = jax.random.key(seed)
     if isinstance(method, Joint) and method.lipschitz_budget == "validated":
         budget = _validated_budget(reference, target, key, method=dataclasses.replace(method, lipschitz_budget=None))
@@ -119,6 +121,33 @@ def task_relatedness(
     return dataclasses.replace(result, computed_with=computed_with)
 
 
+def checked_training_tasks(reference: Task, target: Task) -> tuple[Task, Task]:
+    """Two labelled tasks of one width and dtype, each class with a sample; a ValueError says what is wrong."""
+    checked_reference, checked_target, _ = _checked_tasks(reference, target, None)
+    return checked_reference, checked_target
+
+
+def _check_starts(method: Joint, reference: Task, target: Task, head: Head | None, init: Relatedness | None) -> None:
+    if method.class_map == "identity" and (target.num_classes or 0) > (reference.num_classes or 0):
+        raise ValueError(
+            f"class_map='identity' needs a reference class for each of {target.num_classes} target classes, the "
+            f"reference has {reference.num_classes}: pass 'assigned', 'soft' or your own map."
+        )
+    if head is not None and method.lipschitz_budget is not None:
+        raise ValueError("lipschitz_budget is for a head that is fitted: leave out head, or the budget.")
+    if init is None:
+        return
+    if head is not None:
+        raise ValueError("init brings its own head: leave out head, or init.")
+    expected = (target.num_classes, reference.num_classes, reference.num_features)
+    shape = (*init.transformation.conditional.shape, init.transformation.head.weights.shape[-1])
+    if shape != expected:
+        raise ValueError(
+            f"init has (target classes, reference classes, features) {shape}, the tasks have {expected}: pass a result "
+            "on the same tasks, unbatched."
+        )
+
+
 def _for_evaluation(method: Joint | Paper) -> Joint | Paper:
     """The method without what only learning depends on, so that methods share the compiled evaluation."""
     plain = Paper() if isinstance(method, Paper) else Joint(space=method.space, cost=method.cost)
@@ -135,7 +164,7 @@ def block_sizes(transformation: Transformation, reference: Task, target: Task) -
     counts_r = _class_counts(reference, transformation.conditional.shape[1])
     counts_t = _class_counts(target, num_target)
     used = np.asarray(transformation.conditional) > 0
-    rows, columns = int((used @ counts_r).max()), int(counts_t.max())
+    rows, columns = max(1, int((used @ counts_r).max())), max(1, int(counts_t.max()))
     return (min(_rounded_up(rows), reference.num_samples), min(_rounded_up(columns), target.num_samples))
 
 

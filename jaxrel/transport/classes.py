@@ -33,7 +33,7 @@ def class_pair_costs(
 
     def against_all(points: Float[Array, "s d"]) -> Float[Array, " r"]:
         cost = feature_distance(reference_points, jnp.broadcast_to(points, (a.shape[0], *points.shape)))
-        scale = jnp.maximum(mean_cost(cost, a, b), jnp.finfo(cost.dtype).tiny)
+        scale = jnp.maximum(mean_cost(cost, a, b), jnp.finfo(cost.dtype).tiny * 2**24)
         f = rough_potential(cost, a, b, epsilon=epsilon * scale, num_sweeps=num_sweeps)
         return jnp.sum(entropic_plan(cost, a, b, f, epsilon * scale) * cost, axis=(-1, -2))
 
