@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrel.version import __version__
 
 if TYPE_CHECKING:
-    from jaxrel import data, encoders, ranking, relatedness, transport
+    from jaxrel import data, encoders, evaluation, pseudo_labels, ranking, relatedness, scores, transport
     from jaxrel.heads import Head, fit_head, gradient_penalised_head
     from jaxrel.relatedness import Joint, Paper, Relatedness, explain, task_relatedness
     from jaxrel.tasks import Task
@@ -25,7 +25,7 @@ _HOMES = {
     "gradient_penalised_head": "jaxrel.heads",
     "task_relatedness": "jaxrel.relatedness",
 }
-_SUBPACKAGES = ("data", "encoders", "ranking", "relatedness", "transport")
+_SUBPACKAGES = ("data", "encoders", "evaluation", "pseudo_labels", "ranking", "relatedness", "scores", "transport")
 
 __all__ = [
     "Head",
@@ -36,11 +36,14 @@ __all__ = [
     "__version__",
     "data",
     "encoders",
+    "evaluation",
     "explain",
     "fit_head",
     "gradient_penalised_head",
+    "pseudo_labels",
     "ranking",
     "relatedness",
+    "scores",
     "task_relatedness",
     "transport",
 ]

@@ -1,0 +1,262 @@
+"""Percentile bootstrap intervals, with the encoders as the sample.
+
+A statistic of a score is a mean over targets of one number for each, and the encoders are what might have been chosen
+otherwise. So a resample draws m of the m encoders with replacement, the same for every target and every score: the
+scores and accuracies of one encoder on different targets stay together, and two scores can be compared in pairs. The
+targets are fixed; the intervals say nothing about other targets.
+
+An encoder drawn twice is tied with itself in score and truth. In all versions of Kendall's tau such a pair counts
+neither in the numerator nor in the norms, so that a resample is the same as multiplicities of encoders with pairs of
+distinct encoders only, and the duplicates do not draw the resamples towards 0. In the weighted versions each copy has
+a rank of its own. A resample in which a statistic is undefined, for example since one encoder was drawn m times, is
+left out, and the share of such resamples returned.
+
+The percentile bootstrap (Efron, Ann. Statist. 1979) is approximate: below some twenty encoders its intervals cover
+less often than they say, and a statistic at the end of its range has an interval of no width.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+from jaxrel.evaluation.rank_correlation import STATISTICS
+from jaxrel.evaluation.validation import (
+    as_mask,
+    check_confidence,
+    check_seed,
+    check_shapes,
+    check_statistic,
+    checked_count,
+)
+
+__all__ = [
+    "Interval",
+    "PairedDifference",
+    "TargetIntervals",
+    "bootstrap_difference",
+    "bootstrap_intervals",
+    "repeat",
+    "target_intervals",
+]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with a percentile interval.
+
+    Attributes:
+        estimate: of all encoders; NaN where undefined, as are then the ends.
+        lower, upper: the ends.
+        confidence: the share of repetitions between the ends, half of the rest beyond each.
+        undefined: the share of repetitions that were left out because the statistic was undefined.
+    """
+
+    estimate: Float[Array, "*b"]
+    lower: Float[Array, "*b"]
+    upper: Float[Array, "*b"]
+    confidence: Float[Array, ""]
+    undefined: Float[Array, "*b"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TargetIntervals:
+    """A statistic on each target, `(*k, t)`, and its mean over targets, `(*k,)`.
+
+    The mean is NaN where a target is.
+    """
+
+    per_target: Interval
+    mean: Interval
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PairedDifference:
+    """The mean over targets of a statistic of one score minus that of another, on the same resamples.
+
+    Attributes:
+        difference: estimate and interval.
+        share_below_zero: of the resamples in which both are defined. Differences of exactly 0 are not below.
+    """
+
+    difference: Interval
+    share_below_zero: Float[Array, ""]
+
+
+def bootstrap_intervals(
+    scores: Float[ArrayLike, "*k m t"],
+    truth: Float[ArrayLike, "m t"],
+    *,
+    statistic: str = "kendall_tau",
+    where: Bool[ArrayLike, "m t"] | None = None,
+    confidence: Float[ArrayLike, ""] = 0.95,
+    num_resamples: int = 2000,
+    seed: Int[ArrayLike, ""] = 0,
+) -> TargetIntervals:
+    """A statistic of scores on each target and its mean over targets, with bootstrap intervals over encoders.
+
+    Args:
+        scores: of m encoders on t targets, larger being better; leading axes are different scores.
+        truth: the accuracies.
+        statistic: a name in `STATISTICS`.
+        where: the pairs of encoder and target that count; None means all.
+        confidence: of the intervals.
+        num_resamples: resamples, at least 1.
+        seed: the same seed, encoder count and resample count draw the same resamples.
+
+    Returns:
+        `TargetIntervals`. It can be transformed by `jit` and `vmap`.
+
+    Raises:
+        ValueError: for an unknown statistic, options out of range and shapes that do not fit together.
+    """
+    scores, truth = jnp.asarray(scores), jnp.asarray(truth)
+    where = as_mask(where, truth)
+    num_resamples = _checked_options(scores, truth, where, statistic, confidence, num_resamples, seed)
+    draws = _draws(seed, num_encoders=len(truth), num_resamples=num_resamples)
+    values = _of_draws(scores, truth, where, draws, statistic=statistic)
+    return target_intervals(values[0], values[1:], confidence)
+
+
+def bootstrap_difference(
+    score: Float[ArrayLike, "m t"],
+    baseline: Float[ArrayLike, "m t"],
+    truth: Float[ArrayLike, "m t"],
+    *,
+    statistic: str = "kendall_tau",
+    where: Bool[ArrayLike, "m t"] | None = None,
+    confidence: Float[ArrayLike, ""] = 0.95,
+    num_resamples: int = 2000,
+    seed: Int[ArrayLike, ""] = 0,
+) -> PairedDifference:
+    """The statistic of `score` minus that of `baseline`, both in the mean over targets, on the same resamples.
+
+    Args:
+        score, baseline: as one of the scores in `bootstrap_intervals`.
+        truth, statistic, where, confidence, num_resamples, seed: as there.
+
+    Returns:
+        A `PairedDifference`; above 0 the score is better, except for the regret. It can be transformed by `jit` and
+        `vmap`.
+
+    Raises:
+        ValueError: as `bootstrap_intervals`.
+    """
+    score, baseline, truth = jnp.asarray(score), jnp.asarray(baseline), jnp.asarray(truth)
+    where = as_mask(where, truth)
+    for values in (score, baseline):
+        num_resamples = _checked_options(values, truth, where, statistic, confidence, num_resamples, seed)
+    draws = _draws(seed, num_encoders=len(truth), num_resamples=num_resamples)
+    values = _of_draws(jnp.stack([score, baseline]), truth, where, draws, statistic=statistic)
+    return _paired_difference(values, confidence)
+
+
+# Each step is compiled by itself, so that the statistics share all but their own.
+
+
+@jax.jit
+def target_intervals(
+    estimate: Float[Array, "*k t"], repetitions: Float[Array, "n *k t"], confidence: Float[ArrayLike, ""]
+) -> TargetIntervals:
+    """Percentile intervals on each target and of the mean over targets."""
+    estimate, repetitions = (
+        jnp.concatenate([values, jnp.mean(values, axis=-1, keepdims=True)], axis=-1)
+        for values in (estimate, repetitions)
+    )
+    both = _percentile_interval(estimate, repetitions, confidence)
+    return TargetIntervals(
+        per_target=jax.tree.map(lambda leaf: leaf[..., :-1] if leaf.ndim else leaf, both),
+        mean=jax.tree.map(lambda leaf: leaf[..., -1] if leaf.ndim else leaf, both),
+    )
+
+
+_LARGEST_BATCH = 2**22  # pairs of encoders in memory at a time
+
+
+def repeat(function: Callable[[Any], Array], inputs: Array, num_pairs: int) -> Array:
+    """`function` of each of the inputs, as many at a time as memory allows if one takes `num_pairs` numbers."""
+    return jax.lax.map(function, inputs, batch_size=max(1, min(len(inputs), _LARGEST_BATCH // num_pairs)))
+
+
+@functools.partial(jax.jit, static_argnames=("num_encoders", "num_resamples"))
+def _draws(
+    seed: Int[ArrayLike, ""], *, num_encoders: int, num_resamples: int
+) -> Int[Array, "num_resamples_and_1 num_encoders"]:
+    """All encoders once, then the encoders of each resample."""
+    resamples = jax.random.randint(
+        jax.random.key(seed), (num_resamples, num_encoders), 0, num_encoders, dtype=jnp.int32
+    )
+    return jnp.concatenate([jnp.arange(num_encoders, dtype=jnp.int32)[None], resamples])
+
+
+@functools.partial(jax.jit, static_argnames="statistic")
+def _of_draws(
+    scores: Float[Array, "*k m t"],
+    truth: Float[Array, "m t"],
+    where: Bool[Array, "m t"],
+    draws: Int[Array, "n m"],
+    *,
+    statistic: str,
+) -> Float[Array, "n *k t"]:
+    def of_encoders(index: Int[Array, " m"]) -> Float[Array, "*k t"]:
+        chosen = (jnp.swapaxes(values[..., index, :], -2, -1) for values in (scores, truth))
+        return STATISTICS[statistic](*chosen, where=where[index].T)
+
+    return repeat(of_encoders, draws, scores.size * len(truth))
+
+
+@jax.jit
+def _paired_difference(values: Float[Array, "n 2 t"], confidence: Float[ArrayLike, ""]) -> PairedDifference:
+    differences = jnp.mean(values[:, 0] - values[:, 1], axis=-1)
+    estimate, resamples = differences[0], differences[1:]
+    return PairedDifference(
+        difference=_percentile_interval(estimate, resamples, confidence),
+        share_below_zero=jnp.mean((resamples < 0).astype(resamples.dtype), where=~jnp.isnan(resamples)),
+    )
+
+
+def _percentile_interval(
+    estimate: Float[Array, "*b"],
+    repetitions: Float[Array, "n *b"],  # noqa: UP037 (a shape, not a forward reference)
+    confidence: Float[ArrayLike, ""],
+) -> Interval:
+    """The interval between two quantiles of the repetitions that are defined."""
+    confidence = jnp.asarray(confidence, repetitions.dtype)
+    tail = (1 - confidence) / 2
+    lower, upper = jnp.nanquantile(repetitions, jnp.stack([tail, 1 - tail]), axis=0)
+    unknown = jnp.isnan(estimate)
+    return Interval(
+        estimate=estimate,
+        lower=jnp.where(unknown, jnp.nan, lower),
+        upper=jnp.where(unknown, jnp.nan, upper),
+        confidence=confidence,
+        undefined=jnp.mean(jnp.isnan(repetitions).astype(repetitions.dtype), axis=0),
+    )
+
+
+def _checked_options(
+    scores: Float[Array, "*k m t"],
+    truth: Float[Array, "m t"],
+    where: Bool[Array, "m t"],
+    statistic: str,
+    confidence: Float[ArrayLike, ""],
+    num_resamples: int,
+    seed: Int[ArrayLike, ""],
+) -> int:
+    """The resample count, with everything checked."""
+    check_statistic(statistic)
+    check_confidence(confidence)
+    check_seed(seed)
+    check_shapes(truth, where, scores)
+    if truth.ndim != 2:
+        raise ValueError(f"truth has shape {truth.shape}: pass (m, t), the mean over seeds.")
+    return checked_count("num_resamples", num_resamples, 1)

@@ -1,0 +1,238 @@
+"""How well a score orders encoders: correlations with the ground truth, and the regret of the first choice.
+
+All take `score` and `truth` of shape `(*b, m)`, one entry for each of m encoders, larger meaning better; leading axes
+are batches and broadcast. Encoders with `where` False do not exist. A value that is not a number makes the result so;
+infinite values have their place in every order. Values are compared in the dtype used: float64 where JAX has 64-bit
+types enabled, else float32.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+__all__ = [
+    "STATISTICS",
+    "kendall_tau",
+    "pair_signs",
+    "pearson",
+    "spearman",
+    "top_1_regret",
+    "weighted_kendall_tau",
+]
+
+Statistic = Callable[..., Float[Array, "*b"]]
+
+
+def kendall_tau(
+    score: Float[ArrayLike, "*b m"],
+    truth: Float[ArrayLike, "*b m"],
+    *,
+    where: Bool[ArrayLike, "*b m"] | None = None,
+) -> Float[Array, "*b"]:
+    r"""Kendall's tau-b (Kendall, Biometrika 1945), equal to `scipy.stats.kendalltau(score, truth)`.
+
+    tau = sum_ij sgn(x_i - x_j) sgn(y_i - y_j) / sqrt(sum_ij sgn(x_i - x_j)^2 sum_ij sgn(y_i - y_j)^2)
+
+    so a pair that is tied in either counts neither for nor against.
+
+    Args:
+        score, truth: one entry for each encoder.
+        where: encoders that count; None means all.
+
+    Returns:
+        A number in [-1, 1]; NaN where all scores or all truths are tied, or fewer than two encoders count.
+
+    Raises:
+        ValueError: for shapes that do not fit together.
+    """
+    score, truth, where = _as_pair(score, truth, where)
+    return _agreement(pair_signs(score, where), pair_signs(truth, where), jnp.ones((), score.dtype))
+
+
+def weighted_kendall_tau(
+    score: Float[ArrayLike, "*b m"],
+    truth: Float[ArrayLike, "*b m"],
+    *,
+    convention: str,
+    where: Bool[ArrayLike, "*b m"] | None = None,
+) -> Float[Array, "*b"]:
+    r"""Kendall's tau with additive hyperbolic weights (Vigna, WWW 2015): the best encoders count most.
+
+    The pair of encoders of ranks r and s, 0 the best, has weight 1 / (r + 1) + 1 / (s + 1) in each sum of
+    `kendall_tau`. Whose ranks these are is a convention, and the published tables do not share one:
+
+    - `"by_truth"`: ranks by decreasing truth, ties by decreasing score. It is
+      `scipy.stats.weightedtau(truth, score, rank=None)`.
+    - `"by_score"`: ranks by decreasing score, ties by decreasing truth. It is
+      `scipy.stats.weightedtau(score, truth, rank=None)`.
+    - `"symmetric"`: the mean of the two, `scipy.stats.weightedtau(score, truth)` in either order of the arguments.
+
+    `rank=None` of SciPy ranks by the first argument; only `rank=False` takes the position in the array as the rank,
+    which means something where encoders come sorted by their accuracy and is not offered here.
+
+    Args:
+        score, truth, where: as in `kendall_tau`.
+        convention: one of the three above. There is no default, so that every call says which it is.
+
+    Returns:
+        As `kendall_tau`.
+
+    Raises:
+        ValueError: as `kendall_tau`, and for an unknown convention.
+    """
+    if convention not in ("by_truth", "by_score", "symmetric"):
+        raise ValueError(f'convention is {convention!r}: pass "by_truth", "by_score" or "symmetric".')
+    score, truth, where = _as_pair(score, truth, where)
+    score_signs, truth_signs = pair_signs(score, where), pair_signs(truth, where)
+    by_truth = _agreement(score_signs, truth_signs, _hyperbolic_weights(truth_signs, score_signs, where))
+    by_score = _agreement(score_signs, truth_signs, _hyperbolic_weights(score_signs, truth_signs, where))
+    return {"by_truth": by_truth, "by_score": by_score, "symmetric": (by_truth + by_score) / 2}[convention]
+
+
+def spearman(
+    score: Float[ArrayLike, "*b m"],
+    truth: Float[ArrayLike, "*b m"],
+    *,
+    where: Bool[ArrayLike, "*b m"] | None = None,
+) -> Float[Array, "*b"]:
+    """Spearman's rho, the correlation of ranks with ties at their mean; equal to `scipy.stats.spearmanr`.
+
+    Args:
+        score, truth, where: as in `kendall_tau`.
+
+    Returns:
+        As `kendall_tau`.
+
+    Raises:
+        ValueError: as `kendall_tau`.
+    """
+    score, truth, where = _as_pair(score, truth, where)
+    # Encoders below minus encoders above are twice the mean rank up to a constant.
+    ranks = (jnp.sum(pair_signs(values, where), axis=-1) for values in (score, truth))
+    return pearson(*ranks, where=where)
+
+
+def pearson(
+    score: Float[ArrayLike, "*b m"],
+    truth: Float[ArrayLike, "*b m"],
+    *,
+    where: Bool[ArrayLike, "*b m"] | None = None,
+) -> Float[Array, "*b"]:
+    """Pearson's correlation of the values themselves; equal to `scipy.stats.pearsonr`.
+
+    Args:
+        score, truth, where: as in `kendall_tau`.
+
+    Returns:
+        As `kendall_tau`; also NaN where a value is infinite, as it is at no distance from the others.
+
+    Raises:
+        ValueError: as `kendall_tau`.
+    """
+    score, truth, where = _as_pair(score, truth, where)
+    product = jnp.sum(_unit_deviations(score, where) * _unit_deviations(truth, where), axis=-1)
+    return jnp.clip(product, -1, 1)
+
+
+def top_1_regret(
+    score: Float[ArrayLike, "*b m"],
+    truth: Float[ArrayLike, "*b m"],
+    *,
+    where: Bool[ArrayLike, "*b m"] | None = None,
+) -> Float[Array, "*b"]:
+    """What choosing the encoder of the highest score costs: the best truth minus the truth of the one chosen.
+
+    Among encoders tied for the highest score one is chosen at random; the expectation is returned.
+
+    Args:
+        score, truth, where: as in `kendall_tau`.
+
+    Returns:
+        A number >= 0 in the unit of the truth, smaller being better; NaN where no encoder counts.
+
+    Raises:
+        ValueError: as `kendall_tau`.
+    """
+    score, truth, where = _as_pair(score, truth, where)
+    best_score = jnp.max(score, axis=-1, where=where, initial=-jnp.inf, keepdims=True)
+    chosen = where & (score == best_score)
+    regret = jnp.max(truth, axis=-1, where=where, initial=-jnp.inf, keepdims=True) - truth
+    return jnp.mean(regret, axis=-1, where=chosen)
+
+
+STATISTICS: Mapping[str, Statistic] = MappingProxyType(
+    {
+        "kendall_tau": kendall_tau,
+        "weighted_kendall_tau_symmetric": functools.partial(weighted_kendall_tau, convention="symmetric"),
+        "weighted_kendall_tau_by_truth": functools.partial(weighted_kendall_tau, convention="by_truth"),
+        "spearman": spearman,
+        "pearson": pearson,
+        "top_1_regret": top_1_regret,
+    }
+)
+"""The statistics by the names that every option `statistic` of this package takes."""
+
+
+def pair_signs(values: Float[Array, "*b m"], where: Bool[Array, "*b m"]) -> Float[Array, "*b m m"]:
+    """`sgn(v_i - v_j)` for each pair of encoders that count, else 0; equal infinities are tied."""
+    own, other = values[..., :, None], values[..., None, :]
+    signs = jnp.where(own == other, 0, jnp.sign(own - other))
+    return jnp.where(where[..., :, None] & where[..., None, :], signs, 0)
+
+
+def _agreement(
+    x: Float[Array, "*b m m"], y: Float[Array, "*b m m"], weights: Float[Array, "*#b m m"] | Float[Array, ""]
+) -> Float[Array, "*b"]:
+    """Weighted cosine of the angle between two arrays of signs."""
+    inner, x_norm, y_norm = (jnp.sum(weights * product, axis=(-2, -1)) for product in (x * y, x * x, y * y))
+    return jnp.clip(inner / jnp.sqrt(x_norm * y_norm), -1, 1)
+
+
+def _hyperbolic_weights(
+    first: Float[Array, "*b m m"], second: Float[Array, "*b m m"], where: Bool[Array, "*b m"]
+) -> Float[Array, "*b m m"]:
+    """`1 / (r_i + 1) + 1 / (r_j + 1)` for the ranks r by decreasing `first`, ties by decreasing `second`."""
+    position = jnp.arange(first.shape[-1])
+    # Encoders tied in both are alike in every sum, so that any order of theirs gives the same agreement.
+    order = jnp.where(first != 0, first, jnp.where(second != 0, second, jnp.sign(position[:, None] - position)))
+    rank = jnp.sum((order < 0) & where[..., None, :], axis=-1)
+    weights = 1 / (rank + 1).astype(first.dtype)
+    return weights[..., :, None] + weights[..., None, :]
+
+
+def _unit_deviations(values: Float[Array, "*b m"], where: Bool[Array, "*b m"]) -> Float[Array, "*b m"]:
+    """Deviations from the mean, divided by their norm; NaN where all values are equal."""
+    deviations = values - jnp.mean(values, axis=-1, where=where, keepdims=True)
+    deviations = jnp.where(where, deviations, 0)
+    # First by the largest, so that squares neither overflow nor vanish.
+    deviations = deviations / jnp.max(jnp.abs(deviations), axis=-1, keepdims=True)
+    deviations = deviations / jnp.linalg.norm(deviations, axis=-1, keepdims=True)
+    # The rounded mean of equal values may differ from them.
+    first = jnp.take_along_axis(values, jnp.argmax(where, axis=-1, keepdims=True), axis=-1)
+    constant = jnp.all((values == first) | ~where, axis=-1, keepdims=True)
+    return jnp.where(constant, jnp.nan, deviations)
+
+
+def _as_pair(
+    score: Float[ArrayLike, "*b m"], truth: Float[ArrayLike, "*b m"], where: Bool[ArrayLike, "*b m"] | None
+) -> tuple[Float[Array, "*b m"], Float[Array, "*b m"], Bool[Array, "*b m"]]:
+    score, truth = jnp.asarray(score), jnp.asarray(truth)
+    where = jnp.ones((), bool) if where is None else jnp.asarray(where, bool)
+    shapes = (score.shape, truth.shape, where.shape)
+    if score.ndim < 1 or score.shape[-1:] != truth.shape[-1:] or where.shape[-1:] not in ((), score.shape[-1:]):
+        raise ValueError(
+            f"score, truth and where have shapes {shapes}: pass (*b, m), one entry for each of m encoders."
+        )
+    try:
+        shape = jnp.broadcast_shapes(*shapes)
+    except ValueError as error:
+        raise ValueError(f"the batch axes of score, truth and where do not broadcast: {shapes}.") from error
+    dtype = jnp.promote_types(jnp.promote_types(score.dtype, truth.dtype), jnp.float32)
+    where = jnp.broadcast_to(where, shape)
+    score, truth = (jnp.where(where, values.astype(dtype), 0) for values in (score, truth))
+    return score, truth, where

@@ -1,0 +1,147 @@
+"""Checks of what users pass to the metrics, and the one form in which kernels see it.
+
+Values are checked where they are concrete. Inside a transformation they are unknown: there `Sample.valid` carries the
+answer along, and a score of invalid input is NaN with `ScoreStatus.INVALID_INPUT`.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxrel.tasks import Task
+
+__all__ = [
+    "LabelledSample",
+    "Sample",
+    "checked_labelled_sample",
+    "checked_positive_integer",
+    "checked_probabilities",
+    "checked_sample",
+]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Sample:
+    """Features and how often each sample occurs; features of weight 0 are 0."""
+
+    features: Float[Array, "n d"]
+    weights: Float[Array, " n"]
+    valid: Bool[Array, ""]
+
+    @property
+    def total(self) -> Float[Array, ""]:
+        """The number of samples, each counted as often as its weight says."""
+        return jnp.sum(self.weights)
+
+    @property
+    def rounding(self) -> float:
+        """Size, relative to the largest, below which a singular value of the features is rounding."""
+        return float(max(self.features.shape)) * float(jnp.finfo(self.features.dtype).eps)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LabelledSample(Sample):
+    """A sample with the class of each, one-hot; a row of weight 0 is 0."""
+
+    memberships: Float[Array, "n c"]
+
+    @property
+    def class_sizes(self) -> Float[Array, " c"]:
+        """How many samples there are of each class."""
+        return self.weights @ self.memberships
+
+
+def checked_sample(features: Any, weights: Any = None) -> Sample:
+    """Features and weights, checked as by `Task`, but with weights as given: they are counts.
+
+    Args:
+        features: `(n, d)` real numbers. float64 is kept where JAX has 64-bit types enabled, all else becomes float32.
+        weights: `(n,)` non-negative numbers, not all 0; None means 1 each. 0 is an absent sample whose features may be
+            anything, 2 the sample twice.
+
+    Raises:
+        ValueError: as `Task`.
+    """
+    task = Task(features, weights=weights)
+    return _sample(task.features, _counts(task, weights))
+
+
+def checked_labelled_sample(features: Any, labels: Any, weights: Any = None, num_classes: Any = None) -> LabelledSample:
+    """As `checked_sample`, with labels `(n,)`, integers `0 .. num_classes - 1`.
+
+    `num_classes` is inferred (largest label plus one) where labels and weights are concrete, and required elsewhere.
+
+    Raises:
+        ValueError: as `Task`.
+    """
+    if labels is None:
+        raise ValueError("this metric needs labels: pass one integer for each sample, or choose a label-free metric.")
+    task = Task(features, labels, weights=weights, num_classes=num_classes)
+    classes, class_count = task.labelled
+    return _labelled_sample(task.features, _counts(task, weights), classes, class_count)
+
+
+def checked_probabilities(probabilities: Any, weights: Any = None) -> Sample:
+    """As `checked_sample` for rows that are distributions over classes; each is divided by its sum.
+
+    Raises:
+        ValueError: as `Task`, for a negative entry and for a row that does not sum to 1 within 1 %.
+    """
+    sample = checked_sample(probabilities, weights)
+    live = sample.weights > 0
+    sums = jnp.sum(sample.features, axis=1)
+    distribution = (jnp.min(sample.features, axis=1) >= 0) & (jnp.abs(sums - 1) <= 0.01)
+    wrong = live & ~distribution
+    if not isinstance(wrong, jax.core.Tracer) and bool(jnp.any(wrong)):
+        row = int(jnp.argmax(wrong))
+        raise ValueError(
+            f"probabilities[{row}] sums to {float(sums[row]):g} with least entry {float(sample.features[row].min()):g} "
+            f"({int(jnp.sum(wrong))} such rows): pass distributions over classes, for logits jax.nn.softmax(logits)."
+        )
+    rows = sample.features / jnp.where(distribution, sums, 1)[:, None]
+    return Sample(rows, sample.weights, sample.valid & ~jnp.any(wrong))
+
+
+def checked_positive_integer(name: str, value: Any) -> int:
+    """An integer of at least 1."""
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise ValueError(f"{name} must be an integer, got {value!r}.") from error
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, got {number}.")
+    return number
+
+
+def _counts(task: Task, weights: Any) -> Float[Array, " n"]:
+    """The weights as given; a `Task` keeps only their ratios."""
+    counts = task.weights if weights is None else jnp.asarray(weights)
+    return counts.astype(task.features.dtype)
+
+
+@jax.jit
+def _sample(features: Float[Array, "n d"], counts: Float[Array, " n"]) -> Sample:
+    live = counts > 0
+    finite = jnp.all(jnp.isfinite(features), axis=1)
+    valid = jnp.all(finite | ~live) & jnp.all(jnp.isfinite(counts) & (counts >= 0)) & jnp.any(live)
+    return Sample(jnp.where(live[:, None], features, 0), counts, valid)
+
+
+@functools.partial(jax.jit, static_argnames="num_classes")
+def _labelled_sample(
+    features: Float[Array, "n d"], counts: Float[Array, " n"], labels: Int[Array, " n"], num_classes: int
+) -> LabelledSample:
+    sample = _sample(features, counts)
+    live = counts > 0
+    known = (labels >= 0) & (labels < num_classes)
+    memberships = jnp.where(live[:, None], jax.nn.one_hot(labels, num_classes, dtype=features.dtype), 0)
+    return LabelledSample(sample.features, counts, sample.valid & jnp.all(known | ~live), memberships)
