@@ -14,11 +14,13 @@ from jaxrel.encoders.preprocessing import Preprocessing
 from jaxrel.encoders.torch_pickle import read_tensors
 
 if TYPE_CHECKING:
+    from flax import nnx
+
     from jaxrel.encoders.efficientnet_lite import EfficientNetLite
     from jaxrel.encoders.mobilenet_v2 import MobileNetV2
     from jaxrel.encoders.pixels import Pixels
 
-__all__ = ["load", "names"]
+__all__ = ["load", "load_network", "names"]
 
 RANDOM = ":random"
 
@@ -104,14 +106,20 @@ def load(name: str, *, seed: int = 0, image_size: int | None = None) -> Encoder:
         ValueError: the name is unknown, or the image size too small for the network.
         AssetError: the archive of the weights cannot be had.
     """
-    base, is_random = name.removesuffix(RANDOM), name.endswith(RANDOM)
-    entry = _ENTRIES.get(base)
-    if entry is None or (is_random and entry.weights is None):
-        choices = [
-            *_ENTRIES,
-            *(known + RANDOM for known, entry in _ENTRIES.items() if entry.weights is not None),
-        ]
-        raise ValueError(f"unknown encoder {name!r}; choose from {', '.join(choices)}")
+    network, preprocessing = load_network(name, seed=seed, image_size=image_size)
+    pretraining, licence = "none", "none needed"
+    if (weights := _entry(name).weights) is not None and not name.endswith(RANDOM):
+        pretraining, licence = weights.pretraining, ASSETS[weights.distribution].licence
+    return from_network(network, preprocessing, name=name, pretraining=pretraining, licence=licence)
+
+
+def load_network(name: str, *, seed: int = 0, image_size: int | None = None) -> tuple[nnx.Module, Preprocessing]:
+    """The Flax NNX network of an encoder and its preprocessing, for fine-tuning; see :func:`load`.
+
+    The network maps preprocessed images to an :class:`EncoderOutput`. Its normalisation layers use their running
+    statistics and do not change them.
+    """
+    entry = _entry(name)
     preprocessing = entry.preprocessing
     if image_size is not None:
         if image_size < entry.smallest_image_size:
@@ -121,11 +129,20 @@ def load(name: str, *, seed: int = 0, image_size: int | None = None) -> Encoder:
             )
         preprocessing = replace(preprocessing, image_size=image_size)
     network = entry.build(np.random.default_rng(seed))
-    pretraining, licence = "none", "none needed"
-    if entry.weights is not None and not is_random:
+    if entry.weights is not None and not name.endswith(RANDOM):
         from jaxrel.encoders.weights import load_torch_tensors
 
         asset = ASSETS[entry.weights.distribution]
         load_torch_tensors(network.torch_names(), read_tensors(asset.file(entry.weights.file)))
-        pretraining, licence = entry.weights.pretraining, asset.licence
-    return from_network(network, preprocessing, name=name, pretraining=pretraining, licence=licence)
+    return network, preprocessing
+
+
+def _entry(name: str) -> _Entry:
+    entry = _ENTRIES.get(name.removesuffix(RANDOM))
+    if entry is None or (name.endswith(RANDOM) and entry.weights is None):
+        choices = [
+            *_ENTRIES,
+            *(known + RANDOM for known, entry in _ENTRIES.items() if entry.weights is not None),
+        ]
+        raise ValueError(f"unknown encoder {name!r}; choose from {', '.join(choices)}")
+    return entry
