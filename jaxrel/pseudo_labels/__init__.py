@@ -1,19 +1,39 @@
-"""Classes of unlabelled samples: clustering kernels on weighted features."""
+"""Classes for unlabelled samples: the verb, its strategies, and clustering kernels on weighted features."""
 
 from jaxrel.pseudo_labels.class_count import ClassCount, adjusted_rand_index, class_count
 from jaxrel.pseudo_labels.gaussian_mixture import Mixture, gaussian_mixture
 from jaxrel.pseudo_labels.kmeans import Clusters, kmeans, nearest_centres
+from jaxrel.pseudo_labels.labelling import ClassPrior, PseudoLabels, pseudo_label
+from jaxrel.pseudo_labels.strategies import (
+    GaussianMixture,
+    KMeans,
+    Known,
+    ReferenceHead,
+    Strategy,
+    TransportedClasses,
+    ViewClusters,
+)
 from jaxrel.pseudo_labels.view_whitening import ViewWhitening, view_whitening
 
 __all__ = [
     "ClassCount",
+    "ClassPrior",
     "Clusters",
+    "GaussianMixture",
+    "KMeans",
+    "Known",
     "Mixture",
+    "PseudoLabels",
+    "ReferenceHead",
+    "Strategy",
+    "TransportedClasses",
+    "ViewClusters",
     "ViewWhitening",
     "adjusted_rand_index",
     "class_count",
     "gaussian_mixture",
     "kmeans",
     "nearest_centres",
+    "pseudo_label",
     "view_whitening",
 ]

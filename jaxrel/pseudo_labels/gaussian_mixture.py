@@ -157,7 +157,9 @@ def _tied_log_densities(
     points: Float[Array, "n d"], means: Float[Array, "k d"], covariance: Float[Array, "d d"]
 ) -> Float[Array, "n k"]:
     root = jnp.linalg.cholesky(covariance)
-    points, means = (jax.scipy.linalg.solve_triangular(root, z.T, lower=True).T for z in (points, means))
+    # The inverse root once, and two products: faster than to solve for all samples.
+    whitening = jax.scipy.linalg.solve_triangular(root, jnp.eye(root.shape[0], dtype=root.dtype), lower=True).T
+    points, means = (jnp.matmul(z, whitening, precision=_HIGHEST) for z in (points, means))
     inner = jnp.matmul(points, means.T, precision=_HIGHEST)
     distances = jnp.maximum(jnp.sum(points**2, axis=1)[:, None] - 2 * inner + jnp.sum(means**2, axis=1), 0)
     return -(distances + jnp.sum(jnp.log(2 * math.pi * jnp.diagonal(root) ** 2))) / 2

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-__all__ = ["ClassOrder", "class_order", "heaviest", "members", "sample_members"]
+__all__ = ["ClassOrder", "class_order", "heaviest", "members", "sample_members", "within_class_rank"]
 
 
 @jax.tree_util.register_dataclass
@@ -31,6 +31,11 @@ def class_order(labels: Int[Array, " n"], num_classes: int, weights: Float[Array
     order = jnp.argsort(keys, stable=True)
     start = jnp.searchsorted(keys[order], jnp.arange(num_classes + 1))
     return ClassOrder(order, start, jnp.cumsum(weights[order]))
+
+
+def within_class_rank(labels: Int[Array, " n"], classes: ClassOrder) -> Int[Array, " n"]:
+    """How many samples of its class come before each sample."""
+    return jnp.zeros_like(labels).at[classes.order].set(jnp.arange(labels.size)) - classes.start[labels]
 
 
 def members(

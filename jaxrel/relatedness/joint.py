@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxrel.heads import Head, cross_entropy, fit_head
 from jaxrel.optimise import minimise
-from jaxrel.relatedness.blocks import ClassOrder, class_order
+from jaxrel.relatedness.blocks import ClassOrder, class_order, within_class_rank
 from jaxrel.relatedness.bound import class_loss, evaluate_bound, log_label_map
 from jaxrel.relatedness.class_maps import initial_logits, pruned
 from jaxrel.relatedness.class_transport import ground_cost
@@ -201,17 +201,12 @@ def _points_per_class(reference: Task, target: Task, method: Joint) -> int:
     return method.points_per_class or fitting
 
 
-def _within_class_rank(task: Task, classes: ClassOrder) -> Int[Array, " n"]:
-    labels, _ = task.labelled
-    return jnp.zeros_like(labels).at[classes.order].set(jnp.arange(labels.size)) - classes.start[labels]
-
-
 def _split(task: Task) -> tuple[Task, Task]:
     """Training samples and every fourth of each class; a class of fewer than four is in both."""
     labels, num_classes = task.labelled
     classes = class_order(labels, num_classes, task.weights)
     rare = (classes.start[1:] - classes.start[:-1])[labels] < 4
-    aside = _within_class_rank(task, classes) % 4 == 3
+    aside = within_class_rank(labels, classes) % 4 == 3
     return (
         task.replaced(weights=jnp.where(aside & ~rare, 0, task.weights)),
         task.replaced(weights=jnp.where(aside | rare, task.weights, 0)),
@@ -244,7 +239,7 @@ def _fit_target_map(
         given = jnp.asarray(ridge, dtype)
         return fit(given, share), given
 
-    aside = _within_class_rank(target, classes) % 4 == 3
+    aside = within_class_rank(labels, classes) % 4 == 3
 
     def judge(
         best: tuple[Float[Array, ""], Float[Array, ""]], candidate: tuple[Float[Array, ""], Bool[Array, ""]]

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxrel.heads import Head
+from jaxrel.pseudo_labels import PseudoLabels
 from jaxrel.relatedness.feature_maps import AffineMap
 from jaxrel.relatedness.methods import Joint, Paper
 from jaxrel.standardisation import Standardisation
@@ -181,6 +182,7 @@ class Relatedness:
     transformation: Transformation
     status: Int[Array, ""]
     published: PublishedEstimate | None = None
+    pseudo_labels: PseudoLabels | None = None
     computed_with: ComputedWith = field(default=ComputedWith(), metadata={"static": True})
 
     @property

@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike, Float
 
 from jaxrel.heads import Head
+from jaxrel.pseudo_labels import ClassPrior, Strategy
 from jaxrel.relatedness.bound import evaluate_bound
 from jaxrel.relatedness.budgets import validated_budget
 from jaxrel.relatedness.joint import fit_joint
+from jaxrel.relatedness.label_free import pseudo_labelled_tasks
 from jaxrel.relatedness.methods import Joint, Paper
 from jaxrel.relatedness.paper import evaluate_paper, fit_paper
 from jaxrel.relatedness.result import ComputedWith, Relatedness, Transformation
@@ -39,6 +42,9 @@ def task_relatedness(
     method: Joint | Paper = Joint(),  # noqa: B008 (immutable)
     head: Head | None = None,
     init: Relatedness | None = None,
+    pseudo_labels: Strategy | Any | None = None,
+    views: tuple[Float[ArrayLike, "n d"], Float[ArrayLike, "n d"]] | None = None,
+    class_prior: ClassPrior = "clusters",
     seed: int = 0,
 ) -> Relatedness:
     r"""An upper bound on the target loss in three terms, with the transformation that attains it.
@@ -52,7 +58,8 @@ def task_relatedness(
 
     Args:
         reference: features and labels of the reference task, training samples; every class needs a sample.
-        target: the same of the target task, features of the same encoder.
+        target: the same of the target task, features of the same encoder. Without labels, `Task(features)` or
+            `Task(features, num_classes=k)`, it needs `pseudo_labels`, and the result is about these.
         evaluate_on: held-out samples `(reference, target)`; every term is then evaluated on them with the label map
             frozen, which is the honest number. None evaluates on the training samples, where a wide encoder looks
             better than it is.
@@ -63,7 +70,14 @@ def task_relatedness(
         init: an earlier result on the same tasks in the same space, from which `Joint` starts. With early stopping the
             new transformation is at least as good by the validation bound, so that a chain of settings, `"fixed"`,
             `"learned_features"`, `"learned"`, each from the one before, falls.
-        seed: draws the minibatches; the same seed gives the same numbers.
+        pseudo_labels: how the samples of a target without labels get classes: a strategy of `jaxrel.pseudo_labels`
+            such as `ViewClusters()`, a function, or labels of your own; see `pseudo_label`.
+        views: features of two augmented views of the target samples (`jaxrel.encoders.image_views` makes such images).
+            Learning then sees the first view of half of the samples, evaluation the second view of the other half:
+            samples confirm the clusters that they made, other views of other samples need not. Goes with
+            `pseudo_labels`, instead of `evaluate_on`.
+        class_prior: share of each pseudo-class in the weights: `"clusters"`, `"uniform"` or numbers.
+        seed: draws the minibatches and the starts of clusters; the same seed gives the same numbers.
 
     Returns:
         A `Relatedness`; call `.raise_if_failed()` on it or look at `.messages`.
@@ -71,13 +85,20 @@ def task_relatedness(
     Raises:
         ValueError: for tasks without labels, different feature widths, an empty class in training, labels of the
             held-out reference that the training reference does not have, a head that does not fit, an `init` for
-        `Paper` or from another space, a class map that does not fit the classes.
+            `Paper` or from another space, a class map that does not fit the classes; for pseudo-labels or views of a
+            target that has labels, and what `pseudo_label` raises.
 
     Source: Mehra, Zhang, Hamm, "Understanding the Transferability of Representations via Task-Relatedness", NeurIPS
     2024, Theorem 3. Deviations: the coupling J = P_T Q is learned instead of (B, D) with a penalty; transport is
     blocked by target class; the ground cost lives on logits by default (tighter, no inverse of A) and in feature
     space uses the exact tau(W A^-1); the transport term is certified rather than estimated.
     """
+    found = None
+    if pseudo_labels is not None or views is not None:
+        _check_label_free(reference, target, evaluate_on, pseudo_labels)
+        (reference, target), evaluate_on, found = pseudo_labelled_tasks(
+            reference, target, evaluate_on, labels=pseudo_labels, views=views, class_prior=class_prior, seed=seed
+        )
     reference, target, held_out = _checked_tasks(reference, target, evaluate_on)
     if not isinstance(method, Joint | Paper):
         raise ValueError(f"method must be a Joint(...) or a Paper(...), got {method!r}.")
@@ -115,10 +136,33 @@ def task_relatedness(
         evaluated_on="training samples" if held_out is None else "held-out samples",
         num_reference=evaluated_reference.num_samples,
         num_target=evaluated_target.num_samples,
+        target_labels="given" if found is None else f"pseudo-labels: {found.source}",
         dtype=str(reference.features.dtype),
         version=__version__,
     )
-    return dataclasses.replace(result, computed_with=computed_with)
+    return dataclasses.replace(result, pseudo_labels=found, computed_with=computed_with)
+
+
+def _check_label_free(reference: Task, target: Task, evaluate_on: tuple[Task, Task] | None, pseudo_labels: Any) -> None:
+    for name, task in {"reference": reference, "target": target}.items():
+        if not isinstance(task, Task):
+            raise ValueError(f"{name} must be a Task, got {type(task).__name__}: pass Task(features, ...).")
+    held_out = None if evaluate_on is None else evaluate_on[1]
+    if target.labels is not None or (held_out is not None and held_out.labels is not None):
+        raise ValueError(
+            "the target has labels: leave out pseudo_labels and views, or leave out the labels, "
+            "Task(features, num_classes=k)."
+        )
+    if pseudo_labels is None:
+        raise ValueError("views are for a target without labels: pass pseudo_labels too, such as ViewClusters().")
+    if reference.labels is None:
+        raise ValueError("reference has no labels: pass Task(features, labels); only the target may lack them.")
+    if reference.num_features != target.num_features:
+        raise ValueError(
+            f"target has {target.num_features} features and reference has {reference.num_features}: "
+            "extract all of them with the same encoder."
+        )
+    _check_classes("reference", reference)
 
 
 def checked_training_tasks(reference: Task, target: Task) -> tuple[Task, Task]:
@@ -196,7 +240,8 @@ def _checked_tasks(
             )
         if task.labels is None:
             raise ValueError(
-                f"{name} has no labels: pass Task(features, labels). Scoring without target labels is not available."
+                f"{name} has no labels: pass Task(features, labels)"
+                + (", or pseudo_labels=, such as ViewClusters() with views=." if "target" in name else ".")
             )
         if task.num_features != reference.num_features:
             raise ValueError(

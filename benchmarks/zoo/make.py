@@ -1,0 +1,208 @@
+"""Make the zoo: images of the targets, encoders, and the accuracy each reaches on each target.
+
+    python benchmarks/zoo/make.py --archives FOLDER
+
+FOLDER has the archives that `sources.py` names. Every step keeps what it has finished (in OUTPUT), so a run that was
+stopped goes on where it was. At the end the table, the weights and the images go to `benchmarks/zoo/data`, with their
+SHA-256, which is all that `score.py` needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from members import MEMBERS, TARGETS, Member
+from networks import ARCHITECTURES, Parameters, features
+from pretraining import pretrain
+from rich.console import Console
+from rich.progress import track
+from sources import READERS, Samples, without_copies
+from transfer import SIZES, fine_tuned_accuracies, probe_accuracies, with_test_weights
+
+from jaxrel.store import write_atomically
+
+FOLDER = Path(__file__).parent / "data"
+WORK = Path(__file__).parents[1] / "data" / "zoo"
+PRETRAINING_IMAGES = 8000  # of a set, at most
+LARGEST_CLASS = 400  # images of one class that a target keeps: half of the clip-art shows computers
+NEVER_PRETRAINED = ("digits", "clip-art", "emoji")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an archive of arrays whole or not at all."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Every array of an archive."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def make_images(archives: Path, work: Path) -> None:
+    """The images of every set, in parts that share no image: `pretraining`, `pool` and `test`.
+
+    The pool is what scores see and what fine-tuning labels come from; accuracies are of the test images.
+    """
+    for name, read in READERS.items():
+        path = work / f"{name}.npz"
+        if path.exists():
+            continue
+        samples, for_pretraining = without_copies(read(archives))
+        if name in NEVER_PRETRAINED:
+            for_pretraining = np.zeros_like(for_pretraining)
+        images, labels = first_of_each_class(samples, ~for_pretraining)
+        cuts = np.cumsum([SIZES["pool"], SIZES["test"]])
+        write_arrays(
+            path,
+            {
+                "pretraining_images": samples[0][for_pretraining][:PRETRAINING_IMAGES],
+                "pretraining_labels": samples[1][for_pretraining][:PRETRAINING_IMAGES],
+                "pool_images": images[: cuts[0]],
+                "pool_labels": labels[: cuts[0]],
+                "test_images": images[cuts[0] : cuts[1]],
+                "test_labels": labels[cuts[0] : cuts[1]],
+            },
+        )
+
+
+def first_of_each_class(samples: Samples, wanted: np.ndarray) -> Samples:
+    """The wanted samples, with no more than 400 of any class where the set is small, in their order."""
+    images, labels = (array[wanted] for array in samples)
+    if len(labels) > sum(SIZES.values()):
+        return images, labels
+    place = np.zeros(len(labels), int)
+    for label in np.unique(labels):
+        own = labels == label
+        place[own] = np.arange(own.sum())
+    kept = place < LARGEST_CLASS
+    return images[kept], labels[kept]
+
+
+def make_encoder(member: Member, images: Mapping[str, Mapping[str, np.ndarray]], seed: int) -> dict[str, np.ndarray]:
+    """Weights of one encoder."""
+    start = time.perf_counter()
+    sets = {name: (found["pretraining_images"], found["pretraining_labels"]) for name, found in images.items()}
+    parameters, accuracy = pretrain(member, sets, seed)
+    return {f"weights/{name}": np.asarray(value, np.float16) for name, value in parameters.items()} | {
+        "reference_accuracy": np.asarray(accuracy),
+        "pretraining_seconds": np.asarray(time.perf_counter() - start),
+    }
+
+
+def measure(
+    member: Member, encoder: Mapping[str, np.ndarray], images: Mapping[str, Mapping[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """What one encoder reaches on every target."""
+    start = time.perf_counter()
+    parameters = {
+        name.removeprefix("weights/"): jnp.asarray(value, jnp.float32)
+        for name, value in encoder.items()
+        if name.startswith("weights/")
+    }
+    arrays = {}
+    for target in TARGETS:
+        arrays[f"fine_tuned/{target}"], arrays[f"probe/{target}"] = accuracies(member, parameters, images[target])
+    return arrays | {"transfer_seconds": np.asarray(time.perf_counter() - start)}
+
+
+def accuracies(
+    member: Member, parameters: Parameters, target: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy on a target after fine-tuning, and of a linear probe, for each seed."""
+    architecture = ARCHITECTURES[member.architecture]
+    encode = jax.jit(partial(features, architecture))
+    pool, test = (target[f"{part}_images"].astype(np.float32) / 255 for part in ("pool", "test"))
+    test_images, *test_labels = with_test_weights(test, target["test_labels"])
+    fine_tuned = fine_tuned_accuracies(
+        parameters, (pool, target["pool_labels"]), (test_images, *test_labels), architecture=architecture
+    )
+    probe = probe_accuracies(
+        (encode(parameters, pool), target["pool_labels"]), (encode(parameters, test_images), *test_labels)
+    )
+    return np.asarray(fine_tuned), np.asarray(probe)
+
+
+def collect(work: Path, folder: Path) -> None:
+    """Gather what scoring needs, with checksums."""
+    images = {name: read_arrays(work / f"{name}.npz") for name in READERS}
+    write_arrays(
+        folder / "images.npz",
+        {f"{name}/{part}": array for name, parts in images.items() for part, array in kept_parts(parts).items()},
+    )
+    weights: dict[str, np.ndarray] = {}
+    table = []
+    for index, member in enumerate(MEMBERS):
+        arrays = read_arrays(work / f"{index:02d}.npz") | read_arrays(work / f"{index:02d}-accuracies.npz")
+        weights |= {f"{member.name}/{name}": value for name, value in arrays.items() if name.startswith("weights/")}
+        table.append(record(member, arrays, images))
+    write_arrays(folder / "weights.npz", weights)
+    write_atomically(folder / "table.json", (json.dumps(table, indent=1) + "\n").encode())
+    names = ("images.npz", "weights.npz", "table.json")
+    sums = "".join(f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
+    write_atomically(folder / "SHA256SUMS", sums.encode())
+
+
+def kept_parts(parts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The pool, and the beginning of the pre-training images, from which reference tasks are made."""
+    return {
+        name: array[: SIZES["pool"]] for name, array in parts.items() if not name.startswith("test_") and len(array)
+    }
+
+
+def record(
+    member: Member, arrays: Mapping[str, np.ndarray], images: Mapping[str, Mapping[str, np.ndarray]]
+) -> dict[str, object]:
+    """An encoder's line of the table."""
+    accuracy = float(arrays["reference_accuracy"])
+    return {
+        "name": member.name,
+        "group": member.group,
+        "half": member.half,
+        "architecture": member.architecture,
+        "sets": list(member.sets),
+        "num_parameters": sum(value.size for name, value in arrays.items() if name.startswith("weights/")),
+        "reference_accuracy": None if np.isnan(accuracy) else accuracy,
+        "seconds": {part: float(arrays[f"{part}_seconds"]) for part in ("pretraining", "transfer")},
+        "fine_tuned": {target: arrays[f"fine_tuned/{target}"].round(5).tolist() for target in TARGETS},
+        "probe": {target: arrays[f"probe/{target}"].round(5).tolist() for target in TARGETS},
+        "num_test": {target: len(images[target]["test_labels"]) for target in TARGETS},
+    }
+
+
+def main() -> None:
+    """Make what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--archives", type=Path, required=True, metavar="FOLDER", help="folder of the archives")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder of what is finished")
+    parser.add_argument("--output", type=Path, default=FOLDER, help="folder of what scoring needs")
+    parser.add_argument("--seed", type=int, default=0, help="of the first encoder; the next has the next")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    make_images(options.archives, options.work)
+    images = {name: read_arrays(options.work / f"{name}.npz") for name in READERS}
+    for index, member in track(list(enumerate(MEMBERS)), "encoders", console=Console(stderr=True)):
+        path = options.work / f"{index:02d}.npz"
+        if not path.exists():
+            write_arrays(path, make_encoder(member, images, options.seed + index))
+        measured = options.work / f"{index:02d}-accuracies.npz"
+        if not measured.exists():
+            write_arrays(measured, measure(member, read_arrays(path), images))
+    options.output.mkdir(parents=True, exist_ok=True)
+    collect(options.work, options.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The encoders of the zoo: what each is and how it was pre-trained; and which half it belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+__all__ = ["CONFIRMATION_TARGETS", "DEVELOPMENT_TARGETS", "MEMBERS", "TARGETS", "Member"]
+
+DEVELOPMENT_TARGETS = ("mnist", "fashion-mnist", "animal-mnist", "digits")
+CONFIRMATION_TARGETS = ("clip-art", "emoji")
+TARGETS = DEVELOPMENT_TARGETS + CONFIRMATION_TARGETS
+
+
+@dataclass(frozen=True)
+class Member:
+    """A small encoder of the zoo.
+
+    Args:
+        name: unique.
+        group: members of a group differ in one thing; halves are drawn within groups.
+        architecture: a key of `networks.ARCHITECTURES`.
+        sets: the sets it was pre-trained on, the classes of each its own.
+        objective: "labels", "rotation" (which quarter turn), "reconstruction" (of the image, from the features, by a
+            linear map), "contrast" (two views of an image against other images) or "none" (the initial weights).
+        num_images: images of each set it learns from, at most.
+        label_noise: share of the labels that were replaced by random ones.
+        view: "plain", "inverted" or "rotated" (by a quarter) pre-training images.
+        half: "development" or "confirmation".
+    """
+
+    name: str
+    group: str
+    architecture: str
+    sets: tuple[str, ...] = ()
+    objective: str = "labels"
+    num_images: int = 8000
+    label_noise: float = 0.0
+    view: str = "plain"
+    half: str = ""
+
+
+SETS = {"M": "mnist", "F": "fashion-mnist", "A": "animal-mnist"}
+
+
+def sets_of(letters: str) -> tuple[str, ...]:
+    """The sets of their first letters."""
+    return tuple(SETS[letter] for letter in letters)
+
+
+def all_members() -> list[Member]:
+    """Every small encoder, in groups."""
+    members = []
+
+    def add(group: str, architecture: str, letters: str = "", **changes: object) -> None:
+        label = "+".join(sets_of(letters)) or "nothing"
+        name = f"{architecture}, {label}" + ("" if group == "labels" else f", {group}")
+        members.append(Member(name, group.split(" ")[0], architecture, sets_of(letters), **changes))  # type: ignore[arg-type]
+
+    for letters, architectures in (
+        ("M", ("medium", "wide", "dense")),
+        ("F", ("medium", "narrow", "averaged")),
+        ("A", ("medium", "wide", "shallow")),
+        ("MF", ("medium", "narrow", "dense")),
+        ("MA", ("medium", "averaged", "shallow")),
+        ("FA", ("medium", "wide", "narrow")),
+        ("MFA", ("medium", "averaged", "wide")),
+    ):
+        for architecture in architectures:
+            add("labels", architecture, letters)
+    for letter in SETS:
+        for count, architecture in ((100, "medium"), (300, "wide"), (1000, "narrow"), (3000, "dense")):
+            add(f"few {count} images", architecture, letter, num_images=count)
+        for share, architecture in ((0.3, "medium"), (0.6, "averaged"), (0.9, "wide")):
+            add(f"noise {share:.0%} of labels", architecture, letter, label_noise=share)
+        add("random labels", "medium", letter, label_noise=1.0)
+        add("inverted images", "medium", letter, view="inverted")
+        add("rotated images", "medium", letter, view="rotated")
+        add("turns told apart", "medium", letter, objective="rotation")
+        add("reconstruction", "wide", letter, objective="reconstruction")
+        add("contrast", "medium", letter, objective="contrast")
+    for architecture in ("medium", "wide", "narrow", "shallow", "dense", "averaged"):
+        add("untrained", architecture, objective="none")
+    return members
+
+
+def halved(members: list[Member]) -> tuple[Member, ...]:
+    """Half of each group at random, the odd ones in turn, to development; the rest to confirmation."""
+    generator = np.random.default_rng(20261123)
+    halves: dict[str, str] = {}
+    odd = 0
+    for group in dict.fromkeys(member.group for member in members):
+        names = generator.permutation([member.name for member in members if member.group == group])
+        cut = (len(names) + odd) // 2
+        odd ^= len(names) % 2
+        halves |= {name: "development" if position < cut else "confirmation" for position, name in enumerate(names)}
+    return tuple(replace(member, half=halves[member.name]) for member in members)
+
+
+MEMBERS = halved(all_members())

@@ -1,0 +1,105 @@
+"""The small convolutional networks of the zoo, as pure functions of a dictionary of arrays.
+
+A convolution is a matrix product of patches: under `vmap` over several sets of weights it stays a batched product,
+where XLA's own convolution would become a grouped one, which is slow on CPUs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+__all__ = ["ARCHITECTURES", "Architecture", "Parameters", "features", "initial_parameters"]
+
+Parameters = dict[str, Array]
+SIDE = 28
+MEAN, DEVIATION = 0.25, 0.35  # of the pixels of all sets together, roughly
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """3 x 3 convolutions with ReLU, then either dense layers with ReLU or the mean over the image.
+
+    `channels` and `strides` are of the convolutions, `hidden` of the dense layers; the last width is the features'.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    hidden: tuple[int, ...]
+
+    @property
+    def num_features(self) -> int:
+        """Width of the features."""
+        return (*self.channels, *self.hidden)[-1]
+
+    @property
+    def flat_width(self) -> int:
+        """Numbers that the first dense layer sees."""
+        side = SIDE
+        for stride in self.strides:
+            side = -(-side // stride)
+        return side * side * (self.channels[-1] if self.channels else 1)
+
+
+ARCHITECTURES = {
+    "medium": Architecture((16, 32, 48), (2, 2, 2), (128,)),
+    "wide": Architecture((24, 48, 64), (2, 2, 2), (128,)),
+    "narrow": Architecture((8, 16, 32), (2, 2, 2), (64,)),
+    "shallow": Architecture((24,), (4,), (128,)),
+    "dense": Architecture((), (), (192, 128)),
+    "averaged": Architecture((24, 48, 64), (2, 2, 2), ()),
+}
+
+
+def initial_parameters(architecture: Architecture, key: PRNGKeyArray) -> Parameters:
+    """Weights after He, biases 0."""
+    shapes = {}
+    inputs = 1
+    for layer, channels in enumerate(architecture.channels):
+        shapes[f"convolution {layer}"] = (9 * inputs, channels)
+        inputs = channels
+    inputs = architecture.flat_width
+    for layer, width in enumerate(architecture.hidden):
+        shapes[f"dense {layer}"] = (inputs, width)
+        inputs = width
+    parameters = {}
+    for name, (inputs, outputs) in shapes.items():
+        key, own = jax.random.split(key)
+        parameters[f"{name} weights"] = jax.random.normal(own, (inputs, outputs)) * jnp.sqrt(2 / inputs)
+        parameters[f"{name} bias"] = jnp.zeros(outputs)
+    return parameters
+
+
+def features(
+    architecture: Architecture, parameters: Parameters, images: Float[Array, "b 28 28"]
+) -> Float[Array, "b d"]:
+    """Features of images with pixels from 0 to 1."""
+    x = (images[..., None] - MEAN) / DEVIATION
+    for layer, stride in enumerate(architecture.strides):
+        x = jax.nn.relu(layer_output(parameters, f"convolution {layer}", patches(x, stride)))
+    if not architecture.hidden:
+        return x.mean((1, 2))
+    x = x.reshape(len(x), -1)
+    for layer in range(len(architecture.hidden)):
+        x = jax.nn.relu(layer_output(parameters, f"dense {layer}", x))
+    return x
+
+
+def layer_output(parameters: Parameters, name: str, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
+    """An affine map."""
+    return x @ parameters[f"{name} weights"] + parameters[f"{name} bias"]
+
+
+def patches(x: Float[Array, "b h w c"], stride: int) -> Float[Array, "b h2 w2 nine_c"]:
+    """The 3 x 3 neighbourhood of every `stride`-th pixel, zeros around the image."""
+    height, width = x.shape[1:3]
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    shifted = [
+        padded[:, row : row + height : stride, column : column + width : stride]
+        for row in range(3)
+        for column in range(3)
+    ]
+    return jnp.concatenate(shifted, axis=-1)

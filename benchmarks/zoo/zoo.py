@@ -1,0 +1,135 @@
+"""The stored zoo, read back: features of every encoder on every target, and what each reached there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+from networks import ARCHITECTURES, Parameters, features
+
+from jaxrel.encoders.views import ImageAugmentation, image_views
+
+__all__ = ["FOLDER", "Batch", "Zoo", "read_zoo"]
+
+FOLDER = Path(__file__).parent / "data"
+REFERENCE_IMAGES = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Features of encoders of one width on one target; scores are computed for the whole batch at once.
+
+    `encoders` are positions in the zoo's table. The reference features are of another set's pre-training images.
+    """
+
+    encoders: Int[np.ndarray, " e"]
+    target: Float[np.ndarray, "e n d"]
+    views: tuple[Float[np.ndarray, "e n d"], Float[np.ndarray, "e n d"]]
+    labels: Int[np.ndarray, " n"]
+    num_classes: int
+    references: Mapping[str, tuple[Float[np.ndarray, "e m d"], Int[np.ndarray, " m"]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Zoo:
+    """Encoders, images and the table of accuracies.
+
+    Args:
+        table: a record for each encoder, see `make.py`.
+        weights: weights of each encoder, by name.
+        images: `SET/pool_images`, `SET/pool_labels` and the same for `pretraining`.
+        augmentation: of the two views.
+    """
+
+    table: list[dict[str, Any]]
+    weights: Mapping[str, Parameters]
+    images: Mapping[str, np.ndarray]
+    augmentation: ImageAugmentation = field(default_factory=ImageAugmentation)
+
+    def truth(self, kind: str, target: str) -> Float[np.ndarray, "s e"]:
+        """Accuracy of each seed ("fine_tuned" or "probe") for every encoder."""
+        return np.array([record[kind][target] for record in self.table]).T
+
+    def indices(self, half: str) -> Int[np.ndarray, " e"]:
+        """Positions in the table of the encoders of a half."""
+        return np.array([index for index, record in enumerate(self.table) if record["half"] == half])
+
+    @cached_property
+    def reference_sets(self) -> tuple[str, ...]:
+        """Sets of which there are images to make reference tasks of."""
+        return tuple(key.split("/")[0] for key in self.images if key.endswith("/pretraining_labels"))
+
+    @cached_property
+    def _views(self) -> dict[str, tuple[np.ndarray, ...]]:
+        return {}
+
+    def views_of(self, target: str) -> tuple[np.ndarray, ...]:
+        """Two augmented views of the pool of a target."""
+        if target not in self._views:
+            views = image_views(self.images[f"{target}/pool_images"][..., None], augmentation=self.augmentation)
+            self._views[target] = tuple(view[..., 0] for view in views)
+        return self._views[target]
+
+    def batches(self, target: str, encoders: Int[np.ndarray, " e"]) -> list[Batch]:
+        """The encoders in groups of equal feature width."""
+        widths = np.array([ARCHITECTURES[self.table[index]["architecture"]].num_features for index in encoders])
+        return [self._batch(target, encoders[widths == width]) for width in np.unique(widths)]
+
+    def _batch(self, target: str, encoders: Int[np.ndarray, " e"]) -> Batch:
+        def stacked(images: np.ndarray) -> Float[np.ndarray, "e n d"]:
+            return np.stack([self.features(index, images) for index in encoders])
+
+        labels = self.images[f"{target}/pool_labels"]
+        first, second = self.views_of(target)
+        return Batch(
+            encoders=encoders,
+            target=stacked(self.images[f"{target}/pool_images"]),
+            views=(stacked(first), stacked(second)),
+            labels=labels,
+            num_classes=int(labels.max()) + 1,
+            references={
+                name: (
+                    stacked(self.images[f"{name}/pretraining_images"][:REFERENCE_IMAGES]),
+                    self.images[f"{name}/pretraining_labels"][:REFERENCE_IMAGES],
+                )
+                for name in self.reference_sets
+                if name != target
+            },
+        )
+
+    def features(self, index: int, images: np.ndarray) -> Float[np.ndarray, "n d"]:
+        """Features of uint8 images under one encoder."""
+        record = self.table[index]
+        return np.asarray(encoded(self.weights[record["name"]], images, record["architecture"]))
+
+
+@partial(jax.jit, static_argnames="architecture")
+def encoded(parameters: Parameters, images: jax.Array, architecture: str) -> jax.Array:
+    """Features of uint8 images."""
+    single = {name: value.astype(np.float32) for name, value in parameters.items()}
+    return features(ARCHITECTURES[architecture], single, images / np.float32(255))
+
+
+def read_zoo(folder: Path = FOLDER, **options: Any) -> Zoo:
+    """The zoo of a folder, once every file agrees with its checksum."""
+    for line in (folder / "SHA256SUMS").read_text().splitlines():
+        expected, name = line.split("  ")
+        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
+            raise ValueError(f"{folder / name} is not the file that was made: get it again, or run make.py.")
+    table = json.loads((folder / "table.json").read_text())
+    with np.load(folder / "weights.npz", allow_pickle=False) as stored:
+        weights: dict[str, Parameters] = {record["name"]: {} for record in table}
+        for key in stored:
+            name, parameter = key.split("/weights/")
+            weights[name][parameter] = stored[key]
+    with np.load(folder / "images.npz", allow_pickle=False) as stored:
+        images = dict(stored)
+    return Zoo(table, weights, images, **options)

@@ -1,0 +1,112 @@
+"""A target without labels: pseudo-labels, and fitting on one view of half of the samples, judging on another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from jaxrel.pseudo_labels import ClassPrior, PseudoLabels, Strategy, pseudo_label
+from jaxrel.relatedness.blocks import class_order, within_class_rank
+from jaxrel.tasks import Task
+
+__all__ = ["cross_view_tasks", "halves", "pseudo_labelled_tasks"]
+
+TaskPair = tuple[Task, Task]
+
+
+def halves(task: Task) -> TaskPair:
+    """Every other sample of each class, and the rest; the only sample of a class is in both. Pure."""
+    labels, num_classes = task.labelled
+    classes = class_order(labels, num_classes, task.weights)
+    alone = (classes.start[1:] - classes.start[:-1])[labels] < 2
+    second = within_class_rank(labels, classes) % 2 == 1
+    return (
+        task.replaced(weights=jnp.where(second & ~alone, 0, task.weights)),
+        task.replaced(weights=jnp.where(second | alone, task.weights, 0)),
+    )
+
+
+def cross_view_tasks(
+    reference: Task, target: Task, views: tuple[Float[Array, "n d"], Float[Array, "n d"]]
+) -> tuple[TaskPair, TaskPair]:
+    """`(reference, target)` to learn on and to evaluate on: halves that share neither samples nor augmentation. Pure.
+
+    `target` has pseudo-labels. Its first half is seen in the first view, its second half in the second. Samples that
+    made the clusters are easy to cluster again, and so are samples of which the same view made them; what another view
+    of other samples confirms is the encoder's.
+    """
+    (reference_half, reference_rest), (target_half, target_rest) = halves(reference), halves(target)
+    return (
+        (reference_half, target_half.replaced(features=views[0])),
+        (reference_rest, target_rest.replaced(features=views[1])),
+    )
+
+
+def pseudo_labelled_tasks(
+    reference: Task,
+    target: Task,
+    evaluate_on: TaskPair | None,
+    *,
+    labels: Strategy | Any,
+    views: tuple[Float[ArrayLike, "n d"], Float[ArrayLike, "n d"]] | None,
+    class_prior: ClassPrior,
+    seed: int,
+) -> tuple[TaskPair, TaskPair | None, PseudoLabels]:
+    """The tasks to learn on and to evaluate on, and the pseudo-labels, for a target without labels.
+
+    With views they come from `cross_view_tasks`. With `evaluate_on`, training and held-out samples get their
+    pseudo-labels together, so that a class means the same in both.
+    """
+    if evaluate_on is None:
+        found = pseudo_label(target, labels, views=views, reference=reference, class_prior=class_prior, seed=seed)
+        pseudo_target = found.task(target.features)
+        if views is None:
+            return (reference, pseudo_target), None, found
+        first, second = (jnp.asarray(view, target.features.dtype) for view in views)
+        learned_on, evaluated_on = cross_view_tasks(reference, pseudo_target, (first, second))
+        return _without_absent(learned_on), _without_absent(evaluated_on), found
+    if views is not None:
+        raise ValueError(
+            "views make a held-out sample of their own, the second view of half of the samples: leave out evaluate_on, "
+            "or views."
+        )
+    held_out_reference, held_out_target = evaluate_on
+    if held_out_target.num_features != target.num_features:
+        raise ValueError(
+            f"evaluate_on[1] has {held_out_target.num_features} features and target has {target.num_features}: "
+            "extract both with the same encoder."
+        )
+    cut = target.num_samples
+    both = Task(
+        jnp.concatenate([target.features, held_out_target.features]),
+        weights=jnp.concatenate([target.weights, held_out_target.weights]),
+        num_classes=target.num_classes,
+    )
+    found = pseudo_label(both, labels, reference=reference, class_prior=class_prior, seed=seed)
+    parts = (
+        Task(features, found.labels[part], weights=found.weights[part], num_classes=found.num_classes)
+        for features, part in ((target.features, slice(cut)), (held_out_target.features, slice(cut, None)))
+    )
+    training, held_out = parts
+    return (reference, training), (held_out_reference, held_out), found
+
+
+def _without_absent(tasks: TaskPair) -> TaskPair:
+    """The same tasks without the samples of weight 0, which need no space where shapes may depend on values."""
+
+    def compact(task: Task) -> Task:
+        live = np.flatnonzero(np.asarray(task.weights) > 0)
+        labels, num_classes = task.labelled
+        return Task(
+            task.features[live],
+            labels[live],
+            weights=task.weights[live],
+            num_classes=num_classes,
+            class_names=task.class_names,
+        )
+
+    reference, target = tasks
+    return compact(reference), compact(target)
