@@ -25,6 +25,8 @@ from jaxrel.pseudo_labels import (
 from jaxrel.pseudo_labels.kmeans import best_of_restarts
 from jaxrel.standardisation import standardisation_of
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 
 

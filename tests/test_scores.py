@@ -233,6 +233,7 @@ def test_bad_labels_are_named(name):
         jax.eval_shape(METRICS[name].function, data["features"], data["labels"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if METRICS[name].differentiable])
 @pytest.mark.usefixtures("x64")
 def test_derivatives(name):

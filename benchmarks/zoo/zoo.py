@@ -27,9 +27,11 @@ REFERENCE_IMAGES = 1000
 class Batch:
     """Features of encoders of one width on one target; scores are computed for the whole batch at once.
 
-    `encoders` are positions in the zoo's table. The reference features are of another set's pre-training images.
+    `name` is that of the target, `encoders` are positions in the zoo's table. The reference features are of the
+    pre-training images of other sets.
     """
 
+    name: str
     encoders: Int[np.ndarray, " e"]
     target: Float[np.ndarray, "e n d"]
     views: tuple[Float[np.ndarray, "e n d"], Float[np.ndarray, "e n d"]]
@@ -90,6 +92,7 @@ class Zoo:
         labels = self.images[f"{target}/pool_labels"]
         first, second = self.views_of(target)
         return Batch(
+            name=target,
             encoders=encoders,
             target=stacked(self.images[f"{target}/pool_images"]),
             views=(stacked(first), stacked(second)),

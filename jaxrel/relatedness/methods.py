@@ -151,7 +151,8 @@ class Paper:
         setting: `"learned"` learns A, b, B and D; `"learned_features"` A and b, with B a permutation (the class
             assignment of least transport cost) and D the prior it carries; `"fixed"` nothing.
         preset: `"small"`: batches of 500, 1,001 steps, 1e-4 for D, gradient norm 0.2 of the head; `"large"`: batches of
-            1,500, 2,001 steps, 1e-3 for D, gradient norm 0.02. Resolves every field below that is None.
+            1,500, 2,001 steps, 1e-3 for D, gradient norm 0.02. Resolves every field below that is None when the method
+            is made; `dataclasses.replace` keeps these numbers, so make a new one for another preset.
         batch_size: samples of each task in a step, divided equally among the classes (at least one each).
         num_steps, learning_rate, prior_learning_rate: of Adam; the last for the logits of D.
         label_weight: Lambda in the gradient. In the plan it is infinite, see below.
