@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from jaxrel import Head, Joint, Task, task_relatedness
 from jaxrel.relatedness import BUDGETS, LowRankFeatureMap, fit_joint, joint_relatedness, validation_bounds
 from jaxrel.relatedness import joint as joint_module
+from jaxrel.relatedness.blocks import kept_aside
 from jaxrel.relatedness.feature_maps import FeatureMap, identity_map
 from jaxrel.relatedness.minibatches import sampler_of
 
@@ -92,7 +93,7 @@ class TestNestedSettings:
 
     def test_the_samples_kept_aside_are_every_fourth_of_each_class(self):
         task = clusters(seed=0, n=10).padded(40)
-        train, aside = joint_module._split(task)
+        train, aside = kept_aside(task, every=4)
         np.testing.assert_array_equal(np.asarray(train.weights + aside.weights), np.asarray(task.weights))
         labels = np.asarray(task.labels)
         for weights, count in ((train.weights, 8), (aside.weights, 2)):

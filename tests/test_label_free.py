@@ -17,7 +17,8 @@ from jaxrel.pseudo_labels import (
     ViewClusters,
     pseudo_label,
 )
-from jaxrel.relatedness.label_free import cross_view_tasks, halves
+from jaxrel.relatedness.blocks import kept_aside
+from jaxrel.relatedness.label_free import cross_view_tasks
 
 METHOD = Joint(ridge=0.03, num_steps=30)
 NUM_CLASSES, WIDTH = 4, 6
@@ -154,7 +155,7 @@ class TestCrossView:
     def test_halves_share_no_sample_and_have_every_class(self):
         labels = np.concatenate([LABELS, [NUM_CLASSES]])  # one class of a single sample
         task = Task(np.vstack([FEATURES, FEATURES[:1]]), labels)
-        first, second = halves(task)
+        first, second = kept_aside(task, every=2)
         a, b = np.asarray(first.weights) > 0, np.asarray(second.weights) > 0
         assert (a | b).all()
         np.testing.assert_array_equal(np.flatnonzero(a & b), [160])

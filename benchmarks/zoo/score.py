@@ -31,7 +31,8 @@ from jaxrel.evaluation import evaluate_scores
 from jaxrel.pseudo_labels import KMeans, Known, ViewClusters
 from jaxrel.pseudo_labels.cross_view import cross_view_hits
 from jaxrel.relatedness import Joint, Relatedness, joint_relatedness
-from jaxrel.relatedness.label_free import cross_view_tasks, halves
+from jaxrel.relatedness.blocks import kept_aside
+from jaxrel.relatedness.label_free import cross_view_tasks
 from jaxrel.store import write_atomically
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -107,7 +108,7 @@ def relatedness(method: Joint) -> Rule:
 
     def rule(seen: Seen, labels: Labels) -> dict[str, Array]:
         (reference, held_reference), (target, held_target) = (
-            halves(task) for task in tasks_of(seen, labels, labels.target, labels.num_classes)
+            kept_aside(task, every=2) for task in tasks_of(seen, labels, labels.target, labels.num_classes)
         )
         return parts_of(bound((reference, target), (held_reference, held_target), method, CLASS_BLOCKS))
 

@@ -180,7 +180,10 @@ def _given_shares(labels: Any, num_classes: int) -> Float[Array, "n k"]:
     if array.ndim == 2:
         return jnp.asarray(array, jnp.float32)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(f"labels must be (n,) integers or (n, k) shares, got {array.dtype} of shape {array.shape}.")
+        raise ValueError(
+            "labels must be a strategy such as KMeans(), (n,) integers or (n, k) shares, got "
+            f"{array.dtype} of shape {array.shape}."
+        )
     bad = np.flatnonzero((array < 0) | (array >= num_classes))
     if bad.size:
         raise ValueError(f"labels[{bad[0]}] is {array[bad[0]]}, outside 0 .. {num_classes - 1}.")

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-__all__ = ["ClassOrder", "class_order", "heaviest", "members", "sample_members", "within_class_rank"]
+from jaxrel.tasks import Task
+
+__all__ = ["ClassOrder", "class_order", "heaviest", "kept_aside", "members", "sample_members", "within_class_rank"]
 
 
 @jax.tree_util.register_dataclass
@@ -36,6 +38,18 @@ def class_order(labels: Int[Array, " n"], num_classes: int, weights: Float[Array
 def within_class_rank(labels: Int[Array, " n"], classes: ClassOrder) -> Int[Array, " n"]:
     """How many samples of its class come before each sample."""
     return jnp.zeros_like(labels).at[classes.order].set(jnp.arange(labels.size)) - classes.start[labels]
+
+
+def kept_aside(task: Task, *, every: int) -> tuple[Task, Task]:
+    """A task without every `every`-th sample of each class, and these; a class of fewer samples is in both. Pure."""
+    labels, num_classes = task.labelled
+    classes = class_order(labels, num_classes, task.weights)
+    rare = (classes.start[1:] - classes.start[:-1])[labels] < every
+    aside = within_class_rank(labels, classes) % every == every - 1
+    return (
+        task.replaced(weights=jnp.where(aside & ~rare, 0, task.weights)),
+        task.replaced(weights=jnp.where(aside | rare, task.weights, 0)),
+    )
 
 
 def members(

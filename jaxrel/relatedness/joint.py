@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxrel.heads import Head, cross_entropy, fit_head
 from jaxrel.optimise import minimise
-from jaxrel.relatedness.blocks import ClassOrder, class_order, within_class_rank
+from jaxrel.relatedness.blocks import ClassOrder, kept_aside, within_class_rank
 from jaxrel.relatedness.bound import class_loss, evaluate_bound, log_label_map
 from jaxrel.relatedness.class_maps import initial_logits, pruned
 from jaxrel.relatedness.class_transport import ground_cost
@@ -30,6 +30,7 @@ from jaxrel.transport import certified_interval, entropic_plan, mean_cost, rough
 __all__ = ["fit_joint", "joint_relatedness", "on_standardised", "standardised", "transformation_of"]
 
 _MINIBATCH_COST_TERMS = 2**21
+_EVERY = 4  # th training sample of each class is kept aside where something is judged
 _CHECKS = 10  # of the validation bound, evenly spread over the steps
 _PATIENCE = 5  # checks without improvement before early stopping
 _LOGIT_RATE = 10.0  # The logits of Q have to travel from 0 to about 10 where a class is to be left out.
@@ -79,7 +80,7 @@ def fit_joint(
     target = standardised(target, standardise_t)
     aside = None
     if method.early_stopping:
-        (reference, aside_r), (target, aside_t) = _split(reference), _split(target)
+        (reference, aside_r), (target, aside_t) = (kept_aside(task, every=_EVERY) for task in (reference, target))
         aside = sampler_of(aside_r, aside_t, _points_per_class(aside_r, aside_t, method))
     sampler = sampler_of(reference, target, _points_per_class(reference, target, method))
     start, ridge = _start(sampler, None if head is None else on_standardised(head, standardise_r), method)
@@ -201,18 +202,6 @@ def _points_per_class(reference: Task, target: Task, method: Joint) -> int:
     return method.points_per_class or fitting
 
 
-def _split(task: Task) -> tuple[Task, Task]:
-    """Training samples and every fourth of each class; a class of fewer than four is in both."""
-    labels, num_classes = task.labelled
-    classes = class_order(labels, num_classes, task.weights)
-    rare = (classes.start[1:] - classes.start[:-1])[labels] < 4
-    aside = within_class_rank(labels, classes) % 4 == 3
-    return (
-        task.replaced(weights=jnp.where(aside & ~rare, 0, task.weights)),
-        task.replaced(weights=jnp.where(aside | rare, task.weights, 0)),
-    )
-
-
 def _fit_target_map(
     target: Task, conditional: Float[Array, "t r"], ridge: float | None, classes: ClassOrder
 ) -> tuple[Head, Float[Array, ""]]:
@@ -239,7 +228,7 @@ def _fit_target_map(
         given = jnp.asarray(ridge, dtype)
         return fit(given, share), given
 
-    aside = within_class_rank(labels, classes) % 4 == 3
+    aside = within_class_rank(labels, classes) % _EVERY == _EVERY - 1
 
     def judge(
         best: tuple[Float[Array, ""], Float[Array, ""]], candidate: tuple[Float[Array, ""], Bool[Array, ""]]

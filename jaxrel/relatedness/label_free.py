@@ -9,24 +9,12 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from jaxrel.pseudo_labels import ClassPrior, PseudoLabels, Strategy, pseudo_label
-from jaxrel.relatedness.blocks import class_order, within_class_rank
+from jaxrel.relatedness.blocks import kept_aside
 from jaxrel.tasks import Task
 
-__all__ = ["cross_view_tasks", "halves", "pseudo_labelled_tasks"]
+__all__ = ["cross_view_tasks", "pseudo_labelled_tasks"]
 
 TaskPair = tuple[Task, Task]
-
-
-def halves(task: Task) -> TaskPair:
-    """Every other sample of each class, and the rest; the only sample of a class is in both. Pure."""
-    labels, num_classes = task.labelled
-    classes = class_order(labels, num_classes, task.weights)
-    alone = (classes.start[1:] - classes.start[:-1])[labels] < 2
-    second = within_class_rank(labels, classes) % 2 == 1
-    return (
-        task.replaced(weights=jnp.where(second & ~alone, 0, task.weights)),
-        task.replaced(weights=jnp.where(second | alone, task.weights, 0)),
-    )
 
 
 def cross_view_tasks(
@@ -38,7 +26,9 @@ def cross_view_tasks(
     made the clusters are easy to cluster again, and so are samples of which the same view made them; what another view
     of other samples confirms is the encoder's.
     """
-    (reference_half, reference_rest), (target_half, target_rest) = halves(reference), halves(target)
+    (reference_half, reference_rest), (target_half, target_rest) = (
+        kept_aside(task, every=2) for task in (reference, target)
+    )
     return (
         (reference_half, target_half.replaced(features=views[0])),
         (reference_rest, target_rest.replaced(features=views[1])),
