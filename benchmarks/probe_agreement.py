@@ -1,12 +1,12 @@
-"""Does the order of the bounds agree with the accuracy of a linear probe, and where not, why?
+"""Does the order of the ranking agree with the accuracy of a linear probe, and that of the bounds?
 
 Run after `make demo`, whose results and cached features it reads:
 
     python benchmarks/probe_agreement.py --results jaxrel-results
 
 The probe is a logistic regression on the target's training features (C by 3-fold cross-validation on them), evaluated
-on the held-out samples of the ranking. Beside the ranking it prints Kendall's tau for each pair of tasks and every
-pair of encoders that the two order differently, with what explains it: a tie, or the term of the bound that outweighs.
+on the held-out samples of the ranking. Beside the ranking it prints Kendall's tau of transferability and of the bound
+for each pair of tasks, and every pair of encoders that ranking and probe order differently, and whether they are tied.
 """
 
 from __future__ import annotations
@@ -31,11 +31,6 @@ from sklearn.model_selection import StratifiedKFold
 from jaxrel.ranking import Settings, Split, feature_store, make_plan
 from jaxrel.store import write_atomically
 
-TERMS = {
-    "reweighted_reference_loss": "reference loss",
-    "label_mismatch": "label mismatch",
-    "distribution_mismatch": "distribution mismatch",
-}
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
@@ -54,26 +49,22 @@ class Probe:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """Two encoders that bound and probe order differently; the bound prefers the first."""
+    """Two encoders that ranking and probe order differently; the ranking prefers the first."""
 
-    preferred_by_bound: str
+    preferred_by_ranking: str
     preferred_by_probe: str
-    bound_difference: float
+    transferability_difference: float
     accuracy_difference: float
-    tied_in_bound: bool
+    tied_in_ranking: bool
     tied_in_probe: bool
-    driving_term: str
-    target_loss_sides_with_probe: bool
 
     def __str__(self) -> str:
         """One line for the terminal."""
-        ties = [name for name, tied in (("bounds", self.tied_in_bound), ("probes", self.tied_in_probe)) if tied]
-        side = "the probe" if self.target_loss_sides_with_probe else "the bound"
+        ties = [name for name, tied in (("ranks", self.tied_in_ranking), ("probes", self.tied_in_probe)) if tied]
         why = f"{' and '.join(ties)} tied" if ties else "a real difference in both"
         return (
-            f"{self.preferred_by_bound} before {self.preferred_by_probe}: bound {self.bound_difference:.3f} lower, "
-            f"mostly {TERMS[self.driving_term]}; probe {self.accuracy_difference:.1%} worse; {why}; the transformed "
-            f"head's loss sides with {side}"
+            f"{self.preferred_by_ranking} before {self.preferred_by_probe}: transferability "
+            f"{self.transferability_difference:.1%} higher, probe {self.accuracy_difference:.1%} worse; {why}"
         )
 
 
@@ -103,23 +94,20 @@ def probes_tied(a: Probe, b: Probe) -> bool:
 
 
 def disagreements(rows: Sequence[dict[str, Any]], probes: dict[str, Probe]) -> list[Disagreement]:
-    """Every pair of encoders that bound and probe order differently."""
+    """Every pair of encoders that ranking and probe order differently."""
     found = []
-    for first, second in itertools.combinations(rows, 2):  # in the order of the bound
+    for first, second in itertools.combinations(rows, 2):  # in the order of the ranking
         a, b = probes[first["encoder"]], probes[second["encoder"]]
         if a.accuracy >= b.accuracy:
             continue
-        gains = {term: float(second[term]) - float(first[term]) for term in TERMS}
         found.append(
             Disagreement(
-                preferred_by_bound=first["encoder"],
+                preferred_by_ranking=first["encoder"],
                 preferred_by_probe=second["encoder"],
-                bound_difference=float(second["bound"]) - float(first["bound"]),
+                transferability_difference=float(first["transferability"]) - float(second["transferability"]),
                 accuracy_difference=b.accuracy - a.accuracy,
-                tied_in_bound=second["encoder"] in first["tied_with"],
+                tied_in_ranking=second["encoder"] in first["tied_with"],
                 tied_in_probe=probes_tied(a, b),
-                driving_term=max(gains, key=lambda term: gains[term]),
-                target_loss_sides_with_probe=float(second["target_loss"]) < float(first["target_loss"]),
             )
         )
     return found
@@ -130,16 +118,19 @@ def compare(pair: dict[str, Any], probes: dict[str, Probe], console: Console) ->
     rows = [row for row in pair["rows"] if row["status"] == "ok"]
     accuracies = [probes[row["encoder"]].accuracy for row in rows]
     by_accuracy = sorted(accuracies, reverse=True)
-    tau = float(kendalltau([-float(row["bound"]) for row in rows], accuracies).statistic)
-    console.print(f"\n{pair['reference']} → {pair['target']}: Kendall's tau {tau:.2f} over {len(rows)} encoders")
-    shown = Table("rank", "encoder", "bound", "target loss", "accuracy", "probe accuracy", "probe rank", box=None)
+    tau = float(kendalltau([row["transferability"] for row in rows], accuracies).statistic)
+    bound_tau = float(kendalltau([-float(row["bound"]) for row in rows], accuracies).statistic)
+    console.print(
+        f"\n{pair['reference']} → {pair['target']}: Kendall's tau {tau:.2f} (of the bound {bound_tau:.2f}) over "
+        f"{len(rows)} encoders"
+    )
+    shown = Table("rank", "encoder", "transferability", "bound", "probe accuracy", "probe rank", box=None)
     for row, accuracy in zip(rows, accuracies, strict=True):
         shown.add_row(
             f"{'=' if row['tied_with_above'] else ''}{row['rank']}",
             row["encoder"],
+            f"{row['transferability']:.1%}",
             f"{row['bound']:.3f}",
-            f"{row['target_loss']:.3f}",
-            f"{row['target_accuracy']:.1%}",
             f"{accuracy:.1%}",
             str(by_accuracy.index(accuracy) + 1),
         )
@@ -149,13 +140,20 @@ def compare(pair: dict[str, Any], probes: dict[str, Probe], console: Console) ->
         console.print(f"  {disagreement}", soft_wrap=True)
     for row in pair["rows"]:
         if row["status"] != "ok":
-            console.print(f"  {row['encoder']} has no bound to compare: {row['status']}")
+            console.print(f"  {row['encoder']} has no score to compare: {row['status']}")
     return {
         "reference": pair["reference"],
         "target": pair["target"],
         "kendall_tau": tau,
+        "kendall_tau_of_the_bound": bound_tau,
         "encoders": [
-            {"encoder": row["encoder"], "bound": row["bound"], "probe_accuracy": accuracy, "C": probe.penalty}
+            {
+                "encoder": row["encoder"],
+                "transferability": row["transferability"],
+                "bound": row["bound"],
+                "probe_accuracy": accuracy,
+                "C": probe.penalty,
+            }
             for row, accuracy in zip(rows, accuracies, strict=True)
             for probe in [probes[row["encoder"]]]
         ],
@@ -186,11 +184,11 @@ def main() -> None:
     pairs = [compare(pair, probes[pair["target"]], console) for pair in ranking["pairs"]]
     taus = [pair["kendall_tau"] for pair in pairs]
     found = [disagreement for pair in pairs for disagreement in pair["disagreements"]]
-    tied = sum(entry["tied_in_bound"] or entry["tied_in_probe"] for entry in found)
+    tied = sum(entry["tied_in_ranking"] or entry["tied_in_probe"] for entry in found)
     total = sum(pair["num_pairs"] for pair in pairs)
     console.print(
         f"\nMean tau {np.mean(taus):.2f} over {len(pairs)} pairs of tasks. {len(found)} of {total} pairs of encoders "
-        f"are ordered differently, {tied} of them tied in the bound or in the probe.\n"
+        f"are ordered differently, {tied} of them tied in the ranking or in the probe.\n"
         f"{len(encoders)} encoders prove little: without any relation, the tau of one pair of tasks has standard "
         f"deviation {_tau_deviation(len(encoders)):.2f}, and tasks that share encoders and data are not independent.",
         soft_wrap=True,

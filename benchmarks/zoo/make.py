@@ -15,19 +15,18 @@ import io
 import json
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from members import MEMBERS, TARGETS, Member
-from networks import ARCHITECTURES, Parameters, features
+from imagenet import IMAGENET_ACCURACY, imagenet_network
+from members import IMAGENET, MEMBERS, TARGETS, Member
+from networks import ARCHITECTURES, Parameters
 from pretraining import pretrain
 from rich.console import Console
 from rich.progress import track
 from sources import READERS, Samples, without_copies
-from transfer import SIZES, fine_tuned_accuracies, probe_accuracies, with_test_weights
+from transfer import CHUNK, SIZES, Encode, Tuning, fine_tuned_accuracies, probe_accuracies, with_test_weights
 
 from jaxrel.store import write_atomically
 
@@ -36,6 +35,9 @@ WORK = Path(__file__).parents[1] / "data" / "zoo"
 PRETRAINING_IMAGES = 8000  # of a set, at most
 LARGEST_CLASS = 400  # images of one class that a target keeps: half of the clip-art shows computers
 NEVER_PRETRAINED = ("digits", "clip-art", "emoji")
+SMALL_TUNING = Tuning()
+# What two cores can do is 40 steps. A rate of 1e-3 destroys these networks, whose normalisation statistics stay.
+IMAGENET_TUNING = Tuning(num_epochs=4, learning_rates=(2e-5, 1e-4), seeds_at_once=1)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -92,7 +94,12 @@ def first_of_each_class(samples: Samples, wanted: np.ndarray) -> Samples:
 
 
 def make_encoder(member: Member, images: Mapping[str, Mapping[str, np.ndarray]], seed: int) -> dict[str, np.ndarray]:
-    """Weights of one encoder."""
+    """Weights of one small encoder; an ImageNet network's are in its archive."""
+    if member.group == IMAGENET:
+        _, parameters = imagenet_network(member.architecture)
+        count = sum(leaf.size for leaf in jax.tree.leaves(parameters["weights"]))
+        accuracy = IMAGENET_ACCURACY.get(member.architecture, np.nan)
+        return {"num_parameters": np.asarray(count), "reference_accuracy": np.asarray(accuracy)}
     start = time.perf_counter()
     sets = {name: (found["pretraining_images"], found["pretraining_labels"]) for name, found in images.items()}
     parameters, accuracy = pretrain(member, sets, seed)
@@ -107,31 +114,45 @@ def measure(
 ) -> dict[str, np.ndarray]:
     """What one encoder reaches on every target."""
     start = time.perf_counter()
-    parameters = {
-        name.removeprefix("weights/"): jnp.asarray(value, jnp.float32)
-        for name, value in encoder.items()
-        if name.startswith("weights/")
-    }
+    encode: Encode
+    if member.group == IMAGENET:
+        encode, parameters = imagenet_network(member.architecture)
+        tuning = IMAGENET_TUNING
+    else:
+        encode, parameters, tuning = ARCHITECTURES[member.architecture], small_weights(encoder), SMALL_TUNING
     arrays = {}
     for target in TARGETS:
-        arrays[f"fine_tuned/{target}"], arrays[f"probe/{target}"] = accuracies(member, parameters, images[target])
+        arrays[f"fine_tuned/{target}"], arrays[f"probe/{target}"] = accuracies(
+            encode, parameters, images[target], tuning
+        )
     return arrays | {"transfer_seconds": np.asarray(time.perf_counter() - start)}
 
 
+def small_weights(encoder: Mapping[str, np.ndarray]) -> Parameters:
+    """The stored weights of a small encoder."""
+    return {
+        name.removeprefix("weights/"): value.astype(np.float32)
+        for name, value in encoder.items()
+        if name.startswith("weights/")
+    }
+
+
 def accuracies(
-    member: Member, parameters: Parameters, target: Mapping[str, np.ndarray]
+    encode: Encode, parameters: Parameters, target: Mapping[str, np.ndarray], tuning: Tuning
 ) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy on a target after fine-tuning, and of a linear probe, for each seed."""
-    architecture = ARCHITECTURES[member.architecture]
-    encode = jax.jit(partial(features, architecture))
+    encode_chunks = jax.jit(lambda chunks: jax.lax.map(lambda chunk: encode(parameters, chunk), chunks))
+
+    def features(images: np.ndarray) -> np.ndarray:
+        chunks = encode_chunks(images.reshape(-1, CHUNK, *images.shape[1:]))
+        return np.asarray(chunks).reshape(len(images), -1)
+
     pool, test = (target[f"{part}_images"].astype(np.float32) / 255 for part in ("pool", "test"))
     test_images, *test_labels = with_test_weights(test, target["test_labels"])
     fine_tuned = fine_tuned_accuracies(
-        parameters, (pool, target["pool_labels"]), (test_images, *test_labels), architecture=architecture
+        parameters, (pool, target["pool_labels"]), (test_images, *test_labels), encode=encode, tuning=tuning
     )
-    probe = probe_accuracies(
-        (encode(parameters, pool), target["pool_labels"]), (encode(parameters, test_images), *test_labels)
-    )
+    probe = probe_accuracies((features(pool), target["pool_labels"]), (features(test_images), *test_labels))
     return np.asarray(fine_tuned), np.asarray(probe)
 
 
@@ -173,9 +194,11 @@ def record(
         "half": member.half,
         "architecture": member.architecture,
         "sets": list(member.sets),
-        "num_parameters": sum(value.size for name, value in arrays.items() if name.startswith("weights/")),
+        "num_parameters": int(
+            arrays.get("num_parameters", sum(value.size for value in small_weights(arrays).values()))
+        ),
         "reference_accuracy": None if np.isnan(accuracy) else accuracy,
-        "seconds": {part: float(arrays[f"{part}_seconds"]) for part in ("pretraining", "transfer")},
+        "seconds": {part: float(arrays.get(f"{part}_seconds", 0.0)) for part in ("pretraining", "transfer")},
         "fine_tuned": {target: arrays[f"fine_tuned/{target}"].round(5).tolist() for target in TARGETS},
         "probe": {target: arrays[f"probe/{target}"].round(5).tolist() for target in TARGETS},
         "num_test": {target: len(images[target]["test_labels"]) for target in TARGETS},

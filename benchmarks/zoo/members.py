@@ -6,24 +6,26 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-__all__ = ["CONFIRMATION_TARGETS", "DEVELOPMENT_TARGETS", "MEMBERS", "TARGETS", "Member"]
+__all__ = ["CONFIRMATION_TARGETS", "DEVELOPMENT_TARGETS", "IMAGENET", "MEMBERS", "TARGETS", "Member"]
 
 DEVELOPMENT_TARGETS = ("mnist", "fashion-mnist", "animal-mnist", "digits")
 CONFIRMATION_TARGETS = ("clip-art", "emoji")
 TARGETS = DEVELOPMENT_TARGETS + CONFIRMATION_TARGETS
+IMAGENET = "ImageNet"
 
 
 @dataclass(frozen=True)
 class Member:
-    """A small encoder of the zoo.
+    """An encoder of the zoo.
 
     Args:
         name: unique.
         group: members of a group differ in one thing; halves are drawn within groups.
-        architecture: a key of `networks.ARCHITECTURES`.
+        architecture: a key of `networks.ARCHITECTURES`, or a name of `jaxrel.encoders` in the group "ImageNet".
         sets: the sets it was pre-trained on, the classes of each its own.
         objective: "labels", "rotation" (which quarter turn), "reconstruction" (of the image, from the features, by a
             linear map), "contrast" (two views of an image against other images) or "none" (the initial weights).
+            Small encoders are trained here; those of the group "ImageNet" come with their weights.
         num_images: images of each set it learns from, at most.
         label_noise: share of the labels that were replaced by random ones.
         view: "plain", "inverted" or "rotated" (by a quarter) pre-training images.
@@ -50,7 +52,7 @@ def sets_of(letters: str) -> tuple[str, ...]:
 
 
 def all_members() -> list[Member]:
-    """Every small encoder, in groups."""
+    """Every encoder, in groups."""
     members = []
 
     def add(group: str, architecture: str, letters: str = "", **changes: object) -> None:
@@ -82,6 +84,11 @@ def all_members() -> list[Member]:
         add("contrast", "medium", letter, objective="contrast")
     for architecture in ("medium", "wide", "narrow", "shallow", "dense", "averaged"):
         add("untrained", architecture, objective="none")
+    members.extend(
+        Member(name, IMAGENET, name, ("imagenet",))
+        for name in ("mobilenet-v2", "efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
+    )
+    members.append(Member("mobilenet-v2:random", IMAGENET, "mobilenet-v2:random", objective="none"))
     return members
 
 

@@ -7,14 +7,15 @@ where XLA's own convolution would become a grouped one, which is slow on CPUs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-__all__ = ["ARCHITECTURES", "Architecture", "Parameters", "features", "initial_parameters"]
+__all__ = ["ARCHITECTURES", "Architecture", "Parameters", "initial_parameters", "layer_output"]
 
-Parameters = dict[str, Array]
+Parameters = dict[str, Any]  # of arrays, or of trees of them
 SIDE = 28
 MEAN, DEVIATION = 0.25, 0.35  # of the pixels of all sets together, roughly
 
@@ -42,6 +43,18 @@ class Architecture:
         for stride in self.strides:
             side = -(-side // stride)
         return side * side * (self.channels[-1] if self.channels else 1)
+
+    def __call__(self, parameters: Parameters, images: Float[Array, "b 28 28"]) -> Float[Array, "b d"]:
+        """Features of images with pixels from 0 to 1."""
+        x = (images[..., None] - MEAN) / DEVIATION
+        for layer, stride in enumerate(self.strides):
+            x = jax.nn.relu(layer_output(parameters, f"convolution {layer}", patches(x, stride)))
+        if not self.hidden:
+            return x.mean((1, 2))
+        x = x.reshape(len(x), -1)
+        for layer in range(len(self.hidden)):
+            x = jax.nn.relu(layer_output(parameters, f"dense {layer}", x))
+        return x
 
 
 ARCHITECTURES = {
@@ -73,24 +86,10 @@ def initial_parameters(architecture: Architecture, key: PRNGKeyArray) -> Paramet
     return parameters
 
 
-def features(
-    architecture: Architecture, parameters: Parameters, images: Float[Array, "b 28 28"]
-) -> Float[Array, "b d"]:
-    """Features of images with pixels from 0 to 1."""
-    x = (images[..., None] - MEAN) / DEVIATION
-    for layer, stride in enumerate(architecture.strides):
-        x = jax.nn.relu(layer_output(parameters, f"convolution {layer}", patches(x, stride)))
-    if not architecture.hidden:
-        return x.mean((1, 2))
-    x = x.reshape(len(x), -1)
-    for layer in range(len(architecture.hidden)):
-        x = jax.nn.relu(layer_output(parameters, f"dense {layer}", x))
-    return x
-
-
 def layer_output(parameters: Parameters, name: str, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
     """An affine map."""
-    return x @ parameters[f"{name} weights"] + parameters[f"{name} bias"]
+    output: Array = x @ parameters[f"{name} weights"] + parameters[f"{name} bias"]
+    return output
 
 
 def patches(x: Float[Array, "b h w c"], stride: int) -> Float[Array, "b h2 w2 nine_c"]:

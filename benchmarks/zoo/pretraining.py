@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 from members import Member
-from networks import ARCHITECTURES, Architecture, Parameters, features, initial_parameters, layer_output
+from networks import ARCHITECTURES, Architecture, Parameters, initial_parameters, layer_output
 from sources import SIDE, Samples
 
 __all__ = ["pretrain"]
@@ -99,7 +99,7 @@ def label_loss(
     architecture: Architecture, parameters: Parameters, images: Array, labels: Array, key: PRNGKeyArray
 ) -> Float[Array, ""]:
     """Cross entropy of the labels."""
-    logits = layer_output(parameters, "head", features(architecture, parameters, shifted(images, key)))
+    logits = layer_output(parameters, "head", architecture(parameters, shifted(images, key)))
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
@@ -117,7 +117,7 @@ def reconstruction_loss(
 ) -> Float[Array, ""]:
     """Mean squared error of the pixels."""
     del labels, key
-    found = layer_output(parameters, "head", features(architecture, parameters, images))
+    found = layer_output(parameters, "head", architecture(parameters, images))
     return jnp.mean((found - images.reshape(len(images), -1)) ** 2)
 
 
@@ -131,7 +131,7 @@ def contrast_loss(
         shift_key, light_key, noise_key = jax.random.split(own, 3)
         light = jax.random.uniform(light_key, (len(images), 1, 1), minval=0.5, maxval=1.5)
         view = light * shifted(images, shift_key) + 0.15 * jax.random.normal(noise_key, images.shape)
-        projection = layer_output(parameters, "head", features(architecture, parameters, view))
+        projection = layer_output(parameters, "head", architecture(parameters, view))
         projections.append(projection / jnp.linalg.norm(projection + 1e-6, axis=1, keepdims=True))
     similarity = projections[0] @ projections[1].T / CONTRAST_TEMPERATURE
     own_index = jnp.arange(len(images))
@@ -159,4 +159,4 @@ def shifted(images: Float[Array, "b 28 28"], key: PRNGKeyArray) -> Float[Array, 
 @partial(jax.jit, static_argnames="architecture")
 def predictions(parameters: Parameters, images: Array, *, architecture: Architecture) -> Array:
     """Class of each image by the encoder's own head."""
-    return layer_output(parameters, "head", features(architecture, parameters, images / 255.0)).argmax(axis=1)
+    return layer_output(parameters, "head", architecture(parameters, images / 255.0)).argmax(axis=1)

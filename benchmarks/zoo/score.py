@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,29 +23,31 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from members import DEVELOPMENT_TARGETS, TARGETS
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from zoo import FOLDER, Batch, Zoo, read_zoo
 
 from jaxrel import Task, scores
-from jaxrel.evaluation import evaluate_scores
-from jaxrel.pseudo_labels import KMeans, Known, ViewClusters
+from jaxrel.evaluation import compare_scores, evaluate_scores
+from jaxrel.pseudo_labels import KMeans, Known, ReferenceHead, Strategy, ViewClusters
 from jaxrel.pseudo_labels.cross_view import cross_view_hits
 from jaxrel.relatedness import Joint, Relatedness, joint_relatedness
 from jaxrel.relatedness.blocks import kept_aside
 from jaxrel.relatedness.label_free import cross_view_tasks
 from jaxrel.store import write_atomically
+from jaxrel.transferability import METHOD, transformed_head_hits
+from jaxrel.transport import PointCloud, sinkhorn
 
 RESULTS = Path(__file__).parents[1] / "results"
+STATISTIC = "weighted_kendall_tau_symmetric"
+RECIPE, LABEL_FREE_RECIPE = "transferability", "transferability, label-free"
+COMPARED = ("LogME", "ridge probe, cross-validated", "relatedness, features, A = I")
 REFERENCE_CLASSES = 10
 CLUSTERS = 10  # of label-free scores that need a count: no target has more classes, and emoji have nine
-LEARNED = Joint(ridge=0.03, num_steps=100, points_per_class=25, certificate_gap=0.05, certificate_sweeps=200)
-FIXED = Joint(setting="fixed", space="feature", head_ridge=0.1, certificate_gap=0.05, certificate_sweeps=200)
+LEARNED = replace(METHOD, certificate_gap=0.1, certificate_sweeps=40)
+FIXED = Joint(setting="fixed", space="feature", head_ridge=0.1, certificate_gap=0.1, certificate_sweeps=40)
 # Points of the reference and of the target in one class of half of 1,000 images, at most; clusters may be larger.
 CLASS_BLOCKS = (256, 256)
 CLUSTER_BLOCKS = (256, 512)
-# The reference of a target: clothes, or digits where the target shows clothes.
-REFERENCES = {"fashion-mnist": "mnist"}
-DEFAULT_REFERENCE = "fashion-mnist"
 
 
 @jax.tree_util.register_dataclass
@@ -54,14 +56,8 @@ class Seen:
     """What scores may look at, under one encoder; a batch of encoders has a leading axis."""
 
     target: Float[Array, "n d"]
-    first_view: Float[Array, "n d"]
-    second_view: Float[Array, "n d"]
-    reference: Float[Array, "m d"]
-
-    @property
-    def views(self) -> tuple[Array, Array]:
-        """Both views."""
-        return self.first_view, self.second_view
+    views: tuple[Float[Array, "n d"], Float[Array, "n d"]]
+    references: tuple[Float[Array, "m d"], ...]
 
 
 @jax.tree_util.register_dataclass
@@ -70,7 +66,7 @@ class Labels:
     """Labels, which are the same for all encoders."""
 
     target: Int[Array, " n"]
-    reference: Int[Array, " m"]
+    references: tuple[Int[Array, " m"], ...]
     num_classes: int = field(metadata={"static": True})
 
 
@@ -82,49 +78,81 @@ def metric(function: Callable[..., scores.Score]) -> Rule:
     return lambda seen, labels: function(seen.target, labels.target, num_classes=labels.num_classes).value
 
 
-def on_clusters(strategy: ViewClusters | KMeans, function: Callable[..., scores.Score]) -> Rule:
+def on_clusters(strategy: Strategy, function: Callable[..., scores.Score]) -> Rule:
     """The same of features and pseudo-labels."""
-    return lambda seen, _: function(seen.target, clusters(strategy, seen), num_classes=CLUSTERS).value
+    return lambda seen, labels: function(seen.target, clusters(strategy, seen, labels), num_classes=CLUSTERS).value
 
 
 def against_reference(function: Callable[..., scores.Score]) -> Rule:
     """A distance of features, on half of the samples: its memory is quadratic."""
-    return lambda seen, _: function(seen.target[::2], seen.reference[::2]).value
+    return lambda seen, _: function(seen.target[::2], seen.references[0][::2]).value
 
 
-def clusters(strategy: ViewClusters | KMeans, seen: Seen) -> Int[Array, " n"]:
-    """Pseudo-labels of the target."""
-    known = Known(seen.target, jnp.ones(len(seen.target)), seen.views)
-    return strategy(known, jax.random.key(0), num_classes=CLUSTERS).argmax(axis=1)
+def wasserstein(seen: Seen, _: Labels) -> Array:
+    """Minus the 1-Wasserstein distance of features, on half of the samples, within 1 %."""
+    return -sinkhorn(PointCloud(seen.target[::2], seen.references[0][::2]), relative_gap=0.01).upper
 
 
-def cross_view(seen: Seen, _: Labels) -> Array:
-    """How well a probe of half of the samples tells the clusters of the others in their views."""
-    return cross_view_hits(seen.target, *seen.views, jnp.ones(len(seen.target)), jax.random.key(0)).mean()
+def confidence(function: Callable[..., scores.Score]) -> Rule:
+    """A score of the class probabilities that the reference head gives to the target samples."""
 
-
-def relatedness(method: Joint) -> Rule:
-    """The bound with the target's labels, learned on one half and evaluated on the other."""
-
-    def rule(seen: Seen, labels: Labels) -> dict[str, Array]:
-        (reference, held_reference), (target, held_target) = (
-            kept_aside(task, every=2) for task in tasks_of(seen, labels, labels.target, labels.num_classes)
-        )
-        return parts_of(bound((reference, target), (held_reference, held_target), method, CLASS_BLOCKS))
+    def rule(seen: Seen, labels: Labels) -> Array:
+        known = Known(seen.target, jnp.ones(len(seen.target)), None, reference_of(seen, labels, 0))
+        probabilities = ReferenceHead()(known, jax.random.key(0), num_classes=REFERENCE_CLASSES)
+        return function(probabilities).value
 
     return rule
 
 
-def relatedness_on_clusters(seen: Seen, labels: Labels) -> dict[str, Array]:
+def clusters(strategy: Strategy, seen: Seen, labels: Labels, count: int = CLUSTERS) -> Int[Array, " n"]:
+    """Pseudo-labels of the target."""
+    known = Known(seen.target, jnp.ones(len(seen.target)), seen.views, reference_of(seen, labels, 0))
+    return strategy(known, jax.random.key(0), num_classes=count).argmax(axis=1)
+
+
+def cross_view(**options: Any) -> Rule:
+    """How well a probe of half of the samples tells the clusters of the others in their views."""
+
+    def rule(seen: Seen, _: Labels) -> Array:
+        weights = jnp.ones(len(seen.target))
+        return cross_view_hits(seen.target, *seen.views, weights, jax.random.key(0), **options).mean()
+
+    return rule
+
+
+def relatedness(method: Joint, reference: int = 0) -> Rule:
+    """The bound with the target's labels, learned on one half and evaluated on the other."""
+
+    def rule(seen: Seen, labels: Labels) -> dict[str, Array]:
+        target = Task(seen.target, labels.target, num_classes=labels.num_classes)
+        halves = [kept_aside(task, every=2) for task in (reference_of(seen, labels, reference), target)]
+        learned_on, evaluated_on = zip(*halves, strict=True)
+        return parts_of(bound(learned_on, evaluated_on, method, CLASS_BLOCKS))
+
+    return rule
+
+
+def transformed_head(seen: Seen, labels: Labels) -> Array:
+    """The recipe of `transferability_score` with labels."""
+    target = Task(seen.target, labels.target, num_classes=labels.num_classes)
+    hits, _ = transformed_head_hits(reference_of(seen, labels, 0), target, jax.random.key(0), method=METHOD)
+    return hits.mean()
+
+
+def relatedness_on_clusters(method: Joint, strategy: Strategy, count: int = CLUSTERS) -> Rule:
     """The bound on pseudo-labels, learned on one view of one half and evaluated on the other view of the other."""
-    tasks = tasks_of(seen, labels, clusters(ViewClusters(), seen), CLUSTERS)
-    return parts_of(bound(*cross_view_tasks(*tasks, seen.views), LEARNED, CLUSTER_BLOCKS))
+
+    def rule(seen: Seen, labels: Labels) -> dict[str, Array]:
+        target = Task(seen.target, clusters(strategy, seen, labels, count), num_classes=count)
+        tasks = cross_view_tasks(reference_of(seen, labels, 0), target, seen.views)
+        return parts_of(bound(*tasks, method, CLUSTER_BLOCKS))
+
+    return rule
 
 
-def tasks_of(seen: Seen, labels: Labels, target_labels: Array, num_classes: int) -> tuple[Task, Task]:
-    """The reference and the target."""
-    reference = Task(seen.reference, labels.reference, num_classes=REFERENCE_CLASSES)
-    return reference, Task(seen.target, target_labels, num_classes=num_classes)
+def reference_of(seen: Seen, labels: Labels, which: int) -> Task:
+    """A reference task."""
+    return Task(seen.references[which], labels.references[which], num_classes=REFERENCE_CLASSES)
 
 
 def bound(
@@ -151,12 +179,13 @@ LABELLED: dict[str, Rule] = {
     "H-score, shrinkage": metric(scores.regularised_h_score),
     "ridge probe, cross-validated": metric(scores.ridge_probe_score),
     "1-NN, leave-one-out": metric(scores.nearest_neighbours_score),
+    RECIPE: transformed_head,
     "relatedness": relatedness(LEARNED),
     "relatedness, features, A = I": relatedness(FIXED),
 }
 LABEL_FREE: dict[str, Rule] = {
-    "cross-view probe": cross_view,
-    "relatedness on view clusters": relatedness_on_clusters,
+    LABEL_FREE_RECIPE: cross_view(),
+    "relatedness on view clusters": relatedness_on_clusters(LEARNED, ViewClusters()),
     "H-score on view clusters": on_clusters(ViewClusters(), scores.regularised_h_score),
     "H-score on k-means": on_clusters(KMeans(), scores.regularised_h_score),
     "LogME on k-means": on_clusters(KMeans(), scores.logme_score),
@@ -164,42 +193,71 @@ LABEL_FREE: dict[str, Rule] = {
     "alpha-ReQ": lambda seen, _: scores.alpha_req_score(seen.target).value,
     "energy distance": against_reference(scores.energy_distance_score),
     "MMD": against_reference(scores.mmd_score),
+    "W1": wasserstein,
+    "confidence": confidence(scores.maximum_probability_score),
+    "information maximisation": confidence(scores.information_maximisation_score),
 }
-# Compiled once for each shape, over a leading axis of encoders.
-RULES = {name: jax.jit(jax.vmap(rule, in_axes=(0, None))) for name, rule in (LABELLED | LABEL_FREE).items()}
-_compiled: dict[tuple[str, tuple[int, ...]], Callable[..., Any]] = {}
-
-
-def compiled(name: str, shape: tuple[int, ...], inputs: tuple[Seen, Labels]) -> Callable[..., Any]:
-    """A score, compiled ahead for inputs of this shape."""
-    if (name, shape) not in _compiled:
-        _compiled[name, shape] = RULES[name].lower(*inputs).compile()
-    return _compiled[name, shape]
+Rules = Mapping[str, Rule]
 
 
 def inputs_of(batch: Batch) -> tuple[Seen, Labels]:
     """A batch on the device."""
-    reference, reference_labels = batch.references[REFERENCES.get(batch.name, DEFAULT_REFERENCE)]
-    seen = Seen(*map(jnp.asarray, (batch.target, *batch.views, reference)))
-    return seen, Labels(jnp.asarray(batch.labels), jnp.asarray(reference_labels), batch.num_classes)
+    features, labels = zip(*(batch.references[name] for name in references_of(batch.name)), strict=True)
+    first, second = map(jnp.asarray, batch.views)
+    seen = Seen(jnp.asarray(batch.target), (first, second), tuple(map(jnp.asarray, features)))
+    return seen, Labels(jnp.asarray(batch.labels), tuple(map(jnp.asarray, labels)), batch.num_classes)
 
 
-def scored(zoo: Zoo, target: str, encoders: Int[np.ndarray, " e"]) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Every score of these encoders on a target, and the seconds that each took."""
+def references_of(target: str) -> tuple[str, ...]:
+    """The reference of a target, clothes, or digits where the target shows clothes; and another."""
+    first = "mnist" if target == "fashion-mnist" else "fashion-mnist"
+    second = "mnist" if target == "animal-mnist" else "animal-mnist"
+    return first, second
+
+
+def scored_group(
+    zoo: Zoo, rules: Rules, targets: Sequence[str], group: Int[np.ndarray, " e"], done: Callable[[], None]
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Every score `(e, targets)` of encoders of one width, and the seconds of all of them, compilation apart.
+
+    What is compiled serves all targets of a shape, and is let go of with the group: see `jaxrel.executables`.
+    """
     found: dict[str, np.ndarray] = {}
-    seconds: dict[str, float] = {}
-    for batch in zoo.batches(target, encoders):
-        positions = np.searchsorted(encoders, batch.encoders)
-        inputs = inputs_of(batch)
-        shape = (*batch.target.shape, batch.num_classes)
-        for name in RULES:
-            compute = compiled(name, shape, inputs)
+    seconds = dict.fromkeys(rules, 0.0)
+    executables: dict[tuple[str, str], Callable[..., Any]] = {}
+    for column, target in enumerate(targets):
+        inputs = inputs_of(zoo.batch(target, group))
+        for name, rule in rules.items():
+            key = name, str(jax.tree.map(jnp.shape, inputs))
+            if key not in executables:
+                # Over a leading axis of encoders.
+                executables[key] = jax.jit(jax.vmap(rule, in_axes=(0, None))).lower(*inputs).compile()
             start = time.perf_counter()
-            value = jax.device_get(jax.block_until_ready(compute(*inputs)))
-            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+            value = jax.device_get(jax.block_until_ready(executables[key](*inputs)))
+            seconds[name] += time.perf_counter() - start
             for suffix, part in (value if isinstance(value, dict) else {"": value}).items():
-                found.setdefault(name + suffix, np.full(len(encoders), np.nan))[positions] = part
+                found.setdefault(name + suffix, np.full((len(group), len(targets)), np.nan))[:, column] = part
+            done()
     return found, seconds
+
+
+def scored(
+    zoo: Zoo, rules: Rules, targets: Sequence[str], encoders: Int[np.ndarray, " e"]
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Every score, `(encoders, targets)`, and the mean seconds of one."""
+    table: dict[str, np.ndarray] = {}
+    seconds = dict.fromkeys(rules, 0.0)
+    groups = zoo.groups(encoders)
+    with Progress(*Progress.get_default_columns(), console=Console(stderr=True)) as progress:
+        bar = progress.add_task("scores", total=len(groups) * len(targets) * len(rules))
+        for group in groups:
+            found, took = scored_group(zoo, rules, targets, group, lambda: progress.advance(bar))
+            for name, values in found.items():
+                rows = table.setdefault(name, np.full((len(encoders), len(targets)), np.nan))
+                rows[np.searchsorted(encoders, group)] = values
+            for name in rules:
+                seconds[name] += took[name] / (len(encoders) * len(targets))
+    return table, seconds
 
 
 def static_scores(zoo: Zoo, encoders: Int[np.ndarray, " e"], num_targets: int) -> dict[str, np.ndarray]:
@@ -212,6 +270,26 @@ def static_scores(zoo: Zoo, encoders: Int[np.ndarray, " e"], num_targets: int) -
     return {name: np.tile(np.asarray(column)[:, None], num_targets) for name, column in columns.items()}
 
 
+def differences(
+    table: Mapping[str, np.ndarray], truth: Mapping[str, Float[np.ndarray, "s e t"]]
+) -> list[dict[str, Any]]:
+    """By how much each recipe predicts better than each score it has to stand against, on the same resamples."""
+    pairs = [(RECIPE, baseline) for baseline in COMPARED] + [
+        (LABEL_FREE_RECIPE, baseline) for baseline in (*COMPARED, *LABEL_FREE) if baseline != LABEL_FREE_RECIPE
+    ]
+    found = []
+    for score, baseline in pairs:
+        entry: dict[str, Any] = {"score": score, "baseline": baseline}
+        for kind, accuracies in truth.items():
+            paired = compare_scores(
+                table[score], table[baseline], accuracies.mean(axis=0), statistic=STATISTIC, missing="worst"
+            )
+            entry[kind] = {end: float(getattr(paired.difference, end)) for end in ("estimate", "lower", "upper")}
+            entry[kind]["share_below_zero"] = float(paired.share_below_zero)
+        found.append(entry)
+    return found
+
+
 def main() -> None:
     """Score, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -222,21 +300,17 @@ def main() -> None:
     zoo = read_zoo(options.zoo)
     encoders = zoo.indices(options.half)
     targets = DEVELOPMENT_TARGETS if options.half == "development" else TARGETS
-    columns: dict[str, list[np.ndarray]] = {}
-    seconds: dict[str, float] = {}
-    for target in track(targets, "targets", console=Console(stderr=True)):
-        found, took = scored(zoo, target, encoders)
-        for name, values in found.items():
-            columns.setdefault(name, []).append(values)
-        for name, value in took.items():
-            seconds[name] = seconds.get(name, 0.0) + value / (len(targets) * len(encoders))
-    table = {name: np.stack(values, axis=1) for name, values in columns.items()}
+    table, seconds = scored(zoo, LABELLED | LABEL_FREE, targets, encoders)
     table |= static_scores(zoo, encoders, len(targets))
+    truth = {
+        kind: np.stack([zoo.truth(kind, target)[:, encoders] for target in targets], axis=-1)
+        for kind in ("probe", "fine_tuned")
+    }
+    num_test = np.array([zoo.table[0]["num_test"][target] for target in targets])
     evaluations = {}
-    for kind in ("fine_tuned", "probe"):
-        truth = np.stack([zoo.truth(kind, target)[:, encoders] for target in targets], axis=-1)
+    for kind, accuracies in truth.items():
         # An encoder that has collapsed fits its own clusters exactly, and LogME has no maximum there.
-        evaluation = evaluate_scores(table, truth, statistic="weighted_kendall_tau_symmetric", missing="worst")
+        evaluation = evaluate_scores(table, accuracies, num_test=num_test, statistic=STATISTIC, missing="worst")
         print(f"\n{kind}, {options.half}: {len(encoders)} encoders, targets {', '.join(targets)}\n")
         print(evaluation.to_text())
         evaluations[kind] = evaluation.rows
@@ -246,6 +320,7 @@ def main() -> None:
         "encoders": [zoo.table[index]["name"] for index in encoders],
         "seconds": seconds,
         "evaluations": evaluations,
+        "differences": differences(table, truth),
         "scores": {name: values.tolist() for name, values in table.items()},
     }
     path = options.output / f"zoo_{options.half}.json"

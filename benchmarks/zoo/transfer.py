@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -9,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
-from networks import Architecture, Parameters, features, layer_output
+from networks import Parameters, layer_output
 
 from jaxrel import Task, fit_head
 from jaxrel.standardisation import standardisation_of
@@ -18,6 +20,8 @@ __all__ = [
     "NUM_CLASSES",
     "NUM_LABELS",
     "SIZES",
+    "Encode",
+    "Tuning",
     "fine_tuned_accuracies",
     "probe_accuracies",
     "subsets",
@@ -29,12 +33,28 @@ NUM_LABELS = 500
 NUM_SEEDS = 3
 NUM_CLASSES = 10
 NUM_KEPT = 400  # of them, on which choices are judged by the rest
-NUM_EPOCHS = 10
 BATCH_SIZE = 50
-LEARNING_RATES = (1e-4, 1e-3)
 PROBE_RIDGE = 0.1
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 CHUNK = 100  # images in one forward pass
+
+# Features of parameters and images; a static argument, so hashable.
+Encode = Callable[[Parameters, Float[Array, "b 28 28"]], Float[Array, "b d"]]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How an encoder is fine-tuned.
+
+    Args:
+        num_epochs: passes over the labelled images.
+        learning_rates: of which one is chosen; where there is one only, nothing is kept aside to choose.
+        seeds_at_once: seeds that are tuned together, in batched products. Convolutions cannot be batched like that.
+    """
+
+    num_epochs: int = 10
+    learning_rates: tuple[float, ...] = (1e-4, 1e-3)
+    seeds_at_once: int = NUM_SEEDS
 
 
 def subsets() -> Int[np.ndarray, "s n"]:
@@ -53,47 +73,55 @@ def with_test_weights(
     return padded, np.pad(labels, (0, missing)), weights
 
 
-@partial(jax.jit, static_argnames="architecture")
+@partial(jax.jit, static_argnames=("encode", "tuning"))
 def fine_tuned_accuracies(
     parameters: Parameters,
     pool: tuple[Float[Array, "n 28 28"], Int[Array, " n"]],
     test: tuple[Float[Array, "m 28 28"], Int[Array, " m"], Float[Array, " m"]],
     *,
-    architecture: Architecture,
+    encode: Encode,
+    tuning: Tuning,
 ) -> Float[Array, " s"]:
     """Test accuracy after fine-tuning all weights on 500 labelled images, for each seed.
 
-    The learning rate is the one of two that is more accurate, over all seeds, on a fifth of the labelled images after
-    tuning on the others; then all are used. The test images have weights: 0 is padding.
+    The learning rate is the one of those given that is most accurate, over all seeds, on a fifth of the labelled images
+    after tuning on the others; then all are used. The test images have weights: 0 is padding.
     """
     labelled = jnp.asarray(subsets())
     keys = jax.random.split(jax.random.key(0), NUM_SEEDS)
 
     def tuned(subset: Int[Array, " n"], rate: Array, key: PRNGKeyArray) -> Parameters:
-        return fine_tuned(parameters, pool[0][subset], pool[1][subset], rate, key, architecture)
+        return fine_tuned(parameters, pool[0][subset], pool[1][subset], rate, key, encode, tuning.num_epochs)
 
-    def validation(subset: Int[Array, " n"], key: PRNGKeyArray) -> Float[Array, " r"]:
+    def validation(now: tuple[Int[Array, " n"], PRNGKeyArray]) -> Float[Array, " r"]:
+        subset, key = now
         aside = subset[NUM_KEPT:]
 
         def judge(rate: Array) -> Float[Array, ""]:
-            found = predicted(tuned(subset[:NUM_KEPT], rate, key), pool[0][aside], architecture)
+            found = predicted(tuned(subset[:NUM_KEPT], rate, key), pool[0][aside], encode)
             return jnp.mean(found == pool[1][aside])
 
-        return jax.lax.map(judge, jnp.asarray(LEARNING_RATES))
+        return jax.lax.map(judge, rates)
 
-    def accuracy(subset: Int[Array, " n"], rate: Array, key: PRNGKeyArray) -> Float[Array, ""]:
-        hits = predicted(tuned(subset, rate, key), test[0], architecture) == test[1]
+    def over_seeds(compute: Callable[[tuple[Array, PRNGKeyArray]], Array]) -> Array:
+        return jax.lax.map(compute, (labelled, keys), batch_size=tuning.seeds_at_once)
+
+    rates = jnp.asarray(tuning.learning_rates)
+    best = jnp.argmax(over_seeds(validation).mean(axis=0)) if len(rates) > 1 else 0
+
+    def accuracy(now: tuple[Int[Array, " n"], PRNGKeyArray]) -> Float[Array, ""]:
+        subset, key = now
+        hits = predicted(tuned(subset, rates[best], key), test[0], encode) == test[1]
         return test[2] @ hits / test[2].sum()
 
-    best = jnp.argmax(jax.vmap(validation)(labelled, keys).mean(axis=0))
-    return jax.vmap(accuracy, in_axes=(0, None, 0))(labelled, jnp.asarray(LEARNING_RATES)[best], keys)
+    return over_seeds(accuracy)
 
 
-def predicted(parameters: Parameters, images: Float[Array, "n 28 28"], architecture: Architecture) -> Int[Array, " n"]:
+def predicted(parameters: Parameters, images: Float[Array, "n 28 28"], encode: Encode) -> Int[Array, " n"]:
     """Class of each image."""
 
     def logits(chunk: Float[Array, "c 28 28"]) -> Float[Array, "c k"]:
-        return layer_output(parameters, "head", features(architecture, parameters, chunk))
+        return layer_output(parameters, "head", encode(parameters, chunk))
 
     return jax.lax.map(logits, images.reshape(-1, CHUNK, *images.shape[1:])).reshape(len(images), -1).argmax(axis=1)
 
@@ -104,25 +132,26 @@ def fine_tuned(
     labels: Int[Array, " n"],
     rate: Array,
     key: PRNGKeyArray,
-    architecture: Architecture,
+    encode: Encode,
+    num_epochs: int,
 ) -> Parameters:
-    """Weights after ten epochs of Adam, starting from the linear probe of the pre-trained features.
+    """Weights after some epochs of Adam, starting from the linear probe of the pre-trained features.
 
     From a head at 0, tuning spoils good features before the head has found them, and ends below the probe (Kumar et
     al., "Fine-tuning can distort pretrained features and underperform out-of-distribution", ICLR 2022). The head sees
     the features standardised by what the pre-trained encoder gives, folded into the head at the end.
     """
-    start_features = features(architecture, parameters, images)
+    start_features = encode(parameters, images)
     standardise = standardisation_of(start_features, jnp.ones(len(images)))
     task = Task(standardise(start_features), labels, num_classes=NUM_CLASSES)
     probe = fit_head(task, ridge=PROBE_RIDGE, max_iterations=60, tolerance=1e-3)
     start = parameters | {"head weights": probe.weights.T, "head bias": probe.bias}
-    epochs = jax.vmap(lambda key: jax.random.permutation(key, len(labels)))(jax.random.split(key, NUM_EPOCHS))
+    epochs = jax.vmap(lambda key: jax.random.permutation(key, len(labels)))(jax.random.split(key, num_epochs))
     batches = epochs.reshape(-1, BATCH_SIZE)
     optimiser = optax.scale_by_adam()
 
     def loss(parameters: Parameters, batch: Array) -> Float[Array, ""]:
-        logits = layer_output(parameters, "head", standardise(features(architecture, parameters, images[batch])))
+        logits = layer_output(parameters, "head", standardise(encode(parameters, images[batch])))
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels[batch]).mean()
 
     def step(

@@ -12,8 +12,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from imagenet import imagenet_network
 from jaxtyping import Float, Int
-from networks import ARCHITECTURES, Parameters, features
+from members import IMAGENET
+from networks import ARCHITECTURES, Parameters
+from transfer import CHUNK, Encode
 
 from jaxrel.encoders.views import ImageAugmentation, image_views
 
@@ -46,7 +49,7 @@ class Zoo:
 
     Args:
         table: a record for each encoder, see `make.py`.
-        weights: weights of each encoder, by name.
+        weights: weights of each small encoder, by name; those of ImageNet come from their archives.
         images: `SET/pool_images`, `SET/pool_labels` and the same for `pretraining`.
         augmentation: of the two views.
     """
@@ -80,12 +83,14 @@ class Zoo:
             self._views[target] = tuple(view[..., 0] for view in views)
         return self._views[target]
 
-    def batches(self, target: str, encoders: Int[np.ndarray, " e"]) -> list[Batch]:
+    def groups(self, encoders: Int[np.ndarray, " e"]) -> list[Int[np.ndarray, " g"]]:
         """The encoders in groups of equal feature width."""
-        widths = np.array([ARCHITECTURES[self.table[index]["architecture"]].num_features for index in encoders])
-        return [self._batch(target, encoders[widths == width]) for width in np.unique(widths)]
+        widths = np.array([self.width(index) for index in encoders])
+        return [encoders[widths == width] for width in np.unique(widths)]
 
-    def _batch(self, target: str, encoders: Int[np.ndarray, " e"]) -> Batch:
+    def batch(self, target: str, encoders: Int[np.ndarray, " e"]) -> Batch:
+        """Features of encoders of equal width on a target."""
+
         def stacked(images: np.ndarray) -> Float[np.ndarray, "e n d"]:
             return np.stack([self.features(index, images) for index in encoders])
 
@@ -108,17 +113,31 @@ class Zoo:
             },
         )
 
+    def encoder(self, index: int) -> tuple[Encode, Parameters]:
+        """One encoder as a function of its weights and images, and the weights."""
+        record = self.table[index]
+        if record["group"] == IMAGENET:
+            return imagenet_network(record["architecture"])
+        weights = self.weights[record["name"]]
+        single = {name: value.astype(np.float32) for name, value in weights.items()}
+        return ARCHITECTURES[record["architecture"]], single
+
+    def width(self, index: int) -> int:
+        """Number of features of one encoder."""
+        encode, parameters = self.encoder(index)
+        return jax.eval_shape(encode, parameters, np.zeros((1, 28, 28), np.float32)).shape[1]
+
     def features(self, index: int, images: np.ndarray) -> Float[np.ndarray, "n d"]:
         """Features of uint8 images under one encoder."""
-        record = self.table[index]
-        return np.asarray(encoded(self.weights[record["name"]], images, record["architecture"]))
+        encode, parameters = self.encoder(index)
+        chunks = images.reshape(-1, CHUNK, *images.shape[1:])
+        return np.asarray(encoded(encode, parameters, chunks)).reshape(len(images), -1)
 
 
-@partial(jax.jit, static_argnames="architecture")
-def encoded(parameters: Parameters, images: jax.Array, architecture: str) -> jax.Array:
-    """Features of uint8 images."""
-    single = {name: value.astype(np.float32) for name, value in parameters.items()}
-    return features(ARCHITECTURES[architecture], single, images / np.float32(255))
+@partial(jax.jit, static_argnums=0)
+def encoded(encode: Encode, parameters: Parameters, chunks: jax.Array) -> jax.Array:
+    """Features of uint8 images, a chunk at a time."""
+    return jax.lax.map(lambda chunk: encode(parameters, chunk / np.float32(255)), chunks)
 
 
 def read_zoo(folder: Path = FOLDER, **options: Any) -> Zoo:
