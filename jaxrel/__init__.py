@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jaxrel.heads import Head, fit_head, gradient_penalised_head
     from jaxrel.relatedness import Joint, Paper, Relatedness, explain, task_relatedness
     from jaxrel.tasks import Task
+    from jaxrel.transferability import Transferability, transferability_score
 
 # Imported when first used, so that `import jaxrel` costs next to nothing beside jax.
 _HOMES = {
@@ -20,10 +21,12 @@ _HOMES = {
     "Paper": "jaxrel.relatedness",
     "Relatedness": "jaxrel.relatedness",
     "Task": "jaxrel.tasks",
+    "Transferability": "jaxrel.transferability",
     "explain": "jaxrel.relatedness",
     "fit_head": "jaxrel.heads",
     "gradient_penalised_head": "jaxrel.heads",
     "task_relatedness": "jaxrel.relatedness",
+    "transferability_score": "jaxrel.transferability",
 }
 _SUBPACKAGES = ("data", "encoders", "evaluation", "pseudo_labels", "ranking", "relatedness", "scores", "transport")
 
@@ -33,6 +36,7 @@ __all__ = [
     "Paper",
     "Relatedness",
     "Task",
+    "Transferability",
     "__version__",
     "data",
     "encoders",
@@ -45,6 +49,7 @@ __all__ = [
     "relatedness",
     "scores",
     "task_relatedness",
+    "transferability_score",
     "transport",
 ]
 

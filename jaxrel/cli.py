@@ -59,6 +59,8 @@ def _rank(options: argparse.Namespace) -> None:
         resamples=options.resamples,
         confidence=options.confidence,
         method=Joint(space=options.space, cost=options.cost, learn_head=not options.fixed_head),
+        label_free=options.label_free,
+        target_classes=options.target_classes,
     )
     plan = ranking.make_plan(
         options.reference,
@@ -77,7 +79,7 @@ def _rank(options: argparse.Namespace) -> None:
     console = Console(highlight=False)
     report.print_ranking(result, console)
     if not options.quiet:
-        for paragraph in report.NOTES:
+        for paragraph in report.LABEL_FREE_NOTES if options.label_free else report.NOTES:
             console.print("\n" + paragraph, markup=False)
         console.print("\nThe files:")
         for path in (*files, options.output / "results.jsonl"):
@@ -130,9 +132,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     rank = commands.add_parser(
         "rank",
-        help="rank encoders for target tasks by task-relatedness",
-        description="Rank encoders on every pair of a reference and another data set as target. Features and "
-        "finished scores are kept: the same command goes on where it was stopped.",
+        help="rank encoders for target tasks, and say why",
+        description="Rank encoders on every pair of a reference and another data set as target, by transferability, "
+        "with the terms of task-relatedness beside it. Features and finished scores are kept: the same command goes "
+        "on where it was stopped.",
         epilog=f"data sets: {', '.join(data.names())}. encoders: {', '.join(encoders.names())}; "
         "NAME:random is the same network with random weights.",
     )
@@ -146,13 +149,19 @@ def _parser() -> argparse.ArgumentParser:
         ("--image-size", int, "input resolution of the networks in pixels (default: each network's own)"),
         ("--batch-size", int, "images in one forward pass"),
         ("--seed", int, "seed of scoring, resampling and random weights"),
-        ("--resamples", int, "resamples of the held-out samples for the interval"),
-        ("--confidence", float, "share of the resampled bounds inside the interval"),
+        ("--resamples", int, "resamples of the target samples for the interval"),
+        ("--confidence", float, "share of the resamples inside the interval"),
+        ("--target-classes", int, "with --label-free, how many classes targets have (default: estimated)"),
     )
     for option, kind, text in numbers:
         default = getattr(defaults, option[2:].replace("-", "_"))
         shown = "" if default is None else f" (default: {default})"
         rank.add_argument(option, type=kind, default=default, metavar="N", help=text + shown)
+    rank.add_argument(
+        "--label-free",
+        action="store_true",
+        help="leave target labels alone: rank by clusters that augmented views of the training images agree on",
+    )
     rank.add_argument("--space", choices=("prediction", "feature"), default="prediction", help="what is transported")
     rank.add_argument("--cost", choices=("margin", "range", "euclidean"), help="default: the tightest of the space")
     rank.add_argument("--fixed-head", action="store_true", help="keep the reference head as fitted on the reference")

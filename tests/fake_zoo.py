@@ -73,6 +73,10 @@ def task_relatedness(reference: Any, target: Any, *, evaluate_on: Any, method: A
         target_loss=terms[0] / 2,
         target_accuracy=0.5,
         messages=(),
+        transformation=SimpleNamespace(
+            target_logits=lambda features: features,
+            target_classes=lambda logits: np.abs(np.asarray(logits)).argmax(axis=1) % NUM_CLASSES,
+        ),
     )
 
 

@@ -41,9 +41,14 @@ def make_plan(references: Any, targets: Any, encoders: Any, **options: Any) -> r
     )
 
 
-def score(encoder: str, bound: float, resampled: Any = (), **fields: Any) -> Score:
-    pair = {"reference": "r", "target": "t"} | fields
-    return Score(key=f"{encoder}{pair}", encoder=encoder, bound=bound, resampled_bounds=tuple(resampled), **pair)
+def score(encoder: str, transferability: float, resampled: Any = (), **fields: Any) -> Score:
+    return Score(
+        key=f"{encoder}{fields}",
+        encoder=encoder,
+        transferability=transferability,
+        resampled_transferabilities=tuple(resampled),
+        **{"reference": "r", "target": "t"} | fields,
+    )
 
 
 def without_seconds(value: Any) -> Any:
@@ -114,26 +119,27 @@ def test_settings_refuse_numbers_out_of_range(options: dict[str, Any], message: 
 # Order, intervals and ties
 
 
-def test_smallest_bound_is_first_and_failures_are_last() -> None:
+def test_largest_transferability_is_first_and_failures_are_last() -> None:
     scores = [
         score("nan", math.nan, status="failed: x"),
-        score("c", 3.0),
-        score("a", 1.0),
-        score("failed", 0.5, status="not converged"),
-        score("infinite", math.inf),
+        score("c", 0.3),
+        score("a", 0.9),
+        score("failed", 0.99, status="not converged"),
+        score("d", 0.3, bound=math.nan),
+        score("b", 0.3, bound=1.0),
     ]
     (table,) = make_ranking(scores, FAST).tables
-    assert [row.score.encoder for row in table.rows] == ["a", "c", "infinite", "failed", "nan"]
-    assert [row.rank for row in table.rows] == [1, 2, 3, 4, 5]
+    assert [row.score.encoder for row in table.rows] == ["a", "b", "c", "d", "failed", "nan"]
+    assert [row.rank for row in table.rows] == [1, 2, 3, 4, 5, 6]
 
 
 def test_ties_follow_the_paired_difference() -> None:
     noise = np.random.default_rng(0).normal(size=1000)
     scores = [
-        score("a", 1.0, 1.0 + noise),
-        score("b", 1.1, 1.1 + noise),  # moves with a, so 0.1 is a real difference although the intervals overlap
-        score("c", 1.2, 1.2 - noise),  # does not
-        score("d", 99.0, 99.0 + noise),
+        score("a", -1.0, -1.0 + noise),
+        score("b", -1.1, -1.1 + noise),  # moves with a, so 0.1 is a real difference although the intervals overlap
+        score("c", -1.2, -1.2 - noise),  # does not
+        score("d", -99.0, -99.0 + noise),
         score("e", math.nan, status="failed"),
     ]
     (table,) = make_ranking(scores, FAST).tables
@@ -147,22 +153,24 @@ def test_ties_follow_the_paired_difference() -> None:
     }
 
 
-def test_equal_bounds_are_tied() -> None:
+def test_equal_transferabilities_are_tied() -> None:
     (table,) = make_ranking([score("a", 1.0, [1, 2, 3]), score("b", 1.0, [1, 2, 3])], FAST).tables
     assert table.rows[1].tied_with_above
 
 
 def test_interval_holds_the_confidence_asked_for() -> None:
     resampled = np.arange(1001) / 1000
-    (table,) = make_ranking([score("a", 0.5, resampled)], Settings(confidence=0.8)).tables
+    found = score("a", 0.5, resampled, resampled_bounds=tuple(2 * resampled))
+    (table,) = make_ranking([found], Settings(confidence=0.8)).tables
     assert table.rows[0].interval == pytest.approx((0.1, 0.9), abs=0.0015)
+    assert table.rows[0].bound_interval == pytest.approx((0.2, 1.8), abs=0.003)
 
 
 def test_summary_takes_the_best_reference_of_each_encoder() -> None:
     scores = [
-        score("a", 2.0, reference="r1"),
-        score("a", 1.0, reference="r2"),
-        score("b", 1.5, reference="r1"),
+        score("a", 0.2, reference="r1"),
+        score("a", 0.9, reference="r2"),
+        score("b", 0.5, reference="r1"),
         score("b", math.nan, reference="r2", status="failed"),
         score("a", 0.1, reference="r1", target="other"),
     ]
@@ -223,6 +231,7 @@ def test_second_run_computes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         {"image_size": 64},
         {"batch_size": 7},  # rounding differs
         {"method": jaxrel.Joint(learn_head=False)},
+        {"label_free": True},
     ],
 )
 def test_scores_of_other_settings_are_not_taken_for_these(tmp_path: Path, change: dict[str, Any]) -> None:
@@ -255,6 +264,73 @@ def test_a_result_with_a_status_is_failed(tmp_path: Path, monkeypatch: pytest.Mo
         assert row.score.failed
         assert row.score.bound == math.inf
         assert row.score.status == "a class was never seen"
+
+
+# Without target labels
+
+
+def unlabelled_arrays(name: str, qualities: dict[str, float]) -> FeatureArrays:
+    """Classes that lie further apart the larger the quality; labels are wrong, to show that nothing looks at them."""
+    labels = np.arange(48) % 3
+
+    def features(quality: float, seed: int) -> np.ndarray:
+        generator = np.random.default_rng(seed)
+        clean = quality * np.eye(3, 6)[labels] + np.random.default_rng(0).normal(size=(48, 6))
+        return clean + 0.5 * generator.normal(size=clean.shape)
+
+    tasks = {
+        encoder: jaxrel.Task(features(quality, 1), np.zeros(48, int), num_classes=1)
+        for encoder, quality in qualities.items()
+    }
+    views = {encoder: (features(quality, 2), features(quality, 3)) for encoder, quality in qualities.items()}
+    return FeatureArrays(name, {encoder: (task, task) for encoder, task in tasks.items()}, views=views)
+
+
+def test_label_free_ranking_looks_at_views_and_at_no_label(tmp_path: Path) -> None:
+    qualities = {"good": 9.0, "bad": 0.5}
+    generator = np.random.default_rng(5)
+    labels = np.arange(60) % 3
+    task = jaxrel.Task(generator.normal(size=(60, 6)) + 3 * labels[:, None], labels)
+    reference = FeatureArrays("reference", dict.fromkeys(qualities, (task, task)))
+    settings = Settings(
+        resamples=50, label_free=True, target_classes=3, method=jaxrel.Joint(num_steps=20, points_per_class=10)
+    )
+    target = unlabelled_arrays("target", qualities)
+    result = ranking.rank([reference], [target], list(qualities), output=tmp_path, settings=settings)
+    (table,) = result.tables
+    assert [row.score.encoder for row in table.rows] == ["good", "bad"]
+    good, bad = (row.score for row in table.rows)
+    assert good.status == bad.status == "ok"
+    assert good.target_labels.startswith("pseudo-labels: ViewClusters(")
+    assert good.num_classes == 3
+    assert good.transferability > bad.transferability
+    assert table.rows[0].interval[0] <= good.transferability <= table.rows[0].interval[1]
+    assert not good.resampled_bounds
+    write_files(result, tmp_path, plot=True)
+    document = json.loads((tmp_path / "results.json").read_text())
+    assert "vacuous_level" not in document["pairs"][0]
+    assert document["settings"]["label_free"]
+
+
+def test_label_free_ranking_needs_views(tmp_path: Path) -> None:
+    arguments: Any = ([arrays("one", 1.0)], [arrays("other", 2.0)], ["mine"])
+    with pytest.raises(ValueError, match="'other' has no views of encoder 'mine': it has none"):
+        ranking.rank(*arguments, output=tmp_path, settings=Settings(label_free=True))
+
+
+@pytest.mark.usefixtures("zoo")
+def test_images_get_views_which_the_store_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(samples=30, held_out=12, label_free=True)
+    plan = ranking.make_plan(["circles"], ["squares"], ["wide"], settings=settings, store=FeatureStore(tmp_path))
+    ((_, target),) = plan.pairs
+    features = np.asarray(target.features("wide", lambda *_: None).train.features)
+    told: list[str] = []
+    first, second = target.views("wide", lambda what, *_: told.append(what))
+    assert {"wide: squares (view 1)", "wide: squares (view 2)"} == set(told)
+    assert first.shape == second.shape == features.shape
+    assert not np.allclose(first, second)
+    monkeypatch.setattr(fake_zoo.FakeEncoder, "__call__", None)
+    assert all(map(np.array_equal, target.views("wide", lambda *_: None), (first, second)))
 
 
 # The log of finished scores
@@ -369,10 +445,10 @@ def result() -> ranking.Ranking:
     noise = np.random.default_rng(0).normal(size=100)
     return make_ranking(
         [
-            score("good", 1.0, 1.0 + noise, target_loss=0.8, target_accuracy=0.75, **common),
-            score("same", 1.1, 1.1 - noise, target_loss=0.7, target_accuracy=0.5, **common),
+            score("good", 0.75, 0.75 + noise, bound=1.0, target_loss=0.8, **common),
+            score("same", 0.7, 0.7 - noise, bound=0.9, target_loss=0.7, **common),
             score("bad", math.nan, status="failed: [red] why", **common),
-            score("good", 0.9, 0.9 + noise, **common | {"reference": "s"}),
+            score("good", 0.8, 0.8 + noise, bound=1.1, **common | {"reference": "s"}),
         ],
         FAST,
     )
@@ -381,15 +457,16 @@ def result() -> ranking.Ranking:
 def test_json_has_the_tables(result: ranking.Ranking, tmp_path: Path) -> None:
     write_files(result, tmp_path, plot=False)
     document = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
-    assert (document["unit"], document["lower_is_better"]) == ("nats", True)
+    assert document["ordered_by"] == "transferability, larger first"
     assert document["settings"]["samples"] == 30
     assert "Joint(" in document["settings"]["method"]
     pair = document["pairs"][0]
     assert (pair["reference"], pair["target"], pair["vacuous_level"]) == ("r", "t", 2.2)
     assert pair["log_num_classes"] == pytest.approx(math.log(10))
     good, same, bad = pair["rows"]
-    assert (good["encoder"], good["bound"], good["tied_with"]) == ("good", 1.0, ["same"])
-    assert good["interval_low"] < 1.0 < good["interval_high"]
+    assert (good["encoder"], good["transferability"], good["tied_with"]) == ("good", 0.75, ["same"])
+    assert good["interval_low"] < 0.75 < good["interval_high"]
+    assert (good["bound"], good["bound_low"], good["target_labels"]) == (1.0, "nan", "given")
     assert (same["tied_with_above"], same["target_loss"]) == (True, 0.7)
     assert (bad["rank"], bad["status"], bad["bound"]) == (3, "failed: [red] why", "nan")
     assert [row["reference"] for row in document["summaries"][0]["rows"]] == ["s", "r", "r"]
@@ -418,13 +495,12 @@ def test_terminal_shows_order_ties_failures_and_level(
     print_ranking(result, Console(width=40))  # too narrow: nothing is cut off all the same
     lines = capsys.readouterr().out.splitlines()[1:]
     assert "r → t" in lines[0]
-    assert "nats, lower is better" in lines[0]
-    assert "2.200" in lines[0]
+    assert "a constant guess over 10 classes: 2.200" in lines[0]
     good, same, bad = (next(line for line in lines if f" {name} " in line) for name in ("good", "same", "bad"))
-    assert good.split()[:3] == ["1", "good", "1.000"]
-    assert same.split()[:3] == ["=2", "same", "1.100"]
+    assert good.split()[:3] == ["1", "good", "75.0%"]
+    assert same.split()[:3] == ["=2", "same", "70.0%"]
     assert bad.split()[:3] == ["3", "bad", "failed"]
-    assert "75.0%" in good
+    assert good.split()[4] == "1.000"
     assert "bad: failed: [red] why" in lines
 
 

@@ -1,4 +1,4 @@
-"""Rank encoders for target tasks by task-relatedness: plan, execute (resumable), report."""
+"""Rank encoders for target tasks by transferability, with its reasons: plan, execute (resumable), report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jaxrel.assets import cache_dir
 from jaxrel.ranking.execute import Score, ScoreLog, execute
-from jaxrel.ranking.plan import FeatureArrays, Plan, Progress, Settings, Source, Split, make_plan
+from jaxrel.ranking.plan import FeatureArrays, Plan, Progress, Settings, Source, Split, Views, make_plan
 from jaxrel.ranking.table import Ranking, Row, Table, make_ranking
 from jaxrel.store import FeatureStore
 
@@ -22,6 +22,7 @@ __all__ = [
     "Source",
     "Split",
     "Table",
+    "Views",
     "feature_store",
     "make_plan",
     "rank",
@@ -68,7 +69,7 @@ def rank(
         progress: told `(what, done, total)` as work goes on.
 
     Returns:
-        The tables, smallest bound first; bounds and losses are in nats.
+        The tables, largest transferability first; bounds and losses are in nats.
 
     Raises:
         ValueError: a name is unknown or given twice, features are missing, a setting is out of range.

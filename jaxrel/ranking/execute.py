@@ -11,17 +11,19 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from jaxrel.encoders import ImageAugmentation
 from jaxrel.executables import release_if_many
-from jaxrel.ranking.plan import Plan, Progress, Settings, Source, Split
+from jaxrel.ranking.plan import Plan, Progress, Settings, Source, Split, Views
 
 if TYPE_CHECKING:
+    from jaxrel.relatedness import Relatedness, Transformation
     from jaxrel.tasks import Task
 
 OK = "ok"
@@ -36,19 +38,24 @@ NUMBERS = (
     "target_accuracy",
 )
 """What a score takes over from a result of :func:`jaxrel.task_relatedness`."""
+RESAMPLES = ("resampled_transferabilities", "resampled_bounds")
 
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """One encoder scored on one pair of tasks; every loss and bound is in nats, on held-out samples.
+    """One encoder scored on one pair of tasks; every loss and bound is in nats, on samples not learned on.
 
     Attributes:
         key: hash of everything the numbers depend on.
         status: "ok", or what went wrong; numbers that could not be had are NaN then.
+        target_labels: "given", or where the target classes come from that all but `transferability` are about.
+        transferability: share of target samples told right, what encoders are ranked by: with labels, by the
+            transformed head, which is `target_accuracy`; without, see `jaxrel.transferability_score`.
         vacuous_level: loss of the best constant guess, the entropy of the held-out target classes.
-        resampled_bounds: the bound on resampled held-out samples, the same ones for all encoders of a pair.
+        resampled_transferabilities: on resampled target samples, the same ones for all encoders of a pair.
+        resampled_bounds: the bound on resampled held-out samples, likewise; without labels there are none.
         extraction_seconds: what the features of both data sets took in the run that made this score; features
             from the store cost next to nothing.
         scoring_seconds: what learning, evaluating and resampling took, compilation included.
@@ -59,7 +66,9 @@ class Score:
     target: str
     encoder: str
     status: str = OK
+    target_labels: str = "given"
     num_classes: int = 0
+    transferability: float = math.nan
     vacuous_level: float = math.nan
     bound: float = math.nan
     tight_bound: float = math.nan
@@ -72,6 +81,7 @@ class Score:
     target_accuracy: float = math.nan
     extraction_seconds: float = 0.0
     scoring_seconds: float = 0.0
+    resampled_transferabilities: tuple[float, ...] = ()
     resampled_bounds: tuple[float, ...] = ()
 
     @property
@@ -168,52 +178,117 @@ class _Features:
     def __init__(self, encoder: str, progress: Progress) -> None:
         self._encoder = encoder
         self._progress = progress
-        self._splits: dict[str, tuple[Split, float]] = {}
+        self._kept: dict[tuple[str, str], Any] = {}
+        self._seconds: dict[str, float] = {}
 
-    def of(self, source: Source) -> tuple[Split, float]:
-        if source.name not in self._splits:
+    def of(self, source: Source) -> Split:
+        split: Split = self._get(source, source.features)
+        return split
+
+    def views_of(self, source: Source) -> Views:
+        views: Views = self._get(source, source.views)
+        return views
+
+    def seconds_of(self, source: Source) -> float:
+        """What everything of this source took."""
+        return self._seconds[source.name]
+
+    def _get(self, source: Source, get: Callable[[str, Progress], Any]) -> Any:
+        key = source.name, get.__name__
+        if key not in self._kept:
             start = time.perf_counter()
-            split = source.features(self._encoder, self._progress)
-            self._splits[source.name] = split, time.perf_counter() - start
-        return self._splits[source.name]
+            self._kept[key] = get(self._encoder, self._progress)
+            self._seconds[source.name] = self._seconds.get(source.name, 0.0) + time.perf_counter() - start
+        return self._kept[key]
 
 
 def _score(score: Score, pair: tuple[Source, Source], features: _Features, plan: Plan) -> Score:
     """The score with its numbers filled in, or with a status that says why there are none."""
-    import jaxrel
-    from jaxrel.relatedness import bound_resamples
-
-    settings = plan.settings
+    measure = _label_free_numbers if plan.settings.label_free else _labelled_numbers
     try:
-        (reference, reference_seconds), (target, target_seconds) = map(features.of, pair)
+        reference, target = map(features.of, pair)
+        views = features.views_of(pair[1]) if plan.settings.label_free else None
         start = time.perf_counter()
-        held_out = reference.held_out, target.held_out
-        result = jaxrel.task_relatedness(
-            reference.train, target.train, evaluate_on=held_out, method=settings.joint(), seed=settings.seed
-        )
-        resampled = (
-            ()
-            if result.messages
-            else bound_resamples(result, *held_out, num_resamples=settings.resamples, seed=settings.seed)
-        )
+        numbers = measure(reference, target, views, plan.settings)
     except ValueError as error:
         return dataclasses.replace(score, status=f"failed: {error}")
-    prior = _prior(target.held_out)
-    numbers: dict[str, Any] = {name: float(getattr(result, name)) for name in NUMBERS}
     return dataclasses.replace(
         score,
         **numbers,
-        status="; ".join(result.messages) or OK,
-        num_classes=len(prior),
-        vacuous_level=float(-np.sum(prior * np.log(np.where(prior > 0, prior, 1)))),
-        extraction_seconds=reference_seconds + target_seconds,
+        extraction_seconds=sum(map(features.seconds_of, pair)),
         scoring_seconds=time.perf_counter() - start,
-        resampled_bounds=tuple(np.asarray(resampled, np.float64).round(6).tolist()),
     )
 
 
+def _labelled_numbers(reference: Split, target: Split, _: Views | None, settings: Settings) -> dict[str, Any]:
+    """Learned on the training samples, evaluated on the held-out ones."""
+    import jaxrel
+    from jaxrel.relatedness import bound_resamples
+    from jaxrel.transferability import resampled_means
+
+    held_out = reference.held_out, target.held_out
+    result = jaxrel.task_relatedness(
+        reference.train, target.train, evaluate_on=held_out, method=settings.joint(), seed=settings.seed
+    )
+    hits = _hits(result.transformation, target.held_out)
+    again: dict[str, Any] = {"num_resamples": settings.resamples, "seed": settings.seed}
+    return {
+        **_terms(result, _prior(target.held_out)),
+        "transferability": float(result.target_accuracy),
+        "resampled_transferabilities": _rounded(resampled_means(hits, target.held_out.weights, **again)),
+        "resampled_bounds": () if result.messages else _rounded(bound_resamples(result, *held_out, **again)),
+    }
+
+
+def _label_free_numbers(reference: Split, target: Split, views: Views | None, settings: Settings) -> dict[str, Any]:
+    """From the training samples and their views; the terms are those of the bound on pseudo-labels."""
+    import jaxrel
+    from jaxrel.pseudo_labels import ViewClusters
+    from jaxrel.tasks import Task
+    from jaxrel.transferability import resampled_means
+
+    train = target.train
+    unlabelled = Task(train.features, weights=train.weights, num_classes=settings.target_classes)
+    found = jaxrel.transferability_score(unlabelled, views=views, seed=settings.seed)
+    result = jaxrel.task_relatedness(
+        reference.train,
+        unlabelled,
+        pseudo_labels=ViewClusters(),
+        views=views,
+        method=settings.joint(),
+        seed=settings.seed,
+    )
+    again: dict[str, Any] = {"num_resamples": settings.resamples, "seed": settings.seed}
+    assert result.pseudo_labels is not None  # noqa: S101 (for the type checker)
+    return {
+        **_terms(result, np.asarray(result.pseudo_labels.sizes, np.float64)),
+        "target_labels": result.computed_with.target_labels,
+        "transferability": float(found),
+        "resampled_transferabilities": _rounded(resampled_means(found.hits, train.weights, **again)),
+    }
+
+
+def _terms(result: Relatedness, prior: np.ndarray) -> dict[str, Any]:
+    return {name: float(getattr(result, name)) for name in NUMBERS} | {
+        "status": "; ".join(result.messages) or OK,
+        "num_classes": len(prior),
+        "vacuous_level": float(-np.sum(prior * np.log(np.where(prior > 0, prior, 1)))),
+    }
+
+
+def _hits(transformation: Transformation, target: Task) -> np.ndarray:
+    predicted = transformation.target_classes(transformation.target_logits(target.features))
+    return np.asarray(predicted) == np.asarray(target.labels)
+
+
+def _rounded(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(np.asarray(values, np.float64).round(6).tolist())
+
+
 def _outcome(score: Score) -> str:
-    return score.status if score.failed else f"bound {score.bound:.3f} in {score.scoring_seconds:.1f} s"
+    if score.failed:
+        return score.status
+    return f"transferability {score.transferability:.1%}, bound {score.bound:.3f} in {score.scoring_seconds:.1f} s"
 
 
 def _prior(task: Task) -> np.ndarray:
@@ -234,6 +309,7 @@ def _key(encoder: str, pair: tuple[Source, Source], settings: Settings) -> str:
         "method": repr(settings.joint()),
         "seed": settings.seed,
         "resamples": settings.resamples,
+        "label-free": [settings.label_free, settings.target_classes, settings.seed, repr(ImageAugmentation())],
     }
     return hashlib.sha256(json.dumps(determined_by, sort_keys=True).encode()).hexdigest()
 
@@ -244,7 +320,8 @@ def to_json(score: Score) -> dict[str, Any]:
     for name, value in record.items():
         if isinstance(value, float):
             record[name] = finite_or_string(value)
-    record["resampled_bounds"] = [finite_or_string(value) for value in score.resampled_bounds]
+    for name in RESAMPLES:
+        record[name] = [finite_or_string(value) for value in record[name]]
     return record
 
 
@@ -258,7 +335,8 @@ def _from_json(record: dict[str, Any]) -> Score:
     for field in dataclasses.fields(Score):
         if field.type == "float":
             fields[field.name] = float(fields[field.name])
-    fields["resampled_bounds"] = tuple(map(float, fields["resampled_bounds"]))
+    for name in RESAMPLES:
+        fields[name] = tuple(map(float, fields[name]))
     return Score(**fields)
 
 

@@ -24,6 +24,9 @@ RANDOM_SUFFIX = ":random"
 Progress = Callable[[str, int, int], None]
 """Told `(what, done, total)` as work goes on."""
 
+Views = tuple[np.ndarray, np.ndarray]
+"""Features of two augmented views of the same samples."""
+
 
 class Split(NamedTuple):
     """The two tasks of one data set under one encoder: learned on `train`, evaluated on `held_out`."""
@@ -39,14 +42,17 @@ class Source(Protocol):
     def name(self) -> str:
         """How tables and files call it."""
 
-    def check(self, encoder: str) -> None:
-        """Raise ValueError where this encoder's features cannot be had; cheap, called before any work."""
+    def check(self, encoder: str, *, views: bool) -> None:
+        """Raise ValueError where this encoder's features, or views, cannot be had; cheap, called before any work."""
 
     def fingerprint(self, encoder: str) -> str:
         """What the features are determined by: equal fingerprints mean equal features."""
 
     def features(self, encoder: str, progress: Progress) -> Split:
         """The features of the training and of the held-out samples."""
+
+    def views(self, encoder: str, progress: Progress) -> Views:
+        """Features of two augmented views of the training samples; asked for where targets have no labels."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,11 @@ class Settings:
         image_size: input resolution of the networks in pixels; None means each network's own.
         batch_size: images in one forward pass.
         seed: seed of the scoring, the resampling and of the randomly initialised encoders.
-        resamples: how often the held-out samples are resampled for the interval.
-        confidence: share of the resampled bounds inside the interval.
+        resamples: how often the samples are resampled for the intervals.
+        confidence: share of the resamples inside an interval.
         method: how the bound is learned; None means the default of :func:`jaxrel.task_relatedness`.
+        label_free: whether target labels are left alone, and augmented views of the training samples used instead.
+        target_classes: number of target classes where labels are left alone; None estimates it.
 
     Raises:
         ValueError: a number is out of its range.
@@ -75,10 +83,20 @@ class Settings:
     resamples: int = 1000
     confidence: float = 0.9
     method: Joint | None = None
+    label_free: bool = False
+    target_classes: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
-        least = {"samples": 1, "held_out": 1, "batch_size": 1, "resamples": 2, "seed": 0, "image_size": 32}
+        least = {
+            "samples": 1,
+            "held_out": 1,
+            "batch_size": 1,
+            "resamples": 2,
+            "seed": 0,
+            "image_size": 32,
+            "target_classes": 2,
+        }
         for name, limit in least.items():
             value = getattr(self, name)
             if value is not None and value < limit:
@@ -87,6 +105,8 @@ class Settings:
             raise ValueError(f"seed is {self.seed}: pass an integer below 2**32.")
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence is {self.confidence}: pass a number between 0 and 1, such as 0.9.")
+        if self.target_classes is not None and not self.label_free:
+            raise ValueError("target_classes is for targets without labels: set label_free, or leave it out.")
 
     def joint(self) -> Joint:
         """The method, with the default filled in."""
@@ -98,35 +118,49 @@ class Settings:
 class FeatureArrays:
     """A data set whose features are there already."""
 
-    def __init__(self, name: str, splits: Mapping[str, tuple[Task, Task]]) -> None:
+    def __init__(
+        self, name: str, splits: Mapping[str, tuple[Task, Task]], *, views: Mapping[str, Views] | None = None
+    ) -> None:
         """Name the data set.
 
         Args:
             name: how tables and files call it.
-            splits: by encoder name, the task to learn on and the task to evaluate on.
+            splits: by encoder name, the task to learn on and the task to evaluate on. Of a target without labels only
+                the first is looked at.
+            views: by encoder name, features of two augmented views of the samples of the first task.
         """
         self.name = name
         self._splits = {encoder: Split(*split) for encoder, split in splits.items()}
+        self._views = dict(views or {})
 
-    def check(self, encoder: str) -> None:
-        """Raise ValueError where there are no features of this encoder."""
-        if encoder not in self._splits:
-            raise ValueError(f"{self.name!r} has no features of encoder {encoder!r}: it has {_listed(self._splits)}.")
+    def check(self, encoder: str, *, views: bool) -> None:
+        """Raise ValueError where there are no features of this encoder, or no views."""
+        for kind, known in (("features", self._splits), *((("views", self._views),) if views else ())):
+            if encoder not in known:
+                raise ValueError(f"{self.name!r} has no {kind} of encoder {encoder!r}: it has {_listed(known)}.")
 
     def fingerprint(self, encoder: str) -> str:
         """Hash of the arrays of both tasks."""
         digest = hashlib.sha256(encoder.encode())
         for task in self._splits[encoder]:
             for leaf in (task.features, task.labels, task.weights):
+                if leaf is None:
+                    continue
                 array = np.ascontiguousarray(leaf)
                 digest.update(f"{array.dtype.str}{array.shape}".encode())
                 digest.update(array.tobytes())
             digest.update(str(task.num_classes).encode())
+        for view in self._views.get(encoder, ()):
+            digest.update(np.ascontiguousarray(view).tobytes())
         return digest.hexdigest()
 
     def features(self, encoder: str, progress: Progress) -> Split:  # noqa: ARG002 - nothing takes time here
         """The tasks as given."""
         return self._splits[encoder]
+
+    def views(self, encoder: str, progress: Progress) -> Views:  # noqa: ARG002 - nothing takes time here
+        """The views as given."""
+        return self._views[encoder]
 
 
 class ImageSource:
@@ -163,7 +197,7 @@ class ImageSource:
             data.load(self.name, split="test", path=self._path, limit=self._settings.held_out),
         )
 
-    def check(self, encoder: str) -> None:
+    def check(self, encoder: str, *, views: bool) -> None:  # noqa: ARG002 - there are views of every image
         """Raise ValueError where there is no such encoder."""
         _check_name(encoder.removesuffix(RANDOM_SUFFIX), encoders.names(), "encoder")
 
@@ -174,22 +208,42 @@ class ImageSource:
 
     def features(self, encoder: str, progress: Progress) -> Split:
         """The features of both splits, extracted where the store does not hold them."""
-        train, held_out = (self._extract(encoder, part, progress) for part in self._splits)
-        return Split(train, held_out)
-
-    def _extract(self, encoder: str, part: data.ImageData, progress: Progress) -> Task:
-        from jaxrel.encoders.extraction import extract_features
         from jaxrel.tasks import Task
 
-        features = extract_features(
-            self._load_encoder(encoder),
-            part.images,
-            batch_size=self._settings.batch_size,
-            progress=functools.partial(progress, f"{encoder}: {self.name} ({part.split})"),
-            store=self._store,
-            data_fingerprint=part.fingerprint,
+        def task(part: data.ImageData) -> Task:
+            features = self._extract(encoder, part.images, part.split, part.fingerprint, progress)
+            return Task(features, part.labels, num_classes=part.num_classes, class_names=part.class_names)
+
+        train, held_out = map(task, self._splits)
+        return Split(train, held_out)
+
+    def views(self, encoder: str, progress: Progress) -> Views:
+        """The features of two augmented views of the training images, extracted where the store does not hold them."""
+        train, _ = self._splits
+        augmentation, seed = encoders.ImageAugmentation(), self._settings.seed
+        first, second = (
+            self._extract(
+                encoder,
+                images,
+                f"view {number}",
+                f"{train.fingerprint}/view {number} of seed {seed}/{augmentation}",
+                progress,
+            )
+            for number, images in enumerate(encoders.image_views(train.images, augmentation=augmentation, seed=seed), 1)
         )
-        return Task(features, part.labels, num_classes=part.num_classes, class_names=part.class_names)
+        return first, second
+
+    def _extract(self, encoder: str, images: np.ndarray, what: str, fingerprint: str, progress: Progress) -> np.ndarray:
+        from jaxrel.encoders.extraction import extract_features
+
+        return extract_features(
+            self._load_encoder(encoder),
+            images,
+            batch_size=self._settings.batch_size,
+            progress=functools.partial(progress, f"{encoder}: {self.name} ({what})"),
+            store=self._store,
+            data_fingerprint=fingerprint,
+        )
 
 
 @dataclass(frozen=True)
@@ -256,7 +310,7 @@ def make_plan(
     _check_distinct(encoder_names, "encoder")
     for encoder in encoder_names:
         for source in sources.values():
-            source.check(encoder)
+            source.check(encoder, views=settings.label_free and source in roles["target"])
     pairs = tuple((r, t) for r in roles["reference"] for t in roles["target"] if r is not t)
     if not pairs:
         raise ValueError(

@@ -17,23 +17,25 @@ from jaxrel.ranking.plan import Settings
 class Row:
     """One encoder in a table.
 
-    `interval` is the percentile interval of the bound over resampled held-out samples. Two encoders are
-    tied when the interval of the difference of their bounds, on the same resamples, holds 0: `tied_with` names all such
-    encoders of the table, `tied_with_above` says whether the one ranked just above is among them.
+    `interval` and `bound_interval` are percentile intervals of transferability and bound over resampled samples. Two
+    encoders are tied when the interval of the difference of their transferabilities, on the same resamples, holds 0:
+    `tied_with` names all such encoders of the table, `tied_with_above` says whether the one ranked just above is among
+    them.
     """
 
     rank: int
     score: Score
     interval: tuple[float, float]
+    bound_interval: tuple[float, float]
     tied_with_above: bool
     tied_with: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Table:
-    """The encoders in the order of their bound on one pair of tasks, smallest first, failed ones last.
+    """The encoders in the order of their transferability on one pair of tasks, largest first, failed ones last.
 
-    `reference` is None where each encoder stands with the reference that gives it the smallest bound.
+    `reference` is None where each encoder stands with the reference that promises most for it.
     """
 
     reference: str | None
@@ -83,20 +85,22 @@ def _rows(scores: Sequence[Score], confidence: float) -> tuple[Row, ...]:
     for position, score in enumerate(ordered):
         tied_with = [other.encoder for other in ordered if frozenset((score.encoder, other.encoder)) in tied]
         above = ordered[position - 1].encoder if position else None
-        interval = _interval(np.asarray(score.resampled_bounds), confidence)
-        rows.append(Row(position + 1, score, interval, above in tied_with, tuple(tied_with)))
+        interval = _interval(np.asarray(score.resampled_transferabilities), confidence)
+        bound_interval = _interval(np.asarray(score.resampled_bounds), confidence)
+        rows.append(Row(position + 1, score, interval, bound_interval, above in tied_with, tuple(tied_with)))
     return tuple(rows)
 
 
-def _order(score: Score) -> tuple[bool, float, str]:
-    return score.failed, math.inf if math.isnan(score.bound) else score.bound, score.encoder
+def _order(score: Score) -> tuple[bool, float, float, str]:
+    """Equal transferabilities, common with the references of a target without labels, are ordered by the bound."""
+    bound = math.inf if math.isnan(score.bound) else score.bound
+    return score.failed, 0.0 if math.isnan(score.transferability) else -score.transferability, bound, score.encoder
 
 
 def _tied(a: Score, b: Score, confidence: float) -> bool:
     if a.failed or b.failed:
         return False
-    first, second = np.asarray(a.resampled_bounds), np.asarray(b.resampled_bounds)
-    difference = np.subtract(first, second, out=np.zeros_like(first), where=first != second)  # inf = inf
+    difference = np.subtract(a.resampled_transferabilities, b.resampled_transferabilities)
     low, high = _interval(difference, confidence)
     return low <= 0 <= high
 

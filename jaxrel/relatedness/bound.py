@@ -135,8 +135,7 @@ def _evaluate(
     losses = cross_entropy(u, labels_r)
     sample_share = target.weights / jnp.sum(target.weights)
     target_losses = class_loss(v, log_map[labels_t])
-    highest = jax.lax.Precision.HIGHEST
-    predicted = jnp.argmax(jnp.matmul(jax.nn.softmax(v), transformation.label_map.T, precision=highest), axis=-1)
+    predicted = transformation.target_classes(v)
     cost, x, y = transport_points(transformation, reference, target, method)
     transport = class_transport(
         cost,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -97,6 +98,11 @@ class Transformation:
     def target_logits(self, features: Float[Array, "n d"]) -> Float[Array, "n r"]:
         """`v = M t + m` of raw target features."""
         return self.target_map(self.target_standardisation(features))
+
+    def target_classes(self, logits: Float[Array, "n r"]) -> Int[Array, " n"]:
+        """The class of largest probability under the transformed head, `argmax_k (B softmax(v))_k`."""
+        highest = jax.lax.Precision.HIGHEST
+        return jnp.argmax(jnp.matmul(jax.nn.softmax(logits), self.label_map.T, precision=highest), axis=-1)
 
 
 @dataclass(frozen=True)
