@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from members import DEVELOPMENT_TARGETS, TARGETS
+from report import write_page
 from rich.console import Console
 from rich.progress import Progress
 from zoo import FOLDER, Batch, Zoo, read_zoo
@@ -296,6 +297,7 @@ def main() -> None:
     parser.add_argument("--half", choices=("development", "confirmation"), default="development")
     parser.add_argument("--zoo", type=Path, default=FOLDER, help="folder of the zoo")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON")
+    parser.add_argument("--page", action="store_true", help="rewrite the tables and the figure of the documentation")
     options = parser.parse_args()
     zoo = read_zoo(options.zoo)
     encoders = zoo.indices(options.half)
@@ -325,6 +327,8 @@ def main() -> None:
     }
     path = options.output / f"zoo_{options.half}.json"
     write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())
+    if options.page:
+        write_page(options.output)
 
 
 if __name__ == "__main__":
