@@ -286,6 +286,7 @@ def unlabelled_arrays(name: str, qualities: dict[str, float]) -> FeatureArrays:
     return FeatureArrays(name, {encoder: (task, task) for encoder, task in tasks.items()}, views=views)
 
 
+@pytest.mark.slow
 def test_label_free_ranking_looks_at_views_and_at_no_label(tmp_path: Path) -> None:
     qualities = {"good": 9.0, "bad": 0.5}
     generator = np.random.default_rng(5)

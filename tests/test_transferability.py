@@ -117,6 +117,7 @@ def test_scale_shift_and_absent_samples_change_nothing() -> None:
     np.testing.assert_array_equal(found.hits[54:], 0)
 
 
+@pytest.mark.slow
 def test_many_encoders_at_once() -> None:
     target, reference = sample(1.5), sample(2.0, seed=2)
     stack = jnp.stack([target.features, 2 * target.features, target.features[:, ::-1]])
@@ -130,6 +131,7 @@ def test_many_encoders_at_once() -> None:
     np.testing.assert_allclose(batched, float(labelled(target, reference=reference)), atol=0.04)
 
 
+@pytest.mark.slow
 def test_a_class_of_one_sample_is_judged_all_the_same() -> None:
     target = Task(np.concatenate([sample(3.0).features, 9 * np.ones((1, 8))]), [*sample(3.0).labels, 3])
     reference = sample(3.0, seed=2, n=80)
