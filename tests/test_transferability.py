@@ -80,6 +80,13 @@ def test_resamples_of_equal_samples_are_paired() -> None:
     np.testing.assert_allclose(resampled_means(hits, weights, seed=3) + other, 1)
 
 
+def test_resamples_weigh_samples_as_the_value_does() -> None:
+    hits, weights = np.arange(200) % 2, np.where(np.arange(200) % 2, 3.0, 1.0)
+    assert resampled_means(hits, weights).mean() == pytest.approx(0.75, abs=0.01)
+    absent = np.where(np.arange(200) < 100, weights, 0)
+    np.testing.assert_allclose(resampled_means(hits, absent), resampled_means(hits[:100], weights[:100]))
+
+
 def test_labels_of_a_fold_do_not_reach_its_hits() -> None:
     """Wrong labels in the half that is judged change no prediction there, so hits become misses."""
     target, reference = sample(3.0), sample(3.0, seed=2)
