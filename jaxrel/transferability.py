@@ -15,7 +15,7 @@ from jaxrel.relatedness.blocks import kept_aside
 from jaxrel.relatedness.joint import fit_joint
 from jaxrel.relatedness.methods import Joint
 from jaxrel.relatedness.result import MESSAGES, RelatednessError, Status
-from jaxrel.relatedness.verb import checked_training_tasks
+from jaxrel.relatedness.verb import checked_seed, checked_training_tasks
 from jaxrel.tasks import Task
 
 __all__ = [
@@ -104,7 +104,7 @@ def transferability_score(
     Raises:
         ValueError: for a target with labels and no reference or with views, one without labels and without views or
             with fewer than 40 samples, a class without samples, features of different widths, views of another shape
-            or not finite, a confidence out of (0, 1).
+            or not finite, a confidence out of (0, 1), a seed out of 0 .. 2^32 - 1.
 
     A target class of a single sample is learned and judged on that sample. Cost: two runs of `fit_joint`, or one of
     `cross_view_hits`. Inside `jit`, call `transformed_head_hits` or `jaxrel.pseudo_labels.cross_view_hits`.
@@ -115,7 +115,7 @@ def transferability_score(
         raise ValueError(f"num_resamples is {num_resamples}: pass an integer of at least 2.")
     if not isinstance(target, Task):
         raise ValueError(f"target must be a Task, got {type(target).__name__}: pass Task(features, ...).")
-    key = jax.random.key(seed)
+    key = jax.random.key(checked_seed(seed))
     if target.labels is None:
         hits, finite = _label_free_hits(target, views, key), jnp.asarray(True)
         recipe = LABEL_FREE_RECIPE

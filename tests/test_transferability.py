@@ -52,6 +52,11 @@ def test_label_free_recipe_tells_what_views_keep_from_what_they_change() -> None
     assert float(kept) > float(changed) + 0.2
 
 
+def test_a_collapsed_encoder_is_not_perfect() -> None:
+    constant = np.ones((60, 8))
+    assert float(transferability_score(Task(constant), views=(constant, constant))) == 0
+
+
 def test_hits_are_the_value_and_the_interval_is_about_it() -> None:
     target = sample(1.0)
     weights = np.linspace(0.5, 1, 60)
@@ -157,6 +162,8 @@ def test_a_class_of_one_sample_is_judged_all_the_same() -> None:
         (sample(1.0), {"reference": sample(1.0), "method": jaxrel.Paper()}, "method must be a Joint"),
         (sample(1.0), {"reference": sample(1.0), "confidence": 1.0}, "confidence is 1.0"),
         (sample(1.0), {"reference": sample(1.0), "num_resamples": 1}, "num_resamples is 1"),
+        (sample(1.0), {"reference": sample(1.0), "seed": 1.5}, "seed must be an integer"),
+        (sample(1.0), {"reference": sample(1.0), "seed": -1}, "seed must be between"),
         (Task(sample(1.0).features), {}, "pass views"),
         (Task(sample(1.0).features), {"views": views_of(sample(1.0, n=30))}, r"views\[0\] has shape"),
         (Task(sample(1.0, n=30).features), {"views": views_of(sample(1.0, n=30))}, "at least 40 are needed"),

@@ -35,7 +35,8 @@ def cross_view_hits(
 
     Clusters are those of `ViewClusters`, once for every number of clusters; shares are averaged over these. Their mean
     over the samples is a label-free score: 1 where an encoder keeps apart what tells samples from each other and
-    leaves out what an augmentation changes. It asks for no class count.
+    leaves out what an augmentation changes. It asks for no class count. Where all samples are in one cluster, as under
+    an encoder that has collapsed, nothing is told apart and there are no hits.
 
     Args:
         features: without augmentation, `(n, d)`; n above twice the largest number of clusters.
@@ -51,6 +52,7 @@ def cross_view_hits(
     whitening = view_whitening(features, first_view, second_view, weights, num_directions=num_directions)
     points = whitening(features)
     clusters = [kmeans(points, weights, key, num_clusters=count, num_restarts=num_restarts) for count in cluster_counts]
+    labels = jnp.stack([found.labels for found in clusters])
     standardise = whitening.standardisation
     views = jnp.stack([standardise(first_view), standardise(second_view)])
     # Two batched factorisations that wait for the same two threads would wait for ever: 0 times a number that the
@@ -59,12 +61,15 @@ def cross_view_hits(
     hits = probe_hits(
         standardise(features) + afterwards,
         views,
-        jnp.stack([found.labels for found in clusters]),
+        labels,
         weights,
         num_classes=max(cluster_counts),
         ridge=ridge,
     )
-    return jnp.mean(hits, axis=0)
+    # One cluster is told right by anything: a collapsed encoder would be perfect.
+    first = jnp.argmax(weights > 0)
+    several = jnp.any((labels != labels[:, first][:, None]) & (weights > 0), axis=1)
+    return jnp.mean(jnp.where(several[:, None], hits, 0), axis=0)
 
 
 def probe_hits(

@@ -309,7 +309,7 @@ def _key(encoder: str, pair: tuple[Source, Source], settings: Settings) -> str:
         "method": repr(settings.joint()),
         "seed": settings.seed,
         "resamples": settings.resamples,
-        "label-free": [settings.label_free, settings.target_classes, settings.seed, repr(ImageAugmentation())],
+        "label-free": [settings.label_free, settings.target_classes, repr(ImageAugmentation())],
     }
     return hashlib.sha256(json.dumps(determined_by, sort_keys=True).encode()).hexdigest()
 

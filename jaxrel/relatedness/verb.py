@@ -105,12 +105,7 @@ def task_relatedness(
     if init is not None and not (isinstance(method, Joint) and isinstance(init, Relatedness)):
         raise ValueError(f"init must be a Relatedness, and method a Joint(...), got {type(init).__name__}.")
     head = _checked_head(head, reference)
-    try:
-        seed = operator.index(seed)
-    except TypeError as error:
-        raise ValueError(f"seed must be an integer, got {seed!r}.") from error
-    if not 0 <= seed < 2**32:  # JAX without 64-bit types would silently keep the low 32 bits only.
-        raise ValueError(f"seed must be between 0 and 2**32 - 1, got {seed}.")
+    seed = checked_seed(seed)
 
     evaluated_reference, evaluated_target = held_out or (reference, target)
     if isinstance(method, Joint):
@@ -163,6 +158,17 @@ def _check_label_free(reference: Task, target: Task, evaluate_on: tuple[Task, Ta
             "extract all of them with the same encoder."
         )
     _check_classes("reference", reference)
+
+
+def checked_seed(seed: Any) -> int:
+    """The seed; a ValueError says what is wrong."""
+    try:
+        seed = operator.index(seed)
+    except TypeError as error:
+        raise ValueError(f"seed must be an integer, got {seed!r}.") from error
+    if not 0 <= seed < 2**32:  # JAX without 64-bit types would silently keep the low 32 bits only.
+        raise ValueError(f"seed must be between 0 and 2**32 - 1, got {seed}.")
+    return int(seed)
 
 
 def checked_training_tasks(reference: Task, target: Task) -> tuple[Task, Task]:
