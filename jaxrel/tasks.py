@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 __all__ = ["Task"]
 
@@ -166,16 +166,22 @@ def _as_features(features: Any, live: np.ndarray | None) -> Array:
     with np.errstate(over="ignore"):  # An overflow becomes inf, which is refused below.
         array = jnp.asarray(features, dtype=jnp.float64 if wide else jnp.float32)
     if not _is_traced(array) and live is not None:
-        bad = np.nonzero(~np.isfinite(np.asarray(array)) & live[:, None])
-        if bad[0].size:
-            where = _position(bad)
+        if not _all_finite(array, live):
+            bad = np.nonzero(~np.isfinite(np.asarray(array)) & live[:, None])
             original = np.asarray(features)[bad[0][0], bad[1][0]]
             raise ValueError(
-                f"features[{where}] is {original}, not a finite {array.dtype} ({bad[0].size} such values): "
+                f"features[{_position(bad)}] is {original}, not a finite {array.dtype} ({bad[0].size} such values): "
                 "remove or impute these samples, or rescale the features."
             )
-        array = jnp.where(jnp.asarray(live)[:, None], array, 0)
+        if not live.all():
+            array = jnp.where(jnp.asarray(live)[:, None], array, 0)
     return array
+
+
+@jax.jit
+def _all_finite(features: Float[Array, "n d"], live: Bool[Array, " n"]) -> Bool[Array, ""]:
+    """On the device that holds the features: copied to the host, wide ones would take longer than their score."""
+    return jnp.all(jnp.isfinite(features) | ~live[:, None])
 
 
 def _as_labels(labels: Any, num_samples: int) -> Array:

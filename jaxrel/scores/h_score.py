@@ -13,10 +13,10 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from jaxrel.scores.kernels import centred, class_coefficients, kernel, left_singular, safe_divide, unit_scale
+from jaxrel.scores.decomposition import Decomposition, checked_decomposition
+from jaxrel.scores.kernels import kernel, safe_divide, unit_centred
 from jaxrel.scores.result import Score, make_score
 from jaxrel.scores.validation import LabelledSample, checked_labelled_sample
-from jaxrel.standardisation import standardisation_of
 
 __all__ = ["h_score", "regularised_h_score"]
 
@@ -27,6 +27,7 @@ def h_score(
     *,
     weights: Float[ArrayLike, " n"] | None = None,
     num_classes: int | None = None,
+    decomposition: Decomposition | None = None,
 ) -> Score:
     """`tr(C_f^+ C_g)`, between 0 and the number of classes that occur minus 1; higher is better.
 
@@ -35,6 +36,8 @@ def h_score(
         labels: `(n,)` integers.
         weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
         num_classes: class count; needed inside `jit` and `vmap`.
+        decomposition: `decompose(features, "standardised", weights=weights)`, to share it between metrics; None
+            computes it.
 
     Returns:
         A `Score` that does not change under invertible affine maps of the features. Constant features count for
@@ -45,19 +48,18 @@ def h_score(
         ValueError: see `checked_labelled_sample`.
 
     Source: Bao et al., "An information-theoretic approach to transferability in task transfer learning", ICIP 2019.
-    The pseudo-inverse is that of standardised features, cut off at `max(n, d)` roundings of the largest singular value;
+    The pseudo-inverse is that of standardised features, cut off at 16 roundings of the largest singular value;
     in exact arithmetic standardisation changes nothing.
 
     `O(n d min(n, d))` operations.
     """
-    return _h_score(checked_labelled_sample(features, labels, weights, num_classes))
+    sample = checked_labelled_sample(features, labels, weights, num_classes)
+    return _h_score(sample, checked_decomposition(sample, "standardised", decomposition))
 
 
 @kernel
-def _h_score(sample: LabelledSample) -> Score:
-    standardised = standardisation_of(sample.features, sample.weights, smallest_scale=0)(sample.features)
-    vectors, _, _ = left_singular(sample, centred(standardised, sample.weights))
-    return make_score(jnp.sum(_between_classes(sample, vectors)), valid=sample.valid)
+def _h_score(sample: LabelledSample, decomposition: Decomposition) -> Score:
+    return make_score(jnp.sum(_between_classes(sample, decomposition)), valid=sample.valid)
 
 
 def regularised_h_score(
@@ -66,10 +68,12 @@ def regularised_h_score(
     *,
     weights: Float[ArrayLike, " n"] | None = None,
     num_classes: int | None = None,
+    decomposition: Decomposition | None = None,
 ) -> Score:
     """H-score with the covariance shrunk towards a multiple of the identity; higher is better. Right for d > n.
 
-    Args, raises, complexity: as `h_score`, but weights are counts: the shrinkage depends on their sum.
+    Args, raises, complexity: as `h_score`, but the decomposition is the "centred" one, and weights are counts: the
+    shrinkage depends on their sum.
 
     Returns:
         A `Score` that does not change under shifts, rotations and one common scale of the features. A constant feature
@@ -80,25 +84,25 @@ def regularised_h_score(
     for large-dimensional covariance matrices", 2004. As in every implementation the covariance of class means is
     divided by n - 1 and that of the features by n, so the upper end is `(C - 1) n / (n - 1)`.
     """
-    return _regularised_h_score(checked_labelled_sample(features, labels, weights, num_classes))
+    sample = checked_labelled_sample(features, labels, weights, num_classes)
+    return _regularised_h_score(sample, checked_decomposition(sample, "centred", decomposition))
 
 
 @kernel
-def _regularised_h_score(sample: LabelledSample) -> Score:
-    features = unit_scale(centred(unit_scale(sample.features), sample.weights))
-    vectors, values, _ = left_singular(sample, features)
-    eigenvalues = values**2 / sample.total
+def _regularised_h_score(sample: LabelledSample, decomposition: Decomposition) -> Score:
+    features, _ = unit_centred(sample)
+    eigenvalues = decomposition.values**2 / sample.total
     shrinkage = _ledoit_wolf_shrinkage(features, sample.weights, eigenvalues)
     signal = (1 - shrinkage) * eigenvalues
     gains = safe_divide(signal, signal + shrinkage * jnp.sum(eigenvalues) / features.shape[1])
-    value = gains @ _between_classes(sample, vectors)
+    value = gains @ _between_classes(sample, decomposition)
     degrees = sample.total - 1
     return make_score(safe_divide(value * sample.total, degrees), valid=sample.valid, undefined=degrees <= 0)
 
 
-def _between_classes(sample: LabelledSample, vectors: Float[Array, "n r"]) -> Float[Array, " r"]:
+def _between_classes(sample: LabelledSample, decomposition: Decomposition) -> Float[Array, " r"]:
     """Share of each direction of unit variance that lies between classes, 0 to 1."""
-    return jnp.sum(safe_divide(class_coefficients(sample, vectors) ** 2, sample.class_sizes[None]), axis=1)
+    return jnp.sum(safe_divide(decomposition.class_coefficients(sample) ** 2, sample.class_sizes[None]), axis=1)
 
 
 def _ledoit_wolf_shrinkage(

@@ -1,4 +1,4 @@
-"""What the kernels of the metrics share: compilation, scale, centring, one decomposition for all classes."""
+"""What the kernels of the metrics share: compilation, scale, centring, means of classes, entropy."""
 
 from __future__ import annotations
 
@@ -8,11 +8,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxrel.scores.validation import LabelledSample, Sample
 
-__all__ = ["centred", "class_coefficients", "entropy", "kernel", "left_singular", "safe_divide", "unit_scale"]
+__all__ = [
+    "centred",
+    "class_means",
+    "entropy",
+    "gram_product",
+    "kernel",
+    "least_reaching",
+    "own_size",
+    "safe_divide",
+    "unit_centred",
+    "unit_scale",
+]
 
 
 def kernel(function: Callable[..., Any], *, static: tuple[str, ...] = ()) -> Any:
@@ -33,35 +44,80 @@ def safe_divide(numerator: Float[Array, "*b"], denominator: Float[Array, "*b"]) 
 
 
 def unit_scale(features: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    """Features divided by their largest absolute value, so that squares neither overflow nor vanish."""
-    return safe_divide(features, jnp.max(jnp.abs(features)))
+    """Features of a largest absolute value from 1 to 2, so that squares neither overflow nor vanish; or all 0.
+
+    Divided by a power of 2, which rounds nothing: equal values stay equal however the compiler fuses what follows.
+    """
+    return jnp.ldexp(features, -_exponent(features))
+
+
+def own_size(features: Float[Array, "n d"]) -> Float[Array, ""]:
+    """The power of 2 by which `unit_scale` divides."""
+    return jnp.ldexp(jnp.ones((), features.dtype), _exponent(features))
+
+
+def _exponent(features: Float[Array, "n d"]) -> Int[Array, ""]:
+    """Of the power of 2 that is next below the largest absolute value."""
+    return jnp.frexp(jnp.max(jnp.abs(features)))[1] - 1
 
 
 def centred(features: Float[Array, "n d"], weights: Float[Array, " n"]) -> Float[Array, "n d"]:
-    """Features minus their weighted mean, 0 where the weight is; the second pass removes the rounding of the first."""
+    """Features minus their weighted mean, 0 where the weight is; the second pass removes the rounding of the first.
+
+    Means are taken relative to one of the samples, so that equal samples become exactly 0 and not a rounding, which
+    `unit_scale` would make large.
+    """
+    features = jnp.where(weights[:, None] > 0, features - features[jnp.argmax(weights)], 0)
     for _ in range(2):
         features = features - weights @ features / jnp.sum(weights)
     return jnp.where(weights[:, None] > 0, features, 0)
 
 
-def left_singular(
-    sample: Sample, features: Float[Array, "n d"]
-) -> tuple[Float[Array, "n r"], Float[Array, " r"], Bool[Array, " r"]]:
-    """Left singular vectors and values of `diag(sqrt(weights)) features`, and which values are not rounding.
+def unit_centred(sample: Sample) -> tuple[Float[Array, "n d"], Float[Array, ""]]:
+    """Features centred and of a largest value from 1 to 2, and the number to multiply them by for their own scale."""
+    features = centred(unit_scale(sample.features), sample.weights)
+    return unit_scale(features), own_size(sample.features) * own_size(features)
 
-    A singular value decomposition, not the eigenvectors of a Gram matrix: squared, a value of 1e-4 of the largest
-    would drown in the rounding of float32. `r = min(n, d)`; `O(n d r)` operations. Values below `max(n, d)` roundings
-    of the largest, and their vectors, are returned as 0.
+
+def least_reaching(
+    values: Float[Array, "*b n"], weights: Float[Array, "*b n"], mass: Float[ArrayLike, "*b"]
+) -> Float[Array, "*b"]:
+    """The least of the values, none negative, such that it and those below it weigh at least `mass`; inf if none.
+
+    By bisection of the bits, which for such numbers are in the order of the numbers: some 30 sums instead of a sort.
     """
-    rows = jnp.sqrt(sample.weights)[:, None] * features
-    vectors, values, _ = jnp.linalg.svd(rows, full_matrices=False)
-    resolved = values > sample.rounding * values[0]
-    return vectors * resolved, values * resolved, resolved
+    integer = jnp.int32 if values.dtype == jnp.float32 else jnp.int64
+    # +0 makes a negative zero positive, whose bits would be the least of all.
+    bits = jax.lax.bitcast_convert_type(values + 0, integer)
+    infinity = jax.lax.bitcast_convert_type(jnp.asarray(jnp.inf, values.dtype), integer)
+
+    def halved(_: Any, ends: tuple[Int[Array, "*b"], Int[Array, "*b"]]) -> tuple[Int[Array, "*b"], Int[Array, "*b"]]:
+        below, reaching = ends
+        middle = below + (reaching - below) // 2
+        enough = jnp.sum(jnp.where(bits <= middle[..., None], weights, 0), axis=-1) >= mass
+        return jnp.where(enough, below, middle), jnp.where(enough, middle, reaching)
+
+    start = jnp.full(values.shape[:-1], -1, integer), jnp.full(values.shape[:-1], infinity)
+    _, reaching = jax.lax.fori_loop(0, jnp.finfo(values.dtype).bits, halved, start)
+    return jax.lax.bitcast_convert_type(reaching, values.dtype)
 
 
-def class_coefficients(sample: LabelledSample, vectors: Float[Array, "n r"]) -> Float[Array, "r c"]:
-    """Coordinates of the weighted class indicators, `vectors^T diag(sqrt(weights)) memberships`."""
-    return vectors.T @ (jnp.sqrt(sample.weights)[:, None] * sample.memberships)
+def class_means(sample: LabelledSample, features: Float[Array, "n d"]) -> Float[Array, "c d"]:
+    """Mean of each class, 0 for one without samples; the second pass removes the rounding of the first."""
+    shares = safe_divide(sample.weights[:, None] * sample.memberships, sample.class_sizes).T
+    means = shares @ features
+    return means + shares @ (features - sample.memberships @ means)
+
+
+def gram_product(x: Float[Array, "n d"], y: Float[Array, "n e"]) -> Float[Array, ""]:
+    """`<x x^T, y y^T> = ||x^T y||^2`, the sum of products of the entries of two Gram matrices.
+
+    `O(n d e)` operations and `O(d e)` memory, or `O(n^2 (d + e))` and `O(n^2)` where that is less work.
+    """
+    (n, d), e = x.shape, y.shape[1]
+    if n * (d + e) < d * e:
+        return jnp.sum((x @ x.T) * (y @ y.T))
+    return jnp.sum((x.T @ y) ** 2)
 
 
 def entropy(probabilities: Float[Array, "*b c"]) -> Float[Array, "*b"]:

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from jaxrel.scores.kernels import centred, kernel, left_singular, safe_divide
+from jaxrel.scores.decomposition import Decomposition, checked_decomposition
+from jaxrel.scores.kernels import kernel, safe_divide
 from jaxrel.scores.result import Score, make_score
 from jaxrel.scores.validation import LabelledSample, checked_labelled_sample, checked_positive_integer
-from jaxrel.standardisation import standardisation_of
 
 __all__ = ["ridge_probe_score"]
 
@@ -34,6 +34,7 @@ def ridge_probe_score(
     ridges: Float[ArrayLike, " g"] = _RIDGES,  # type: ignore[assignment]
     weights: Float[ArrayLike, " n"] | None = None,
     num_classes: int | None = None,
+    decomposition: Decomposition | None = None,
 ) -> Score:
     """Cross-validated accuracy of a ridge classifier, 0 to 1; higher is better.
 
@@ -47,6 +48,8 @@ def ridge_probe_score(
             cross-validated squared error is used; other numbers need no compilation.
         weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice in the same fold.
         num_classes: class count; needed inside `jit` and `vmap`.
+        decomposition: `decompose(features, "standardised", weights=weights)`, to share it between metrics; None
+            computes it.
 
     Returns:
         A `Score` that does not change with shift or scale of a feature. As all folds share the penalty it is
@@ -68,15 +71,21 @@ def ridge_probe_score(
         raise ValueError("num_folds must be at least 2: one fold leaves no samples to fit.")
     fold, valid = (_dealt(sample, num_folds), True) if folds is None else _checked_folds(folds, sample, num_folds)
     sample = LabelledSample(sample.features, sample.weights, sample.valid & valid, sample.memberships)
-    return _ridge_probe(sample, fold, _checked_ridges(ridges, sample.features.dtype), num_folds=num_folds)
+    decomposition = checked_decomposition(sample, "standardised", decomposition)
+    return _ridge_probe(
+        sample, decomposition, fold, _checked_ridges(ridges, sample.features.dtype), num_folds=num_folds
+    )
 
 
 def _ridge_probe_kernel(
-    sample: LabelledSample, fold: Int[Array, " n"], ridges: Float[Array, " g"], *, num_folds: int
+    sample: LabelledSample,
+    decomposition: Decomposition,
+    fold: Int[Array, " n"],
+    ridges: Float[Array, " g"],
+    *,
+    num_folds: int,
 ) -> Score:
-    standardised = standardisation_of(sample.features, sample.weights, smallest_scale=0)(sample.features)
-    vectors, values, _ = left_singular(sample, centred(standardised, sample.weights))
-    coordinates = safe_divide(vectors * values, jnp.sqrt(sample.weights)[:, None])
+    coordinates = decomposition.components(sample)
     held_out = fold == jnp.arange(num_folds)[:, None]
     train = jnp.where(held_out, 0, sample.weights)
     responses = jax.vmap(_responses, in_axes=(None, None, 0, None))(coordinates, sample.memberships, train, ridges)

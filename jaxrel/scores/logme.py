@@ -20,13 +20,14 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from jaxrel.scores.kernels import class_coefficients, kernel, left_singular, safe_divide, unit_scale
+from jaxrel.scores.decomposition import Decomposition, checked_decomposition
+from jaxrel.scores.kernels import kernel, safe_divide
 from jaxrel.scores.result import Score, make_score
-from jaxrel.scores.validation import LabelledSample, checked_labelled_sample
+from jaxrel.scores.validation import LabelledSample, Sample, checked_labelled_sample
 
-__all__ = ["logme_score"]
+__all__ = ["evidence_of_targets", "logme_score"]
 
 _GRID = 64
 _HALVINGS = 50
@@ -38,6 +39,7 @@ def logme_score(
     *,
     weights: Float[ArrayLike, " n"] | None = None,
     num_classes: int | None = None,
+    decomposition: Decomposition | None = None,
 ) -> Score:
     """Log evidence per sample, in nats, averaged over the classes that occur; higher is better.
 
@@ -46,6 +48,7 @@ def logme_score(
         labels: `(n,)` integers.
         weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice.
         num_classes: class count; needed inside `jit` and `vmap`.
+        decomposition: `decompose(features, "raw", weights=weights)`, to share it between metrics; None computes it.
 
     Returns:
         A `Score` that does not change with the scale of the features, nor when constant-0 features are appended. It
@@ -62,25 +65,36 @@ def logme_score(
 
     `O(n d min(n, d))` operations for the decomposition shared by all classes, `O(min(n, d))` for each class and t.
     """
-    return _logme(checked_labelled_sample(features, labels, weights, num_classes))
+    sample = checked_labelled_sample(features, labels, weights, num_classes)
+    return _logme(sample, checked_decomposition(sample, "raw", decomposition))
 
 
 @kernel
-def _logme(sample: LabelledSample) -> Score:
-    vectors, values, resolved = left_singular(sample, unit_scale(sample.features))
-    coefficients = class_coefficients(sample, vectors)
-    residual = jnp.sqrt(sample.weights)[:, None] * sample.memberships - vectors @ coefficients
-    unexplained = jnp.sum(residual**2, axis=0)
+def _logme(sample: LabelledSample, decomposition: Decomposition) -> Score:
+    evidence, exact = evidence_of_targets(sample, decomposition, sample.memberships)
+    present = sample.class_sizes > 0
+    mean = jnp.sum(jnp.where(present, evidence, 0)) / jnp.maximum(jnp.sum(present), 1)
+    return make_score(mean, valid=sample.valid, unbounded=jnp.any(present & exact))
+
+
+def evidence_of_targets(
+    sample: Sample, decomposition: Decomposition, targets: Float[Array, "n t"]
+) -> tuple[Float[Array, " t"], Bool[Array, " t"]]:
+    """Log evidence per sample of each target, and whether it is fitted exactly, so that there is no maximum.
+
+    Targets of weight 0 are 0. A target that is 0 everywhere has evidence 0 and counts as exact if n exceeds the rank.
+    """
+    vectors, values = decomposition.vectors, decomposition.values
+    rows = jnp.sqrt(sample.weights)[:, None] * targets
+    coefficients = vectors.T @ rows
+    unexplained = jnp.sum((rows - vectors @ coefficients) ** 2, axis=0)
     rounding = (8 * jnp.finfo(vectors.dtype).eps) ** 2 * vectors.shape[0]
-    fitted = unexplained <= rounding * sample.class_sizes
+    fitted = unexplained <= rounding * jnp.sum(rows**2, axis=0)
     unexplained = jnp.where(fitted, 0, unexplained)
     # Relative to the largest, so that one range of t serves all features.
     eigenvalues = safe_divide(values, values[0]) ** 2
     evidence = _maximum_evidence(coefficients.T**2, eigenvalues, unexplained, sample.total)
-    present = sample.class_sizes > 0
-    mean = jnp.sum(jnp.where(present, evidence, 0)) / jnp.maximum(jnp.sum(present), 1)
-    unbounded = jnp.any(present & fitted) & (jnp.sum(resolved) < sample.total)
-    return make_score(mean, valid=sample.valid, unbounded=unbounded)
+    return evidence, fitted & (jnp.sum(decomposition.resolved) < sample.total)
 
 
 def _maximum_evidence(
@@ -89,7 +103,7 @@ def _maximum_evidence(
     unexplained: Float[Array, " c"],
     total: Float[Array, ""],
 ) -> Float[Array, " c"]:
-    """Evidence per sample at the best t for each class, with `energies = z^2`."""
+    """Evidence per sample at the best t for each target, with `energies = z^2`."""
 
     def discrepancy(ratio: Float[Array, " c"]) -> Float[Array, " c"]:
         """S(t)."""

@@ -20,6 +20,7 @@ class ScoreStatus(enum.IntFlag):
     INVALID_INPUT = 1
     UNDEFINED = 2
     UNBOUNDED = 4
+    NOT_CONVERGED = 8
 
 
 MESSAGES = {
@@ -31,6 +32,10 @@ MESSAGES = {
     ScoreStatus.UNBOUNDED: (
         "the features fit the labels of a class exactly, up to rounding, so that the score is +inf: "
         "pass more samples, or compare these encoders by regularised_h_score."
+    ),
+    ScoreStatus.NOT_CONVERGED: (
+        "the solver behind the score stopped before it converged, so that the score is approximate: "
+        "pass a larger epsilon where there is one, or use float64."
     ),
 }
 
@@ -64,6 +69,7 @@ def make_score(
     valid: Bool[Array, ""],
     undefined: Bool[ArrayLike, ""] = False,
     unbounded: Bool[ArrayLike, ""] = False,
+    converged: Bool[ArrayLike, ""] = True,
 ) -> Score:
     """The score of a kernel, NaN where the input is invalid or the score undefined, +inf where it is unbounded."""
     undefined = valid & jnp.asarray(undefined)
@@ -73,5 +79,6 @@ def make_score(
         jnp.where(valid, 0, ScoreStatus.INVALID_INPUT)
         | jnp.where(undefined, ScoreStatus.UNDEFINED, 0)
         | jnp.where(unbounded, ScoreStatus.UNBOUNDED, 0)
+        | jnp.where(defined & ~jnp.asarray(converged), ScoreStatus.NOT_CONVERGED, 0)
     )
     return Score(jnp.where(defined, jnp.where(unbounded, jnp.inf, value), jnp.nan), status.astype(jnp.int32))

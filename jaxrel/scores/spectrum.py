@@ -5,19 +5,26 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from jaxrel.scores.kernels import centred, entropy, kernel, left_singular, safe_divide, unit_scale
+from jaxrel.scores.decomposition import Decomposition, singular_values
+from jaxrel.scores.kernels import entropy, kernel, safe_divide
 from jaxrel.scores.result import Score, make_score
 from jaxrel.scores.validation import Sample, checked_sample
 
 __all__ = ["alpha_req_score", "rankme_score", "spectral_decay"]
 
 
-def rankme_score(features: Float[ArrayLike, "n d"], *, weights: Float[ArrayLike, " n"] | None = None) -> Score:
+def rankme_score(
+    features: Float[ArrayLike, "n d"],
+    *,
+    weights: Float[ArrayLike, " n"] | None = None,
+    decomposition: Decomposition | None = None,
+) -> Score:
     r"""RankMe, the effective rank `exp(-sum_i p_i log p_i)` with `p_i = s_i / sum_j s_j`; higher is better.
 
     Args:
         features: `(n, d)`; s_i are their singular values, not centred, as published.
         weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
+        decomposition: `decompose(features, "raw", weights=weights)`, to share it between metrics; None computes it.
 
     Returns:
         A `Score` between 1 and `min(n, d)` that does not change with scale and rotation; 0 for features that are 0.
@@ -30,18 +37,23 @@ def rankme_score(features: Float[ArrayLike, "n d"], *, weights: Float[ArrayLike,
 
     `O(n d min(n, d))` operations.
     """
-    return _rankme(checked_sample(features, weights))
+    sample = checked_sample(features, weights)
+    return _rankme(sample, singular_values(sample, "raw", decomposition))
 
 
 @kernel
-def _rankme(sample: Sample) -> Score:
-    _, values, _ = left_singular(sample, unit_scale(sample.features))
+def _rankme(sample: Sample, values: Float[Array, " r"]) -> Score:
     total = jnp.sum(values)
     rank = jnp.where(total > 0, jnp.exp(entropy(safe_divide(values, total))), 0)
     return make_score(rank, valid=sample.valid)
 
 
-def alpha_req_score(features: Float[ArrayLike, "n d"], *, weights: Float[ArrayLike, " n"] | None = None) -> Score:
+def alpha_req_score(
+    features: Float[ArrayLike, "n d"],
+    *,
+    weights: Float[ArrayLike, " n"] | None = None,
+    decomposition: Decomposition | None = None,
+) -> Score:
     """alpha-ReQ, `-|alpha - 1|` for the power-law decay alpha of the spectrum; higher (nearer to 0) is better.
 
     Args, returns, raises: as `spectral_decay`.
@@ -50,16 +62,22 @@ def alpha_req_score(features: Float[ArrayLike, "n d"], *, weights: Float[ArrayLi
     eigenspectrum decay", NeurIPS 2022, where alpha near 1 generalises best: faster decay loses information, slower
     decay is not smooth. They report alpha itself; the distance makes higher better.
     """
-    decay = spectral_decay(features, weights=weights)
+    decay = spectral_decay(features, weights=weights, decomposition=decomposition)
     return Score(-jnp.abs(decay.value - 1), decay.status)
 
 
-def spectral_decay(features: Float[ArrayLike, "n d"], *, weights: Float[ArrayLike, " n"] | None = None) -> Score:
+def spectral_decay(
+    features: Float[ArrayLike, "n d"],
+    *,
+    weights: Float[ArrayLike, " n"] | None = None,
+    decomposition: Decomposition | None = None,
+) -> Score:
     """The alpha of `lambda_i ~ i^-alpha` for the eigenvalues of the covariance, in descending order.
 
     Args:
         features: `(n, d)`.
         weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
+        decomposition: `decompose(features, "centred", weights=weights)`, to share it between metrics; None computes it.
 
     Returns:
         A `Score` that does not change with shifts, scale and rotation: minus the slope of the least-squares line of
@@ -74,13 +92,13 @@ def spectral_decay(features: Float[ArrayLike, "n d"], *, weights: Float[ArrayLik
 
     `O(n d min(n, d))` operations.
     """
-    return _spectral_decay(checked_sample(features, weights))
+    sample = checked_sample(features, weights)
+    return _spectral_decay(sample, singular_values(sample, "centred", decomposition))
 
 
 @kernel
-def _spectral_decay(sample: Sample) -> Score:
-    features = unit_scale(centred(unit_scale(sample.features), sample.weights))
-    _, values, resolved = left_singular(sample, features)
+def _spectral_decay(sample: Sample, values: Float[Array, " r"]) -> Score:
+    resolved = values > 0
     index = jnp.arange(1, values.shape[0] + 1, dtype=values.dtype)
     slope = _slope(jnp.log(index), 2 * jnp.log(jnp.where(resolved, values, 1)), resolved / index)
     return make_score(-slope, valid=sample.valid, undefined=jnp.sum(resolved) < 2)

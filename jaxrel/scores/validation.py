@@ -6,13 +6,16 @@ answer along, and a score of invalid input is NaN with `ScoreStatus.INVALID_INPU
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrel.tasks import Task
@@ -20,8 +23,10 @@ from jaxrel.tasks import Task
 __all__ = [
     "LabelledSample",
     "Sample",
+    "checked_labelled_probabilities",
     "checked_labelled_sample",
     "checked_positive_integer",
+    "checked_positive_number",
     "checked_probabilities",
     "checked_sample",
 ]
@@ -40,11 +45,6 @@ class Sample:
     def total(self) -> Float[Array, ""]:
         """The number of samples, each counted as often as its weight says."""
         return jnp.sum(self.weights)
-
-    @property
-    def rounding(self) -> float:
-        """Size, relative to the largest, below which a singular value of the features is rounding."""
-        return float(max(self.features.shape)) * float(jnp.finfo(self.features.dtype).eps)
 
 
 @jax.tree_util.register_dataclass
@@ -96,19 +96,44 @@ def checked_probabilities(probabilities: Any, weights: Any = None) -> Sample:
     Raises:
         ValueError: as `Task`, for a negative entry and for a row that does not sum to 1 within 1 %.
     """
-    sample = checked_sample(probabilities, weights)
-    live = sample.weights > 0
-    sums = jnp.sum(sample.features, axis=1)
-    distribution = (jnp.min(sample.features, axis=1) >= 0) & (jnp.abs(sums - 1) <= 0.01)
-    wrong = live & ~distribution
-    if not isinstance(wrong, jax.core.Tracer) and bool(jnp.any(wrong)):
+    return _of_distributions(checked_sample(probabilities, weights))
+
+
+def checked_labelled_probabilities(
+    probabilities: Any, labels: Any, weights: Any = None, num_classes: Any = None
+) -> LabelledSample:
+    """As `checked_labelled_sample`, with rows as for `checked_probabilities`.
+
+    Raises:
+        ValueError: as both.
+    """
+    return _of_distributions(checked_labelled_sample(probabilities, labels, weights, num_classes))
+
+
+_S = TypeVar("_S", bound=Sample)
+
+
+def _of_distributions(sample: _S) -> _S:
+    rows, wrong, valid = _distributions(sample.features, sample.weights)
+    if not isinstance(valid, jax.core.Tracer) and not bool(valid):
         row = int(jnp.argmax(wrong))
+        entries = sample.features[row]
         raise ValueError(
-            f"probabilities[{row}] sums to {float(sums[row]):g} with least entry {float(sample.features[row].min()):g} "
+            f"probabilities[{row}] sums to {float(entries.sum()):g} with least entry {float(entries.min()):g} "
             f"({int(jnp.sum(wrong))} such rows): pass distributions over classes, for logits jax.nn.softmax(logits)."
         )
-    rows = sample.features / jnp.where(distribution, sums, 1)[:, None]
-    return Sample(rows, sample.weights, sample.valid & ~jnp.any(wrong))
+    return dataclasses.replace(sample, features=rows, valid=sample.valid & valid)
+
+
+@jax.jit
+def _distributions(
+    rows: Float[Array, "n s"], weights: Float[Array, " n"]
+) -> tuple[Float[Array, "n s"], Bool[Array, " n"], Bool[Array, ""]]:
+    """Rows of sum 1, which rows are no distributions, and whether all are."""
+    sums = jnp.sum(rows, axis=1)
+    distribution = (jnp.min(rows, axis=1) >= 0) & (jnp.abs(sums - 1) <= 0.01)
+    wrong = (weights > 0) & ~distribution
+    return rows / jnp.where(distribution, sums, 1)[:, None], wrong, ~jnp.any(wrong)
 
 
 def checked_positive_integer(name: str, value: Any) -> int:
@@ -120,6 +145,16 @@ def checked_positive_integer(name: str, value: Any) -> int:
     if number < 1:
         raise ValueError(f"{name} must be at least 1, got {number}.")
     return number
+
+
+def checked_positive_number(name: str, value: Any, dtype: Any, *, largest: float = math.inf) -> Float[Array, ""]:
+    """One positive finite number, at most `largest`; not checked inside a transformation, where it is unknown."""
+    if not isinstance(value, jax.core.Tracer):
+        number = np.asarray(value)
+        if number.shape != () or number.dtype.kind not in "iuf" or not (np.isfinite(number) and 0 < number <= largest):
+            bound = "" if largest == math.inf else f" of at most {largest:g}"
+            raise ValueError(f"{name} must be one positive finite number{bound}, got {value!r}.")
+    return jnp.asarray(value, dtype)
 
 
 def _counts(task: Task, weights: Any) -> Float[Array, " n"]:

@@ -102,7 +102,11 @@ def bures_distances(
     S1 has no variance. Rows are computed one after the other: memory is (r + t) d^2, for the gradient as well.
     """
     _check_gaussians(means_x, covariances_x, means_y, covariances_y)
-    roots_x, roots_y = (_root(jax.lax.stop_gradient(cov)) for cov in (covariances_x, covariances_y))
+    # One batched decomposition: two that may run at the same time can wait for each other for ever on few cores.
+    roots = _root(jax.lax.stop_gradient(jnp.concatenate([covariances_x, covariances_y])))
+    roots_x, roots_y = (
+        jax.tree.map(side, roots) for side in (lambda z: z[: len(means_x)], lambda z: z[len(means_x) :])
+    )
 
     # Recomputed in the backward pass, which would otherwise keep the maps of all pairs.
     @jax.checkpoint

@@ -1,0 +1,144 @@
+r"""Entropic couplings of two samples, down to an epsilon at which they are optimal up to rounding.
+
+    P = argmin <P, C> + epsilon KL(P | a b^T)   over couplings of a and b
+
+An optimal coupling need not be the only one: where all features are one, every coupling is optimal. The limit of P for
+a falling epsilon is unique: the optimal coupling of largest entropy, whatever the order of the samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+from jaxrel.transport import SinkhornConfig, mean_cost, round_to_marginals, sinkhorn
+
+__all__ = ["Coupling", "entropic_coupling"]
+
+_STAGES = 4
+_FIRST_BITS = 10  # The first stage is at 2^-10 of the size of the cost,
+_BITS_A_STAGE = 4  # each further one at a 16th of the epsilon before.
+_TIED_ROUNDINGS = 32.0
+_KEPT = 64.0  # in units of epsilon: all that is cut off has less mass than a rounding.
+_ROUGH, _FINE = 1e-5, 1e-8  # errors of the marginals, between stages and at the end
+_MAX_SWEEPS = 20000
+_LARGEST_ERROR = _LARGEST_EXCESS = 1e-3
+_ABSOLUTE = SinkhornConfig(epsilon_unit="cost")
+
+_State = tuple[Float[Array, "*b n m"], Float[Array, "*b n"], Float[Array, "*b m"], Float[Array, "*b"]]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Coupling:
+    """A coupling that is optimal at epsilon.
+
+    Attributes:
+        plan: has the marginals asked for, up to rounding.
+        f: potential of the first side, as `certified_interval` takes it.
+        lower, upper: around the optimum of `<P, C> + epsilon KL(P | a b^T)`, up to rounding: the dual value of the
+            potentials, and what the plan costs.
+        converged: whether marginals and optimum are met, to 1e-3 of the mass and of the size of the cost.
+    """
+
+    plan: Float[Array, "*b n m"]
+    f: Float[Array, "*b n"]
+    lower: Float[Array, "*b"]
+    upper: Float[Array, "*b"]
+    converged: Bool[Array, "*b"]
+
+
+def entropic_coupling(
+    cost: Float[Array, "*b n m"],
+    a: Float[Array, "*b n"],
+    b: Float[Array, "*b m"],
+    epsilon: Float[ArrayLike, "*b"],
+) -> Coupling:
+    """The coupling at `epsilon`, or at the smallest that there is where that is larger.
+
+    Args:
+        cost: finite; of either sign.
+        a, b: weights of sum 1; 0 masks a point.
+        epsilon: in units of the cost, 0 to infinity.
+
+    What rows and columns cost for themselves does not change couplings. Without it the cost has a mean size: costs
+    that differ by less than 2^-22 of it count as ties, and so do those that differ by 32 roundings of the mean |cost|
+    (float32: 2^-18), where that is more. This is the smallest epsilon.
+    """
+    rounding = float(jnp.finfo(cost.dtype).eps)
+    f, g, rest = _without_marginal_costs(cost, a, b)
+    size = mean_cost(jnp.abs(rest), a, b)
+    smallest = jnp.maximum(_level(_STAGES - 1) * size, _TIED_ROUNDINGS * rounding * mean_cost(jnp.abs(cost), a, b))
+    smallest = jnp.where(smallest > 0, smallest, 1)
+    goal = jnp.clip(jnp.asarray(epsilon, cost.dtype), smallest, smallest / rounding**2)
+    rest, f, g, error = _solved((rest, f, g, jnp.zeros_like(size)), a, b, size, goal)
+
+    independent = a[..., :, None] * b[..., None, :]
+    exponent = -rest / goal[..., None, None]
+    plan = round_to_marginals(independent * jnp.exp(exponent), a, b)
+    # sum_ij a_i b_j (exp(-rest_ij / epsilon) - 1): 0 where the potentials are optimal.
+    surplus = goal * jnp.sum(independent * jnp.expm1(exponent), axis=(-1, -2))
+    value = jnp.sum(a * f, axis=-1) + jnp.sum(b * g, axis=-1)
+    # <P, C> = <a, f> + <b, g> + <P, rest>: the potentials, which are large, are not in the difference of the ends.
+    spent = jnp.sum(plan * rest, axis=(-1, -2)) + goal * _relative_entropy(plan, independent)
+    upper = value + spent
+    lower = jnp.minimum(value - surplus, upper)
+    converged = (error <= _LARGEST_ERROR) & (spent + surplus <= _LARGEST_EXCESS * jnp.maximum(size, smallest))
+    return Coupling(plan, f, lower, upper, converged)
+
+
+def _solved(
+    state: _State, a: Float[Array, "*b n"], b: Float[Array, "*b m"], size: Float[Array, "*b"], goal: Float[Array, "*b"]
+) -> _State:
+    """What optimal potentials at epsilon `goal` leave of the cost, these potentials, and the error of the marginals.
+
+    Every stage solves for what the potentials of the stages before have left of the cost, `C - f - g`. That is near 0
+    where the plan is, and as nothing is transported where it is 64 epsilon and more, it is cut off there: numbers
+    remain so small that float32 resolves an epsilon of some roundings of the cost.
+    """
+    live = (a > 0)[..., :, None] & (b > 0)[..., None, :]
+    fine = max(_FINE, 64 * float(jnp.finfo(goal.dtype).eps))
+
+    def stage(index: Int[Array, ""], state: _State) -> _State:
+        rest, f, g, _ = state
+        cut = jnp.where(index == 0, jnp.inf, _KEPT * jnp.maximum(_level(index - 1) * size, goal))
+        result = sinkhorn(
+            jnp.minimum(rest, cut[..., None, None]),
+            a,
+            b,
+            epsilon=jnp.maximum(_level(index) * size, goal),
+            tolerance=jnp.where(index == _STAGES - 1, fine, max(_ROUGH, fine)),
+            max_sweeps=_MAX_SWEEPS,
+            config=_ABSOLUTE,
+        )
+        rest = jnp.where(live, rest - (result.f[..., :, None] + result.g[..., None, :]), 0)
+        return rest, f + result.f, g + result.g, result.marginal_error
+
+    rest, *others = state
+    return jax.lax.fori_loop(0, _STAGES, stage, (jnp.where(live, rest, 0), *others))
+
+
+def _level(stage: Int[ArrayLike, ""]) -> Any:
+    """Epsilon of a stage, relative to the size of the cost."""
+    return 2.0 ** (-_FIRST_BITS - _BITS_A_STAGE * stage)
+
+
+def _without_marginal_costs(
+    cost: Float[Array, "*b n m"], a: Float[Array, "*b n"], b: Float[Array, "*b m"]
+) -> tuple[Float[Array, "*b n"], Float[Array, "*b m"], Float[Array, "*b n m"]]:
+    """Means of the rows, means that columns have beyond them, and what is left of the cost."""
+    rows = jnp.sum(cost * b[..., None, :], axis=-1)
+    rest = cost - rows[..., :, None]
+    columns = jnp.sum(rest * a[..., :, None], axis=-2)
+    return rows, columns, rest - columns[..., None, :]
+
+
+def _relative_entropy(plan: Float[Array, "*b n m"], independent: Float[Array, "*b n m"]) -> Float[Array, "*b"]:
+    """`KL(P | a b^T)` of masses of 1 as a sum of `a_i b_j (t log t - t + 1)`, which rounding of t changes little."""
+    more = jnp.where(independent > 0, plan / jnp.where(independent > 0, independent, 1), 1) - 1
+    logarithm = jnp.log1p(jnp.maximum(more, -1 + jnp.finfo(plan.dtype).eps))
+    return jnp.sum(independent * ((1 + more) * logarithm - more), axis=(-1, -2))
