@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrel.version import __version__
 
 if TYPE_CHECKING:
-    from jaxrel import data, encoders, evaluation, pseudo_labels, ranking, relatedness, scores, transport
+    from jaxrel import data, encoders, evaluation, pseudo_labels, ranking, relatedness, scoreboard, scores, transport
     from jaxrel.heads import Head, fit_head, gradient_penalised_head
     from jaxrel.relatedness import Joint, Paper, Relatedness, explain, task_relatedness
     from jaxrel.tasks import Task
@@ -28,7 +28,17 @@ _HOMES = {
     "task_relatedness": "jaxrel.relatedness",
     "transferability_score": "jaxrel.transferability",
 }
-_SUBPACKAGES = ("data", "encoders", "evaluation", "pseudo_labels", "ranking", "relatedness", "scores", "transport")
+_SUBPACKAGES = (
+    "data",
+    "encoders",
+    "evaluation",
+    "pseudo_labels",
+    "ranking",
+    "relatedness",
+    "scoreboard",
+    "scores",
+    "transport",
+)
 
 __all__ = [
     "Head",
@@ -47,6 +57,7 @@ __all__ = [
     "pseudo_labels",
     "ranking",
     "relatedness",
+    "scoreboard",
     "scores",
     "task_relatedness",
     "transferability_score",

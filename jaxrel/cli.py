@@ -5,15 +5,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
+import json
 import logging
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jaxrel import data, encoders, ranking
 from jaxrel.assets import AssetError
 from jaxrel.ranking import Progress, Settings
+
+if TYPE_CHECKING:
+    from jaxrel.scoreboard import EncoderArrays
 
 FAILURE, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 
@@ -25,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words)
     try:
-        _rank(options)
+        options.run(options)
     except KeyboardInterrupt:
-        kept = options.output / "results.jsonl"
+        kept = options.output / options.log
         again = shlex.join(["jaxrel", *words])
         return _complain(f"interrupted. Finished scores are in {kept}; to go on from there:\n  {again}", INTERRUPTED)
     except BlockingIOError:
@@ -71,9 +76,7 @@ def _rank(options: argparse.Namespace) -> None:
         data_paths=dict(options.data_path),
     )
     with _narrator(quiet=options.quiet) as progress:
-        plot = options.plot and importlib.util.find_spec("matplotlib") is not None
-        if options.plot and not plot:
-            _log.warning("no ranking.png, as matplotlib is not installed: pip install 'jaxrel[plot]'")
+        plot = _can_plot(options)
         result = ranking.run(plan, output=options.output, progress=progress)
     files = report.write_files(result, options.output, plot=plot)
     console = Console(highlight=False)
@@ -82,8 +85,76 @@ def _rank(options: argparse.Namespace) -> None:
         for paragraph in report.LABEL_FREE_NOTES if options.label_free else report.NOTES:
             console.print("\n" + paragraph, markup=False)
         console.print("\nThe files:")
-        for path in (*files, options.output / "results.jsonl"):
+        for path in (*files, options.output / options.log):
             console.print(f"  {path}", markup=False, soft_wrap=True)
+
+
+def _score(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from jaxrel import scoreboard
+    from jaxrel.scoreboard import report
+
+    hub = _hub(options)
+    with _narrator(quiet=options.quiet) as progress:
+        plot = _can_plot(options)
+        board = scoreboard.run(hub, options.metric, output=options.output, progress=progress)
+    files = report.write_files(board, options.output, plot=plot)
+    console = Console(highlight=False)
+    report.print_scoreboard(board, console)
+    if not options.quiet:
+        console.print("\n" + report.NOTE, markup=False)
+        console.print("\nThe files:")
+        for path in (*files, options.output / options.log):
+            console.print(f"  {path}", markup=False, soft_wrap=True)
+
+
+def _hub(options: argparse.Namespace) -> list[EncoderArrays]:
+    """The encoders of the files, or those named, on a data set."""
+    from jaxrel import scoreboard
+
+    named = (options.encoder, options.target)
+    if (options.files and any(named)) or (not options.files and not all(named)):
+        raise ValueError("pass files, one for each encoder, or --encoder and --target.")
+    if options.files:
+        if options.reference or options.views or options.data_path:
+            raise ValueError("--reference, --views and --data-path are for named data sets: leave them out with files.")
+        return [scoreboard.from_file(path) for path in options.files]
+    sources = ranking.image_sources(
+        [options.target, *filter(None, [options.reference])],
+        settings=Settings(
+            samples=options.samples,
+            held_out=1,  # which no metric looks at
+            image_size=options.image_size,
+            batch_size=options.batch_size,
+            seed=options.seed,
+        ),
+        store=ranking.feature_store(),
+        data_paths=dict(options.data_path),
+    )
+    reference = sources[options.reference] if options.reference else None
+    return [
+        scoreboard.from_source(encoder, sources[options.target], reference, views=options.views)
+        for encoder in options.encoder
+    ]
+
+
+def _metrics(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from jaxrel.scoreboard import report
+
+    if options.json:
+        print(json.dumps(report.metric_records(), indent=1))
+    else:
+        report.print_metrics(Console(highlight=False))
+
+
+def _can_plot(options: argparse.Namespace) -> bool:
+    plot = options.plot and importlib.util.find_spec("matplotlib") is not None
+    if options.plot and not plot:
+        _log.warning("no plot, as matplotlib is not installed: pip install 'jaxrel[plot]'")
+    return plot
 
 
 @contextlib.contextmanager
@@ -130,6 +201,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="jaxrel", description="How well pre-trained encoders transfer, and why.")
     parser.add_argument("--version", action="version", version=f"jaxrel {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_rank(commands)
+    _add_score(commands)
+    metrics = commands.add_parser("metrics", help="list the metrics, what each needs and where it is from")
+    metrics.add_argument("--json", action="store_true", help="as JSON")
+    metrics.set_defaults(run=_metrics)
+    return parser
+
+
+def _add_rank(commands: Any) -> None:
     rank = commands.add_parser(
         "rank",
         help="rank encoders for target tasks, and say why",
@@ -169,7 +249,40 @@ def _parser() -> argparse.ArgumentParser:
     rank.add_argument("--output", type=Path, default=Path("jaxrel-results"), metavar="DIR", help="default: %(default)s")
     rank.add_argument("--no-plot", action="store_false", dest="plot", help="write no ranking.png")
     rank.add_argument("--quiet", action="store_true", help="the tables only: no progress, no notes")
-    return parser
+    rank.set_defaults(run=_rank, log="results.jsonl")
+
+
+def _add_score(commands: Any) -> None:
+    score = commands.add_parser(
+        "score",
+        help="score encoders by many metrics",
+        description="Score encoders on one target by any metrics of `jaxrel metrics`: from .npz files, one for each "
+        "encoder, with arrays by the names that `jaxrel metrics` lists (features, labels, ...), or from named data "
+        "sets and encoders. Finished scores are kept: the same command goes on where it was stopped.",
+    )
+    defaults = Settings()
+    score.add_argument("files", nargs="*", type=Path, metavar="FILE.npz", help="the arrays of one encoder")
+    score.add_argument("--encoder", nargs="+", metavar="E", help="encoders by name, in place of files")
+    score.add_argument("--target", metavar="T", help="data set transferred to")
+    score.add_argument("--reference", metavar="R", help="data set transferred from, for metrics that need one")
+    score.add_argument("--views", action="store_true", help="two augmented views of the target, for cross_view")
+    score.add_argument("--metric", nargs="+", metavar="M", help="default: all that the arrays suffice for")
+    for option, text in (
+        ("--samples", "training samples of each data set"),
+        ("--image-size", "input resolution of the networks in pixels (default: each network's own)"),
+        ("--batch-size", "images in one forward pass"),
+        ("--seed", "seed of views and random weights"),
+    ):
+        default = getattr(defaults, option[2:].replace("-", "_"))
+        shown = "" if default is None else f" (default: {default})"
+        score.add_argument(option, type=int, default=default, metavar="N", help=text + shown)
+    score.add_argument(
+        "--data-path", nargs="+", type=_named_path, default=[], metavar="NAME=PATH", help="your own copy"
+    )
+    score.add_argument("--output", type=Path, default=Path("jaxrel-scores"), metavar="DIR", help="default: %(default)s")
+    score.add_argument("--no-plot", action="store_false", dest="plot", help="write no scores.png")
+    score.add_argument("--quiet", action="store_true", help="the table only: no progress, no notes")
+    score.set_defaults(run=_score, log="scores.jsonl")
 
 
 def _named_path(text: str) -> tuple[str, Path]:

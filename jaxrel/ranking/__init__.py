@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jaxrel.assets import cache_dir
 from jaxrel.ranking.execute import Score, ScoreLog, execute
-from jaxrel.ranking.plan import FeatureArrays, Plan, Progress, Settings, Source, Split, Views, make_plan
+from jaxrel.ranking.plan import FeatureArrays, Plan, Progress, Settings, Source, Split, Views, image_sources, make_plan
 from jaxrel.ranking.table import Ranking, Row, Table, make_ranking
 from jaxrel.store import FeatureStore
 
@@ -24,6 +24,7 @@ __all__ = [
     "Table",
     "Views",
     "feature_store",
+    "image_sources",
     "make_plan",
     "rank",
     "run",

@@ -8,19 +8,16 @@ import itertools
 import json
 import logging
 import math
-import os
-import sys
 import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxrel.encoders import ImageAugmentation
 from jaxrel.executables import release_if_many
 from jaxrel.ranking.plan import Plan, Progress, Settings, Source, Split, Views
+from jaxrel.store import RecordLog, finite_or_string
 
 if TYPE_CHECKING:
     from jaxrel.relatedness import Relatedness, Transformation
@@ -90,60 +87,22 @@ class Score:
         return self.status != OK
 
 
-class ScoreLog:
-    """Finished scores, a line of JSON each, in a file that one process at a time writes.
+class ScoreLog(RecordLog[Score]):
+    """Finished scores by their keys."""
 
-    A line is written by a single call and is on the disk before the next score begins. What a kill may have
-    left of a last line is cut off when the file is opened, so that score is computed again.
-    """
+    def encoded(self, item: Score) -> dict[str, Any]:
+        """The fields of a score."""
+        return to_json(item)
 
-    def __init__(self, path: Path) -> None:
-        """Open the file, made if need be; BlockingIOError where another process writes to it."""
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            _lock(self._descriptor)
-            content = path.read_bytes()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                _log.warning("the last line of %s is torn: its score is computed again", path)
-                os.ftruncate(self._descriptor, whole)
-            self._records = dict(_records(content[:whole].splitlines()))
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> Self:
-        """Keep other processes from writing."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Let other processes write."""
-        self.close()
-
-    def close(self) -> None:
-        """Let other processes write."""
-        os.close(self._descriptor)
-
-    def find(self, key: str) -> Score | None:
-        """The finished score of this key, if there is one."""
-        record = self._records.get(key)
-        return None if record is None else _from_json(record)
-
-    def append(self, score: Score) -> None:
-        """Put a finished score on the disk."""
-        record = to_json(score)
-        line = json.dumps(record, allow_nan=False).encode() + b"\n"
-        if os.write(self._descriptor, line) != len(line):
-            raise OSError(f"{self.path} took only a part of a score: is the disk full?")
-        os.fsync(self._descriptor)
-        self._records[score.key] = record
+    def decoded(self, record: dict[str, Any]) -> Score:
+        """The score of these fields."""
+        fields = dict(record)
+        for field in dataclasses.fields(Score):
+            if field.type == "float":
+                fields[field.name] = float(fields[field.name])
+        for name in RESAMPLES:
+            fields[name] = tuple(map(float, fields[name]))
+        return Score(**fields)
 
 
 def execute(plan: Plan, log: ScoreLog, *, progress: Progress) -> list[Score]:
@@ -323,34 +282,3 @@ def to_json(score: Score) -> dict[str, Any]:
     for name in RESAMPLES:
         record[name] = [finite_or_string(value) for value in record[name]]
     return record
-
-
-def finite_or_string(value: float) -> float | str:
-    """`value`, or its name where JSON has no number for it."""
-    return value if math.isfinite(value) else str(value)
-
-
-def _from_json(record: dict[str, Any]) -> Score:
-    fields = dict(record)
-    for field in dataclasses.fields(Score):
-        if field.type == "float":
-            fields[field.name] = float(fields[field.name])
-    for name in RESAMPLES:
-        fields[name] = tuple(map(float, fields[name]))
-    return Score(**fields)
-
-
-def _records(lines: Iterable[bytes]) -> Iterable[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            yield record["key"], record
-        except (ValueError, KeyError, TypeError):
-            _log.warning("line %d of the finished scores is not readable: its score is computed again", number)
-
-
-def _lock(descriptor: int) -> None:
-    if sys.platform != "win32":
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

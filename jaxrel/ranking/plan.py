@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -277,36 +277,23 @@ def make_plan(
     Raises:
         ValueError: a name is unknown or given twice, features are missing, or no pair is left.
     """
-    paths = dict(data_paths or {})
-    for name, path in paths.items():
-        if not path.exists():
-            raise ValueError(f"the path given for {name!r}, {path}, does not exist.")
-    load_encoder = functools.lru_cache(maxsize=1)(
-        functools.partial(encoders.load, seed=settings.seed, image_size=settings.image_size)
+    _check_distinct([_name(entry) for entry in references], "reference")
+    _check_distinct([_name(entry) for entry in targets], "target")
+    entries = [*references, *targets]
+    named = image_sources(
+        dict.fromkeys(entry for entry in entries if isinstance(entry, str)),
+        settings=settings,
+        store=store,
+        data_paths=data_paths,
     )
-    sources: dict[str, Source] = {}
-    roles: dict[str, list[Source]] = {"reference": [], "target": []}
-    for role, entries in (("reference", references), ("target", targets)):
-        _check_distinct([_name(entry) for entry in entries], role)
-        for entry in entries:
-            name = _name(entry)
-            if name not in sources and isinstance(entry, str):
-                _check_name(entry, data.names(), "data set")
-                sources[name] = ImageSource(
-                    name,
-                    settings=settings,
-                    store=store,
-                    load_encoder=load_encoder,
-                    path=paths.pop(name, None),
-                )
-            elif not isinstance(entry, str) and sources.setdefault(name, entry) is not entry:
-                raise ValueError(f"two data sets are called {name!r}: give them different names.")
-            roles[role].append(sources[name])
-    if paths:
-        raise ValueError(
-            f"a path is given for {_listed(paths)}, which is neither reference nor target: name one of "
-            f"{_listed(sources)}."
-        )
+    sources: dict[str, Source] = dict(named)
+    for entry in entries:
+        if not isinstance(entry, str) and sources.setdefault(entry.name, entry) is not entry:
+            raise ValueError(f"two data sets are called {entry.name!r}: give them different names.")
+    roles = {
+        role: [sources[_name(entry)] for entry in part]
+        for role, part in (("reference", references), ("target", targets))
+    }
     _check_distinct(encoder_names, "encoder")
     for encoder in encoder_names:
         for source in sources.values():
@@ -319,6 +306,39 @@ def make_plan(
             "pass a target that is not the only reference."
         )
     return Plan(pairs, tuple(encoder_names), settings)
+
+
+def image_sources(
+    names: Iterable[str],
+    *,
+    settings: Settings,
+    store: FeatureStore,
+    data_paths: Mapping[str, Path] | None = None,
+) -> dict[str, Source]:
+    """Data sets of :mod:`jaxrel.data` by name; nothing is loaded yet.
+
+    Raises:
+        ValueError: a name is unknown, or a path is given for another data set or does not exist.
+    """
+    paths = dict(data_paths or {})
+    for name, path in paths.items():
+        if not path.exists():
+            raise ValueError(f"the path given for {name!r}, {path}, does not exist.")
+    load_encoder = functools.lru_cache(maxsize=1)(
+        functools.partial(encoders.load, seed=settings.seed, image_size=settings.image_size)
+    )
+    sources: dict[str, Source] = {}
+    for name in names:
+        _check_name(name, data.names(), "data set")
+        sources[name] = ImageSource(
+            name, settings=settings, store=store, load_encoder=load_encoder, path=paths.pop(name, None)
+        )
+    if paths:
+        raise ValueError(
+            f"a path is given for {_listed(paths)}, which is neither reference nor target: name one of "
+            f"{_listed(sources)}."
+        )
+    return sources
 
 
 def _name(entry: str | Source) -> str:

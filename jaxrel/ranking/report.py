@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxrel.ranking.execute import RESAMPLES, TERMS, Score, finite_or_string, to_json
+from jaxrel.ranking.execute import RESAMPLES, TERMS, Score, to_json
 from jaxrel.ranking.table import Ranking, Row, Table
-from jaxrel.store import write_atomically
+from jaxrel.store import finite_or_string, write_atomically
 
 if TYPE_CHECKING:
     from rich.console import Console

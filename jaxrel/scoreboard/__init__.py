@@ -1,0 +1,63 @@
+"""Encoders scored by many metrics on one target: from files or data sets, resumable, with a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxrel.ranking.plan import Progress
+from jaxrel.scoreboard.execute import Finished, FinishedLog, Scoreboard, chosen_metrics, score_by_metrics
+from jaxrel.scoreboard.inputs import EncoderArrays, from_arrays, from_file, from_source
+
+__all__ = [
+    "EncoderArrays",
+    "Finished",
+    "FinishedLog",
+    "Scoreboard",
+    "chosen_metrics",
+    "from_arrays",
+    "from_file",
+    "from_source",
+    "run",
+    "scoreboard",
+]
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+def scoreboard(
+    encoders: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    metrics: Sequence[str] | None = None,
+    output: Path | str,
+    progress: Progress = _silent,
+) -> Scoreboard:
+    """Score encoders, given as arrays by the names of `jaxrel.scores.NEEDS`, by many metrics.
+
+        scoreboard({"mine": {"features": x, "labels": y}, "other": {...}}, output="results")
+
+    Finished scores are kept in `output/scores.jsonl`: the same call goes on where it was stopped.
+
+    Raises:
+        ValueError: see `score_by_metrics`.
+        BlockingIOError: another process writes into the same folder.
+    """
+    hub = [from_arrays(name, arrays) for name, arrays in encoders.items()]
+    return run(hub, metrics, output=output, progress=progress)
+
+
+def run(
+    encoders: Sequence[EncoderArrays],
+    metrics: Sequence[str] | None,
+    *,
+    output: Path | str,
+    progress: Progress = _silent,
+) -> Scoreboard:
+    """As `scoreboard`, for encoders from anywhere."""
+    chosen_metrics(encoders, metrics)  # before a file is made
+    with FinishedLog(Path(output) / "scores.jsonl") as log:
+        return score_by_metrics(encoders, metrics, log, progress=progress)

@@ -1,0 +1,204 @@
+"""Scores every encoder by every metric; what is finished reaches the disk encoder by encoder."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrel.executables import release_if_many
+from jaxrel.ranking.plan import Progress
+from jaxrel.scoreboard.inputs import WEIGHTS, EncoderArrays
+from jaxrel.scores.batch import PER_ENCODER, SHARED, applicable_metrics, score_encoders
+from jaxrel.scores.registry import METRICS, Metric
+from jaxrel.scores.result import Score, ScoreStatus
+from jaxrel.store import RecordLog, finite_or_string
+from jaxrel.version import __version__
+
+__all__ = ["Finished", "FinishedLog", "Scoreboard", "chosen_metrics", "score_by_metrics"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What one metric says about one encoder.
+
+    Attributes:
+        key: hash of everything the numbers depend on.
+        status: `ScoreStatus` bits.
+        fields: of a `Score`, or of components.
+        seconds: an equal share of what all metrics of the encoder took, compilation included.
+        refusal: why there are no numbers, where a metric refuses the arrays.
+    """
+
+    key: str
+    encoder: str
+    metric: str
+    status: int
+    fields: dict[str, float]
+    seconds: float
+    refusal: str = ""
+
+
+class FinishedLog(RecordLog[Finished]):
+    """Finished scores by their keys."""
+
+    def encoded(self, item: Finished) -> dict[str, Any]:
+        """As JSON has it."""
+        fields = {name: finite_or_string(value) for name, value in item.fields.items()}
+        return dataclasses.asdict(item) | {"fields": fields}
+
+    def decoded(self, record: dict[str, Any]) -> Finished:
+        """From JSON."""
+        return Finished(**(record | {"fields": {name: float(value) for name, value in record["fields"].items()}}))
+
+
+@dataclass(frozen=True)
+class Scoreboard:
+    """Encoders by metrics.
+
+    Attributes:
+        encoders: names, in the order given.
+        metrics: names in `jaxrel.scores.METRICS`.
+        values: `(encoders, metrics)`, NaN or infinite where `messages` says why.
+        messages: by `(encoder, metric)`, what is wrong with a value.
+        seconds: `(encoders, metrics)`, an equal share of what all metrics of an encoder took, compilation included.
+    """
+
+    encoders: tuple[str, ...]
+    metrics: tuple[str, ...]
+    values: np.ndarray
+    messages: dict[tuple[str, str], tuple[str, ...]]
+    seconds: np.ndarray
+
+    def ranks(self) -> np.ndarray:
+        """`(encoders, metrics)`: 1 for the best, equal values share the best of their ranks, NaN is last."""
+        columns = []
+        for name, column in zip(self.metrics, self.values.T, strict=True):
+            gain = column if METRICS[name].higher_is_better else -column
+            gain = np.where(np.isnan(gain), -math.inf, gain)
+            columns.append(1 + np.sum(gain[None] > gain[:, None], axis=1))
+        return np.stack(columns, axis=1)
+
+
+def chosen_metrics(encoders: Sequence[EncoderArrays], names: Sequence[str] | None) -> tuple[str, ...]:
+    """The metrics asked for, or all that what is there of every encoder suffices for.
+
+    Raises:
+        ValueError: for no encoder, two of one name, an unknown metric, and one whose needs an encoder lacks.
+    """
+    if not encoders:
+        raise ValueError("no encoder is given: pass at least one.")
+    known = [encoder.name for encoder in encoders]
+    if twice := sorted({name for name in known if known.count(name) > 1}):
+        raise ValueError(f"encoder given twice: {', '.join(twice)}; name each once.")
+    everywhere = frozenset.intersection(*(encoder.needs for encoder in encoders))
+    if names is None:
+        names = applicable_metrics(dict.fromkeys(everywhere))
+        if not names:
+            raise ValueError(f"no metric can be computed from {', '.join(sorted(everywhere)) or 'nothing'}.")
+    for name in names:
+        if name not in METRICS:
+            raise ValueError(f"unknown metric {name!r}: there are {', '.join(METRICS)}.")
+        for encoder in encoders:
+            if missing := sorted(set(METRICS[name].needs) - encoder.needs):
+                raise ValueError(f"{name} needs {', '.join(missing)}, which there is not of {encoder.name}.")
+    return tuple(dict.fromkeys(names))
+
+
+def score_by_metrics(
+    encoders: Sequence[EncoderArrays], names: Sequence[str] | None, log: FinishedLog, *, progress: Progress
+) -> Scoreboard:
+    """Every encoder by every metric; what the log has already is taken from it.
+
+    Raises:
+        ValueError: as `chosen_metrics`, and for encoders whose labels or weights differ.
+    """
+    names = chosen_metrics(encoders, names)
+    keys = {(encoder.name, name): _key(encoder, name) for encoder in encoders for name in names}
+    done = sum(log.find(key) is not None for key in keys.values())
+    if done:
+        _log.info("%d of %d scores are in %s and are not computed again", done, len(keys), log.path)
+    shared: dict[str, np.ndarray] = {}
+    for encoder in encoders:
+        missing = [name for name in names if log.find(keys[encoder.name, name]) is None]
+        if missing:
+            for finished in _scored(encoder, missing, shared, progress):
+                log.append(dataclasses.replace(finished, key=keys[encoder.name, finished.metric]))
+            done += len(missing)
+            release_if_many()
+        progress("scoring", done, len(keys))
+    found = {pair: result for pair, key in keys.items() if (result := log.find(key)) is not None}
+    return _scoreboard([encoder.name for encoder in encoders], names, found)
+
+
+def _scored(
+    encoder: EncoderArrays, names: Sequence[str], shared: dict[str, np.ndarray], progress: Progress
+) -> list[Finished]:
+    """Scores of one encoder; `shared` collects the arrays that all encoders have to have in common."""
+    arrays = encoder.load(progress)
+    for name in (*SHARED, *WEIGHTS):
+        if name in arrays and not np.array_equal(shared.setdefault(name, arrays[name]), arrays[name]):
+            raise ValueError(
+                f"{name} of {encoder.name} differ from those of another encoder: score one target at a time."
+            )
+    inputs: dict[str, Any] = {name: [array] if name in PER_ENCODER else array for name, array in arrays.items()}
+    start = time.perf_counter()
+    try:
+        results = score_encoders(inputs.pop("features", None), metrics=names, combined=False, **inputs)
+    except ValueError as error:
+        return [_refused(encoder.name, METRICS[name], str(error)) for name in names]
+    seconds = (time.perf_counter() - start) / len(names)
+    finished = []
+    for name, result in results.items():
+        fields = {field: float(part[0]) for field, part in vars(result).items() if field != "status"}
+        finished.append(Finished("", encoder.name, name, int(result.status[0]), fields, seconds))
+        _log.info("%s, %s: %s", encoder.name, name, ", ".join(f"{key} {part:.6g}" for key, part in fields.items()))
+    return finished
+
+
+def _refused(encoder: str, metric: Metric, why: str) -> Finished:
+    """An encoder that cannot be scored does not keep the others from it."""
+    _log.warning("%s, %s: %s", encoder, metric.name, why)
+    fields = {field.name: math.nan for field in dataclasses.fields(metric.result) if field.name != "status"}
+    return Finished("", encoder, metric.name, ScoreStatus.INVALID_INPUT, fields, 0.0, why)
+
+
+def _scoreboard(encoders: Sequence[str], names: Sequence[str], found: dict[tuple[str, str], Finished]) -> Scoreboard:
+    values = np.full((len(encoders), len(names)), np.nan)
+    messages = {}
+    for column, name in enumerate(names):
+        score = _hub_score(METRICS[name], [found[encoder, name] for encoder in encoders])
+        values[:, column] = score.value
+        for row, encoder in enumerate(encoders):
+            single = jax.tree.map(lambda leaf, row=row: leaf[row], score)
+            refusal = found[encoder, name].refusal
+            if refusal or single.messages:
+                messages[encoder, name] = (refusal,) if refusal else single.messages
+    seconds = np.array([[found[encoder, name].seconds for name in names] for encoder in encoders])
+    return Scoreboard(tuple(encoders), tuple(names), values, messages, seconds)
+
+
+def _hub_score(metric: Metric, finished: Sequence[Finished]) -> Score:
+    """The scores of all encoders, combined where they depend on each other."""
+    fields = {name: jnp.asarray([result.fields[name] for result in finished]) for name in finished[0].fields}
+    joined = metric.result(**fields, status=jnp.asarray([result.status for result in finished]))
+    score: Score = joined if metric.combine is None else metric.combine(joined)
+    return score
+
+
+def _key(encoder: EncoderArrays, metric: str) -> str:
+    """Equal keys mean equal scores: a hash of everything the numbers depend on."""
+    determined_by = [__version__, encoder.name, encoder.fingerprint(), metric]
+    return hashlib.sha256(json.dumps(determined_by).encode()).hexdigest()
