@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
+import sys
 from pathlib import Path
 from typing import Any
 
 from jaxrel.evaluation import STATISTICS
-from jaxrel.store import write_atomically
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from pages import markdown, write_tables
 
 __all__ = ["PAGE", "REPORTS", "RESULTS", "read", "tables", "write_page"]
 
@@ -32,14 +35,7 @@ REPORTS = ("development", "confirmation", "variants")
 def write_page(results: Path = RESULTS) -> None:
     """Put the newest tables between the marks of the page, and draw the figure."""
     reports = {name: read(results / f"zoo_{name}.json") for name in REPORTS}
-    page = PAGE.read_text()
-    for name, content in tables(reports).items():
-        before, mark, rest = page.partition(f"<!-- {name} -->\n")
-        _, end, after = rest.partition("<!-- end -->")
-        if not (mark and end):
-            raise ValueError(f"{PAGE} has no place for the table {name!r}.")
-        page = f"{before}{mark}\n{content}\n\n{end}{after}"
-    write_atomically(PAGE, page.encode())
+    write_tables(PAGE, tables(reports))
     draw(reports["confirmation"])
 
 
@@ -70,13 +66,6 @@ def rows_by_name(report: Report, kind: str) -> dict[str, Any]:
 def shown_names(report: Report) -> list[str]:
     """Scores with a line of their own, in the order of the report."""
     return [name for name in rows_by_name(report, "probe") if not any(part in name for part in HIDDEN)]
-
-
-def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table."""
-    header = list(header)
-    lines = [header, ["---"] * len(header), *map(list, rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def interval(entry: dict[str, Any], sign: str = "") -> str:
