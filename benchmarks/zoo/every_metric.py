@@ -135,10 +135,10 @@ def metric_table(report: dict[str, Any], scores: dict[str, Any]) -> str:
             needs += ", reference" if "reference_features" in metric.needs else ""
             needs += ", source head" if {"source_probabilities", "source_labels"} & set(metric.needs) else ""
             needs += ", views" if "first_view" in metric.needs else ""
-            cells = [f"`{metric.name}`", needs, *map(interval, entries), f"{source['seconds'][key]:.3f}"]
+            cells = [f"`{metric.name}`", needs, *map(interval, entries)]
             rows.append((-entries[1]["estimate"], cells))
     rows.sort(key=lambda row: row[0])
-    return markdown(["metric", "needs", *KINDS.values(), "seconds"], (cells for _, cells in rows))
+    return markdown(["metric", "needs", *KINDS.values()], (cells for _, cells in rows))
 
 
 def main() -> None:

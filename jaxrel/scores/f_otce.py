@@ -59,8 +59,7 @@ def f_otce_score(
         ValueError: see `checked_pair`, `checked_epsilon`.
 
     The authors' one implementation, for segmentation, stops where potentials change by less than 0.1 in all; this
-    coupling has converged. An epsilon below what the dtype resolves, 2^-22 (float32: 2^-18) of the mean cost, is raised
-    to that.
+    coupling has converged. An epsilon below what the coupling resolves is raised to that, see `otce_components`.
 
     Complexity: see `otce_components`.
     """
