@@ -179,6 +179,7 @@ def test_parc_against_scipy(d):
     assert value("parc", data) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_parc_of_many_blocks_is_that_of_one():
     """700 samples are not a multiple of a block, and 4 copies of 175 have the score of weights 4."""
     data = problem(4, 175)
@@ -196,6 +197,7 @@ def test_parc_where_labels_all_differ_or_agree():
     assert float(parc_score(np.repeat(rows[:, :1], 7, axis=1), np.arange(24) % 4)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_nleep_finds_the_mixture_that_scikit_learn_finds():
     """Well separated components have one good maximum; both stop at a change of 1e-3 of the log-likelihood."""
@@ -219,6 +221,7 @@ def test_nleep_finds_the_mixture_that_scikit_learn_finds():
     assert abs(float(nleep_score(features, labels, max_directions=1, **options)) - expected) > 0.01
 
 
+@pytest.mark.slow
 def test_nleep_options():
     data = problem(2)
     first_of_all = value("nleep", data, explained_variance=1e-3)
@@ -374,6 +377,7 @@ def test_analyses_without_variance_within_classes(function):
     assert float(function(points[labels], labels, num_classes=3, weights=labels == 0)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [40, 400])
 def test_analyses_of_features_that_depend_linearly(width):
     """In float32, the rounding of directions without variance must not tell classes apart."""
@@ -517,6 +521,7 @@ def test_pactran_gaussian_is_at_the_minimum(d, options):
     assert found == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_pactran_gaussian_of_separable_features_in_float32():
     """The minimum is 1e-6 and probabilities are 1 up to rounding, and yet it is found."""
     data = oracle_input("scaled")

@@ -68,6 +68,17 @@ NEEDS_MORE_SAMPLES = {
     "silhouette",
 }
 NEEDS_TWO_CLASSES = {"ncti", "parc", "lfc", "silhouette"}
+HEAVY = {
+    "discriminant",
+    "etran",
+    "ncti",
+    "nleep",
+    "pactran_dirichlet",
+    "pactran_gamma",
+    "pactran_gaussian",
+    "sfda",
+    "transrate",
+}
 OTHER_OPTIONS = {
     "nearest_neighbours": ({"num_neighbours": 1}, {"num_neighbours": 4}),
     "ridge_probe": ({"ridges": np.array([0.1, 1.0])}, {"ridges": np.array([0.3, 2.0])}),
@@ -85,10 +96,11 @@ OTHER_OPTIONS = {
 }
 
 
-def those(names, *, without=frozenset()):
-    """Parameters, the slow ones marked."""
+def those(names, *, without=frozenset(), compiles=False):
+    """Parameters; slow are the metrics that take long to compile, some only where a test `compiles` them again."""
+    slow = SLOW | (HEAVY if compiles else set())
     return [
-        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+        pytest.param(name, marks=[pytest.mark.slow] if name in slow else [])
         for name in names
         if name not in UNDEFINED | set(without)
     ]
@@ -113,7 +125,7 @@ def test_order_of_features_is_irrelevant(name):
     assert value(name, permuted) == near(value(name, data), 2e-5)
 
 
-@pytest.mark.parametrize("name", those(LABELLED))
+@pytest.mark.parametrize("name", those(LABELLED, compiles=True))
 def test_names_and_number_of_classes_are_irrelevant(name):
     """A class without samples changes nothing, wherever it stands."""
     data = problem()
@@ -134,7 +146,7 @@ def test_names_of_source_classes_are_irrelevant(name):
     assert value(name, renamed) == near(value(name, data), 2e-5)
 
 
-@pytest.mark.parametrize("name", those(NAMES))
+@pytest.mark.parametrize("name", those(NAMES, compiles=True))
 def test_weights_are_counts(name):
     """A weight of 2 is the sample twice, one of 0 no sample, whatever its features and label are."""
     data = problem()
@@ -161,7 +173,7 @@ def test_reference_weights_are_counts(name):
     assert value(name, data, reference_weights=counts) == near(value(name, repeated), 1e-4)
 
 
-@pytest.mark.parametrize("name", those(NAMES))
+@pytest.mark.parametrize("name", those(NAMES, compiles=True))
 def test_padding_is_irrelevant(name):
     """Also where there are more features than samples, but for the padding not."""
     data = problem(n=12, d=15)
@@ -174,7 +186,7 @@ def test_padding_is_irrelevant(name):
     assert value(name, padded) == near(value(name, data), 1e-4 if name in SLOW else 3e-5)
 
 
-@pytest.mark.parametrize("name", those(NAMES))
+@pytest.mark.parametrize("name", those(NAMES, compiles=True))
 def test_jit_and_vmap_over_encoders(name):
     """Values that are unknown cannot be refused: a bad encoder has NaN and a status, the others are as ever."""
     problems = [problem(seed) | {"labels": problem()["labels"]} for seed in (0, 1)]
@@ -189,7 +201,7 @@ def test_jit_and_vmap_over_encoders(name):
     assert len(batch.messages) == 1
 
 
-@pytest.mark.parametrize("name", those(LABELLED))
+@pytest.mark.parametrize("name", those(LABELLED, compiles=True))
 def test_labels_and_weights_may_be_traced(name):
     data = problem()
     unknown = {key: data[key] for key in ("labels", "weights")}
@@ -266,7 +278,7 @@ def test_one_class(name):
     assert bool(np.all(np.isfinite(result.value))) != undefined
 
 
-@pytest.mark.parametrize("name", those(FEATURE_BASED, without=RANDOM))
+@pytest.mark.parametrize("name", those(FEATURE_BASED, without=RANDOM, compiles=True))
 def test_more_features_than_samples(name):
     with jax.enable_x64(True):
         double = value(name, problem(n=12, d=30, dtype=np.float64))

@@ -1,4 +1,4 @@
-"""Every metric of the registry on the zoo: which one predicts transfer?
+"""The metrics of the registry on the zoo: which one predicts transfer?
 
     python benchmarks/zoo/every_metric.py --half confirmation --page
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,19 +40,30 @@ from pages import markdown, write_tables
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 # No target and no reference has more classes; absent ones change no metric, and one number is compiled for once.
 CLASSES = 10
-QUADRATIC = ("f_otce", "jc_otce", "ot_nce", "otdd", "energy_distance", "mmd")
-# In `score.py` already, or of what the zoo has not.
-ELSEWHERE = ("transferability", "task_relatedness", "cross_view", "logme_regression", "cka")
-NAMES = tuple(name for name in METRICS if name not in ELSEWHERE)
+QUADRATIC = ("f_otce", "ot_nce")
+# Scores that `score.py` has computed on the same images.
 FROM_SCORES = {
     "transferability": "transferability",
     "relatedness": "task_relatedness",
+    "LogME": "logme",
+    "H-score, shrinkage": "regularised_h_score",
+    "ridge probe, cross-validated": "ridge_probe",
+    "1-NN, leave-one-out": "nearest_neighbours",
     "transferability, label-free": "cross_view",
+    "RankMe": "rankme",
+    "alpha-ReQ": "alpha_req",
+    "energy distance": "energy_distance",
+    "MMD": "mmd",
+    "confidence": "maximum_probability",
+    "information maximisation": "information_maximisation",
 }
+# Of what the zoo has not, or of class distances that take half a minute to compile and seconds for a pair.
+LEFT_OUT = ("logme_regression", "cka", "jc_otce", "otdd")
+NAMES = tuple(name for name in METRICS if name not in (*FROM_SCORES.values(), *LEFT_OUT))
 
 
-def found_in(batch: Batch) -> tuple[dict[str, Any], dict[str, float]]:
-    """What every metric returns, with a leading axis of encoders, and the seconds of each, compilation apart."""
+def found_in(batch: Batch) -> dict[str, Any]:
+    """What every metric returns, with a leading axis of encoders."""
     features, labels = batch.references[references_of(batch.name)[0]]
     inputs = {
         "features": batch.target,
@@ -68,17 +78,13 @@ def found_in(batch: Batch) -> tuple[dict[str, Any], dict[str, float]]:
         for name, array in inputs.items()
     }
     found: dict[str, Any] = {}
-    seconds: dict[str, float] = {}
     for name in NAMES:
         given = halved if name in QUADRATIC else inputs
         arrays: dict[str, Any] = {need: given[need] for need in METRICS[name].needs}
         options: dict[str, Any] = {"features": arrays.pop("features", None), "metrics": [name], "combined": False}
         options |= {"num_classes": CLASSES, "reference_num_classes": CLASSES, "num_source_classes": CLASSES}
-        score_encoders(**arrays, **options)
-        start = time.perf_counter()
         found |= score_encoders(**arrays, **options)
-        seconds[name] = time.perf_counter() - start
-    return found, seconds
+    return found
 
 
 def reference_probabilities(
@@ -97,12 +103,9 @@ def _probabilities(target: jax.Array, features: jax.Array, labels: jax.Array) ->
     return jax.lax.map(of_one, (target, features))
 
 
-def scored(
-    zoo: Zoo, targets: Sequence[str], encoders: Int[np.ndarray, " e"]
-) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Every metric, `(encoders, targets)`, larger being better, and the mean seconds of one."""
+def scored(zoo: Zoo, targets: Sequence[str], encoders: Int[np.ndarray, " e"]) -> dict[str, np.ndarray]:
+    """Every metric, `(encoders, targets)`, larger being better."""
     table = {name: np.full((len(encoders), len(targets)), np.nan) for name in NAMES}
-    seconds = dict.fromkeys(NAMES, 0.0)
     groups = zoo.groups(encoders)
     order = np.concatenate([np.searchsorted(encoders, group) for group in groups])
     with Progress(*Progress.get_default_columns(), console=Console(stderr=True)) as progress:
@@ -110,17 +113,16 @@ def scored(
         for column, target in enumerate(targets):
             parts: dict[str, list[Any]] = {name: [] for name in NAMES}
             for group in groups:
-                found, took = found_in(zoo.batch(target, group))
+                found = found_in(zoo.batch(target, group))
                 progress.advance(bar)
                 for name in NAMES:
                     parts[name].append(found[name])
-                    seconds[name] += took[name] / (len(encoders) * len(targets))
             for name, results in parts.items():
                 joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *results)
                 combine = METRICS[name].combine
                 sign = 1 if METRICS[name].higher_is_better else -1
                 table[name][order, column] = sign * (joined if combine is None else combine(joined)).value
-    return table, seconds
+    return table
 
 
 def metric_table(report: dict[str, Any], scores: dict[str, Any]) -> str:
@@ -152,7 +154,7 @@ def main() -> None:
     zoo = read_zoo(options.zoo)
     encoders = zoo.indices(options.half)
     targets = DEVELOPMENT_TARGETS if options.half == "development" else TARGETS
-    table, seconds = scored(zoo, targets, encoders)
+    table = scored(zoo, targets, encoders)
     num_test = np.array([zoo.table[0]["num_test"][target] for target in targets])
     evaluations = {}
     for kind in KINDS:
@@ -165,7 +167,6 @@ def main() -> None:
         "half": options.half,
         "targets": targets,
         "encoders": [zoo.table[index]["name"] for index in encoders],
-        "seconds": seconds,
         "evaluations": evaluations,
         "scores": {name: [list(map(finite_or_string, row)) for row in values] for name, values in table.items()},
     }
