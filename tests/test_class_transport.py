@@ -23,6 +23,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr("jaxrel.relatedness.class_transport._BLOCK", 4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64", "small_blocks")
 @pytest.mark.parametrize("cost", COSTS)
 def test_the_blockwise_bound_is_above_the_exact_one_and_above_the_loss(cost):
@@ -47,6 +48,7 @@ def test_the_blockwise_bound_is_above_the_exact_one_and_above_the_loss(cost):
         assert float(result.target_loss) <= float(result.tight_bound)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_one_block_is_the_dense_plan(monkeypatch):
     problem = random_problem(0, num_target=2, num_reference=2, coupling="soft", held_out=False, padded=12)

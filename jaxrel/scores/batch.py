@@ -16,7 +16,12 @@ from jaxrel.executables import release_if_many
 from jaxrel.scores.class_blocks import checked_largest_class
 from jaxrel.scores.decomposition import Decomposition, DecompositionKind, decompose
 from jaxrel.scores.registry import METRICS, NEEDS, Metric
-from jaxrel.scores.validation import checked_positive_integer, checked_probabilities, checked_sample
+from jaxrel.scores.validation import (
+    checked_labelled_sample,
+    checked_positive_integer,
+    checked_probabilities,
+    checked_sample,
+)
 
 __all__ = ["PER_ENCODER", "SHARED", "applicable_metrics", "score_encoders"]
 
@@ -88,7 +93,9 @@ def score_encoders(
     per_encoder = {need: list(given[need]) for need in PER_ENCODER if need in needed}
     num_encoders = _checked_encoders(per_encoder, weights=weights, reference_weights=reference_weights)
     shared = {need: np.asarray(given[need]) for need in SHARED if need in needed}
-    facts = _facts(shared, per_encoder, num_classes, reference_num_classes, num_source_classes)
+    facts = _facts(
+        shared, per_encoder, num_classes, reference_num_classes, num_source_classes, weights, reference_weights
+    )
     weighting = {"weights": weights, "reference_weights": reference_weights}
     weighting = {name: jnp.asarray(mass) for name, mass in weighting.items() if mass is not None}
     if batch_size is not None:
@@ -152,13 +159,19 @@ def _facts(
     num_classes: int | None,
     reference_num_classes: int | None,
     num_source_classes: int | None,
+    weights: Any,
+    reference_weights: Any,
 ) -> dict[str, Any]:
-    """What is static in a compiled metric and follows from labels."""
+    """What is static in a compiled metric and follows from labels, if these are what they should be."""
     facts: dict[str, Any] = {}
-    for prefix, count in (("", num_classes), ("reference_", reference_num_classes)):
+    for prefix, count, mass in (("", num_classes, weights), ("reference_", reference_num_classes, reference_weights)):
         if (name := f"{prefix}labels") in shared:
             classes = shared[name]
-            facts[f"{prefix}num_classes"] = count or int(classes.max()) + 1
+            try:
+                sample = checked_labelled_sample(np.zeros((max(1, classes.size), 1)), classes, mass, count)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+            facts[f"{prefix}num_classes"] = sample.memberships.shape[1]
             facts[f"{prefix}largest_class"] = checked_largest_class(classes, None)
     if "source_labels" in per_encoder:
         facts["num_source_classes"] = num_source_classes or 1 + max(

@@ -17,13 +17,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from jaxrel.scores.kernels import centred, kernel, own_size, safe_divide, unit_centred, unit_scale
-from jaxrel.scores.validation import LabelledSample, Sample, checked_sample
+from jaxrel.scores.validation import Sample, checked_sample
 from jaxrel.standardisation import standardisation_of
 
 __all__ = [
+    "Coordinates",
     "Decomposition",
     "DecompositionKind",
     "checked_decomposition",
+    "coordinates",
     "decompose",
     "right_singular",
     "rounding",
@@ -58,13 +60,25 @@ class Decomposition:
         """Which values are not rounding."""
         return self.values > 0
 
-    def class_coefficients(self, sample: LabelledSample) -> Float[Array, "r c"]:
-        """Coordinates of the weighted class indicators, `vectors^T diag(sqrt(weights)) memberships`."""
-        return self.vectors.T @ (jnp.sqrt(sample.weights)[:, None] * sample.memberships)
-
     def components(self, sample: Sample) -> Float[Array, "n r"]:
         """The samples in coordinates along the right singular vectors: principal components, if centred."""
         return safe_divide(self.vectors * self.values, jnp.sqrt(sample.weights)[:, None])
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Coordinates:
+    """Columns `diag(sqrt(weights)) targets` in the coordinates of a decomposition's left singular vectors.
+
+    Attributes:
+        values: as in `Decomposition`.
+        coefficients: 0 along directions whose value is.
+        unexplained: squared norm of what is outside of the other directions.
+    """
+
+    values: Float[Array, " r"]
+    coefficients: Float[Array, "r t"]
+    unexplained: Float[Array, " t"]
 
 
 def decompose(
@@ -112,6 +126,15 @@ def checked_decomposition(sample: Sample, kind: DecompositionKind, given: Any) -
     return given
 
 
+def coordinates(sample: Sample, kind: DecompositionKind, targets: Float[Array, "n t"], given: Any) -> Coordinates:
+    """Those along the directions of `checked_decomposition`, without its n rows: in less time where it is not given."""
+    if given is None:
+        found: Coordinates = _coordinates(Sample(sample.features, sample.weights, sample.valid), targets, kind=kind)
+    else:
+        found = _coordinates_along(checked_decomposition(sample, kind, given), sample.weights, targets)
+    return found
+
+
 def singular_values(sample: Sample, kind: DecompositionKind, given: Any) -> Float[Array, " r"]:
     """Those of `checked_decomposition`, without its vectors: in less time where it is not given."""
     if given is None:
@@ -146,9 +169,41 @@ def _rows(sample: Sample, kind: DecompositionKind) -> tuple[Float[Array, "n d"],
 
 def _decompose_kernel(sample: Sample, *, kind: DecompositionKind) -> Decomposition:
     rows, size = _rows(sample, kind)
+    return Decomposition(*_resolved_directions(rows), size, kind)
+
+
+def _resolved_directions(rows: Float[Array, "n d"]) -> tuple[Float[Array, "n r"], Float[Array, " r"]]:
     vectors, values, _ = jnp.linalg.svd(rows, full_matrices=False)
     resolved = values > rounding(values.dtype) * values[0]
-    return Decomposition(vectors * resolved, values * resolved, size, kind)
+    return vectors * resolved, values * resolved
+
+
+def _coordinates_kernel(sample: Sample, targets: Float[Array, "n t"], *, kind: DecompositionKind) -> Coordinates:
+    rows, _ = _rows(sample, kind)
+    columns = jnp.sqrt(sample.weights)[:, None] * targets
+    (num_samples, width), num_targets = rows.shape, targets.shape[1]
+    outside = jnp.zeros(num_targets, rows.dtype)
+    if num_samples > width + num_targets:
+        # A rotation of samples changes neither values nor coordinates: the one that makes [rows, columns] triangular.
+        triangular = jnp.linalg.qr(jnp.concatenate([rows, columns], axis=1), mode="r")
+        rows, columns = triangular[:width, :width], triangular[:, width:]
+        columns, outside = columns[:width], jnp.sum(columns[width:] ** 2, axis=0)
+    vectors, values = _resolved_directions(rows)
+    return _along(vectors, values, columns, outside)
+
+
+def _coordinates_along_kernel(
+    decomposition: Decomposition, weights: Float[Array, " n"], targets: Float[Array, "n t"]
+) -> Coordinates:
+    columns = jnp.sqrt(weights)[:, None] * targets
+    return _along(decomposition.vectors, decomposition.values, columns, jnp.zeros(targets.shape[1], columns.dtype))
+
+
+def _along(
+    vectors: Float[Array, "m r"], values: Float[Array, " r"], columns: Float[Array, "m t"], outside: Float[Array, " t"]
+) -> Coordinates:
+    coefficients = vectors.T @ columns
+    return Coordinates(values, coefficients, outside + jnp.sum((columns - vectors @ coefficients) ** 2, axis=0))
 
 
 def _singular_values_kernel(sample: Sample, *, kind: DecompositionKind) -> Float[Array, " r"]:
@@ -157,4 +212,6 @@ def _singular_values_kernel(sample: Sample, *, kind: DecompositionKind) -> Float
 
 
 _decompose = kernel(_decompose_kernel, static=("kind",))
+_coordinates = kernel(_coordinates_kernel, static=("kind",))
+_coordinates_along = kernel(_coordinates_along_kernel)
 _singular_values = kernel(_singular_values_kernel, static=("kind",))

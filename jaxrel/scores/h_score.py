@@ -13,7 +13,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from jaxrel.scores.decomposition import Decomposition, checked_decomposition
+from jaxrel.scores.decomposition import Coordinates, Decomposition, coordinates
 from jaxrel.scores.kernels import kernel, safe_divide, unit_centred
 from jaxrel.scores.result import Score, make_score
 from jaxrel.scores.validation import LabelledSample, checked_labelled_sample
@@ -54,12 +54,12 @@ def h_score(
     `O(n d min(n, d))` operations.
     """
     sample = checked_labelled_sample(features, labels, weights, num_classes)
-    return _h_score(sample, checked_decomposition(sample, "standardised", decomposition))
+    return _h_score(sample, coordinates(sample, "standardised", sample.memberships, decomposition))
 
 
 @kernel
-def _h_score(sample: LabelledSample, decomposition: Decomposition) -> Score:
-    return make_score(jnp.sum(_between_classes(sample, decomposition)), valid=sample.valid)
+def _h_score(sample: LabelledSample, indicators: Coordinates) -> Score:
+    return make_score(jnp.sum(_between_classes(sample, indicators)), valid=sample.valid)
 
 
 def regularised_h_score(
@@ -85,24 +85,24 @@ def regularised_h_score(
     divided by n - 1 and that of the features by n, so the upper end is `(C - 1) n / (n - 1)`.
     """
     sample = checked_labelled_sample(features, labels, weights, num_classes)
-    return _regularised_h_score(sample, checked_decomposition(sample, "centred", decomposition))
+    return _regularised_h_score(sample, coordinates(sample, "centred", sample.memberships, decomposition))
 
 
 @kernel
-def _regularised_h_score(sample: LabelledSample, decomposition: Decomposition) -> Score:
+def _regularised_h_score(sample: LabelledSample, indicators: Coordinates) -> Score:
     features, _ = unit_centred(sample)
-    eigenvalues = decomposition.values**2 / sample.total
+    eigenvalues = indicators.values**2 / sample.total
     shrinkage = _ledoit_wolf_shrinkage(features, sample.weights, eigenvalues)
     signal = (1 - shrinkage) * eigenvalues
     gains = safe_divide(signal, signal + shrinkage * jnp.sum(eigenvalues) / features.shape[1])
-    value = gains @ _between_classes(sample, decomposition)
+    value = gains @ _between_classes(sample, indicators)
     degrees = sample.total - 1
     return make_score(safe_divide(value * sample.total, degrees), valid=sample.valid, undefined=degrees <= 0)
 
 
-def _between_classes(sample: LabelledSample, decomposition: Decomposition) -> Float[Array, " r"]:
+def _between_classes(sample: LabelledSample, indicators: Coordinates) -> Float[Array, " r"]:
     """Share of each direction of unit variance that lies between classes, 0 to 1."""
-    return jnp.sum(safe_divide(decomposition.class_coefficients(sample) ** 2, sample.class_sizes[None]), axis=1)
+    return jnp.sum(safe_divide(indicators.coefficients**2, sample.class_sizes[None]), axis=1)
 
 
 def _ledoit_wolf_shrinkage(

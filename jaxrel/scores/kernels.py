@@ -48,7 +48,11 @@ def unit_scale(features: Float[Array, "n d"]) -> Float[Array, "n d"]:
 
     Divided by a power of 2, which rounds nothing: equal values stay equal however the compiler fuses what follows.
     """
-    return jnp.ldexp(features, -_exponent(features))
+    exponent = -_exponent(features)
+    half = exponent // 2
+    # In two steps, as the power itself can overflow; `ldexp` of every feature takes several times as long.
+    one = jnp.ones((), features.dtype)
+    return features * jnp.ldexp(one, half) * jnp.ldexp(one, exponent - half)
 
 
 def own_size(features: Float[Array, "n d"]) -> Float[Array, ""]:

@@ -195,6 +195,6 @@ def _largest_class(inner: str, name: str, labels: Any, sample: LabelledSample) -
         classes = classes[np.asarray(sample.weights) > 0]
     counts = np.bincount(classes[(classes >= 0) & (classes < sample.memberships.shape[1])], minlength=1)
     size = max(1, int(counts.max()))
-    # The next of 2 or 3 times a power of two: at most half too large.
-    step = max(1, 2 ** (size.bit_length() - 2))
+    # A multiple of an eighth of the power of two below: at most an eighth too large.
+    step = max(1, 2 ** (size.bit_length() - 4))
     return -(-size // step) * step

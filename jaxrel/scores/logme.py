@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from jaxrel.scores.decomposition import Decomposition, checked_decomposition
+from jaxrel.scores.decomposition import Coordinates, Decomposition, coordinates
 from jaxrel.scores.kernels import kernel, safe_divide
 from jaxrel.scores.result import Score, make_score
 from jaxrel.scores.validation import LabelledSample, Sample, checked_labelled_sample
@@ -66,76 +66,74 @@ def logme_score(
     `O(n d min(n, d))` operations for the decomposition shared by all classes, `O(min(n, d))` for each class and t.
     """
     sample = checked_labelled_sample(features, labels, weights, num_classes)
-    return _logme(sample, checked_decomposition(sample, "raw", decomposition))
+    return _logme(sample, coordinates(sample, "raw", sample.memberships, decomposition))
 
 
 @kernel
-def _logme(sample: LabelledSample, decomposition: Decomposition) -> Score:
-    evidence, exact = evidence_of_targets(sample, decomposition, sample.memberships)
+def _logme(sample: LabelledSample, indicators: Coordinates) -> Score:
+    evidence, exact = evidence_of_targets(sample, indicators)
     present = sample.class_sizes > 0
     mean = jnp.sum(jnp.where(present, evidence, 0)) / jnp.maximum(jnp.sum(present), 1)
     return make_score(mean, valid=sample.valid, unbounded=jnp.any(present & exact))
 
 
-def evidence_of_targets(
-    sample: Sample, decomposition: Decomposition, targets: Float[Array, "n t"]
-) -> tuple[Float[Array, " t"], Bool[Array, " t"]]:
+def evidence_of_targets(sample: Sample, targets: Coordinates) -> tuple[Float[Array, " t"], Bool[Array, " t"]]:
     """Log evidence per sample of each target, and whether it is fitted exactly, so that there is no maximum.
 
-    Targets of weight 0 are 0. A target that is 0 everywhere has evidence 0 and counts as exact if n exceeds the rank.
+    A target that is 0 everywhere has evidence 0 and counts as exact if n exceeds the rank.
     """
-    vectors, values = decomposition.vectors, decomposition.values
-    rows = jnp.sqrt(sample.weights)[:, None] * targets
-    coefficients = vectors.T @ rows
-    unexplained = jnp.sum((rows - vectors @ coefficients) ** 2, axis=0)
-    rounding = (8 * jnp.finfo(vectors.dtype).eps) ** 2 * vectors.shape[0]
-    fitted = unexplained <= rounding * jnp.sum(rows**2, axis=0)
-    unexplained = jnp.where(fitted, 0, unexplained)
+    energies = targets.coefficients.T**2
+    rounding = (8 * jnp.finfo(energies.dtype).eps) ** 2 * sample.features.shape[0]
+    fitted = targets.unexplained <= rounding * (jnp.sum(energies, axis=1) + targets.unexplained)
+    unexplained = jnp.where(fitted, 0, targets.unexplained)
     # Relative to the largest, so that one range of t serves all features.
-    eigenvalues = safe_divide(values, values[0]) ** 2
-    evidence = _maximum_evidence(coefficients.T**2, eigenvalues, unexplained, sample.total)
-    return evidence, fitted & (jnp.sum(decomposition.resolved) < sample.total)
+    eigenvalues = safe_divide(targets.values, targets.values[0]) ** 2
+    evidence = _maximum_evidence(energies, eigenvalues, unexplained, sample.total)
+    return evidence, fitted & (jnp.sum(targets.values > 0) < sample.total)
 
 
 def _maximum_evidence(
-    energies: Float[Array, "c r"],
+    energies: Float[Array, "t r"],
     eigenvalues: Float[Array, " r"],
-    unexplained: Float[Array, " c"],
+    unexplained: Float[Array, " t"],
     total: Float[Array, ""],
-) -> Float[Array, " c"]:
+) -> Float[Array, " t"]:
     """Evidence per sample at the best t for each target, with `energies = z^2`."""
 
-    def discrepancy(ratio: Float[Array, " c"]) -> Float[Array, " c"]:
-        """S(t)."""
-        kept = ratio[:, None] / (ratio[:, None] + eigenvalues)
-        value = jnp.sum(energies * kept, axis=1) + unexplained
-        return jnp.where(value > 0, value, 1)
+    def evidence(discrepancy: Float[Array, "*b t"], volume: Float[Array, "*b"]) -> Float[Array, "*b t"]:
+        """Where S(t) is the discrepancy and the sum of logarithms the volume."""
+        logarithm = jnp.log(jnp.where(discrepancy > 0, discrepancy, 1) / total)
+        return -(logarithm + 1 + math.log(2 * math.pi) + volume / total) / 2
 
-    def evidence(log_ratio: Float[Array, " c"]) -> Float[Array, " c"]:
-        ratio = jnp.exp(log_ratio)
-        volume = jnp.sum(jnp.log1p(eigenvalues / ratio[:, None]), axis=1) / total
-        return -(jnp.log(discrepancy(ratio) / total) + 1 + math.log(2 * math.pi) + volume) / 2
+    def volume(ratio: Float[Array, " b"]) -> Float[Array, " b"]:
+        return jnp.sum(jnp.log1p(eigenvalues / ratio[:, None]), axis=1)
 
-    def slope(log_ratio: Float[Array, " c"]) -> Float[Array, " c"]:
+    def discrepancy(ratio: Float[Array, " t"]) -> Float[Array, " t"]:
+        return jnp.sum(energies * (ratio[:, None] / (ratio[:, None] + eigenvalues)), axis=1) + unexplained
+
+    def slope(ratio: Float[Array, " t"]) -> Float[Array, " t"]:
         """Derivative of the evidence in log t, times 2 n."""
-        ratio = jnp.exp(log_ratio)
         shrinkage = eigenvalues / (ratio[:, None] + eigenvalues)
         weight_norm = jnp.sum(energies * shrinkage / (ratio[:, None] + eigenvalues), axis=1)
-        return jnp.sum(shrinkage, axis=1) - total * ratio * weight_norm / discrepancy(ratio)
+        rest = discrepancy(ratio)
+        return jnp.sum(shrinkage, axis=1) - total * ratio * weight_norm / jnp.where(rest > 0, rest, 1)
 
     def halved(
-        _: Int[Array, ""], bracket: tuple[Float[Array, " c"], Float[Array, " c"]]
-    ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+        _: Int[Array, ""], bracket: tuple[Float[Array, " t"], Float[Array, " t"]]
+    ) -> tuple[Float[Array, " t"], Float[Array, " t"]]:
         lower, upper = bracket
         middle = (lower + upper) / 2
-        rising = slope(middle) > 0
+        rising = slope(jnp.exp(middle)) > 0
         return jnp.where(rising, middle, lower), jnp.where(rising, upper, middle)
 
     # Beyond these ends only a square of a rounding is left of S or of the volume.
     end = -2 * math.log(jnp.finfo(eigenvalues.dtype).eps)
     grid = jnp.linspace(-end, end, _GRID, dtype=eigenvalues.dtype)
-    on_grid = jax.lax.map(lambda point: evidence(jnp.full_like(unexplained, point)), grid)
+    ratios = jnp.exp(grid)
+    kept = ratios[:, None] / (ratios[:, None] + eigenvalues)
+    on_grid = evidence(kept @ energies.T + unexplained, volume(ratios)[:, None])
     best = jnp.argmax(on_grid, axis=0)
     bracket = (grid[jnp.maximum(best - 1, 0)], grid[jnp.minimum(best + 1, _GRID - 1)])
     lower, upper = jax.lax.fori_loop(0, _HALVINGS, halved, bracket)
-    return jnp.maximum(evidence((lower + upper) / 2), jnp.max(on_grid, axis=0))
+    ratio = jnp.exp((lower + upper) / 2)
+    return jnp.maximum(evidence(discrepancy(ratio), volume(ratio)), jnp.max(on_grid, axis=0))

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
-from jaxrel.scores.decomposition import Decomposition, checked_decomposition
+from jaxrel.scores.decomposition import Coordinates, Decomposition, coordinates
 from jaxrel.scores.kernels import kernel
 from jaxrel.scores.logme import evidence_of_targets
 from jaxrel.scores.result import Score, make_score
@@ -47,20 +47,27 @@ def logme_regression_score(
     `O(min(n, d))` for each target and ratio of precisions.
     """
     sample = checked_sample(features, weights)
-    decomposition = checked_decomposition(sample, "raw", decomposition)
-    return _logme_regression(sample, decomposition, _checked_targets(targets, sample))
+    columns = _checked_targets(targets, sample)
+    rows, units, valid = _unit_targets(sample, columns)
+    return _logme_regression(sample, coordinates(sample, "raw", rows, decomposition), units, valid)
 
 
 @kernel
-def _logme_regression(sample: Sample, decomposition: Decomposition, targets: Float[Array, "n t"]) -> Score:
+def _unit_targets(
+    sample: Sample, targets: Float[Array, "n t"]
+) -> tuple[Float[Array, "n t"], Float[Array, " t"], Bool[Array, ""]]:
+    """Targets of a largest absolute value of 1, 0 for absent samples; those values; whether all are finite."""
     targets = jnp.where(sample.weights[:, None] > 0, targets, 0)
-    sizes = jnp.max(jnp.abs(targets), axis=0)
-    zero = sizes == 0
-    units = jnp.where(zero, 1, sizes)
-    evidence, exact = evidence_of_targets(sample, decomposition, targets / units)
-    value = jnp.mean(evidence - jnp.log(units))
-    valid = sample.valid & jnp.all(jnp.isfinite(targets))
-    return make_score(value, valid=valid, unbounded=jnp.any(exact | zero))
+    units = jnp.max(jnp.abs(targets), axis=0)
+    return targets / jnp.where(units == 0, 1, units), units, jnp.all(jnp.isfinite(targets))
+
+
+@kernel
+def _logme_regression(sample: Sample, targets: Coordinates, units: Float[Array, " t"], valid: Bool[Array, ""]) -> Score:
+    evidence, exact = evidence_of_targets(sample, targets)
+    zero = units == 0
+    value = jnp.mean(evidence - jnp.log(jnp.where(zero, 1, units)))
+    return make_score(value, valid=sample.valid & valid, unbounded=jnp.any(exact | zero))
 
 
 def _checked_targets(targets: Any, sample: Sample) -> Float[Array, "n t"]:

@@ -71,8 +71,7 @@ def checked_sample(features: Any, weights: Any = None) -> Sample:
     Raises:
         ValueError: as `Task`.
     """
-    task = Task(features, weights=weights)
-    return _sample(task.features, _counts(task, weights))
+    return _sample_of(Task(features, weights=weights), weights)
 
 
 def checked_labelled_sample(features: Any, labels: Any, weights: Any = None, num_classes: Any = None) -> LabelledSample:
@@ -87,7 +86,9 @@ def checked_labelled_sample(features: Any, labels: Any, weights: Any = None, num
         raise ValueError("this metric needs labels: pass one integer for each sample, or choose a label-free metric.")
     task = Task(features, labels, weights=weights, num_classes=num_classes)
     classes, class_count = task.labelled
-    return _labelled_sample(task.features, _counts(task, weights), classes, class_count)
+    sample = _sample_of(task, weights)
+    memberships, known = _memberships(classes, sample.weights, class_count, sample.features.dtype)
+    return LabelledSample(sample.features, sample.weights, sample.valid & known, memberships)
 
 
 def checked_probabilities(probabilities: Any, weights: Any = None) -> Sample:
@@ -157,26 +158,28 @@ def checked_positive_number(name: str, value: Any, dtype: Any, *, largest: float
     return jnp.asarray(value, dtype)
 
 
-def _counts(task: Task, weights: Any) -> Float[Array, " n"]:
-    """The weights as given; a `Task` keeps only their ratios."""
+def _sample_of(task: Task, weights: Any) -> Sample:
+    """The samples of a task with weights as given; the task keeps only their ratios."""
+    if weights is None and not isinstance(task.features, jax.core.Tracer):
+        return Sample(task.features, task.weights, jnp.asarray(True))  # The task has seen every value.
     counts = task.weights if weights is None else jnp.asarray(weights)
-    return counts.astype(task.features.dtype)
+    return _masked_sample(task.features, counts.astype(task.features.dtype))
 
 
 @jax.jit
-def _sample(features: Float[Array, "n d"], counts: Float[Array, " n"]) -> Sample:
+def _masked_sample(features: Float[Array, "n d"], counts: Float[Array, " n"]) -> Sample:
     live = counts > 0
     finite = jnp.all(jnp.isfinite(features), axis=1)
     valid = jnp.all(finite | ~live) & jnp.all(jnp.isfinite(counts) & (counts >= 0)) & jnp.any(live)
     return Sample(jnp.where(live[:, None], features, 0), counts, valid)
 
 
-@functools.partial(jax.jit, static_argnames="num_classes")
-def _labelled_sample(
-    features: Float[Array, "n d"], counts: Float[Array, " n"], labels: Int[Array, " n"], num_classes: int
-) -> LabelledSample:
-    sample = _sample(features, counts)
+@functools.partial(jax.jit, static_argnames=("num_classes", "dtype"))
+def _memberships(
+    labels: Int[Array, " n"], counts: Float[Array, " n"], num_classes: int, dtype: Any
+) -> tuple[Float[Array, "n c"], Bool[Array, ""]]:
+    """Classes one-hot, 0 for absent samples, and whether all others have one."""
     live = counts > 0
     known = (labels >= 0) & (labels < num_classes)
-    memberships = jnp.where(live[:, None], jax.nn.one_hot(labels, num_classes, dtype=features.dtype), 0)
-    return LabelledSample(sample.features, counts, sample.valid & jnp.all(known | ~live), memberships)
+    memberships = jnp.where(live[:, None], jax.nn.one_hot(labels, num_classes, dtype=dtype), 0)
+    return memberships, jnp.all(known | ~live)
