@@ -80,7 +80,7 @@ def time_encoder(name: str, image_size: int | None, *, batch_size: int, repeats:
         jax.clear_caches()  # so that the encoder is traced again, with this convolution
         with mock.patch.object(layers, "depthwise_convolution", convolution):
             times |= median_seconds({way: lambda: encoder(images)}, repeats)
-    return {"image_size": encoder.image_size, **{way: batch_size / seconds for way, seconds in times.items()}}
+    return {"image_size": encoder.image_size or 0, **{way: batch_size / seconds for way, seconds in times.items()}}
 
 
 def main() -> None:

@@ -153,9 +153,9 @@ def read_images(name: str, fashion_mnist: Path | None) -> dict[str, Images]:
     return {part: as_images(found).first(limits[part]) for part, found in loaded.items()}
 
 
-def as_images(found: data.ImageData) -> Images:
+def as_images(found: data.LabelledData) -> Images:
     """Images of 28 x 28 pixels from 0 to 1."""
-    pixels = found.images.astype(np.float32) / 255
+    pixels = np.asarray(found.samples, np.float32) / 255
     if pixels.shape[1:3] != (SIDE, SIDE):
         pixels = np.asarray(jax.image.resize(pixels, (len(pixels), SIDE, SIDE, 1), "linear"))
     return Images(pixels, found.labels)

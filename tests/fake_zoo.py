@@ -31,6 +31,17 @@ def _generator(*words: object) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(hashlib.sha256(repr(words).encode()).digest()[:8], "big"))
 
 
+def check_data_name(name: str, *, path: object = None) -> None:
+    if name not in DATA_SETS:
+        raise ValueError(f"unknown data set {name!r}: there are {', '.join(DATA_SETS)}.")
+
+
+def modality(name: str) -> str:
+    if name.removesuffix(":random") not in ENCODERS:
+        raise ValueError(f"unknown encoder {name.removesuffix(':random')!r}: there are {', '.join(ENCODERS)}.")
+    return "images"
+
+
 def load_data(name: str, *, split: str, path: object = None, limit: int) -> ImageData:
     if limit > 100:
         raise ValueError(f"limit={limit}, but the {split} split of {name} has 1 to 100 images to give")
@@ -40,18 +51,35 @@ def load_data(name: str, *, split: str, path: object = None, limit: int) -> Imag
     return ImageData(name, split, images, labels, ("a", "b", "c"), "none", "made up")
 
 
+def load_splits(name: str, *, path: object = None, train_limit: int, test_limit: int) -> tuple[ImageData, ImageData]:
+    # By its place in the package, where tests may put something else.
+    return (
+        data.load(name, split="train", path=path, limit=train_limit),
+        data.load(name, split="test", path=path, limit=test_limit),
+    )
+
+
 class FakeEncoder:
     """A random linear map; "broken" gives NaN."""
+
+    modality = "images"
+    lengths = None
+    num_parameters = 80
+    pretraining = licence = "none"
 
     def __init__(self, name: str, *, seed: int, image_size: int | None) -> None:
         self.name = name
         self.feature_width = 5
+        self.image_size = image_size
         if not name.endswith(":random"):
             seed = 0
         self.fingerprint = f"{name}/{seed}/{image_size}"
         self._map = _generator(self.fingerprint).normal(size=(16, 5))
 
-    def __call__(self, images: np.ndarray) -> EncoderOutput:
+    def prepare(self, images: np.ndarray) -> np.ndarray:
+        return images
+
+    def forward(self, images: np.ndarray) -> EncoderOutput:
         time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
         features = images.reshape(len(images), -1) @ self._map
         return EncoderOutput(features * np.nan if self.name == "broken" else features, None)
@@ -87,8 +115,13 @@ def bound_resamples(result: Any, reference: Any, target: Any, *, num_resamples: 
 def install(replace: Callable[[object, str, object], None]) -> None:
     """Put the fakes in the place of the real data, encoders and scoring."""
     replace(data, "names", lambda: DATA_SETS)
+    replace(data, "check_name", check_data_name)
+    replace(data, "describe", lambda name: SimpleNamespace(modality="images"))
     replace(data, "load", load_data)
+    replace(data, "load_splits", load_splits)
     replace(encoders, "names", lambda: ENCODERS)
+    replace(encoders, "check_name", modality)
+    replace(encoders, "modality", modality)
     replace(encoders, "load", FakeEncoder)
     if os.environ.get("REAL_METHOD"):
         return

@@ -222,7 +222,7 @@ def test_cache_dir_follows_the_platform(
 def test_the_table_is_well_formed() -> None:
     for distribution, asset in ASSETS.items():
         assert distribution == asset.distribution
-        assert asset.archive.startswith(f"{distribution.replace('-', '_')}-{asset.version}-")
+        assert asset.archive.lower().startswith(f"{distribution.replace('-', '_')}-{asset.version}-")
         assert len(bytes.fromhex(asset.sha256)) == 32
 
 

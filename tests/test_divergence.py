@@ -105,6 +105,7 @@ def test_one_cloud_against_a_batch():
     np.testing.assert_array_equal(reused.value, result.value)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("tile", "cost"), [(None, "euclidean"), (8, "squared_euclidean")])
 def test_gradients_are_those_of_finite_differences(tile, cost):
@@ -141,6 +142,7 @@ def test_a_self_term_from_outside_is_a_constant():
 ABSOLUTE = SinkhornConfig(epsilon_unit="cost")
 
 
+@pytest.mark.slow
 def test_masks_equal_subsets():
     x, y, _, _ = clouds(4)
     more = np.concatenate([x, np.full((4, 2), np.nan, np.float32)])
@@ -229,7 +231,7 @@ def labelled(seed: int, n: int, num_classes: int):
 def test_class_distances_are_those_of_pot(many, monkeypatch):
     if many:  # two classes of x at a time
         module = importlib.import_module("jaxrel.transport.class_distances")
-        monkeypatch.setattr(module, "_DENSE_ENTRIES", 2 * 30 * 4 * 31)
+        monkeypatch.setattr(module, "_DENSE_ENTRIES_ON_CPU", 2 * 30 * 4 * 31)
     (x, labels_x), (y, labels_y) = labelled(0, 110, 5), labelled(1, 90, 4)
     points_x, weights_x = gather_classes(x, labels_x, 5, 30)
     points_y, weights_y = gather_classes(y + 5, labels_y, 4, 31)
@@ -243,6 +245,7 @@ def test_class_distances_are_those_of_pot(many, monkeypatch):
             assert float(result.lower[k, c]) <= expected <= float(result.upper[k, c])
 
 
+@pytest.mark.slow
 def test_padding_and_empty_classes():
     (x, labels_x), (y, labels_y) = labelled(2, 60, 3), labelled(3, 50, 2)
     points_x, weights_x = gather_classes(x, np.where(labels_x == 1, -1, labels_x), 3, 40)
@@ -263,6 +266,7 @@ def test_padding_and_empty_classes():
     np.testing.assert_array_equal(jnp.where(weights_x[..., None] > 0, 0, gradient), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_gradients_do_not_depend_on_the_loop(monkeypatch):
     rng = np.random.default_rng(4)
@@ -279,7 +283,7 @@ def test_gradients_do_not_depend_on_the_loop(monkeypatch):
     ends = [value((x, y, a + sign * direction))[0] for sign in (1, -1)]
     assert float(jnp.sum(whole[2] * direction)) == pytest.approx(float(ends[0] - ends[1]) / 2, rel=1e-5)
     module = importlib.import_module("jaxrel.transport.class_distances")
-    monkeypatch.setattr(module, "_DENSE_ENTRIES", 2 * 5 * 2 * 6)
+    monkeypatch.setattr(module, "_DENSE_ENTRIES_ON_CPU", 2 * 5 * 2 * 6)
     jax.clear_caches()
     for one, other in zip(whole, value((x, y, a))[1], strict=True):
         np.testing.assert_allclose(one, other, atol=1e-9)

@@ -1,4 +1,4 @@
-"""Encoders: parity with the original networks, preprocessing, weight files, extraction."""
+"""Encoders: parity with the original networks, preprocessing, weight files."""
 
 from __future__ import annotations
 
@@ -46,21 +46,6 @@ def for_each_network(names: tuple[str, ...]) -> pytest.MarkDecorator:
     )
 
 
-class MemoryStore(dict[str, np.ndarray]):
-    """A store that remembers, and may be told to fail at the n-th write as a killed process would."""
-
-    def __init__(self, fail_at: int | None = None) -> None:
-        self.fail_at = fail_at
-
-    def read(self, key: str) -> np.ndarray | None:
-        return self.get(key)
-
-    def write(self, key: str, array: np.ndarray) -> None:
-        if len(self) == self.fail_at:
-            raise KeyboardInterrupt
-        self[key] = array.copy()
-
-
 def tiny_encoder(seed: int = 0, preprocessing: Any = None) -> encoders.Encoder:
     """A two-stage network, compiled in a moment."""
     rng = np.random.default_rng(seed)
@@ -105,11 +90,12 @@ def check_parity(name: str, size: int, dtype: Any, tolerance: float, oracles: di
 
 
 @for_each_network(NETWORKS)
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_float64_parity_with_the_original_network(name, which, oracles, x64):
     check_parity(name, SIZES[name][which], jnp.float64, 1e-9, oracles)
 
 
+@pytest.mark.slow
 @for_each_network(NETWORKS)
 def test_float32_parity_with_the_original_network(name, oracles):
     check_parity(name, SIZES[name][1], jnp.float32, 1e-4, oracles)
@@ -234,10 +220,61 @@ def test_fingerprint_follows_weights_and_preprocessing():
     assert of() == tiny_encoder().fingerprint
 
 
-@pytest.mark.parametrize("name", ["resnet-50", "", "pixels:random", "mobilenet-v2:randomly"])
+@pytest.mark.parametrize("name", ["resnet-5", "", "mobilenet-v2:randomly", "unknown@weights.pt", ":random"])
 def test_unknown_names_list_the_known(name):
-    with pytest.raises(ValueError, match=r"efficientnet-lite0, .*pixels, .*mobilenet-v2:random"):
+    with pytest.raises(ValueError, match=r"unknown encoder .* efficientnet-lite0, .*pixels, .*all-minilm-l6-v2"):
         encoders.load(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [
+        ("resnet-50", "resnet-50:random, resnet-50@CHECKPOINT"),
+        ("pixels:random", "choose from pixels$"),
+        ("pixels@weights.pt", "choose from pixels$"),
+        ("glove-6b-50d:random", "choose from glove-6b-50d$"),
+        ("all-minilm-l6-v2@weights.pt", "choose from all-minilm-l6-v2, all-minilm-l6-v2:random$"),
+        ("bert", "bert@CHECKPOINT"),
+        ("bert:random", "bert@CHECKPOINT"),
+    ],
+)
+def test_what_may_follow_a_name_is_said(name, choices):
+    for use in (encoders.check_name, encoders.modality, encoders.load):
+        with pytest.raises(ValueError, match=choices):
+            use(name)
+
+
+def test_names_say_what_is_encoded():
+    assert {name: encoders.modality(name) for name in ("pixels", "resnet-18:random", "bert@owner/name")} == {
+        "pixels": "images",
+        "resnet-18:random": "images",
+        "bert@owner/name": "texts",
+    }
+    with pytest.raises(ValueError, match="encodes texts: leave it out"):
+        encoders.load("glove-6b-50d", image_size=96)
+    with pytest.raises(ValueError, match="encodes texts"):
+        encoders.load_network("all-minilm-l6-v2:random")
+
+
+def test_a_checkpoint_of_a_file_gives_the_features_of_its_weights(tmp_path):
+    """Tensors of torch's layout that are written from a random network come back through the name."""
+    network, _ = encoders.load_network("squeezenet-1.1:random", seed=3, image_size=64)
+    tensors = {}
+    for layer, (prefix,) in network.torch_names():
+        tensors[f"{prefix}.weight"] = np.asarray(layer.kernel[...]).transpose(3, 2, 0, 1)
+        tensors[f"{prefix}.bias"] = np.asarray(layer.bias[...])
+    np.savez(tmp_path / "weights.npz", **tensors)
+    images = images_of(2)
+    loaded = encoders.load(f"squeezenet-1.1@{tmp_path / 'weights.npz'}", image_size=64)
+    expected = encoders.load("squeezenet-1.1:random", seed=3, image_size=64)
+    np.testing.assert_array_equal(loaded(images).features, expected(images).features)
+    assert (loaded.pretraining, loaded.licence) == ("unknown", "unknown")
+    del tensors["classifier.1.bias"]
+    np.savez(tmp_path / "weights.npz", **tensors)
+    with pytest.raises(ValueError, match=r"classifier\.1\.bias"):
+        encoders.load(f"squeezenet-1.1@{tmp_path / 'weights.npz'}")
+    with pytest.raises(ValueError, match="no file or folder"):
+        encoders.load(f"squeezenet-1.1@{tmp_path / 'absent.npz'}")
 
 
 def test_too_small_an_image_size_is_refused():
@@ -465,49 +502,3 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "w.pt").write_bytes(b"PK\x03\x04 a zip archive, as newer versions of PyTorch write")
     with pytest.raises(TorchFileError, match="no legacy PyTorch file"):
         read_tensors(tmp_path / "w.pt")
-
-
-# Extraction
-
-
-def test_features_of_many_images_are_those_of_each_batch():
-    encoder, images = tiny_encoder(), images_of(11)
-    done: list[tuple[int, int]] = []
-    features = encoders.extract_features(encoder, images, batch_size=4, progress=lambda *step: done.append(step))
-    assert (features.shape, features.dtype) == ((11, 6), np.float32)
-    np.testing.assert_allclose(features, encoder(images).features, rtol=1e-5, atol=1e-5)
-    assert done == [(4, 11), (8, 11), (11, 11)]
-
-
-def test_a_killed_extraction_resumes_to_the_same_bits(monkeypatch):
-    monkeypatch.setattr("jaxrel.encoders.extraction.SHARD_SIZE", 9)  # shards of 8 = 2 batches
-    encoder, images = tiny_encoder(), images_of(27)
-    whole = encoders.extract_features(encoder, images, batch_size=4)
-    store = MemoryStore(fail_at=2)
-    with pytest.raises(KeyboardInterrupt):
-        encoders.extract_features(encoder, images, batch_size=4, store=store)
-    assert len(store) == 2
-    store.fail_at = None
-    done: list[int] = []
-    resumed = encoders.extract_features(
-        encoder, images, batch_size=4, store=store, progress=lambda i, _: done.append(i)
-    )
-    np.testing.assert_array_equal(resumed, whole)
-    assert done == [8, 16, 20, 24, 27]
-    assert len(store) == 4
-
-
-def test_stored_features_are_not_taken_for_others():
-    store, images = MemoryStore(), images_of(6)
-    encoders.extract_features(tiny_encoder(), images, store=store)
-    for encoder, others in [(tiny_encoder(1), images), (tiny_encoder(), images_of(6, seed=1))]:
-        features = encoders.extract_features(encoder, others, store=store)
-        np.testing.assert_array_equal(features, encoders.extract_features(encoder, others))
-    assert len(store) == 3
-    encoders.extract_features(tiny_encoder(), images, store=store, data_fingerprint="given")
-    assert any("/given/" in key for key in store)
-
-
-def test_batch_size_must_be_positive():
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
-        encoders.extract_features(tiny_encoder(), images_of(2), batch_size=0)

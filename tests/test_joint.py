@@ -84,6 +84,7 @@ class TestNestedSettings:
         with pytest.raises(ValueError, match="init must be a Relatedness"):
             task_relatedness(reference, target, method=FAST, init=start.transformation)
 
+    @pytest.mark.slow
     def test_classes_too_small_to_keep_any_aside_are_used_twice(self):
         rng = np.random.default_rng(0)
         target = Task(rng.normal(size=(5, 5)).astype(np.float32), [0, 0, 1, 1, 2])

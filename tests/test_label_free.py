@@ -188,6 +188,7 @@ class TestVerb:
         losses = -np.log(probabilities[np.arange(160), np.asarray(found.labels)])[live]
         np.testing.assert_allclose(result.target_loss, losses.mean(), rtol=1e-3)
 
+    @pytest.mark.slow
     def test_true_labels_give_the_labelled_result(self):
         labelled = task_relatedness(REFERENCE, Task(FEATURES, LABELS), method=METHOD)
         own = task_relatedness(REFERENCE, UNLABELLED, pseudo_labels=LABELS, method=METHOD)

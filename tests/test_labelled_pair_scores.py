@@ -133,6 +133,7 @@ def entropic(cost, epsilon):
     raise AssertionError("the reference has not converged")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_order_of_samples_and_features_is_irrelevant(name):
     data = problem()
@@ -551,6 +552,7 @@ def test_gaussians_where_labels_are_traced():
 INNER_AND_UNIT = [("gaussian", "cost"), pytest.param("exact", "mean_cost", marks=pytest.mark.slow)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("inner", "unit"), INNER_AND_UNIT)
 @pytest.mark.usefixtures("x64")
 def test_debiased_otdd_is_its_definition(inner, unit):
@@ -671,6 +673,7 @@ def random_cost(dtype, size: int):
     return jnp.asarray(np.random.default_rng(0).uniform(size=(size, size)), dtype), jnp.asarray(uniform(size), dtype)
 
 
+@pytest.mark.slow
 def test_solver_that_did_not_converge(monkeypatch):
     monkeypatch.setattr(couplings, "_MAX_SWEEPS", 1)
     cost, a = random_cost(np.float32, 40)

@@ -48,6 +48,7 @@ def solved(setting, num_target=3):
 
 
 class TestEstimate:
+    @pytest.mark.slow
     @pytest.mark.parametrize("setting", ["learned", "learned_features", "fixed"])
     def test_every_part_by_its_definition(self, setting):
         result, (reference, target) = solved(setting)

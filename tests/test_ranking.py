@@ -18,11 +18,11 @@ import pytest
 
 import jaxrel
 from jaxrel import ranking
+from jaxrel.feature_store import FeatureStore
 from jaxrel.ranking import FeatureArrays, Score, Settings, Table
 from jaxrel.ranking.execute import ScoreLog
 from jaxrel.ranking.report import print_ranking, write_files
 from jaxrel.ranking.table import make_ranking
-from jaxrel.store import FeatureStore
 
 FAST = Settings(samples=30, held_out=12, resamples=50)
 RANK = ["rank", "--reference", "circles", "crosses", "--target", "squares", "circles", "--encoder", "narrow", "wide"]
@@ -330,7 +330,7 @@ def test_images_get_views_which_the_store_keeps(tmp_path: Path, monkeypatch: pyt
     assert {"wide: squares (view 1)", "wide: squares (view 2)"} == set(told)
     assert first.shape == second.shape == features.shape
     assert not np.allclose(first, second)
-    monkeypatch.setattr(fake_zoo.FakeEncoder, "__call__", None)
+    monkeypatch.setattr(fake_zoo.FakeEncoder, "forward", None)
     assert all(map(np.array_equal, target.views("wide", lambda *_: None), (first, second)))
 
 
@@ -408,7 +408,7 @@ def start(folder: Path, *, seconds: float) -> subprocess.Popen[bytes]:
 
 def progress_of(folder: Path) -> int:
     log = folder / "out" / "results.jsonl"
-    return len(list(folder.rglob("*.npy"))) + (log.read_bytes().count(b"\n") if log.exists() else 0)
+    return len(list(folder.rglob("finished/[0-9]*"))) + (log.read_bytes().count(b"\n") if log.exists() else 0)
 
 
 def test_killed_runs_resume_to_the_same_results(tmp_path: Path) -> None:

@@ -118,7 +118,11 @@ METHODS = [
 
 @pytest.mark.parametrize(
     ("method", "num_reference"),
-    [(method, 4) for method in METHODS] + [(METHODS[0], 2), (METHODS[4], 2)],
+    [
+        *((METHODS[index], 4) for index in (0, 4)),
+        *(pytest.param(METHODS[index], 4, marks=pytest.mark.slow) for index in (1, 2, 3, 5)),
+        *(pytest.param(METHODS[index], 2, marks=pytest.mark.slow) for index in (0, 4)),
+    ],
     ids=lambda value: value if isinstance(value, int) else f"{value.space}-{value.cost}-{value.learn_head}",
 )
 def test_every_method_gives_an_ordered_finite_bound(method, num_reference):
@@ -141,6 +145,7 @@ def test_every_method_gives_an_ordered_finite_bound(method, num_reference):
         assert float(result.label_mismatch) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reference", "target"),
     [
@@ -208,6 +213,7 @@ class TestInvariances:
         half = Task(self.target.features.astype(jnp.bfloat16), self.target.labels)
         assert self.bound(target=half) == pytest.approx(self.bound(), abs=0.02)
 
+    @pytest.mark.slow
     def test_float64_agrees_with_float32(self):
         with jax.enable_x64(True):
             tasks = [clusters(seed=seed, dtype=np.float64) for seed in (0, 1)]
@@ -240,12 +246,14 @@ class TestTransformations:
     def stacked(self, seeds):
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(self.tasks(seed) for seed in seeds))
 
+    @pytest.mark.slow
     def test_vmap_over_seeds_references_and_targets(self):
         keys = jnp.stack([jax.random.key(seed) for seed in (3, 4)])
         batch = jax.jit(jax.vmap(self.kernel))(*self.stacked((0, 10)), keys)
         assert batch.messages == ()
         np.testing.assert_allclose(batch.bound, self.by_the_verb((0, 10), (3, 4)), rtol=1e-3)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("transform", ["pmap", "shard_map"])
     def test_four_devices(self, transform):
         seeds = (0, 10, 20, 30)
@@ -282,6 +290,7 @@ class TestTransformations:
             assert float(bound) == pytest.approx(float(verb), rel=1e-3)
         assert traces == 1
 
+    @pytest.mark.slow
     def test_bound_is_differentiable_in_the_features_it_is_evaluated_on(self):
         reference, target = self.tasks()
         transformation = task_relatedness(reference, target, method=FAST).transformation
@@ -324,6 +333,7 @@ class TestResamples:
     def result(self):
         return task_relatedness(self.reference, self.target, method=FAST)
 
+    @pytest.mark.slow
     def test_resamples_centre_on_the_bound_and_repeat_with_the_seed(self):
         resamples = bound_resamples(self.result, self.reference, self.target, num_resamples=400)
         assert resamples.shape == (400,)
@@ -335,6 +345,7 @@ class TestResamples:
         other = bound_resamples(self.result, self.reference, self.target, num_resamples=400, seed=1)
         assert not np.array_equal(resamples, other)
 
+    @pytest.mark.slow
     def test_every_sample_once_is_the_bound_itself(self):
         once = jnp.ones((1, 120))
         linearised = resampling._linearised_bounds(
@@ -361,6 +372,7 @@ class TestResamples:
         ]
         assert 0.6 < spread / np.std(fresh) < 1.7
 
+    @pytest.mark.slow
     def test_a_class_without_samples_changes_nothing(self):
         wider = Task(self.target.features, self.target.labels, num_classes=5)
         before = bound_resamples(self.result, self.reference, self.target, num_resamples=5)
@@ -382,6 +394,7 @@ class TestResamples:
             bound_resamples(failed, self.reference, self.target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("learn_head", "limit"), [(True, 1.00), (False, 1.60)])
 def test_mnist_to_fashion_mnist_held_out(learn_head, limit):
     """Where the published code reports a bound of 16.60: learned on the train arrays, judged by exact transport."""

@@ -103,6 +103,9 @@ def test_bad_batches_are_named():
         (lambda: score_encoders([rows], metrics=["cka"], aligned_features=[rows] * 2), "one array of each kind"),
         (lambda: score_encoders([rows, holed], labels), r"features of encoder 1: features\[3, 0\] is nan"),
         (lambda: score_encoders([rows], labels, batch_size=0), "batch_size must be at least 1"),
+        (lambda: score_encoders([rows], labels - 1, metrics=["logme"]), r"labels: labels\[\d+\] is -1"),
+        (lambda: score_encoders([rows], labels / 2, metrics=["logme"]), "labels: labels must be integers"),
+        (lambda: score_encoders([rows], np.eye(4)[labels], metrics=["logme"]), r"labels: labels must have shape"),
         (lambda: score_encoders([rows, rows], labels[:5], metrics=["logme"]), r"labels must have shape \(24,\)"),
         (
             lambda: score_encoders(None, labels, source_probabilities=[data["source_probabilities"] * 2]),

@@ -101,6 +101,7 @@ def test_the_gap_that_is_asked_for_is_certified(seed, gap, dtype):
     assert lower <= exact(cost, a, b) <= upper
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(300, 1), (1, 300), (700, 1)])
 def test_rounding_is_allowed_for_where_only_one_plan_exists(shape):
     """With one point on a side the optimum is a plain mean: nothing but the allowance can keep it inside."""
@@ -135,6 +136,7 @@ def test_value_and_potentials_are_those_of_pot(config, epsilon):
     assert np.abs(found.sum(1) - a).sum() == pytest.approx(float(result.marginal_error), abs=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("epsilon", [0.5, 0.02])
 def test_scaling_and_log_sweeps_agree_along_the_way(epsilon):
@@ -149,6 +151,7 @@ def test_scaling_and_log_sweeps_agree_along_the_way(epsilon):
         np.testing.assert_allclose(scaling.upper, log.upper, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("cost", ["euclidean", "squared_euclidean"])
 @pytest.mark.parametrize("tile", [4, 7, 64])
@@ -163,6 +166,7 @@ def test_a_tiled_cloud_is_its_cost_array(tile, cost):
         np.testing.assert_allclose(getattr(tiled, name), getattr(dense, name), rtol=1e-6, atol=1e-7, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_over_relaxation_saves_sweeps():
     x, y = clouds(0, 8, n=50, m=50)
@@ -175,6 +179,7 @@ def test_over_relaxation_saves_sweeps():
     assert (np.asarray(relaxed.num_iters) < np.asarray(plain.num_iters) / 2).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_warm_start_is_short():
     x, y = clouds(0)
@@ -205,6 +210,7 @@ def test_a_batch_is_its_problems_one_by_one():
             np.testing.assert_allclose(getattr(batch, name)[index], getattr(single, name), rtol=2e-4, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("tile", [None, 8])
 def test_masks_and_weights_of_zero_are_subsets(tile):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxrel.encoders import ImageAugmentation, image_views
+from jaxrel.encoders import ImageAugmentation, ImageView, image_views
 
 NOTHING = ImageAugmentation(rotation=0, scaling=0, shift=0, contrast=0, brightness=0, noise=0)
 
@@ -42,6 +42,16 @@ def test_a_view_depends_on_the_seed_and_the_place_of_the_image_alone():
     same_image = np.repeat(pictures(1), 2, axis=0)
     (view,) = image_views(same_image, num_views=1)
     assert (view[0] != view[1]).any()
+
+
+def test_a_part_of_the_images_has_the_views_of_its_places():
+    images = pictures(300)
+    whole = image_views(images, num_views=3, seed=5)
+    for part in (slice(0, 100), slice(100, 290), slice(290, 300)):
+        views = image_views(images[part], seed=5, first=part.start)
+        for number in range(2):
+            np.testing.assert_array_equal(views[number], whole[number][part])
+            np.testing.assert_array_equal(ImageView(number, seed=5)(images[part], first=part.start), views[number])
 
 
 def test_each_range_is_kept():
@@ -93,6 +103,8 @@ def test_bad_images_and_counts_are_refused():
         image_views(pictures().astype(np.float32))
     with pytest.raises(ValueError, match="num_views is 0"):
         image_views(pictures(), num_views=0)
+    with pytest.raises(ValueError, match="number is -1"):
+        ImageView(-1)
 
 
 def replaced(**options):

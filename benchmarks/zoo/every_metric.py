@@ -20,15 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
-from members import DEVELOPMENT_TARGETS, TARGETS
 from report import KINDS, RESULTS, TAU, interval, read, rows_by_name
 from rich.console import Console
 from rich.progress import Progress
-from score import STATISTIC, references_of
+from score import evaluated, references_of, targets_of
 from zoo import FOLDER, Batch, Zoo, read_zoo
 
 from jaxrel import Task
-from jaxrel.evaluation import evaluate_scores
 from jaxrel.pseudo_labels import Known, ReferenceHead
 from jaxrel.scores import METRICS, score_encoders
 from jaxrel.store import finite_or_string, write_atomically
@@ -153,16 +151,9 @@ def main() -> None:
     options = parser.parse_args()
     zoo = read_zoo(options.zoo)
     encoders = zoo.indices(options.half)
-    targets = DEVELOPMENT_TARGETS if options.half == "development" else TARGETS
+    targets = targets_of(options.half)
     table = scored(zoo, targets, encoders)
-    num_test = np.array([zoo.table[0]["num_test"][target] for target in targets])
-    evaluations = {}
-    for kind in KINDS:
-        truth = np.stack([zoo.truth(kind, target)[:, encoders] for target in targets], axis=-1)
-        evaluation = evaluate_scores(table, truth, num_test=num_test, statistic=STATISTIC, missing="worst")
-        print(f"\n{kind}, {options.half}: {len(encoders)} encoders, targets {', '.join(targets)}\n")
-        print(evaluation.to_text())
-        evaluations[kind] = evaluation.rows
+    evaluations = evaluated(zoo, table, options.half)
     report = {
         "half": options.half,
         "targets": targets,

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from members import DEVELOPMENT_TARGETS, TARGETS
-from report import write_page
+from report import KINDS, write_page
 from rich.console import Console
 from rich.progress import Progress
 from zoo import FOLDER, Batch, Zoo, read_zoo
@@ -291,6 +291,32 @@ def differences(
     return found
 
 
+def targets_of(half: str) -> tuple[str, ...]:
+    """The targets that the encoders of a half are scored on."""
+    return DEVELOPMENT_TARGETS if half == "development" else TARGETS
+
+
+def evaluated(zoo: Zoo, table: Mapping[str, np.ndarray], half: str) -> dict[str, Any]:
+    """How well each score predicts the accuracies of each kind; printed as well."""
+    encoders, targets = zoo.indices(half), targets_of(half)
+    num_test = np.array([zoo.table[0]["num_test"][target] for target in targets])
+    evaluations = {}
+    for kind in KINDS:
+        truth = accuracies_of(zoo, kind, half)
+        # An encoder that has collapsed fits its own clusters exactly, and LogME has no maximum there.
+        evaluation = evaluate_scores(table, truth, num_test=num_test, statistic=STATISTIC, missing="worst")
+        print(f"\n{kind}, {half}: {len(encoders)} encoders, targets {', '.join(targets)}\n")
+        print(evaluation.to_text())
+        evaluations[kind] = evaluation.rows
+    return evaluations
+
+
+def accuracies_of(zoo: Zoo, kind: str, half: str) -> Float[np.ndarray, "s e t"]:
+    """What the encoders of a half reached on its targets."""
+    encoders = zoo.indices(half)
+    return np.stack([zoo.truth(kind, target)[:, encoders] for target in targets_of(half)], axis=-1)
+
+
 def main() -> None:
     """Score, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -301,28 +327,17 @@ def main() -> None:
     options = parser.parse_args()
     zoo = read_zoo(options.zoo)
     encoders = zoo.indices(options.half)
-    targets = DEVELOPMENT_TARGETS if options.half == "development" else TARGETS
+    targets = targets_of(options.half)
     table, seconds = scored(zoo, LABELLED | LABEL_FREE, targets, encoders)
     table |= static_scores(zoo, encoders, len(targets))
-    truth = {
-        kind: np.stack([zoo.truth(kind, target)[:, encoders] for target in targets], axis=-1)
-        for kind in ("probe", "fine_tuned")
-    }
-    num_test = np.array([zoo.table[0]["num_test"][target] for target in targets])
-    evaluations = {}
-    for kind, accuracies in truth.items():
-        # An encoder that has collapsed fits its own clusters exactly, and LogME has no maximum there.
-        evaluation = evaluate_scores(table, accuracies, num_test=num_test, statistic=STATISTIC, missing="worst")
-        print(f"\n{kind}, {options.half}: {len(encoders)} encoders, targets {', '.join(targets)}\n")
-        print(evaluation.to_text())
-        evaluations[kind] = evaluation.rows
+    evaluations = evaluated(zoo, table, options.half)
     report = {
         "half": options.half,
         "targets": targets,
         "encoders": [zoo.table[index]["name"] for index in encoders],
         "seconds": seconds,
         "evaluations": evaluations,
-        "differences": differences(table, truth),
+        "differences": differences(table, {kind: accuracies_of(zoo, kind, options.half) for kind in KINDS}),
         "scores": {name: values.tolist() for name, values in table.items()},
     }
     path = options.output / f"zoo_{options.half}.json"

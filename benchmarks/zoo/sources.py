@@ -114,7 +114,7 @@ def read_fashion_mnist(folder: Path) -> Samples:
 def read_known(name: str, path: Path | None = None) -> Samples:
     """Both splits of a set that the library knows, brought to 28 x 28."""
     parts = [data.load(name, split=split, path=path) for split in ("train", "test")]
-    images = np.concatenate([part.images[..., 0] for part in parts])
+    images = np.concatenate([np.asarray(part.samples)[..., 0] for part in parts])
     if images.shape[1:] != (SIDE, SIDE):
         images = np.stack([np.asarray(Image.fromarray(image).resize((SIDE, SIDE))) for image in images])
     return images, np.concatenate([part.labels for part in parts])

@@ -1,9 +1,29 @@
-"""Labelled image sets: a registry, providers tried in order, and one split rule for all."""
+"""Labelled images and texts: known sets, files of the user's, hubs; one split rule for all.
+
+:func:`load` gives one split of a data set by name or path, :func:`load_splits` both, as :class:`ImageData` or
+:class:`TextData`. The known sets are in :mod:`jaxrel.data.catalogue`, file formats and hubs in
+:mod:`jaxrel.data.readers`, the rule of the split in :mod:`jaxrel.data.splitting`. Sets are held in memory.
+"""
 
 from __future__ import annotations
 
 from jaxrel.data.catalogue import DataSet
 from jaxrel.data.images import ImageData
-from jaxrel.data.loading import DataError, describe, load, names
+from jaxrel.data.labelled import LabelledData, Modality, Split
+from jaxrel.data.loading import DataError, check_name, describe, load, load_splits, names
+from jaxrel.data.texts import TextData
 
-__all__ = ["DataError", "DataSet", "ImageData", "describe", "load", "names"]
+__all__ = [
+    "DataError",
+    "DataSet",
+    "ImageData",
+    "LabelledData",
+    "Modality",
+    "Split",
+    "TextData",
+    "check_name",
+    "describe",
+    "load",
+    "load_splits",
+    "names",
+]

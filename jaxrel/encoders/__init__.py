@@ -1,26 +1,43 @@
-"""Frozen encoders behind one contract, and features of many images.
+"""Frozen encoders of images and texts behind one contract, and features of many samples.
 
-`names()` lists the encoders, `load(name)` gives an :class:`Encoder`, `extract_features(encoder, images)`
-applies it to any number of images and `from_network` makes an encoder of your own Flax NNX network.
-`image_views` makes augmented copies of images, for scoring without labels.
-Importing this package does not import Flax; making an encoder does.
+`names()` lists the encoders, `load(name)` gives an :class:`Encoder`, `extract_features(encoder, samples)` applies it to
+any number of samples. `from_network` makes an encoder of your own Flax NNX network of images,
+`jaxrel.encoders.text.text_encoder` one of texts. `ImageView` and `TextView` make augmented copies of samples, for
+scoring without labels. Importing this package does not import Flax; making an encoder does.
 """
 
-from jaxrel.encoders.encoder import Encoder, EncoderOutput, from_network
-from jaxrel.encoders.extraction import extract_features
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from jaxrel.encoders.encoder import Encoder, EncoderOutput, Modality, from_network
+from jaxrel.encoders.extraction import View, extract_features
 from jaxrel.encoders.preprocessing import Preprocessing
-from jaxrel.encoders.registry import load, load_network, names
-from jaxrel.encoders.views import ImageAugmentation, image_views
+from jaxrel.encoders.registry import check_name, load, load_network, modality, names
+from jaxrel.encoders.text_views import TextAugmentation, TextView
+from jaxrel.encoders.views import ImageAugmentation, ImageView, image_views
 
 __all__ = [
+    "VIEWS",
     "Encoder",
     "EncoderOutput",
     "ImageAugmentation",
+    "ImageView",
+    "Modality",
     "Preprocessing",
+    "TextAugmentation",
+    "TextView",
+    "View",
+    "check_name",
     "extract_features",
     "from_network",
     "image_views",
     "load",
     "load_network",
+    "modality",
     "names",
 ]
+
+VIEWS: Mapping[Modality, Callable[..., ImageView | TextView]] = MappingProxyType(
+    {"images": ImageView, "texts": TextView}
+)
+"""What makes augmented views of each kind of samples."""

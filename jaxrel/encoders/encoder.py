@@ -1,30 +1,33 @@
-"""The contract of an encoder: uint8 images in, features (and logits, where there is a classifier) out."""
+"""The contract of an encoder: images or texts in, features (and logits, where there is a classifier) out."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from jaxrel.encoders.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from flax import nnx
 
-__all__ = ["Encoder", "EncoderOutput", "check_images", "from_network"]
+__all__ = ["Encoder", "EncoderOutput", "Modality", "check_images", "fingerprint", "from_network"]
+
+Modality = Literal["images", "texts"]
+Samples = UInt8[Array | np.ndarray, "b h w c"] | Sequence[str]
 
 # Part of every fingerprint: to be raised when the same weights come to give other features.
 REVISION = 1
 
 
 class EncoderOutput(NamedTuple):
-    """What an encoder says of a batch of images."""
+    """What an encoder says of a batch of samples."""
 
     features: Float[Array, "b d"]
     logits: Float[Array, "b c"] | None
@@ -36,41 +39,46 @@ class Encoder:
 
     Args:
         name: the name it was loaded by.
-        image_size: height and width in pixels to which each image is brought.
-        feature_width: length of the feature vector of an image.
+        modality: what it encodes, "images" or "texts".
+        feature_width: length of the feature vector of a sample.
         num_logits: number of classes of the pre-trained classifier; None where there is none.
         num_parameters: count of trained numbers (running statistics are not among them).
         pretraining: what the weights were trained on.
         licence: the licence of the weights, as their distribution states it.
         fingerprint: SHA-256 of name, weights, preprocessing and input size; equal fingerprints give equal features.
-        forward: the compiled map from uint8 images to an :class:`EncoderOutput`; call the encoder instead.
+        prepare: what is done on the host: from a batch of samples to arrays, or a ValueError that says what is wrong.
+        forward: the compiled map from these arrays to an :class:`EncoderOutput`.
+        image_size: height and width in pixels to which each image is brought; None for texts.
+        lengths: of texts, in tokens, so that a batch can hold texts of similar length; None for images.
     """
 
     name: str
-    image_size: int
+    modality: Modality
     feature_width: int
     num_logits: int | None
     num_parameters: int
     pretraining: str
     licence: str
     fingerprint: str
-    forward: Callable[[UInt8[Array | np.ndarray, "b h w c"]], EncoderOutput] = field(repr=False)
+    prepare: Callable[[Samples], Any] = field(repr=False)
+    forward: Callable[[Any], EncoderOutput] = field(repr=False)
+    image_size: int | None = None
+    lengths: Callable[[Sequence[str]], Int[np.ndarray, " n"]] | None = field(default=None, repr=False)
 
-    def __call__(self, images: UInt8[Array | np.ndarray, "b h w c"]) -> EncoderOutput:
-        """Features and logits of a batch of images. Deterministic; compiled once for each shape of batch.
+    def __call__(self, samples: Samples) -> EncoderOutput:
+        """Features and logits of a batch of samples. Deterministic; compiled once for each shape of batch.
 
         Args:
-            images: `(b, h, w, c)` uint8 pixels 0..255 of any height and width, c = 1 (grey) or 3 (RGB). The
-                largest central square is used.
+            samples: for images `(b, h, w, c)` uint8 pixels 0..255 of any height and width, c = 1 (grey) or 3 (RGB),
+                of which the largest central square is used; for texts a sequence of b strings.
 
         Returns:
             Features `(b, feature_width)` and logits `(b, num_logits)` or None, both float32.
 
         Raises:
-            ValueError: the images have another rank, dtype or number of channels, or no pixels.
+            ValueError: the images have another rank, dtype or number of channels, or no pixels; the texts are none.
         """
-        check_images(images)
-        return self.forward(images)
+        return self.forward(self.prepare(samples))
 
 
 def from_network(
@@ -103,13 +111,15 @@ def from_network(
     output = jax.eval_shape(forward, np.zeros((1, size, size, 3), np.uint8))
     return Encoder(
         name=name,
+        modality="images",
         image_size=size,
         feature_width=output.features.shape[1],
         num_logits=None if output.logits is None else output.logits.shape[1],
         num_parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))),
         pretraining=pretraining,
         licence=licence,
-        fingerprint=_fingerprint(f"{REVISION} {name} {preprocessing}", state),
+        fingerprint=fingerprint(f"{REVISION} {name} {preprocessing}", state),
+        prepare=_checked_images,
         forward=forward,
     )
 
@@ -129,12 +139,18 @@ def _apply(graph: nnx.GraphDef[Any], state: nnx.State[Any, Any], x: jax.Array) -
     return output
 
 
-def _fingerprint(description: str, state: nnx.State[Any, Any]) -> str:
+def fingerprint(description: str, state: Any) -> str:
+    """SHA-256 of a description and of the arrays of a pytree, with their names."""
     digest = hashlib.sha256(description.encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()
+
+
+def _checked_images(images: Any) -> Any:
+    check_images(images)
+    return images
 
 
 def check_images(images: jax.Array | np.ndarray) -> None:

@@ -1,93 +1,305 @@
-"""Features of many images: fixed batch shapes, progress, and resumption from a store."""
+"""Features of many samples: fixed batch shapes, any number of devices, and resumption from a store."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import Protocol
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
+import jax
 import numpy as np
-from jaxtyping import Float, UInt8
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, UInt8
 
 from jaxrel.encoders.encoder import Encoder, check_images
+from jaxrel.encoders.text import check_texts
+from jaxrel.feature_store import FeatureStore, FeatureType, Table, numpy_type
+from jaxrel.version import __version__
 
-__all__ = ["SHARD_SIZE", "ArrayStore", "extract_features"]
+__all__ = ["SHARD_SIZE", "SampleSource", "View", "extract_features"]
 
 SHARD_SIZE = 512
-"""Images in a stored shard, at most (more only if one batch has more)."""
+"""Samples in a shard, at most (more only if one batch has more)."""
+
+IN_FLIGHT = 2
+"""Batches that devices may work on while the host prepares the next one."""
+
+Progress = Callable[[int, int], None]
+T = TypeVar("T")
 
 
-class ArrayStore(Protocol):
-    """Where finished shards of features are kept, for instance a :class:`jaxrel.store.FeatureStore`."""
+class SampleSource(Protocol):
+    """Samples that need not be in memory at once."""
 
-    def read(self, key: str) -> np.ndarray | None:
-        """The array written under `key`, or None."""
+    def __len__(self) -> int:
+        """How many there are."""
 
-    def write(self, key: str, array: np.ndarray) -> None:
-        """Keep `array` under `key`."""
+    def __getitem__(self, rows: slice, /) -> UInt8[np.ndarray, "m h w c"] | Sequence[str]:
+        """Consecutive images, or texts."""
+
+
+Samples = UInt8[np.ndarray, "n h w c"] | Sequence[str] | SampleSource
+
+
+class View(Protocol):
+    """What takes the place of samples, such as :class:`jaxrel.encoders.ImageView`; its `repr` says all about it."""
+
+    def __call__(self, samples: Any, /, *, first: int) -> Any:
+        """As many other samples; `first` is the position of the first of them in the whole."""
+
+
+@overload
+def extract_features(
+    encoder: Encoder,
+    samples: Samples,
+    *,
+    batch_size: int = ...,
+    mesh: Mesh | None = ...,
+    store: None = ...,
+    dtype: FeatureType = ...,
+    view: View | None = ...,
+    progress: Progress | None = ...,
+    data_fingerprint: str | None = ...,
+    provenance: Mapping[str, Any] | None = ...,
+) -> Float[np.ndarray, "n d"]: ...
+
+
+@overload
+def extract_features(
+    encoder: Encoder,
+    samples: Samples,
+    *,
+    batch_size: int = ...,
+    mesh: Mesh | None = ...,
+    store: FeatureStore,
+    dtype: FeatureType = ...,
+    view: View | None = ...,
+    progress: Progress | None = ...,
+    data_fingerprint: str | None = ...,
+    provenance: Mapping[str, Any] | None = ...,
+) -> Table: ...
 
 
 def extract_features(
     encoder: Encoder,
-    images: UInt8[np.ndarray, "n h w c"],
+    samples: Samples,
     *,
     batch_size: int = 32,
-    progress: Callable[[int, int], None] | None = None,
-    store: ArrayStore | None = None,
+    mesh: Mesh | None = None,
+    store: FeatureStore | None = None,
+    dtype: FeatureType = "float32",
+    view: View | None = None,
+    progress: Progress | None = None,
     data_fingerprint: str | None = None,
-) -> Float[np.ndarray, "n d"]:
-    """Features of all images, in order.
+    provenance: Mapping[str, Any] | None = None,
+) -> Float[np.ndarray, "n d"] | Table:
+    """Features of all samples, in order.
 
-    Each batch has `batch_size` images (the last one is filled up with black images, whose features are cut
-    off), so the encoder is compiled once. With a `store`, features are kept in shards of about 512 images: a run
-    that was killed starts again at its first unfinished shard and ends with the same bits as one that was not.
+    Each batch has `batch_size` samples (the last one is filled up by copies, whose features are cut off), so images of
+    one size compile the encoder once, and texts once for each length that they are padded to. Texts of similar length
+    share a batch. While devices compute, the host prepares the next batch.
+
+    With a `store`, features are kept in shards of about 512 samples, no more than a few of which are ever in memory.
+    A run that was killed goes on with the shards that are missing, and on the same devices ends with the same bits as
+    one that was not.
 
     Args:
         encoder: what gives the features.
-        images: `(n, h, w, c)` uint8, c = 1 or 3.
-        batch_size: images encoded at once.
-        progress: called with (images done, n) after each batch, and after each shard that the store held.
+        samples: `(n, h, w, c)` uint8 images, c = 1 or 3; or n strings, for an encoder of texts; or a source that gives
+            either by slices, so that they need not be in memory at once.
+        batch_size: samples encoded at once, on all devices together.
+        mesh: devices of this process that share each batch equally, whatever the mesh's axes. Default: one device.
         store: keeps finished shards.
-        data_fingerprint: a hash of exactly these images in this order, part of the shards' keys. Default: the
-            SHA-256 of `images`.
+        dtype: type of the features, "float32" or "bfloat16".
+        view: encodes an augmented view of each sample in place of the sample, such as `ImageView(0)`.
+        progress: called with (samples done, n) before the first batch and after each one.
+        data_fingerprint: a hash of exactly these samples in this order, which the store tells them by. Default: the
+            SHA-256 of `samples`; a source that gives slices has to bring its own.
+        provenance: what the store is to say of the samples (data set, split, ...), as JSON values; facts of the
+            encoder are added.
 
     Returns:
-        `(n, d)` float32, d = encoder.feature_width.
+        `(n, d)` features, d = encoder.feature_width: an array, or with a `store` the complete table, which is read from
+        the disk where it is indexed and is an array to whatever calls `np.asarray`.
 
     Raises:
-        ValueError: the images are not `(n, h, w, 1 or 3)` uint8, or batch_size < 1.
+        ValueError: there are no samples, or not of the kind that the encoder takes; batch_size is below 1 or no
+            multiple of the number of devices; a source comes with a store but without a data_fingerprint.
+        StoreError: the store cannot be written to.
     """
-    check_images(images)
+    _check_samples(encoder, samples)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if store is not None and data_fingerprint is None:
-        data_fingerprint = _fingerprint(images)
-    n = len(images)
-    features = np.empty((n, encoder.feature_width), np.float32)
-    shard_size = batch_size * max(1, SHARD_SIZE // batch_size)
-    for start in range(0, n, shard_size):
-        shard = slice(start, min(start + shard_size, n))
-        key = f"features/{encoder.fingerprint}/{data_fingerprint}/{batch_size}/{shard.start}-{shard.stop}"
-        stored = None if store is None else store.read(key)
-        if stored is not None:
-            features[shard] = stored
-            _report(progress, shard.stop, n)
-            continue
-        for first in range(shard.start, shard.stop, batch_size):
-            batch = images[first : min(first + batch_size, shard.stop)]
-            padding = ((0, batch_size - len(batch)), (0, 0), (0, 0), (0, 0))
-            output = encoder(np.pad(batch, padding))
-            features[first : first + len(batch)] = np.asarray(output.features)[: len(batch)]
-            _report(progress, first + len(batch), n)
-        if store is not None:
-            store.write(key, features[shard])
-    return features
+    n = len(samples)
+    shard_size = min(n, batch_size * max(1, SHARD_SIZE // batch_size))
+    spans = [slice(start, min(start + shard_size, n)) for start in range(0, n, shard_size)]
+    encoded_shards = partial(
+        _encoded_shards, encoder, samples, spans, batch_size=batch_size, view=view, place=_placement(mesh, batch_size)
+    )
+    if store is None:
+        features = np.empty((n, encoder.feature_width), numpy_type(dtype))
+        for shard, rows in encoded_shards(range(len(spans)), count=_counter(progress, 0, n)):
+            features[spans[shard]] = rows
+        return features
+    table = store.table(
+        {
+            "encoder": encoder.fingerprint,
+            "data": data_fingerprint or _fingerprint(samples),
+            "batch_size": batch_size,
+            "view": "" if view is None else repr(view),
+        },
+        shape=(n, encoder.feature_width),
+        dtype=dtype,
+        shard_size=shard_size,
+        provenance=_facts(encoder) | dict(provenance or {}),
+    )
+    missing = table.missing()
+    done = n - sum(spans[shard].stop - spans[shard].start for shard in missing)
+    for shard, rows in encoded_shards(missing, count=_counter(progress, done, n)):
+        table.write(shard, rows)
+    return table
 
 
-def _fingerprint(images: np.ndarray) -> str:
-    return hashlib.sha256(repr(images.shape).encode() + np.ascontiguousarray(images).tobytes()).hexdigest()
+class _Batch(NamedTuple):
+    """A batch on its way through the encoder: where in which shard its features belong."""
+
+    shard: int
+    positions: Int[np.ndarray, " b"]
+    features: Float[Array, "b d"]
 
 
-def _report(progress: Callable[[int, int], None] | None, done: int, total: int) -> None:
-    if progress is not None:
-        progress(done, total)
+def _encoded_shards(
+    encoder: Encoder,
+    samples: Samples,
+    spans: Sequence[slice],
+    shards: Iterable[int],
+    *,
+    batch_size: int,
+    view: View | None,
+    place: Callable[[Any], Any],
+    count: Callable[[int], None],
+) -> Iterator[tuple[int, Float[np.ndarray, "m d"]]]:
+    """The features of each of the shards."""
+
+    def started() -> Iterator[_Batch]:
+        for shard in shards:
+            content: Any = samples[spans[shard]]
+            if view is not None:
+                content = view(content, first=spans[shard].start)
+            for positions in _batches(encoder, content, batch_size):
+                arrays = encoder.prepare(_chosen(content, positions))
+                output = encoder.forward(place(_filled_up(arrays, batch_size)))
+                yield _Batch(shard, positions, output.features)
+
+    for shard, batches in itertools.groupby(_ahead(started(), IN_FLIGHT), key=lambda batch: batch.shard):
+        rows = np.empty((spans[shard].stop - spans[shard].start, encoder.feature_width), np.float32)
+        for batch in batches:
+            rows[batch.positions] = np.asarray(batch.features)[: len(batch.positions)]
+            count(len(batch.positions))
+        yield shard, rows
+
+
+def _ahead(items: Iterable[T], number: int) -> Iterator[T]:
+    """The items, each given only when `number` later ones have been started."""
+    waiting: deque[T] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > number:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _batches(encoder: Encoder, samples: Any, batch_size: int) -> list[Int[np.ndarray, " b"]]:
+    """Positions of the samples of each batch: consecutive ones, or those of similar length."""
+    order = np.arange(len(samples)) if encoder.lengths is None else np.argsort(encoder.lengths(samples), kind="stable")
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def _chosen(samples: Any, positions: Int[np.ndarray, " b"]) -> Any:
+    return samples[positions] if isinstance(samples, np.ndarray) else [samples[position] for position in positions]
+
+
+def _filled_up(arrays: Any, batch_size: int) -> Any:
+    """The arrays with copies of their last row, so that they have `batch_size` rows."""
+
+    def fill_up(leaf: np.ndarray) -> np.ndarray:
+        padding = [(0, batch_size - len(leaf))] + [(0, 0)] * (leaf.ndim - 1)
+        return np.pad(leaf, padding, mode="edge")
+
+    return jax.tree.map(fill_up, arrays)
+
+
+def _placement(mesh: Mesh | None, batch_size: int) -> Callable[[Any], Any]:
+    """Puts the arrays of a batch where they are computed with, a share of the rows on each device."""
+    if mesh is None:
+        return lambda arrays: arrays
+    devices = mesh.devices.reshape(-1)
+    if mesh.is_multi_process:
+        raise ValueError("the mesh has devices of other processes: in each process extract a part on its own devices")
+    if batch_size % len(devices):
+        raise ValueError(
+            f"batch_size is {batch_size}, of which {len(devices)} devices have no equal shares: pass a multiple of "
+            f"{len(devices)}, such as {-(-batch_size // len(devices)) * len(devices)}"
+        )
+    # A mesh of its own, for that of the caller may have axes on which an encoder's operations need annotations.
+    rows = NamedSharding(Mesh(devices, "rows"), PartitionSpec("rows"))
+    return lambda arrays: jax.device_put(arrays, rows)
+
+
+def _counter(progress: Progress | None, done: int, total: int) -> Callable[[int], None]:
+    """Tells of what is done at the start, and takes how much more is."""
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        if progress is not None:
+            progress(done, total)
+
+    count(0)
+    return count
+
+
+def _check_samples(encoder: Encoder, samples: Any) -> None:
+    """Raise ValueError where it shows beforehand that the encoder cannot take the samples."""
+    in_memory = isinstance(samples, np.ndarray | list | tuple | str)
+    if encoder.modality == "texts" and in_memory:
+        check_texts(samples)
+    elif in_memory and not isinstance(samples, np.ndarray):
+        raise ValueError(f"{encoder.name} encodes images, but samples is a {type(samples).__name__}: pass one array")
+    elif in_memory:
+        check_images(samples)
+    elif len(samples) == 0:
+        raise ValueError("there are no samples: pass at least one")
+
+
+def _fingerprint(samples: Any) -> str:
+    digest = hashlib.sha256()
+    if isinstance(samples, np.ndarray) and samples.dtype == np.uint8:
+        digest.update(repr(samples.shape).encode())
+        digest.update(np.ascontiguousarray(samples).data.cast("B"))
+    elif isinstance(samples, np.ndarray | list | tuple):
+        for text in samples:
+            content = text.encode(errors="surrogatepass")
+            digest.update(f"{len(content)} ".encode() + content)
+    else:
+        raise ValueError(
+            "samples come by slices, so the store cannot tell them from others: pass data_fingerprint, a hash of "
+            "exactly these samples in this order"
+        )
+    return digest.hexdigest()
+
+
+def _facts(encoder: Encoder) -> dict[str, Any]:
+    """What a store says of the encoder."""
+    return {
+        "encoder": encoder.name,
+        "modality": encoder.modality,
+        "image_size": encoder.image_size,
+        "num_parameters": encoder.num_parameters,
+        "pretraining": encoder.pretraining,
+        "licence": encoder.licence,
+        "jaxrel": __version__,
+    }

@@ -1,29 +1,36 @@
-"""Reads tensors from legacy (not zipped) PyTorch files with NumPy alone, running nothing a pickle asks for.
+"""Reads tensors from PyTorch files with NumPy alone, running nothing a pickle asks for.
 
-Such a file is five pickles in a row: a magic number, a protocol version, facts about the machine, the object
-(an ordered dictionary of tensors that refer to storages by key) and the list of storage keys; then, key by
-key, the count of elements as a little-endian int64 and the elements themselves.
+A current file is a zip that compresses nothing: the pickled object (an ordered dictionary of tensors that refer to
+storages by key) is its member `NAME/data.pkl`, the elements of each storage are `NAME/data/KEY`, and
+`NAME/byteorder` says "little" or "big".
+
+A legacy file is five pickles in a row: a magic number, a protocol version, facts about the machine, the object and
+the list of storage keys; then, key by key, the count of elements as a little-endian int64 and the elements themselves.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+import ml_dtypes
 import numpy as np
 
 __all__ = ["TorchFileError", "read_tensors"]
 
+ZIP_SIGNATURE = b"PK\x03\x04"
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001
 
 
 class TorchFileError(ValueError):
-    """The file is no legacy PyTorch file of plain tensors, or it is damaged; the message says which."""
+    """The file is no PyTorch file of plain tensors, or it is damaged; the message says which."""
 
 
 class _Storage(NamedTuple):
@@ -81,6 +88,7 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any] | np.dtype[Any]] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     **{("torch", name): np.dtype(code) for name, code in _STORAGE_DTYPES.items()},
+    ("torch", "BFloat16Storage"): np.dtype(ml_dtypes.bfloat16),
 }
 
 
@@ -96,16 +104,19 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> _Storage:
         match pid:
-            case ("storage", np.dtype() as dtype, str(key), str(), int(size), None):
+            case (
+                ("storage", np.dtype() as dtype, str(key), str(), int(size))
+                | ("storage", np.dtype() as dtype, str(key), str(), int(size), None)  # as legacy files have it
+            ):
                 return _Storage(key, dtype, size)
         raise TorchFileError(f"unknown kind of storage: {str(pid)[:200]}")
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """Tensors of a state dictionary saved by PyTorch in its legacy format.
+    """Tensors of a state dictionary saved by PyTorch.
 
     Args:
-        path: the file (.pt or .pth).
+        path: the file (.pt, .pth or .bin), in the current or the legacy format.
 
     Returns:
         Each tensor's name and values, in the file's order.
@@ -115,16 +126,42 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """
     with path.open("rb") as file:
         try:
-            return _read(file)
+            is_zip = file.read(len(ZIP_SIGNATURE)) == ZIP_SIGNATURE
+            file.seek(0)
+            return _read_zip(file) if is_zip else _read_legacy(file)
         except TorchFileError as error:
             raise TorchFileError(f"{path}: {error}") from error
         except Exception as error:  # a damaged pickle raises almost any exception
             raise TorchFileError(
-                f"{path} is no legacy PyTorch file, or it is truncated or damaged ({error}); fetch it again"
+                f"{path} is no zip of PyTorch and no legacy PyTorch file, or it is truncated or damaged ({error}); "
+                "fetch it again"
             ) from error
 
 
-def _read(file: BinaryIO) -> dict[str, np.ndarray]:
+def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(file) as archive:
+        roots = [name.removesuffix("data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")]
+        if len(roots) != 1:
+            raise TorchFileError(f"a zip with {len(roots)} members named data.pkl, expected one")
+        (root,) = roots
+        if f"{root}byteorder" in archive.namelist() and _read_member(archive, f"{root}byteorder") != b"little":
+            raise TorchFileError("written on a big-endian machine, which is not supported")
+        tensors = _check(_load(io.BytesIO(_read_member(archive, f"{root}data.pkl"))))
+        storages = {
+            key: _elements(_read_member(archive, f"{root}data/{key}"), storage)
+            for key, storage in _storages_of(tensors).items()
+        }
+    return {name: tensor.values(storages) for name, tensor in tensors.items()}
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    # PyTorch compresses nothing, so that what is read is never larger than the file.
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise TorchFileError(f"{name!r} is compressed, which PyTorch does not do")
+    return archive.read(name)
+
+
+def _read_legacy(file: BinaryIO) -> dict[str, np.ndarray]:
     if _load(file) != MAGIC_NUMBER:
         raise TorchFileError("not a PyTorch file in the legacy format (no magic number)")
     if (version := _load(file)) != PROTOCOL_VERSION:
@@ -132,13 +169,8 @@ def _read(file: BinaryIO) -> dict[str, np.ndarray]:
     machine = _load(file)
     if not machine["little_endian"]:
         raise TorchFileError("written on a big-endian machine, which is not supported")
-    tensors = _load(file)
-    if not isinstance(tensors, dict):
-        raise TorchFileError(f"holds a {type(tensors).__name__}, expected a dictionary of tensors")
-    for name, tensor in tensors.items():
-        if not isinstance(name, str) or not isinstance(tensor, _Tensor):
-            raise TorchFileError(f"entry {str(name)[:200]!r} is a {type(tensor).__name__}, expected a tensor")
-    known = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
+    tensors = _check(_load(file))
+    known = _storages_of(tensors)
     storages = {key: _read_storage(file, known[key]) for key in _load(file)}
     return {name: tensor.values(storages) for name, tensor in tensors.items()}
 
@@ -147,11 +179,31 @@ def _load(file: BinaryIO) -> Any:
     return _Unpickler(file, encoding="utf-8").load()
 
 
+def _check(content: Any) -> dict[str, _Tensor]:
+    """The unpickled object, if it is a dictionary of tensors."""
+    if not isinstance(content, dict):
+        raise TorchFileError(f"holds a {type(content).__name__}, expected a dictionary of tensors")
+    for name, tensor in content.items():
+        if not isinstance(name, str) or not isinstance(tensor, _Tensor):
+            raise TorchFileError(f"entry {str(name)[:200]!r} is a {type(tensor).__name__}, expected a tensor")
+    return content
+
+
+def _storages_of(tensors: dict[str, _Tensor]) -> dict[str, _Storage]:
+    return {tensor.storage.key: tensor.storage for tensor in tensors.values()}
+
+
 def _read_storage(file: BinaryIO, storage: _Storage) -> np.ndarray:
     size = int.from_bytes(file.read(8), "little", signed=True)
     if size != storage.size:
         raise TorchFileError(f"storage {storage.key} has {size} elements, its tensors expect {storage.size}")
-    content = file.read(size * storage.dtype.itemsize)
-    if len(content) != size * storage.dtype.itemsize:
-        raise TorchFileError(f"truncated: storage {storage.key} ends early; fetch the file again")
+    return _elements(file.read(size * storage.dtype.itemsize), storage)
+
+
+def _elements(content: bytes, storage: _Storage) -> np.ndarray:
+    if len(content) != storage.size * storage.dtype.itemsize:
+        raise TorchFileError(
+            f"truncated: storage {storage.key} has {len(content)} bytes, its {storage.size} elements "
+            f"take {storage.size * storage.dtype.itemsize}; fetch the file again"
+        )
     return np.frombuffer(content, storage.dtype)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, UInt8
 
 from jaxrel.encoders.encoder import check_images
 
-__all__ = ["ImageAugmentation", "image_views"]
+__all__ = ["ImageAugmentation", "ImageView", "image_views"]
 
 _CHUNK = 256  # images warped at once
 
@@ -56,12 +56,56 @@ class ImageAugmentation:
             raise ValueError(f"scaling is {self.scaling}: pass a number below 1.")
 
 
+@dataclass(frozen=True)
+class ImageView:
+    """One of any number of independent augmented copies of images, each image changed in its own way.
+
+    Args:
+        number: which copy, from 0.
+        augmentation: ranges of the changes.
+        seed: draws the changes.
+
+    Raises:
+        ValueError: `number` is negative.
+    """
+
+    number: int
+    augmentation: ImageAugmentation = ImageAugmentation()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        if self.number < 0:
+            raise ValueError(f"number is {self.number}: pass an integer of at least 0.")
+
+    def __call__(self, images: UInt8[np.ndarray, "n h w c"], *, first: int = 0) -> UInt8[np.ndarray, "n h w c"]:
+        """The view of images; what it makes of an image depends on its position and the fields above alone.
+
+        Args:
+            images: `(n, h, w, c)` uint8, c = 1 or 3.
+            first: position of the first of the images in the whole of which they are a part.
+
+        Raises:
+            ValueError: the images are not `(n, h, w, 1 or 3)` uint8.
+        """
+        check_images(images)
+        key = jax.random.split(jax.random.key(self.seed), self.number + 1)[self.number]
+        view = np.empty_like(images)
+        for start in range(0, len(images), _CHUNK):
+            chunk = images[start : start + _CHUNK]
+            padded = np.pad(chunk, ((0, _CHUNK - len(chunk)), (0, 0), (0, 0), (0, 0)))
+            changed = _augmented(padded, first + start, key, self.augmentation)
+            view[start : start + len(chunk)] = changed[: len(chunk)]
+        return view
+
+
 def image_views(
     images: UInt8[np.ndarray, "n h w c"],
     *,
     num_views: int = 2,
     augmentation: ImageAugmentation = ImageAugmentation(),
     seed: int = 0,
+    first: int = 0,
 ) -> tuple[UInt8[np.ndarray, "n h w c"], ...]:
     """Independent augmented copies of all images, each image changed in its own way.
 
@@ -73,6 +117,7 @@ def image_views(
         num_views: how many copies.
         augmentation: ranges of the changes.
         seed: draws the changes.
+        first: position of the first of the images in the whole of which they are a part.
 
     Returns:
         `num_views` arrays of the shape and type of `images`.
@@ -80,19 +125,9 @@ def image_views(
     Raises:
         ValueError: the images are not `(n, h, w, 1 or 3)` uint8, or `num_views` is below 1.
     """
-    check_images(images)
     if num_views < 1:
         raise ValueError(f"num_views is {num_views}: pass an integer of at least 1.")
-    return tuple(_view(images, augmentation, key) for key in jax.random.split(jax.random.key(seed), num_views))
-
-
-def _view(images: np.ndarray, augmentation: ImageAugmentation, key: Array) -> np.ndarray:
-    view = np.empty_like(images)
-    for start in range(0, len(images), _CHUNK):
-        chunk = images[start : start + _CHUNK]
-        padded = np.pad(chunk, ((0, _CHUNK - len(chunk)), (0, 0), (0, 0), (0, 0)))
-        view[start : start + len(chunk)] = _augmented(padded, start, key, augmentation)[: len(chunk)]
-    return view
+    return tuple(ImageView(number, augmentation, seed)(images, first=first) for number in range(num_views))
 
 
 @partial(jax.jit, static_argnames="augmentation")

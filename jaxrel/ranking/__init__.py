@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxrel.assets import cache_dir
+from jaxrel.feature_store import FeatureStore
 from jaxrel.ranking.execute import Score, ScoreLog, execute
-from jaxrel.ranking.plan import FeatureArrays, Plan, Progress, Settings, Source, Split, Views, image_sources, make_plan
+from jaxrel.ranking.plan import FeatureArrays, Plan, Progress, Settings, Source, Split, Views, make_plan, named_sources
 from jaxrel.ranking.table import Ranking, Row, Table, make_ranking
-from jaxrel.store import FeatureStore
 
 __all__ = [
     "FeatureArrays",
@@ -24,8 +24,8 @@ __all__ = [
     "Table",
     "Views",
     "feature_store",
-    "image_sources",
     "make_plan",
+    "named_sources",
     "rank",
     "run",
 ]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxrel.encoders import ImageAugmentation
+from jaxrel.encoders import VIEWS
 from jaxrel.executables import release_if_many
 from jaxrel.ranking.plan import Plan, Progress, Settings, Source, Split, Views
 from jaxrel.store import RecordLog, finite_or_string
@@ -268,7 +268,7 @@ def _key(encoder: str, pair: tuple[Source, Source], settings: Settings) -> str:
         "method": repr(settings.joint()),
         "seed": settings.seed,
         "resamples": settings.resamples,
-        "label-free": [settings.label_free, settings.target_classes, repr(ImageAugmentation())],
+        "label-free": [settings.label_free, settings.target_classes, [repr(view(0)) for view in VIEWS.values()]],
     }
     return hashlib.sha256(json.dumps(determined_by, sort_keys=True).encode()).hexdigest()
 

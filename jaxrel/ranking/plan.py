@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from jaxrel import data, encoders
-from jaxrel.store import FeatureStore
+from jaxrel.feature_store import FeatureStore
 
 if TYPE_CHECKING:
     from jaxrel.encoders import Encoder
     from jaxrel.relatedness import Joint
     from jaxrel.tasks import Task
-
-RANDOM_SUFFIX = ":random"
 
 Progress = Callable[[str, int, int], None]
 """Told `(what, done, total)` as work goes on."""
@@ -62,8 +60,8 @@ class Settings:
     Args:
         samples: training samples taken from each data set.
         held_out: held-out samples taken from each data set, on which every number is evaluated.
-        image_size: input resolution of the networks in pixels; None means each network's own.
-        batch_size: images in one forward pass.
+        image_size: input resolution of networks of images in pixels; None means each network's own.
+        batch_size: samples in one forward pass.
         seed: seed of the scoring, the resampling and of the randomly initialised encoders.
         resamples: how often the samples are resampled for the intervals.
         confidence: share of the resamples inside an interval.
@@ -163,7 +161,7 @@ class FeatureArrays:
         return self._views[encoder]
 
 
-class ImageSource:
+class NamedSource:
     """A data set of :mod:`jaxrel.data`, seen through an encoder of :mod:`jaxrel.encoders`."""
 
     def __init__(
@@ -191,59 +189,63 @@ class ImageSource:
         self._path = path
 
     @functools.cached_property
-    def _splits(self) -> tuple[data.ImageData, data.ImageData]:
-        return (
-            data.load(self.name, split="train", path=self._path, limit=self._settings.samples),
-            data.load(self.name, split="test", path=self._path, limit=self._settings.held_out),
+    def _splits(self) -> tuple[data.LabelledData, data.LabelledData]:
+        return data.load_splits(
+            self.name, path=self._path, train_limit=self._settings.samples, test_limit=self._settings.held_out
         )
 
-    def check(self, encoder: str, *, views: bool) -> None:  # noqa: ARG002 - there are views of every image
-        """Raise ValueError where there is no such encoder."""
-        _check_name(encoder.removesuffix(RANDOM_SUFFIX), encoders.names(), "encoder")
+    def check(self, encoder: str, *, views: bool) -> None:  # noqa: ARG002 - there are views of every sample
+        """Raise ValueError where there is no such encoder, or it is known to encode another kind of samples."""
+        encoded = encoders.modality(encoder)
+        if self.name in data.names() and (given := data.describe(self.name).modality) != encoded:
+            raise ValueError(f"{encoder!r} encodes {encoded}, {self.name!r} has {given}: pass an encoder of {given}.")
 
     def fingerprint(self, encoder: str) -> str:
-        """Those of the images and of the encoder; the last bits depend on the batch size."""
-        images = [part.fingerprint for part in self._splits]
-        return "/".join([*images, self._load_encoder(encoder).fingerprint, str(self._settings.batch_size)])
+        """Those of the samples and of the encoder; the last bits depend on the batch size."""
+        samples = [part.fingerprint for part in self._splits]
+        return "/".join([*samples, self._load_encoder(encoder).fingerprint, str(self._settings.batch_size)])
 
     def features(self, encoder: str, progress: Progress) -> Split:
         """The features of both splits, extracted where the store does not hold them."""
         from jaxrel.tasks import Task
 
-        def task(part: data.ImageData) -> Task:
-            features = self._extract(encoder, part.images, part.split, part.fingerprint, progress)
+        def task(part: data.LabelledData) -> Task:
+            features = self._extract(encoder, part, part.split, progress)
             return Task(features, part.labels, num_classes=part.num_classes, class_names=part.class_names)
 
         train, held_out = map(task, self._splits)
         return Split(train, held_out)
 
     def views(self, encoder: str, progress: Progress) -> Views:
-        """The features of two augmented views of the training images, extracted where the store does not hold them."""
+        """The features of two augmented views of the training samples, extracted where the store lacks them."""
         train, _ = self._splits
-        augmentation, seed = encoders.ImageAugmentation(), self._settings.seed
+        views = [encoders.VIEWS[train.modality](number, seed=self._settings.seed) for number in range(2)]
         first, second = (
-            self._extract(
-                encoder,
-                images,
-                f"view {number}",
-                f"{train.fingerprint}/view {number} of seed {seed}/{augmentation}",
-                progress,
-            )
-            for number, images in enumerate(encoders.image_views(train.images, augmentation=augmentation, seed=seed), 1)
+            self._extract(encoder, train, f"view {number}", progress, view=view)
+            for number, view in enumerate(views, start=1)
         )
         return first, second
 
-    def _extract(self, encoder: str, images: np.ndarray, what: str, fingerprint: str, progress: Progress) -> np.ndarray:
-        from jaxrel.encoders.extraction import extract_features
-
-        return extract_features(
+    def _extract(
+        self,
+        encoder: str,
+        part: data.LabelledData,
+        what: str,
+        progress: Progress,
+        *,
+        view: encoders.View | None = None,
+    ) -> np.ndarray:
+        features = encoders.extract_features(
             self._load_encoder(encoder),
-            images,
+            part.samples,
             batch_size=self._settings.batch_size,
             progress=functools.partial(progress, f"{encoder}: {self.name} ({what})"),
             store=self._store,
-            data_fingerprint=fingerprint,
+            view=view,
+            data_fingerprint=part.fingerprint,
+            provenance={"data": part.name, "split": part.split, "provider": part.provider},
         )
+        return np.asarray(features)
 
 
 @dataclass(frozen=True)
@@ -280,7 +282,7 @@ def make_plan(
     _check_distinct([_name(entry) for entry in references], "reference")
     _check_distinct([_name(entry) for entry in targets], "target")
     entries = [*references, *targets]
-    named = image_sources(
+    named = named_sources(
         dict.fromkeys(entry for entry in entries if isinstance(entry, str)),
         settings=settings,
         store=store,
@@ -308,7 +310,7 @@ def make_plan(
     return Plan(pairs, tuple(encoder_names), settings)
 
 
-def image_sources(
+def named_sources(
     names: Iterable[str],
     *,
     settings: Settings,
@@ -329,8 +331,8 @@ def image_sources(
     )
     sources: dict[str, Source] = {}
     for name in names:
-        _check_name(name, data.names(), "data set")
-        sources[name] = ImageSource(
+        data.check_name(name, path=paths.get(name))
+        sources[name] = NamedSource(
             name, settings=settings, store=store, load_encoder=load_encoder, path=paths.pop(name, None)
         )
     if paths:
@@ -354,8 +356,3 @@ def _check_distinct(names: Sequence[str], kind: str) -> None:
         raise ValueError(f"no {kind} is given: pass at least one.")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{kind} given twice: {_listed(twice)}; name each once.")
-
-
-def _check_name(name: str, known: Sequence[str], kind: str) -> None:
-    if name not in known:
-        raise ValueError(f"unknown {kind} {name!r}: there are {_listed(known)}.")

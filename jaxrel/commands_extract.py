@@ -1,0 +1,176 @@
+"""`jaxrel extract`: features of a data set under encoders, into the store that `jaxrel rank` reads."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from jaxrel import data, encoders, ranking
+from jaxrel.feature_store import FeatureStore
+from jaxrel.ranking import Progress, Settings
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+__all__ = ["add_extract", "extract", "print_records"]
+
+
+class Narrator(Protocol):
+    """Shows progress while it is entered."""
+
+    def __call__(self, *, quiet: bool) -> AbstractContextManager[Progress]:
+        """What is told of the work."""
+
+
+def add_extract(commands: Any, narrator: Narrator) -> None:
+    """Add the command to a parser's commands."""
+    parser = commands.add_parser(
+        "extract",
+        help="compute features of a data set and keep them",
+        description="Compute features of a data set under encoders, on all devices, and keep them in a store. "
+        "Finished shards are kept: the same command goes on where it was stopped. In the default store, `jaxrel rank` "
+        "and `jaxrel score` find the features of as many samples, in batches of the same size, in float32.",
+        epilog=f"data sets: {', '.join(data.names())}. encoders: {', '.join(encoders.names())}; "
+        "NAME:random is the same network with random weights.",
+    )
+    defaults = Settings()
+    parser.add_argument("--encoder", nargs="+", required=True, metavar="E", help="encoders by name")
+    parser.add_argument("--data", required=True, metavar="D", help="data set")
+    parser.add_argument("--data-path", type=Path, metavar="PATH", help="your own copy of the data set")
+    parser.add_argument("--split", nargs="+", choices=("train", "test"), default=["train"], help="default: train")
+    for option, default, text in (
+        ("--samples", None, "samples of each split (default: all)"),
+        ("--image-size", None, "input resolution of the networks in pixels (default: each network's own)"),
+        ("--batch-size", defaults.batch_size, "samples in one forward pass, on all devices (default: %(default)s)"),
+        ("--seed", defaults.seed, "seed of views and random weights (default: %(default)s)"),
+    ):
+        parser.add_argument(option, type=int, default=default, metavar="N", help=text)
+    parser.add_argument("--views", action="store_true", help="two augmented views of the samples as well")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=ranking.feature_store().root,
+        metavar="DIR",
+        help="folder of the store (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    parser.add_argument("--quiet", action="store_true", help="the table only: no progress")
+    parser.set_defaults(run=partial(_run, narrator=narrator), log="")
+
+
+def _run(options: argparse.Namespace, *, narrator: Narrator) -> None:
+    with narrator(quiet=options.quiet) as progress:
+        records = list(extract(options, progress))
+    if options.json:
+        print(json.dumps(records, indent=1))
+    else:
+        print_records(records)
+        print(f"\nThe features are in {options.output}.")
+
+
+def extract(options: argparse.Namespace, progress: Progress) -> Iterator[dict[str, Any]]:
+    """Extract what the options ask for, and tell of each table of features when it is complete.
+
+    Raises:
+        ValueError: a name is unknown, or a number out of its range.
+        DataError: the data set cannot be had.
+        AssetError: the weights of an encoder cannot be had.
+        StoreError: the store cannot be written to.
+    """
+    for name in options.encoder:
+        encoders.check_name(name)
+    parts = [
+        data.load(options.data, split=split, path=options.data_path, limit=options.samples)
+        for split in dict.fromkeys(options.split)
+    ]
+    make_view = encoders.VIEWS[parts[0].modality]
+    views = [None, *(make_view(number, seed=options.seed) for number in range(2) if options.views)]
+    for name in dict.fromkeys(options.encoder):
+        encoder = encoders.load(name, seed=options.seed, image_size=options.image_size)
+        for part in parts:
+            for view in views:
+                yield _extracted(encoder, part, view, options, progress)
+
+
+def _extracted(
+    encoder: encoders.Encoder,
+    part: data.LabelledData,
+    view: encoders.ImageView | encoders.TextView | None,
+    options: argparse.Namespace,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Extract one table of features; what there is to say of it."""
+    which = "samples" if view is None else f"view {view.number + 1}"
+    done: list[int] = []
+
+    def note(number: int, total: int) -> None:
+        done.append(number)
+        progress(f"{encoder.name}: {part.name} ({part.split}, {which})", number, total)
+
+    start = time.perf_counter()
+    table = encoders.extract_features(
+        encoder,
+        part.samples,
+        batch_size=options.batch_size,
+        mesh=_all_devices(),
+        store=FeatureStore(options.output),
+        dtype=options.dtype,
+        view=view,
+        progress=note,
+        data_fingerprint=part.fingerprint,
+        provenance={"data": part.name, "split": part.split, "provider": part.provider},
+    )
+    seconds = time.perf_counter() - start
+    extracted = len(table) - done[0]
+    return {
+        "encoder": encoder.name,
+        "data": part.name,
+        "split": part.split,
+        "of": which,
+        "rows": len(table),
+        "width": table.shape[1],
+        "dtype": table.dtype.name,
+        "megabytes": table.nbytes / 1e6,
+        "rows_extracted": extracted,
+        "seconds": seconds,
+        "rows_per_second": extracted / seconds,
+        "folder": str(table.folder),
+    }
+
+
+def _all_devices() -> Mesh | None:
+    """The devices of this process, where there are several."""
+    import jax
+    from jax.sharding import Mesh
+
+    devices = jax.local_devices()
+    return Mesh(devices, "devices") if len(devices) > 1 else None
+
+
+def print_records(records: list[dict[str, Any]]) -> None:
+    """Print the table of what was extracted."""
+    from rich.console import Console
+    from rich.table import Table
+
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+        "encoder": lambda record: record["encoder"],
+        "data": lambda record: record["data"],
+        "split": lambda record: record["split"],
+        "of": lambda record: record["of"],
+        "rows": lambda record: str(record["rows"]),
+        "width": lambda record: str(record["width"]),
+        "MB": lambda record: f"{record['megabytes']:.1f}",
+        "seconds": lambda record: f"{record['seconds']:.1f}",
+        "per second": lambda record: f"{record['rows_per_second']:.1f}" if record["rows_extracted"] else "kept",
+    }
+    shown = Table(*columns, box=None)
+    for record in records:
+        shown.add_row(*(text(record) for text in columns.values()))
+    Console(highlight=False, width=1000).print(shown)  # wide, so that nothing is cut off

@@ -1,0 +1,73 @@
+"""What labelled images and labelled texts have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from jaxtyping import Int32
+
+__all__ = ["LabelledData", "Modality", "Split"]
+
+Modality = Literal["images", "texts"]
+Split = Literal["train", "test"]
+
+
+class LabelledData(ABC):
+    """A part of a data set, in memory: :class:`jaxrel.data.ImageData` or :class:`jaxrel.data.TextData`.
+
+    Attributes:
+        modality: ``"images"`` or ``"texts"``: which encoders it is for.
+        name: name of the data set.
+        split: ``"train"`` or ``"test"``.
+        labels: class of each sample.
+        class_names: name of each class.
+        licence: the licence as stated where the data came from.
+        provider: where the data came from.
+    """
+
+    modality: ClassVar[Modality]
+    name: str
+    split: Split
+    labels: Int32[np.ndarray, " n"]
+    class_names: tuple[str, ...]
+    licence: str
+    provider: str
+
+    @property
+    @abstractmethod
+    def samples(self) -> np.ndarray[Any, Any] | Sequence[str]:
+        """What an encoder takes: the images or the texts."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the samples and labels, in their order."""
+        return self._fingerprint()
+
+    @abstractmethod
+    def _fingerprint(self) -> str: ...
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, those without a sample included."""
+        return len(self.class_names)
+
+    def _check_labels(self) -> None:
+        """Raise ValueError unless there is one label for each sample, and a name for each label."""
+        labels, wanted = self.labels, (len(self.samples),)
+        if labels.shape != wanted or labels.dtype != np.int32:
+            raise ValueError(
+                f"labels of {self.name} have shape {labels.shape} and type {labels.dtype}, wanted {wanted} and int32"
+            )
+        if labels.size and not 0 <= labels.min() <= labels.max() < self.num_classes:
+            raise ValueError(
+                f"labels of {self.name} go from {labels.min()} to {labels.max()}, "
+                f"wanted 0 to {self.num_classes - 1} for {self.num_classes} class names"
+            )

@@ -1,0 +1,102 @@
+"""Sets of the Hugging Face Hub, by name or as a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxrel.data.readers.columns import ColumnKind, choose_splits, find_columns
+from jaxrel.data.readers.pictures import stack_pictures
+from jaxrel.data.readers.samples import AbsentError, ClassSamples
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["is_saved", "read_hub", "read_saved"]
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether the `save_to_disk` of the library `datasets` wrote this folder."""
+    return any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+
+
+def read_hub(name: str) -> ClassSamples:
+    """Read every labelled sample of a set of the Hub, downloaded if need be; see :func:`read_saved`.
+
+    Args:
+        name: ``NAME`` or ``OWNER/NAME``.
+
+    Raises:
+        AbsentError: the library or the set is not there, and cannot be fetched.
+        ValueError: the set has not one column of images or texts and one of labels.
+    """
+    datasets = _library()
+    try:
+        found = datasets.load_dataset(name)
+    except Exception as error:  # unknown names, closed sets and missing networks are errors of many kinds
+        raise AbsentError(f"{type(error).__name__}: {error}") from error
+    return _read(found, datasets)
+
+
+def read_saved(folder: Path) -> ClassSamples:
+    """Read every labelled sample of a set that `save_to_disk` wrote.
+
+    The samples are those of a column of the feature `Image`, or of strings (called "text" where there are several), the
+    labels those of a column of the feature `ClassLabel`. The splits train, validation and test are joined (all, where
+    none is called so); samples with a negative label, by which sets mark that there is none, are left out. Sizes of
+    images: see :func:`jaxrel.data.readers.pictures.stack_pictures`.
+
+    Raises:
+        AbsentError: the library is not installed.
+        ValueError: the folder is damaged, or the set has not one column of images or texts and one of labels.
+    """
+    datasets = _library()
+    try:
+        found = datasets.load_from_disk(str(folder))
+    except Exception as error:  # damage shows in as many ways as there are files in the folder
+        raise ValueError(f"{folder} cannot be read: {type(error).__name__}: {error}") from error
+    return _read(found, datasets)
+
+
+def _library() -> Any:
+    try:
+        import datasets  # type: ignore[import-not-found, unused-ignore]
+    except ImportError as error:
+        raise AbsentError(f"{error} (pip install 'jaxrel[hf]')") from error
+    return datasets
+
+
+def _read(found: Any, datasets: Any) -> ClassSamples:
+    if isinstance(found, dict):
+        found = datasets.concatenate_datasets([found[split] for split in choose_splits(found.keys())])
+    sample, kind, label = find_columns({name: _kind(column, datasets) for name, column in found.features.items()})
+    labels = np.array([-1 if value is None else value for value in found[label]], dtype=np.int32)
+    kept = np.flatnonzero(labels >= 0)
+    column = found.select(kept)[sample]
+
+    def opener(index: int) -> Callable[[], AbstractContextManager[Image.Image]]:
+        return lambda: nullcontext(column[index])
+
+    return ClassSamples(
+        stack_pictures([opener(index) for index in range(len(kept))])
+        if kind == "image"
+        else tuple(text or "" for text in column),
+        labels[kept],
+        tuple(found.features[label].names),
+        found.info.license or "not stated",
+    )
+
+
+def _kind(column: Any, datasets: Any) -> ColumnKind:
+    match column:
+        case datasets.Image():
+            return "image"
+        case datasets.ClassLabel():
+            return "label"
+        case datasets.Value(dtype="string" | "large_string"):
+            return "text"
+    return "other"

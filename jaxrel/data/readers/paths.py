@@ -1,0 +1,46 @@
+"""What a path of the user's leads to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jaxrel.data.readers.arrays import is_idx_folder, read_idx_folder, read_npz
+from jaxrel.data.readers.folders import has_class_folders, read_class_folders
+from jaxrel.data.readers.samples import Samples
+from jaxrel.data.readers.tables import TABLE_SUFFIXES, read_table
+
+__all__ = ["FILE_SUFFIXES", "name_of", "read_path"]
+
+FILE_SUFFIXES = (".npz", *TABLE_SUFFIXES, *(f"{suffix}.gz" for suffix in TABLE_SUFFIXES))
+
+
+def read_path(path: Path) -> Samples:
+    """Read a file or folder of the user's by the reader for its kind.
+
+    Folders: the IDX files of an MNIST-like set, or one subfolder for each class. Files: ``.npz``, or a table with
+    ``.csv``, ``.tsv`` or ``.tab`` (plain or ``.gz``).
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: it is none of these, or damaged.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    if path.is_dir() and is_idx_folder(path):
+        return read_idx_folder(path)
+    if path.is_dir() and has_class_folders(path):
+        return read_class_folders(path)
+    if path.is_file() and path.suffix == ".npz":
+        return read_npz(path)
+    if path.is_file() and path.name.removesuffix(".gz").endswith(TABLE_SUFFIXES):
+        return read_table(path)
+    raise ValueError(
+        f"{path} is neither a folder of IDX files nor an .npz file, a table ({', '.join(TABLE_SUFFIXES)}) or a folder "
+        "with one subfolder for each class"
+    )
+
+
+def name_of(path: Path) -> str:
+    """What the set at a path is called: the folder's name, or the file's without its suffixes."""
+    name = path.resolve().name
+    return name if path.is_dir() else Path(name.removesuffix(".gz")).stem

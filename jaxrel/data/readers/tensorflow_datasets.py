@@ -1,0 +1,138 @@
+"""Sets of tensorflow-datasets, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from jaxrel.data.readers.columns import ColumnKind, choose_splits, find_columns
+from jaxrel.data.readers.pictures import SIDE, pixels_of
+from jaxrel.data.readers.samples import AbsentError, ClassSamples
+
+__all__ = ["read_tfds"]
+
+
+def read_tfds(name: str, *, data_dir: Path | None = None, download: bool = True) -> ClassSamples:
+    """Read every labelled sample of a set for classifying images or texts.
+
+    Reading needs no TensorFlow: sets are prepared as ArrayRecord files, which are read by random access. It is asked
+    for by the preparation of some sets, and by a set that lies prepared in another format.
+
+    The samples of the splits train, validation and test are joined (of all, where none is called so); those with
+    a negative label, by which sets mark that there is none, are left out. Images of a set that fixes their size stay as
+    they are; others become squares of 224 pixels (see :func:`jaxrel.data.readers.pictures.stack_pictures`).
+
+    Args:
+        name: ``NAME`` or ``NAME/CONFIG``, with ``:VERSION`` or not.
+        data_dir: where prepared sets lie; by default the library's own choice.
+        download: whether a set that is not prepared is downloaded and prepared.
+
+    Raises:
+        AbsentError: the library or the set is not there, or cannot be fetched.
+        ValueError: the set has not one column of images or texts and one of labels, or samples that cannot be read.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise AbsentError(f"{error} (pip install 'jaxrel[tfds]')") from error
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except Exception as error:  # an unknown name, a damaged description, a version that is not there
+        raise AbsentError(_reason(error)) from error
+    features = builder.info.features
+    sample, kind, label = find_columns(
+        {column: _kind(feature, tfds) for column, feature in features.items()}, preferred=_preferred(builder)
+    )
+    if not builder.is_prepared():
+        _prepare(builder, name, download)
+    side = SIDE if kind == "image" and None in features[sample].shape[:2] else None
+    pairs = [
+        (_pixels(example[sample], side) if kind == "image" else _text(example[sample]), int(example[label]))
+        for example in _examples(builder, tfds)
+        if example[label] >= 0
+    ]
+    if not pairs:
+        raise ValueError(f"{name} has no sample with a label")
+    contents, labels = zip(*pairs, strict=True)
+    return ClassSamples(
+        np.stack(contents) if kind == "image" else contents,
+        np.array(labels, dtype=np.int32),
+        tuple(features[label].names),
+        builder.info.redistribution_info.license or "not stated",
+    )
+
+
+def _prepare(builder: Any, name: str, download: bool) -> None:
+    if not download:
+        raise AbsentError(f"{name} is not prepared in {builder.data_dir}; loading tfds:{name} downloads it")
+    try:
+        builder.download_and_prepare(file_format="array_record")
+    except Exception as error:  # downloads and preparations fail in too many ways to list
+        raise AbsentError(
+            f"{name} is not prepared in {builder.data_dir}, and downloading or preparing it failed: {_reason(error)}"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Kind and first line of what went wrong first; the library puts whole samples and catalogues around it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
+def _kind(feature: Any, tfds: Any) -> ColumnKind:
+    match feature:
+        case tfds.features.Image():
+            return "image"
+        case tfds.features.Text():
+            return "text"
+        case tfds.features.ClassLabel():
+            return "label"
+    return "other"
+
+
+def _preferred(builder: Any) -> tuple[str, str] | None:
+    match builder.info.supervised_keys:
+        case (str(sample), str(label), *_):
+            return sample, label
+    return None
+
+
+def _examples(builder: Any, tfds: Any) -> Iterator[Mapping[str, Any]]:
+    for split in choose_splits(builder.info.splits.keys()):
+        try:
+            source = builder.as_data_source(split)
+        except NotImplementedError:  # prepared in a format without random access
+            source = _streamed(builder, split, tfds)
+        yield from source
+
+
+def _streamed(builder: Any, split: str, tfds: Any) -> Any:
+    try:
+        return tfds.as_numpy(builder.as_dataset(split))
+    except ImportError as error:
+        raise AbsentError(
+            f"{builder.data_dir} holds {builder.info.file_format} files, which TensorFlow reads, and that is not "
+            f'installed ({error}): install it, or prepare the set with file_format="array_record" in another folder'
+        ) from error
+
+
+def _pixels(image: np.ndarray, side: int | None) -> UInt8[np.ndarray, "h w c"]:
+    if image.dtype != np.uint8:
+        raise ValueError(f"images of type {image.dtype}, wanted uint8")
+    if side is None and image.shape[-1] in (1, 3):
+        return image
+    from PIL import Image
+
+    return pixels_of(Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image), side=side)
+
+
+def _text(content: bytes | str) -> str:
+    try:
+        return content.decode() if isinstance(content, bytes) else content
+    except UnicodeDecodeError as error:
+        raise ValueError(f"a text is not UTF-8: {error}") from error

@@ -1,0 +1,85 @@
+"""Augmented views of texts: what an encoder should not care about, for scoring without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["TextAugmentation", "TextView"]
+
+
+@dataclass(frozen=True)
+class TextAugmentation:
+    """Ranges from which every text draws its own change: a run of its words is kept, then single words are left out.
+
+    What this assumes is part of the score: that any large part of a text is of the same class as the whole. Where a
+    single word decides ("not"), pass `least_kept=1` and `deletion=0`, and make views by other means.
+
+    Args:
+        least_kept: the run of words that is kept is from this share of the text to all of it.
+        deletion: probability with which a word of the run is left out.
+
+    Raises:
+        ValueError: `least_kept` is not in (0, 1], or `deletion` not in [0, 1).
+    """
+
+    least_kept: float = 0.5
+    deletion: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        if not 0 < self.least_kept <= 1:
+            raise ValueError(f"least_kept is {self.least_kept}: pass a number above 0 and up to 1.")
+        if not 0 <= self.deletion < 1:
+            raise ValueError(f"deletion is {self.deletion}: pass a number from 0 to below 1.")
+
+
+@dataclass(frozen=True)
+class TextView:
+    """One of any number of independent augmented copies of texts, each text changed in its own way.
+
+    Args:
+        number: which copy, from 0.
+        augmentation: ranges of the changes.
+        seed: draws the changes.
+
+    Raises:
+        ValueError: `number` is negative.
+    """
+
+    number: int
+    augmentation: TextAugmentation = TextAugmentation()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        if self.number < 0:
+            raise ValueError(f"number is {self.number}: pass an integer of at least 0.")
+
+    def __call__(self, texts: Sequence[str], *, first: int = 0) -> tuple[str, ...]:
+        """The view of n texts; what it makes of a text depends on its position and the fields above alone.
+
+        Words are what white space separates; at least one of them is kept.
+
+        Args:
+            texts: n strings.
+            first: position of the first of the texts in the whole of which they are a part.
+        """
+        return tuple(
+            _augmented(text, self.augmentation, np.random.default_rng((self.seed, self.number, position)))
+            for position, text in enumerate(texts, start=first)
+        )
+
+
+def _augmented(text: str, augmentation: TextAugmentation, rng: np.random.Generator) -> str:
+    words = text.split()
+    if not words:
+        return text
+    length = max(1, round(rng.uniform(augmentation.least_kept, 1) * len(words)))
+    start = rng.integers(len(words) - length + 1)
+    run = words[start : start + length]
+    kept = rng.uniform(size=length) >= augmentation.deletion
+    kept[rng.integers(length)] = True
+    return " ".join(word for word, keep in zip(run, kept, strict=True) if keep)
