@@ -164,7 +164,9 @@ def max_pool(
 
 def global_mean(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
     """The mean over the image of each channel, float32 at least."""
-    return x.mean((1, 2), dtype=_accumulation_type(x))
+    # Without the barrier XLA of jaxlib 0.12 fuses the last residual block of bfloat16 networks into the mean on a CPU,
+    # and the fused kernel reads memory that nothing wrote.
+    return lax.optimization_barrier(x).mean((1, 2), dtype=_accumulation_type(x))
 
 
 class ConvNorm(nnx.Module):
