@@ -167,12 +167,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("jaxrel-results"), help="folder of `jaxrel rank`")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "probe_agreement.json")
+    parser.add_argument("--data-path", nargs="+", default=[], metavar="NAME=PATH", help="as given to `jaxrel rank`")
     options = parser.parse_args()
+    data_paths = {name: Path(path) for name, path in (entry.split("=", 1) for entry in options.data_path)}
     ranking = json.loads((options.results / "results.json").read_text())
     settings = Settings(**ranking["settings"] | {"method": None})
     names = {key: list(dict.fromkeys(pair[key] for pair in ranking["pairs"])) for key in ("reference", "target")}
     encoders = sorted({row["encoder"] for pair in ranking["pairs"] for row in pair["rows"]})
-    plan = make_plan(names["reference"], names["target"], encoders, settings=settings, store=feature_store())
+    plan = make_plan(
+        names["reference"],
+        names["target"],
+        encoders,
+        settings=settings,
+        store=feature_store(),
+        data_paths=data_paths,
+    )
     targets = {target.name: target for _, target in plan.pairs}
     console = Console(highlight=False, width=120)
     probes: dict[str, dict[str, Probe]] = {name: {} for name in targets}

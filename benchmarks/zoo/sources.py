@@ -23,6 +23,7 @@ from PIL import Image
 
 from jaxrel import data
 from jaxrel.data.images import hash_order
+from jaxrel.data.readers.clip_art import CLIP_ART_FOLDERS, LARGEST_CLIP_ART
 
 __all__ = ["READERS", "SIDE", "Samples"]
 
@@ -37,19 +38,6 @@ SHA256 = {
     ),
     "openclipart-png_1%3a0.18+dfsg-19_all.deb": "f07f1545a2970c2cf3fa339bc2405da1a95cf2b1827bfa05bf73eb1c20291c02",
 }
-CLIP_ART = (
-    "animals",
-    "buildings",
-    "computer",
-    "food",
-    "geography",
-    "people",
-    "plants",
-    "recreation",
-    "tools",
-    "transportation",
-)
-LARGEST_CLIP_ART = 300_000  # bytes; one of the larger files has 623 million pixels
 MEMBERS_OF_DEB = b"!<arch>\n"
 
 
@@ -126,9 +114,9 @@ def read_clip_art(folder: Path) -> Samples:
     for name, content in files_of_deb(opened(folder, "openclipart-png_1%3a0.18+dfsg-19_all.deb")):
         parts = Path(name).parts
         category = parts[parts.index("png") + 1] if "png" in parts else None
-        if category in CLIP_ART and name.endswith(".png") and len(content) < LARGEST_CLIP_ART:
+        if category in CLIP_ART_FOLDERS and name.endswith(".png") and len(content) < LARGEST_CLIP_ART:
             images.append(grey(Image.open(io.BytesIO(content))))
-            labels.append(CLIP_ART.index(category))
+            labels.append(CLIP_ART_FOLDERS.index(category))
     return np.stack(images), np.asarray(labels, np.int32)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxrel.data.readers.pictures import read_pictures
 from jaxrel.data.readers.samples import Samples
 
-__all__ = ["CLIP_ART_FOLDERS", "CLIP_ART_SIDE", "read_clip_art"]
+__all__ = ["CLIP_ART_FOLDERS", "CLIP_ART_SIDE", "LARGEST_CLIP_ART", "read_clip_art"]
 
 CLIP_ART_FOLDERS = (
     "animals",
@@ -26,7 +26,8 @@ CLIP_ART_FOLDERS = (
 """The topics with 70 drawings or more that are told apart by what is drawn."""
 
 CLIP_ART_SIDE = 96
-_LARGEST = 300_000  # bytes; one of the larger files has 623 million pixels
+LARGEST_CLIP_ART = 300_000
+"""Bytes from which on files are left out; one of the larger files has 623 million pixels."""
 
 
 def read_clip_art(folder: Path) -> Samples:
@@ -42,7 +43,7 @@ def read_clip_art(folder: Path) -> Samples:
     for label, topic in enumerate(CLIP_ART_FOLDERS):
         if not (folder / topic).is_dir():
             raise FileNotFoundError(f"{folder / topic} does not exist")
-        of_topic = [file for file in sorted((folder / topic).rglob("*.png")) if file.stat().st_size < _LARGEST]
+        of_topic = [file for file in sorted((folder / topic).rglob("*.png")) if file.stat().st_size < LARGEST_CLIP_ART]
         files += of_topic
         labels += [label] * len(of_topic)
     return read_pictures(files, side=CLIP_ART_SIDE, fit="pad"), np.array(labels, dtype=np.int32)
