@@ -21,6 +21,7 @@ from PIL import Image
 import jaxrel.data
 from jaxrel.data import DataError, ImageData, TextData
 from jaxrel.data.readers import AbsentError, read_class_folders, read_clip_art, read_path, read_pictures, read_tfds
+from jaxrel.data.readers.arrays import read_idx
 from jaxrel.data.readers.clip_art import CLIP_ART_FOLDERS
 from jaxrel.data.readers.columns import choose_splits, find_columns
 from jaxrel.data.readers.pictures import SIDE
@@ -308,6 +309,7 @@ def test_clip_art_is_put_on_white_squares(tmp_path: Path) -> None:
         read_clip_art(tmp_path)
 
 
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 CLIP_ART = Path("/usr/share/openclipart/png")
 
 
@@ -357,7 +359,9 @@ def test_splits_are_joined_that_make_the_set() -> None:
 # tensorflow-datasets
 
 TFDS_BUILDERS = """
+import gzip
 import io
+import pathlib
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -417,6 +421,25 @@ class ToyBoth(Toy):
     FEATURES = {"image": tfds.features.Image(shape=(4, 5, 1)), "text": tfds.features.Text()}
 
 
+class InstalledFashion(Toy):
+    NAMES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(",")
+
+    def _info(self):
+        label = tfds.features.ClassLabel(names=self.NAMES)
+        features = tfds.features.FeaturesDict({"image": tfds.features.Image(shape=(28, 28, 1)), "label": label})
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, manager):
+        return {split: self._generate_examples(file) for split, file in (("train", "train"), ("test", "t10k"))}
+
+    def _generate_examples(self, file):
+        folder = pathlib.Path("/usr/share/datasets/fashion-mnist")
+        images = gzip.decompress((folder / f"{file}-images-idx3-ubyte.gz").read_bytes())[16:]
+        labels = gzip.decompress((folder / f"{file}-labels-idx1-ubyte.gz").read_bytes())[8:]
+        for i, image in enumerate(np.frombuffer(images, np.uint8).reshape(-1, 28, 28, 1)[:500]):
+            yield i, {"image": png(image), "label": int(labels[i])}
+
+
 class ToyBroken(Toy):
     FEATURES = {"text": tfds.features.Text()}
 
@@ -472,6 +495,17 @@ def test_texts_of_tfds_are_read(tfds: Any, tmp_path: Path) -> None:
     assert isinstance(jaxrel.data.load("tfds:toy_texts", path=tmp_path), TextData)
 
 
+@pytest.mark.skipif(not FASHION_MNIST.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
+def test_a_set_of_tfds_made_of_the_installed_fashion_mnist_holds_it(tfds: Any, tmp_path: Path) -> None:
+    found = read_tfds("installed_fashion", data_dir=tmp_path)
+    images, labels = (
+        np.concatenate([read_idx(FASHION_MNIST / f"{part}-{kind}-ubyte.gz")[:500] for part in ("train", "t10k")])
+        for kind in ("images-idx3", "labels-idx1")
+    )
+    given = sorted(zip((image.tobytes() for image in images), labels.tolist(), strict=True))
+    assert given == sorted(zip((image.tobytes() for image in found.samples), found.labels.tolist(), strict=True))
+
+
 def test_what_tfds_cannot_give_is_said(tfds: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"tensorflow-datasets: DatasetNotFoundError: Dataset no_such_set not found\.$"):
         jaxrel.data.load("tfds:no_such_set", path=tmp_path)
@@ -489,6 +523,21 @@ def test_sets_of_the_library_are_understood_and_not_downloaded_unasked(name: str
     """Their columns are told apart first, so this error is the one of a set that could be read."""
     with pytest.raises(AbsentError, match=f"{re.escape(name)} is not prepared in .*; loading tfds:.* downloads it"):
         read_tfds(name, data_dir=tmp_path, download=False)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("mnist", np.ndarray), ("cifar10", np.ndarray), ("ag_news_subset", tuple)])
+def test_sets_of_the_library_are_read_from_mock_data(
+    name: str, kind: type, tfds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The mock has samples for any split that is asked for, but no list of splits.
+    monkeypatch.setattr(tfds.core.DatasetInfo, "splits", {"train": None, "test": None, "unsupervised": None})
+    with tfds.testing.mock_data(num_examples=7):
+        found = read_tfds(name)
+        per_split = [list(tfds.data_source(name, split=split)) for split in ("train", "test")]
+    expected = [int(example["label"]) for split in per_split for example in split]
+    assert isinstance(found.samples, kind)
+    assert found.labels.tolist() == expected
+    assert found.class_names == tuple(tfds.builder(name).info.features["label"].names)
 
 
 def test_a_set_of_the_library_without_classes_is_refused_before_it_is_downloaded(tfds: Any, tmp_path: Path) -> None:
