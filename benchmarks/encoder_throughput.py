@@ -17,6 +17,7 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -39,6 +40,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 RESULTS = Path(__file__).parent / "results" / "encoder_throughput.json"
 DEPTHWISE = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2", "mobilenet-v2")
 CONVOLUTIONAL = ("resnet-18", "resnet-34", "resnet-50", "resnet-101", "resnet-152", "resnet-50-thin", "squeezenet-1.1")
+VISION_TRANSFORMERS = ("vit-small-16",)
 TEXT = ("all-minilm-l6-v2", "paraphrase-minilm-l3-v2")
 HEADER = ("encoder", "jaxrel, a second", "torch, a second", "ratio", "features differ by")
 PAGE = Path(__file__).parents[1] / "docs" / "encoders.md"
@@ -84,6 +86,22 @@ def image_sides(name: str, batch_size: int) -> tuple[Side, Side]:
     return compiled(network, images), lambda: twin(channels_first)["features"].numpy()
 
 
+def vision_transformer_sides(batch_size: int) -> tuple[Side, Side]:
+    """Both networks on a batch of preprocessed images; features are those of the class token."""
+    import torch
+    import transformers
+
+    config = transformers.ViTConfig(hidden_size=384, intermediate_size=1536, num_attention_heads=6)
+    original = transformers.ViTModel(config, add_pooling_layer=False).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        original.save_pretrained(folder)
+        network, preprocessing = load_network(f"vit@{folder}")
+    side = preprocessing.image_size
+    images = np.random.default_rng(0).normal(size=(batch_size, side, side, 3)).astype(np.float32)
+    channels_first = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+    return compiled(network, images), lambda: original(channels_first).last_hidden_state[:, 0].numpy()
+
+
 def text_sides(name: str, batch_size: int) -> tuple[Side, Side]:
     """Both networks on a batch of tokens, without padding; features are means over tokens."""
     import torch
@@ -123,7 +141,10 @@ def measured(name: str, batch_size: int) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
-    mine, theirs = (text_sides if name in TEXT else image_sides)(name, batch_size)
+    if name in VISION_TRANSFORMERS:
+        mine, theirs = vision_transformer_sides(batch_size)
+    else:
+        mine, theirs = (text_sides if name in TEXT else image_sides)(name, batch_size)
     with torch.no_grad():
         start = time.perf_counter()
         features = mine()
@@ -143,14 +164,14 @@ def measured(name: str, batch_size: int) -> dict[str, Any]:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=(*DEPTHWISE, *CONVOLUTIONAL, *TEXT))
+    parser.add_argument("--only", nargs="+", choices=(*DEPTHWISE, *CONVOLUTIONAL, *VISION_TRANSFORMERS, *TEXT))
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--page", action="store_true")
     options = parser.parse_args()
     if options.page:
         write_tables(PAGE, {"throughput": markdown(HEADER, cells(json.loads(RESULTS.read_text())))})
         return
-    names = options.only or (*DEPTHWISE, *CONVOLUTIONAL, *TEXT)
+    names = options.only or (*DEPTHWISE, *CONVOLUTIONAL, *VISION_TRANSFORMERS, *TEXT)
     report = json.loads(RESULTS.read_text()) if options.only and RESULTS.exists() else {"rows": {}}
     report |= {
         "batch_size": options.batch_size,

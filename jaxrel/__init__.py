@@ -10,7 +10,15 @@ from jaxrel.version import __version__
 if TYPE_CHECKING:
     from jaxrel import data, encoders, evaluation, pseudo_labels, ranking, relatedness, scoreboard, scores, transport
     from jaxrel.heads import Head, fit_head, gradient_penalised_head
-    from jaxrel.relatedness import Joint, Paper, Relatedness, explain, task_relatedness
+    from jaxrel.relatedness import (
+        Joint,
+        Paper,
+        Relatedness,
+        StoredTask,
+        explain,
+        task_relatedness,
+        task_relatedness_in_blocks,
+    )
     from jaxrel.tasks import Task
     from jaxrel.transferability import Transferability, transferability_score
 
@@ -20,12 +28,14 @@ _HOMES = {
     "Joint": "jaxrel.relatedness",
     "Paper": "jaxrel.relatedness",
     "Relatedness": "jaxrel.relatedness",
+    "StoredTask": "jaxrel.relatedness",
     "Task": "jaxrel.tasks",
     "Transferability": "jaxrel.transferability",
     "explain": "jaxrel.relatedness",
     "fit_head": "jaxrel.heads",
     "gradient_penalised_head": "jaxrel.heads",
     "task_relatedness": "jaxrel.relatedness",
+    "task_relatedness_in_blocks": "jaxrel.relatedness",
     "transferability_score": "jaxrel.transferability",
 }
 _SUBPACKAGES = (
@@ -45,6 +55,7 @@ __all__ = [
     "Joint",
     "Paper",
     "Relatedness",
+    "StoredTask",
     "Task",
     "Transferability",
     "__version__",
@@ -60,6 +71,7 @@ __all__ = [
     "scoreboard",
     "scores",
     "task_relatedness",
+    "task_relatedness_in_blocks",
     "transferability_score",
     "transport",
 ]

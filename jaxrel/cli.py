@@ -17,6 +17,7 @@ from jaxrel import data, encoders, ranking
 from jaxrel.assets import AssetError
 from jaxrel.commands_extract import add_extract
 from jaxrel.feature_store import StoreError
+from jaxrel.hosts import HEARTBEAT_SECONDS, HostLostError, Hosts, connect
 from jaxrel.ranking import Progress, Settings
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"interrupted.{kept} To go on from there:\n  {again}", INTERRUPTED)
     except BlockingIOError:
         return _complain(f"another process is writing into {options.output}: choose another --output.", FAILURE)
-    except (AssetError, data.DataError, StoreError, ImportError) as error:
+    except (AssetError, data.DataError, StoreError, HostLostError, ImportError) as error:
         return _complain(str(error), FAILURE)
     except ValueError as error:
         return _complain(str(error), USAGE_ERROR)
@@ -69,17 +70,24 @@ def _rank(options: argparse.Namespace) -> None:
         label_free=options.label_free,
         target_classes=options.target_classes,
     )
-    plan = ranking.make_plan(
-        options.reference,
-        options.target,
-        options.encoder,
-        settings=settings,
-        store=ranking.feature_store(),
-        data_paths=dict(options.data_path),
-    )
-    with _narrator(quiet=options.quiet) as progress:
-        plot = _can_plot(options)
-        result = ranking.run(plan, output=options.output, progress=progress)
+    with _narrator(quiet=options.quiet) as progress, _hosts(options) as hosts:
+        if hosts.index > 0:
+            progress = _no_progress  # as one bar is enough
+        log = ranking.log_path(options.output, hosts)
+        options.log = log.name
+        plan = ranking.make_plan(
+            options.reference,
+            options.target,
+            options.encoder,
+            settings=settings,
+            store=ranking.feature_store(),
+            data_paths=dict(options.data_path),
+        )
+        plot = hosts.index == 0 and _can_plot(options)
+        result = ranking.run(plan, output=options.output, progress=progress, hosts=hosts)
+    if hosts.index > 0:
+        print(f"Process {hosts.index} of {hosts.count} has finished: {log}. The tables are with process 0.")
+        return
     files = report.write_files(result, options.output, plot=plot)
     console = Console(highlight=False)
     report.print_ranking(result, console)
@@ -87,8 +95,22 @@ def _rank(options: argparse.Namespace) -> None:
         for paragraph in report.LABEL_FREE_NOTES if options.label_free else report.NOTES:
             console.print("\n" + paragraph, markup=False)
         console.print("\nThe files:")
-        for path in (*files, options.output / options.log):
+        for path in (*files, log):
             console.print(f"  {path}", markup=False, soft_wrap=True)
+
+
+def _hosts(options: argparse.Namespace) -> Hosts:
+    """The processes that share the work; this one alone unless told otherwise."""
+    where = {"coordinator": options.coordinator, "num_processes": options.processes, "process_id": options.process}
+    if options.distributed:
+        return connect(**where, heartbeat_seconds=options.heartbeat)
+    if any(value is not None for value in where.values()):
+        raise ValueError("--coordinator, --processes and --process are for several processes: add --distributed.")
+    return Hosts()
+
+
+def _no_progress(what: str, done: int, total: int) -> None:
+    """Show nothing."""
 
 
 def _score(options: argparse.Namespace) -> None:
@@ -250,9 +272,30 @@ def _add_rank(commands: Any) -> None:
     rank.add_argument("--fixed-head", action="store_true", help="keep the reference head as fitted on the reference")
     rank.add_argument("--data-path", nargs="+", type=_named_path, default=[], metavar="NAME=PATH", help="your own copy")
     rank.add_argument("--output", type=Path, default=Path("jaxrel-results"), metavar="DIR", help="default: %(default)s")
+    _add_distributed(rank)
     rank.add_argument("--no-plot", action="store_false", dest="plot", help="write no ranking.png")
     rank.add_argument("--quiet", action="store_true", help="the tables only: no progress, no notes")
     rank.set_defaults(run=_rank, log="results.jsonl")
+
+
+def _add_distributed(command: argparse.ArgumentParser) -> None:
+    hosts = command.add_argument_group(
+        "several processes",
+        "Each process, on this machine or on other hosts, gets the same command. SLURM, GKE, TPU pods and MPI are "
+        "recognised; elsewhere pass the three options that follow --distributed. Features and results are best kept "
+        "in folders that all hosts see.",
+    )
+    hosts.add_argument("--distributed", action="store_true", help="share the work with other processes")
+    hosts.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 runs, and a free port")
+    hosts.add_argument("--processes", type=int, metavar="N", help="number of processes")
+    hosts.add_argument("--process", type=int, metavar="I", help="number of this process, from 0")
+    hosts.add_argument(
+        "--heartbeat",
+        type=float,
+        default=HEARTBEAT_SECONDS,
+        metavar="SECONDS",
+        help="where a process is lost, the others end within this time (default: %(default)g)",
+    )
 
 
 def _add_score(commands: Any) -> None:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jaxrel import data, encoders, ranking
-from jaxrel.feature_store import FeatureStore
+from jaxrel.feature_store import FeatureStore, Table
 from jaxrel.ranking import Progress, Settings
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-__all__ = ["add_extract", "extract", "print_records"]
+__all__ = ["add_extract", "extract", "listed"]
 
 
 class Narrator(Protocol):
@@ -40,8 +40,9 @@ def add_extract(commands: Any, narrator: Narrator) -> None:
         "NAME:random is the same network with random weights.",
     )
     defaults = Settings()
-    parser.add_argument("--encoder", nargs="+", required=True, metavar="E", help="encoders by name")
-    parser.add_argument("--data", required=True, metavar="D", help="data set")
+    parser.add_argument("--encoder", nargs="+", metavar="E", help="encoders by name")
+    parser.add_argument("--data", metavar="D", help="data set")
+    parser.add_argument("--list", action="store_true", help="list what the store holds, and extract nothing")
     parser.add_argument("--data-path", type=Path, metavar="PATH", help="your own copy of the data set")
     parser.add_argument("--split", nargs="+", choices=("train", "test"), default=["train"], help="default: train")
     for option, default, text in (
@@ -66,13 +67,41 @@ def add_extract(commands: Any, narrator: Narrator) -> None:
 
 
 def _run(options: argparse.Namespace, *, narrator: Narrator) -> None:
+    if options.list:
+        _show(listed(FeatureStore(options.output)), _LISTED, options)
+        return
+    if not (options.encoder and options.data):
+        raise ValueError("no encoder or no data set is named: pass --encoder and --data, or --list.")
     with narrator(quiet=options.quiet) as progress:
         records = list(extract(options, progress))
-    if options.json:
-        print(json.dumps(records, indent=1))
-    else:
-        print_records(records)
-        print(f"\nThe features are in {options.output}.")
+    _show(records, _EXTRACTED, options)
+
+
+def listed(store: FeatureStore) -> list[dict[str, Any]]:
+    """What there is to say of each table of a store, by data set, split and encoder; all shards are checked.
+
+    Raises:
+        StoreError: a newer jaxrel has made one of the tables.
+    """
+    records = [_listed(table) for table in store.tables()]
+    return sorted(records, key=lambda record: [str(record[name]) for name in ("data", "split", "encoder", "folder")])
+
+
+def _listed(table: Table) -> dict[str, Any]:
+    missing = len(table.missing())
+    return {
+        **{name: table.provenance.get(name) for name in ("encoder", "data", "split")},
+        "of": table.key.get("view") or "samples",
+        "rows": len(table),
+        "width": table.shape[1],
+        "dtype": table.dtype.name,
+        "shards": table.num_shards,
+        "missing_shards": missing,
+        "complete": missing == 0,
+        "bytes": sum(path.stat().st_size for path in table.folder.rglob("*") if path.is_file()),
+        "weights_sha256": table.provenance.get("weights_sha256"),
+        "folder": str(table.folder),
+    }
 
 
 def extract(options: argparse.Namespace, progress: Progress) -> Iterator[dict[str, Any]]:
@@ -154,23 +183,41 @@ def _all_devices() -> Mesh | None:
     return Mesh(devices, "devices") if len(devices) > 1 else None
 
 
-def print_records(records: list[dict[str, Any]]) -> None:
-    """Print the table of what was extracted."""
-    from rich.console import Console
-    from rich.table import Table
+Columns = Mapping[str, Callable[[dict[str, Any]], str]]
 
-    columns: dict[str, Callable[[dict[str, Any]], str]] = {
-        "encoder": lambda record: record["encoder"],
-        "data": lambda record: record["data"],
-        "split": lambda record: record["split"],
-        "of": lambda record: record["of"],
-        "rows": lambda record: str(record["rows"]),
-        "width": lambda record: str(record["width"]),
-        "MB": lambda record: f"{record['megabytes']:.1f}",
-        "seconds": lambda record: f"{record['seconds']:.1f}",
-        "per second": lambda record: f"{record['rows_per_second']:.1f}" if record["rows_extracted"] else "kept",
-    }
-    shown = Table(*columns, box=None)
+_SAMPLES: Columns = {
+    "encoder": lambda record: record["encoder"] or "unknown",
+    "data": lambda record: record["data"] or "unknown",
+    "split": lambda record: record["split"] or "unknown",
+    "of": lambda record: record["of"],
+    "rows": lambda record: str(record["rows"]),
+    "width": lambda record: str(record["width"]),
+}
+_EXTRACTED: Columns = {
+    **_SAMPLES,
+    "MB": lambda record: f"{record['megabytes']:.1f}",
+    "seconds": lambda record: f"{record['seconds']:.1f}",
+    "per second": lambda record: f"{record['rows_per_second']:.1f}" if record["rows_extracted"] else "kept",
+}
+_LISTED: Columns = {
+    **_SAMPLES,
+    "type": lambda record: record["dtype"],
+    "shards": lambda record: "complete" if record["complete"] else f"{record['missing_shards']} missing",
+    "MB": lambda record: f"{record['bytes'] / 1e6:.1f}",
+    "folder": lambda record: record["folder"],
+}
+
+
+def _show(records: list[dict[str, Any]], columns: Columns, options: argparse.Namespace) -> None:
+    """Print the records as JSON, or as a table."""
+    if options.json:
+        print(json.dumps(records, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table as Shown
+
+    shown = Shown(*columns, box=None)
     for record in records:
         shown.add_row(*(text(record) for text in columns.values()))
-    Console(highlight=False, width=1000).print(shown)  # wide, so that nothing is cut off
+    Console(highlight=False, markup=False, width=1000).print(shown)  # wide, so that nothing is cut off
+    print(f"\nThe features are in {options.output}.")

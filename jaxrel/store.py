@@ -37,8 +37,8 @@ T = TypeVar("T")
 class RecordLog(Generic[T]):
     """Finished results, a line of JSON each, in a file that one process at a time writes.
 
-    A line is written by a single call and is on the disk before the next result begins. What a kill may have
-    left of a last line is cut off when the file is opened, so that result is computed again.
+    A line, or the lines of a batch, are written by a single call and are on the disk before the next begin. What a kill
+    may have left of a last line is cut off when the file is opened, so that result is computed again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,11 +49,11 @@ class RecordLog(Generic[T]):
         try:
             _lock(self._descriptor)
             content = path.read_bytes()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
+            whole = _whole(content)
+            if len(whole) < len(content):
                 _log.warning("the last line of %s is torn: its score is computed again", path)
-                os.ftruncate(self._descriptor, whole)
-            self._records = dict(_records(content[:whole].splitlines()))
+                os.ftruncate(self._descriptor, len(whole))
+            self._records = dict(_records(whole.splitlines()))
         except BaseException:
             self.close()
             raise
@@ -90,17 +90,33 @@ class RecordLog(Generic[T]):
 
     def append(self, item: T) -> None:
         """Put a finished result on the disk."""
-        record = self.encoded(item)
-        line = json.dumps(record, allow_nan=False).encode() + b"\n"
-        if os.write(self._descriptor, line) != len(line):
-            raise OSError(f"{self.path} took only a part of a score: is the disk full?")
+        self.extend([item])
+
+    def extend(self, items: Iterable[T]) -> None:
+        """Put finished results on the disk, all of them by one call."""
+        records = [self.encoded(item) for item in items]
+        lines = b"".join(json.dumps(record, allow_nan=False).encode() + b"\n" for record in records)
+        if not lines:
+            return
+        if os.write(self._descriptor, lines) != len(lines):
+            raise OSError(f"{self.path} took only a part of its scores: is the disk full?")
         os.fsync(self._descriptor)
-        self._records[record["key"]] = record
+        self._records |= {record["key"]: record for record in records}
+
+
+def read_records(path: Path) -> dict[str, dict[str, Any]]:
+    """Finished results by key, of a file that another process may be writing: what is no whole line is left out."""
+    return dict(_records(_whole(path.read_bytes()).splitlines()))
 
 
 def finite_or_string(value: float) -> float | str:
     """`value`, or its name where JSON has no number for it; `float` reads both."""
     return value if math.isfinite(value) else str(value)
+
+
+def _whole(content: bytes) -> bytes:
+    """The lines that end."""
+    return content[: content.rfind(b"\n") + 1]
 
 
 def _records(lines: Iterable[bytes]) -> Iterable[tuple[str, dict[str, Any]]]:

@@ -65,7 +65,7 @@ class FakeEncoder:
     modality = "images"
     lengths = None
     num_parameters = 80
-    pretraining = licence = "none"
+    pretraining = licence = weights_sha256 = preprocessing = "none"
 
     def __init__(self, name: str, *, seed: int, image_size: int | None) -> None:
         self.name = name

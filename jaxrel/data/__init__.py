@@ -2,7 +2,8 @@
 
 :func:`load` gives one split of a data set by name or path, :func:`load_splits` both, as :class:`ImageData` or
 :class:`TextData`. The known sets are in :mod:`jaxrel.data.catalogue`, file formats and hubs in
-:mod:`jaxrel.data.readers`, the rule of the split in :mod:`jaxrel.data.splitting`. Sets are held in memory.
+:mod:`jaxrel.data.readers`, the rule of the split in :mod:`jaxrel.data.splitting`. These sets are
+held in memory; :func:`stream` opens pictures that are not.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from jaxrel.data.catalogue import DataSet
 from jaxrel.data.images import ImageData
 from jaxrel.data.labelled import LabelledData, Modality, Split
 from jaxrel.data.loading import DataError, check_name, describe, load, load_splits, names
+from jaxrel.data.streaming import StreamedImages, stream
 from jaxrel.data.texts import TextData
 
 __all__ = [
@@ -20,10 +22,12 @@ __all__ = [
     "LabelledData",
     "Modality",
     "Split",
+    "StreamedImages",
     "TextData",
     "check_name",
     "describe",
     "load",
     "load_splits",
     "names",
+    "stream",
 ]

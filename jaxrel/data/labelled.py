@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -17,7 +16,7 @@ Split = Literal["train", "test"]
 
 
 class LabelledData(ABC):
-    """A part of a data set, in memory: :class:`jaxrel.data.ImageData` or :class:`jaxrel.data.TextData`.
+    """A part of a data set: `ImageData` or `TextData`, in memory, or `StreamedImages` of :mod:`jaxrel.data`.
 
     Attributes:
         modality: ``"images"`` or ``"texts"``: which encoders it is for.
@@ -39,8 +38,8 @@ class LabelledData(ABC):
 
     @property
     @abstractmethod
-    def samples(self) -> np.ndarray[Any, Any] | Sequence[str]:
-        """What an encoder takes: the images or the texts."""
+    def samples(self) -> Any:
+        """What an encoder takes: images or texts, or what gives them by slices."""
 
     @cached_property
     def fingerprint(self) -> str:

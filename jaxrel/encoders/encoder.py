@@ -47,9 +47,12 @@ class Encoder:
         licence: the licence of the weights, as their distribution states it.
         fingerprint: SHA-256 of name, weights, preprocessing and input size; equal fingerprints give equal features.
         prepare: what is done on the host: from a batch of samples to arrays, or a ValueError that says what is wrong.
-        forward: the compiled map from these arrays to an :class:`EncoderOutput`.
+        forward: the compiled map from these arrays to an :class:`EncoderOutput`; as a `jax.tree_util.Partial` of its
+            weights, so that they can be placed on several devices.
         image_size: height and width in pixels to which each image is brought; None for texts.
         lengths: of texts, in tokens, so that a batch can hold texts of similar length; None for images.
+        weights_sha256: SHA-256 of the weights alone, with their names; "" where they are not known.
+        preprocessing: what is done to samples before the network, for people; "" where it is not known.
     """
 
     name: str
@@ -64,6 +67,8 @@ class Encoder:
     forward: Callable[[Any], EncoderOutput] = field(repr=False)
     image_size: int | None = None
     lengths: Callable[[Sequence[str]], Int[np.ndarray, " n"]] | None = field(default=None, repr=False)
+    weights_sha256: str = field(default="", repr=False)
+    preprocessing: str = field(default="", repr=False)
 
     def __call__(self, samples: Samples) -> EncoderOutput:
         """Features and logits of a batch of samples. Deterministic; compiled once for each shape of batch.
@@ -103,10 +108,7 @@ def from_network(
     from flax import nnx
 
     graph, state = nnx.split(network)
-
-    def forward(images: jax.Array | np.ndarray) -> EncoderOutput:
-        return _apply(graph, state, _preprocess(preprocessing, images))
-
+    forward = jax.tree_util.Partial(partial(_apply_to_images, graph, preprocessing), state)
     size = preprocessing.image_size
     output = jax.eval_shape(forward, np.zeros((1, size, size, 3), np.uint8))
     return Encoder(
@@ -121,7 +123,18 @@ def from_network(
         fingerprint=fingerprint(f"{REVISION} {name} {preprocessing}", state),
         prepare=_checked_images,
         forward=forward,
+        weights_sha256=fingerprint("", state),
+        preprocessing=repr(preprocessing),
     )
+
+
+def _apply_to_images(
+    graph: nnx.GraphDef[Any],
+    preprocessing: Preprocessing,
+    state: nnx.State[Any, Any],
+    images: UInt8[Array | np.ndarray, "b h w c"],
+) -> EncoderOutput:
+    return _apply(graph, state, _preprocess(preprocessing, images))
 
 
 # Compiled apart, so that images of another size do not compile the network again; and at module level, so that

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8
 
-from jaxrel.encoders.encoder import Encoder, check_images
+from jaxrel.encoders.encoder import Encoder, EncoderOutput, check_images
 from jaxrel.encoders.text import check_texts
 from jaxrel.feature_store import FeatureStore, FeatureType, Table, numpy_type
 from jaxrel.version import __version__
@@ -111,7 +111,8 @@ def extract_features(
         samples: `(n, h, w, c)` uint8 images, c = 1 or 3; or n strings, for an encoder of texts; or a source that gives
             either by slices, so that they need not be in memory at once.
         batch_size: samples encoded at once, on all devices together.
-        mesh: devices of this process that share each batch equally, whatever the mesh's axes. Default: one device.
+        mesh: devices of this process that share each batch equally, whatever the mesh's axes; each gets the weights
+            once. Default: one device.
         store: keeps finished shards.
         dtype: type of the features, "float32" or "bfloat16".
         view: encodes an augmented view of each sample in place of the sample, such as `ImageView(0)`.
@@ -137,7 +138,13 @@ def extract_features(
     shard_size = min(n, batch_size * max(1, SHARD_SIZE // batch_size))
     spans = [slice(start, min(start + shard_size, n)) for start in range(0, n, shard_size)]
     encoded_shards = partial(
-        _encoded_shards, encoder, samples, spans, batch_size=batch_size, view=view, place=_placement(mesh, batch_size)
+        _encoded_shards,
+        encoder,
+        samples,
+        spans,
+        batch_size=batch_size,
+        view=view,
+        forward=_forward_on(mesh, encoder, batch_size),
     )
     if store is None:
         features = np.empty((n, encoder.feature_width), numpy_type(dtype))
@@ -179,7 +186,7 @@ def _encoded_shards(
     *,
     batch_size: int,
     view: View | None,
-    place: Callable[[Any], Any],
+    forward: Callable[[Any], EncoderOutput],
     count: Callable[[int], None],
 ) -> Iterator[tuple[int, Float[np.ndarray, "m d"]]]:
     """The features of each of the shards."""
@@ -191,7 +198,7 @@ def _encoded_shards(
                 content = view(content, first=spans[shard].start)
             for positions in _batches(encoder, content, batch_size):
                 arrays = encoder.prepare(_chosen(content, positions))
-                output = encoder.forward(place(_filled_up(arrays, batch_size)))
+                output = forward(_filled_up(arrays, batch_size))
                 yield _Batch(shard, positions, output.features)
 
     for shard, batches in itertools.groupby(_ahead(started(), IN_FLIGHT), key=lambda batch: batch.shard):
@@ -232,10 +239,10 @@ def _filled_up(arrays: Any, batch_size: int) -> Any:
     return jax.tree.map(fill_up, arrays)
 
 
-def _placement(mesh: Mesh | None, batch_size: int) -> Callable[[Any], Any]:
-    """Puts the arrays of a batch where they are computed with, a share of the rows on each device."""
+def _forward_on(mesh: Mesh | None, encoder: Encoder, batch_size: int) -> Callable[[Any], EncoderOutput]:
+    """The encoder's map from arrays on the host: every device has the weights, and takes its share of the rows."""
     if mesh is None:
-        return lambda arrays: arrays
+        return encoder.forward
     devices = mesh.devices.reshape(-1)
     if mesh.is_multi_process:
         raise ValueError("the mesh has devices of other processes: in each process extract a part on its own devices")
@@ -245,8 +252,12 @@ def _placement(mesh: Mesh | None, batch_size: int) -> Callable[[Any], Any]:
             f"{len(devices)}, such as {-(-batch_size // len(devices)) * len(devices)}"
         )
     # A mesh of its own, for that of the caller may have axes on which an encoder's operations need annotations.
-    rows = NamedSharding(Mesh(devices, "rows"), PartitionSpec("rows"))
-    return lambda arrays: jax.device_put(arrays, rows)
+    mesh = Mesh(devices, "rows")
+    rows = NamedSharding(mesh, PartitionSpec("rows"))
+    forward = encoder.forward
+    if isinstance(forward, jax.tree_util.Partial):  # Or its weights would be copied for each batch.
+        forward = jax.device_put(forward, NamedSharding(mesh, PartitionSpec()))
+    return lambda arrays: forward(jax.device_put(arrays, rows))
 
 
 def _counter(progress: Progress | None, done: int, total: int) -> Callable[[int], None]:
@@ -296,6 +307,8 @@ def _facts(encoder: Encoder) -> dict[str, Any]:
     """What a store says of the encoder."""
     return {
         "encoder": encoder.name,
+        "weights_sha256": encoder.weights_sha256,
+        "preprocessing": encoder.preprocessing,
         "modality": encoder.modality,
         "image_size": encoder.image_size,
         "num_parameters": encoder.num_parameters,

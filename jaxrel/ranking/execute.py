@@ -9,15 +9,16 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxrel.encoders import VIEWS
 from jaxrel.executables import release_if_many
+from jaxrel.hosts import Hosts
 from jaxrel.ranking.plan import Plan, Progress, Settings, Source, Split, Views
-from jaxrel.store import RecordLog, finite_or_string
+from jaxrel.store import RecordLog, finite_or_string, read_records
 
 if TYPE_CHECKING:
     from jaxrel.relatedness import Relatedness, Transformation
@@ -105,30 +106,49 @@ class ScoreLog(RecordLog[Score]):
         return Score(**fields)
 
 
-def execute(plan: Plan, log: ScoreLog, *, progress: Progress) -> list[Score]:
-    """Every score of the plan, encoder by encoder; those in the log already are taken from it.
+def execute(plan: Plan, log: ScoreLog, *, progress: Progress, hosts: Hosts) -> list[Score]:
+    """Every score of the plan, encoder by encoder; those in a log of the folder already are taken from it.
 
-    An encoder that cannot be scored on a pair is a :class:`Score` whose status says why.
+    An encoder that cannot be scored on a pair is a :class:`Score` whose status says why. Each process scores a
+    contiguous part of what is missing, and all return all scores.
     """
-    wanted = [
-        (Score(_key(encoder, pair, plan.settings), pair[0].name, pair[1].name, encoder), pair)
-        for encoder in plan.encoders
-        for pair in plan.pairs
-    ]
-    missing = [(score, pair) for score, pair in wanted if log.find(score.key) is None]
-    done = len(wanted) - len(missing)
+    wanted = [(encoder, pair) for encoder in plan.encoders for pair in plan.pairs]
+    own_keys = [{"key": _key(encoder, pair, plan.settings)} for encoder, pair in hosts.share(wanted)]
+    keys = [record["key"] for record in hosts.gather(own_keys)]
+    scores = _finished(log, keys)
+    # Where processes see different folders, the first that has a score passes it on.
+    sources: dict[str, int] = {}
+    for record in hosts.gather([{"key": key, "process": hosts.index} for key in scores]):
+        sources.setdefault(record["key"], record["process"])
+    missing = [(key, *entry) for key, entry in zip(keys, wanted, strict=True) if key not in sources]
+    own = hosts.share(missing)
+    done, total = len(sources), len(sources) + len(own)
     if done:
-        _log.info("%d of %d scores are in %s and are not computed again", done, len(wanted), log.path)
-    for encoder, group in itertools.groupby(missing, key=lambda entry: entry[0].encoder):
+        _log.info("%d of %d scores are in %s and are not computed again", done, len(wanted), log.path.parent)
+    for encoder, group in itertools.groupby(own, key=lambda entry: entry[1]):
         features = _Features(encoder, progress)
-        for unscored, pair in group:
-            score = _score(unscored, pair, features, plan)
+        for key, _, pair in group:
+            hosts.check()
+            score = _score(Score(key, pair[0].name, pair[1].name, encoder), pair, features, plan)
             log.append(score)
+            scores[key], sources[key] = score, hosts.index
             done += 1
             _log.info("%s, %s → %s: %s", encoder, score.reference, score.target, _outcome(score))
-            progress("scoring", done, len(wanted))
+            progress("scoring", done, total)
             release_if_many()
-    return [found for score, _ in wanted if (found := log.find(score.key)) is not None]
+    passed_on = [log.encoded(score) for key, score in scores.items() if sources[key] == hosts.index]
+    gathered = {record["key"]: log.decoded(record) for record in hosts.gather(passed_on)}
+    return [gathered[key] for key in keys]
+
+
+def _finished(log: ScoreLog, keys: Sequence[str]) -> dict[str, Score]:
+    """Those of the scores that the log has, or the log of another process in its folder."""
+    scores = {key: score for key in keys if (score := log.find(key)) is not None}
+    for path in sorted(log.path.parent.glob("results*.jsonl")):
+        if path.name != log.path.name:
+            records = read_records(path)
+            scores = {key: log.decoded(records[key]) for key in keys if key in records} | scores
+    return scores
 
 
 class _Features:

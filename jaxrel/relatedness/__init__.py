@@ -5,6 +5,7 @@ from jaxrel.relatedness.budgets import BUDGETS, validation_bounds
 from jaxrel.relatedness.explanation import Explanation, explain, plot_coupling
 from jaxrel.relatedness.feature_maps import FeatureMap, LowRankFeatureMap
 from jaxrel.relatedness.joint import fit_joint, joint_relatedness
+from jaxrel.relatedness.large import evaluate_bound_in_blocks, task_relatedness_in_blocks
 from jaxrel.relatedness.methods import Joint, Paper
 from jaxrel.relatedness.paper import evaluate_paper, fit_paper, paper_relatedness
 from jaxrel.relatedness.reference_classes import restricted_to_classes, select_reference_classes
@@ -18,6 +19,7 @@ from jaxrel.relatedness.result import (
     Status,
     Transformation,
 )
+from jaxrel.relatedness.stored_tasks import StoredTask
 from jaxrel.relatedness.verb import block_sizes, task_relatedness
 
 __all__ = [
@@ -33,10 +35,12 @@ __all__ = [
     "Relatedness",
     "RelatednessError",
     "Status",
+    "StoredTask",
     "Transformation",
     "block_sizes",
     "bound_resamples",
     "evaluate_bound",
+    "evaluate_bound_in_blocks",
     "evaluate_paper",
     "explain",
     "fit_joint",
@@ -47,5 +51,6 @@ __all__ = [
     "restricted_to_classes",
     "select_reference_classes",
     "task_relatedness",
+    "task_relatedness_in_blocks",
     "validation_bounds",
 ]

@@ -36,6 +36,7 @@ from jaxrel.scores.result import Score, ScoreStatus
 from jaxrel.scores.sfda import sfda_score
 from jaxrel.scores.silhouette import silhouette_score
 from jaxrel.scores.spectrum import alpha_req_score, rankme_score, spectral_decay
+from jaxrel.scores.streamed import STREAMED, score_blocks
 from jaxrel.scores.task_relatedness import cross_view_score, relatedness_score, transformed_head_score
 from jaxrel.scores.transrate import transrate_score
 from jaxrel.scores.two_sample import energy_distance_score, mmd_score
@@ -43,6 +44,7 @@ from jaxrel.scores.two_sample import energy_distance_score, mmd_score
 __all__ = [
     "METRICS",
     "NEEDS",
+    "STREAMED",
     "DatasetDistance",
     "Decomposition",
     "EtranComponents",
@@ -91,6 +93,7 @@ __all__ = [
     "regularised_h_score",
     "relatedness_score",
     "ridge_probe_score",
+    "score_blocks",
     "score_encoders",
     "sfda_score",
     "silhouette_score",

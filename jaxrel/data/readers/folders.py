@@ -9,7 +9,7 @@ import numpy as np
 from jaxrel.data.readers.pictures import PICTURE_SUFFIXES, read_pictures
 from jaxrel.data.readers.samples import Samples, read_text
 
-__all__ = ["has_class_folders", "read_class_folders"]
+__all__ = ["class_files", "has_class_folders", "read_class_folders"]
 
 _TEXT_SUFFIX = ".txt"
 
@@ -33,7 +33,7 @@ def read_class_folders(folder: Path, *, encoding: str = "utf-8-sig") -> Samples:
         ValueError: a subfolder is empty or has folders within, a file is neither picture nor text or is damaged, or
             there are both pictures and texts.
     """
-    files = [file for name in _visible(folder) if name.is_dir() for file in _samples_of(name)]
+    files = class_files(folder)
     labels = np.array([file.parent.name for file in files], dtype=str)
     texts = [file for file in files if file.suffix.lower() == _TEXT_SUFFIX]
     if not texts:
@@ -42,6 +42,15 @@ def read_class_folders(folder: Path, *, encoding: str = "utf-8-sig") -> Samples:
         picture = next(file for file in files if file.suffix.lower() != _TEXT_SUFFIX)
         raise ValueError(f"{folder} holds both texts ({texts[0]}) and pictures ({picture}); part them")
     return tuple(read_text(file, encoding=encoding) for file in texts), labels
+
+
+def class_files(folder: Path) -> list[Path]:
+    """Every sample of a folder with one subfolder for each class, in the order of their paths.
+
+    Raises:
+        ValueError: a subfolder is empty or has folders within, or a file is neither picture nor text.
+    """
+    return [file for name in _visible(folder) if name.is_dir() for file in _samples_of(name)]
 
 
 def _samples_of(folder: Path) -> list[Path]:

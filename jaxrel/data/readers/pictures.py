@@ -17,7 +17,16 @@ from jaxrel.data.readers.samples import AbsentError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["PICTURE_SUFFIXES", "SIDE", "open_picture", "pixels_of", "read_pictures", "stack_pictures"]
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "SIDE",
+    "open_picture",
+    "open_picture_in_thread",
+    "pixels_of",
+    "read_pictures",
+    "stack_pictures",
+    "warnings_of_pictures",
+]
 
 PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SIDE = 224
@@ -124,6 +133,17 @@ def open_picture(file: Path) -> Iterator[Image.Image]:
         ValueError: it is damaged, no picture, or has more pixels than Pillow deems safe; also where pixels are decoded.
         AbsentError: Pillow is not installed.
     """
+    with warnings_of_pictures(), open_picture_in_thread(file) as picture:
+        yield picture
+
+
+@contextmanager
+def warnings_of_pictures() -> Iterator[None]:
+    """Make too many pixels an error, and leave warnings of metadata alone, in all threads.
+
+    Raises:
+        AbsentError: Pillow is not installed.
+    """
     try:
         from PIL import Image
     except ImportError as error:
@@ -131,11 +151,19 @@ def open_picture(file: Path) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of metadata that nothing here looks at
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            with Image.open(file, formats=_FORMATS) as picture:
-                yield picture
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise ValueError(f"{file} is refused: {error}; make it smaller or take it out") from error
-        # Damage shows in as many ways as there are formats; these were found by cutting and changing files.
-        except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-            raise ValueError(f"{file} cannot be read as a picture: {error}") from error
+        yield
+
+
+@contextmanager
+def open_picture_in_thread(file: Path) -> Iterator[Image.Image]:
+    """:func:`open_picture` in one of several threads, all within one :func:`warnings_of_pictures`."""
+    from PIL import Image
+
+    try:
+        with Image.open(file, formats=_FORMATS) as picture:
+            yield picture
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ValueError(f"{file} is refused: {error}; make it smaller or take it out") from error
+    # Damage shows in as many ways as there are formats; these were found by cutting and changing files.
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        raise ValueError(f"{file} cannot be read as a picture: {error}") from error

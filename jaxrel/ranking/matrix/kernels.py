@@ -1,0 +1,124 @@
+"""The program of a bucket: a loop over units on each device, without a word between devices."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache as cache
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int
+
+from jaxrel.ranking.matrix.buckets import Bucket
+from jaxrel.scores.registry import METRICS, Metric
+
+__all__ = ["compiled", "persistent_cache", "score_units", "sharding_over"]
+
+_AXIS = "units"
+
+RowArrays = Mapping[str, Any]
+"""By the names of metrics' arguments; distinct data sets are the leading axis."""
+
+
+def score_units(bucket: Bucket, *, side_by_side: bool) -> Callable[[RowArrays, Mapping[str, Array]], Any]:
+    """A pure function of rows and of which of them belong to each unit.
+
+    Args:
+        bucket: the metric and what is static in it.
+        side_by_side: whether units are vectorised; otherwise they are scored one by one.
+
+    Returns:
+        A function of `rows`, distinct targets (`features`, `labels`, `weights`) and references (the same names after
+        `reference_`), and of `index`: the place `(u,)` of each unit's "target" and "reference" among them, and the
+        "count" `(1,)` of units; what follows is padding. It returns what the metric does, with a leading axis of units.
+    """
+    metric = METRICS[bucket.metric]
+    accepted = inspect.signature(metric.function).parameters
+    options = dict(bucket.options)
+
+    def scored(rows: RowArrays, index: Mapping[str, Array]) -> Any:
+        places = {side: part for side, part in index.items() if side != "count"}
+
+        def of_one(place: Mapping[str, Int[Array, ""]]) -> Any:
+            own = {name: array[place[_side(name)]] for name, array in rows.items()}
+            # Compiled apart from how rows were found: the numbers are the same wherever a unit lies in a call.
+            own = jax.lax.optimization_barrier(own)
+            weights = {name: array for name, array in own.items() if name.endswith("weights") and name in accepted}
+            return metric.function(*(own[need] for need in metric.needs), **options, **weights)
+
+        def with_next(unit: Int[Array, ""], results: Any) -> Any:
+            result = of_one({side: part[unit] for side, part in places.items()})
+            return jax.tree.map(lambda column, entry: column.at[unit].set(entry), results, result)
+
+        if side_by_side:
+            return jax.vmap(of_one)(places)
+        # As many steps as there are units: copies cost nothing, and no compiler unrolls the loop where there is one.
+        return jax.lax.fori_loop(0, index["count"][0], with_next, _no_results(metric, rows, len(places["target"])))
+
+    return scored
+
+
+def _no_results(metric: Metric, rows: RowArrays, num_units: int) -> Any:
+    names = [field.name for field in dataclasses.fields(metric.result)]
+    empty = {name: jnp.zeros(num_units, jnp.int32 if name == "status" else rows["features"].dtype) for name in names}
+    return metric.result(**empty)
+
+
+def compiled(bucket: Bucket, rows: RowArrays, index: Mapping[str, Any], devices: Sequence[jax.Device]) -> Any:
+    """The program for arrays of these shapes, of which every device has an equal part of each leading axis.
+
+    On CPUs units are taken one by one, as side by side is no faster, elsewhere all of a device side by side.
+    """
+    sharding = sharding_over(devices)
+    over_devices = jax.shard_map(
+        score_units(bucket, side_by_side=devices[0].platform != "cpu"),
+        mesh=sharding.mesh,
+        in_specs=sharding.spec,
+        out_specs=sharding.spec,
+        check_vma=False,  # no device's numbers depend on another's, and loops over a device's own need no casts
+    )
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), (dict(rows), dict(index))
+    )
+    return jax.jit(over_devices).lower(*shapes).compile()
+
+
+def sharding_over(devices: Sequence[jax.Device]) -> NamedSharding:
+    """Leading axes in equal parts over these devices."""
+    return NamedSharding(Mesh(np.asarray(devices), (_AXIS,)), PartitionSpec(_AXIS))
+
+
+@contextlib.contextmanager
+def persistent_cache(folder: Path | str | None) -> Iterator[None]:
+    """Keep compiled programs in a folder, and take them from there; None leaves JAX's settings as they are."""
+    if folder is None:
+        yield
+        return
+    settings = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    try:
+        _configure(settings)
+        yield
+    finally:
+        _configure(before)
+
+
+def _configure(settings: Mapping[str, Any]) -> None:
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    cache.reset_cache()  # JAX looks at the settings once
+
+
+def _side(name: str) -> str:
+    return "reference" if name.startswith("reference_") else "target"

@@ -1,0 +1,121 @@
+"""How the units of a call lie on the devices, and the arrays of a call.
+
+Each device has a run of neighbouring units and the distinct data sets among these, once each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrel.ranking.matrix.buckets import Bucket
+from jaxrel.ranking.matrix.plan import Unit
+from jaxrel.ranking.matrix.samples import Rows
+from jaxrel.scores.registry import METRICS
+
+__all__ = ["Arrays", "Layout"]
+
+# Compilers treat an axis of one entry in their own way, and round differently.
+_LEAST = 2
+
+Load = Callable[[str, str], Rows]
+"""Gives the rows of a data set by its name and that of an encoder."""
+
+
+class Arrays(NamedTuple):
+    """What `score_units` takes as rows and index, of all devices one after the other."""
+
+    rows: dict[str, np.ndarray]
+    places: dict[str, np.ndarray]
+
+
+class Layout(NamedTuple):
+    """Sizes that all calls of a bucket share.
+
+    Attributes:
+        num_units: of each device.
+        num_targets, num_references: data sets of each device, enough for any of the calls.
+    """
+
+    num_devices: int
+    num_units: int
+    num_targets: int
+    num_references: int
+
+    @classmethod
+    def of(cls, units: Sequence[Unit], size: int, num_devices: int) -> Layout:
+        """For all units in calls of this size."""
+        num_units = math.ceil(size / num_devices)
+        parts = [
+            units[first : first + size][start : start + num_units]
+            for first in range(0, len(units), size)
+            for start in range(0, size, num_units)
+        ]
+        targets, references = (
+            max(_LEAST, *(len(_distinct(part, side)) for part in parts)) for side in ("target", "reference")
+        )
+        return cls(num_devices, num_units, targets, references)
+
+    def places(self) -> Iterator[int]:
+        """Where among the results of a call those of its units are."""
+        room = max(_LEAST, self.num_units)
+        return (device * room + unit for device in range(self.num_devices) for unit in range(self.num_units))
+
+    def arrays(self, bucket: Bucket, units: Sequence[Unit], load: Load) -> Arrays:
+        """The arrays of a call; what is left of the room has copies of the last unit."""
+        room = self.num_devices * self.num_units
+        filled = [*units, *[units[-1]] * (room - len(units))]
+        starts = range(0, room, self.num_units)
+        parts = [filled[start : start + self.num_units] for start in starts]
+        sides = {"target": (self.num_targets, bucket.num_samples)}
+        if bucket.reference_samples:
+            sides["reference"] = self.num_references, bucket.reference_samples
+        rows: dict[str, np.ndarray] = {}
+        counts = [min(max(0, len(units) - start), self.num_units) for start in starts]
+        index = {"count": np.asarray(counts, np.int32)}
+        for side, (room, num_samples) in sides.items():
+            places = [_distinct(part, side) for part in parts]
+            prefix = "" if side == "target" else "reference_"
+            stacked = _stacked(bucket, prefix, self.num_devices * room, num_samples)
+            for device, names in enumerate(places):
+                for name, place in names.items():
+                    _fill(stacked, prefix, device * room + place, load(*name))
+            rows |= stacked
+            index[side] = np.zeros((self.num_devices, max(_LEAST, self.num_units)), np.int32)
+            for device, (part, names) in enumerate(zip(parts, places, strict=True)):
+                index[side][device, : self.num_units] = [names[_name(unit, side)] for unit in part]
+            index[side] = index[side].ravel()
+        return Arrays(rows, index)
+
+
+def _stacked(bucket: Bucket, prefix: str, count: int, num_samples: int) -> dict[str, np.ndarray]:
+    """Rows of weight 0."""
+    real = jnp.result_type(float)
+    empty = {
+        f"{prefix}features": np.zeros((count, num_samples, bucket.width), real),
+        f"{prefix}weights": np.zeros((count, num_samples), real),
+    }
+    if f"{prefix}labels" in METRICS[bucket.metric].needs:
+        empty[f"{prefix}labels"] = np.zeros((count, num_samples), np.int32)
+    return empty
+
+
+def _fill(stacked: dict[str, np.ndarray], prefix: str, place: int, rows: Rows) -> None:
+    num_samples = len(rows.weights)
+    for name, array in rows._asdict().items():
+        if prefix + name in stacked:
+            stacked[prefix + name][place, :num_samples] = array
+
+
+def _distinct(units: Sequence[Unit], side: str) -> dict[tuple[str, str], int]:
+    """The data sets of these units under their encoders, and the place of each."""
+    names = dict.fromkeys(_name(unit, side) for unit in units)
+    return {name: place for place, name in enumerate(names)}
+
+
+def _name(unit: Unit, side: str) -> tuple[str, str]:
+    return (unit.target if side == "target" else unit.reference), unit.encoder

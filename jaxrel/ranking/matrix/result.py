@@ -1,0 +1,142 @@
+"""A matrix of scores: what came of it, and what it took."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrel.ranking.matrix.plan import MatrixPlan, needs_reference
+from jaxrel.ranking.matrix.records import Entry
+from jaxrel.scores.registry import METRICS
+from jaxrel.scores.result import MESSAGES
+
+__all__ = ["Matrix", "Timings", "make_matrix"]
+
+OK = "ok"
+SAME = "the reference is the target"
+
+
+@dataclass(frozen=True)
+class Timings:
+    """What this process did in one call; what was finished before is not in it.
+
+    Attributes:
+        num_scores: numbers that were computed, components of one counting once.
+        num_compilations: programs compiled, or taken from a cache; more than planned where memory did not suffice.
+        compile_seconds: what these took.
+        first_result_seconds: from the start of scoring to the first batch on the disk; NaN where there was none.
+        scoring_seconds: all else: reading rows, computing, writing.
+        device_seconds: what of it devices took, copies to them included; in the rest they wait for the host.
+    """
+
+    num_scores: int
+    num_compilations: int
+    compile_seconds: float
+    first_result_seconds: float
+    scoring_seconds: float
+    device_seconds: float
+
+    @property
+    def scores_per_second(self) -> float:
+        """Throughput after compilation: pairs per second, of one metric and encoder; NaN where nothing was computed."""
+        return self.num_scores / self.scoring_seconds if self.num_scores else float("nan")
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Scores of encoders on pairs of data sets.
+
+    Attributes:
+        metrics: names in `jaxrel.scores.METRICS`.
+        references: names; one empty name where no reference was given.
+        values: `(metric, encoder, reference, target)`. Metrics without a reference repeat along its axis; metrics with
+            one are NaN where it is the target. NaN or infinite only where the status says why.
+        status: of the same shape, "ok" or what is wrong with a value.
+        timings: compilation, first result and throughput, apart.
+    """
+
+    metrics: tuple[str, ...]
+    encoders: tuple[str, ...]
+    references: tuple[str, ...]
+    targets: tuple[str, ...]
+    values: np.ndarray
+    status: np.ndarray
+    timings: Timings
+
+    def records(self) -> list[dict[str, Any]]:
+        """One for each score, in the order of the axes; no reference where the metric needs none."""
+        return [
+            {
+                "metric": metric,
+                "encoder": encoder,
+                "reference": reference if needs_reference(metric) else None,
+                "target": target,
+                "value": float(self.values[m, e, r, t]),
+                "status": str(self.status[m, e, r, t]),
+            }
+            for m, metric in enumerate(self.metrics)
+            for e, encoder in enumerate(self.encoders)
+            for r, reference in enumerate(self.references if needs_reference(metric) else self.references[:1])
+            for t, target in enumerate(self.targets)
+            if self.status[m, e, r, t] != SAME
+        ]
+
+    def to_parquet(self, path: Path | str) -> None:
+        """Write the records to a Parquet file; needs `pip install 'jaxrel[parquet]'`."""
+        try:
+            import pyarrow as arrow  # type: ignore[import-untyped]
+            import pyarrow.parquet as parquet  # type: ignore[import-untyped]
+        except ImportError as error:
+            raise ImportError("Parquet files need pyarrow: pip install 'jaxrel[parquet]'.") from error
+        names = [(name, arrow.string()) for name in ("metric", "encoder", "reference", "target", "status")]
+        schema = arrow.schema([*names[:4], ("value", arrow.float64()), names[4]])
+        parquet.write_table(arrow.Table.from_pylist(self.records(), schema), path)
+
+
+def make_matrix(plan: MatrixPlan, entries: Sequence[Entry], timings: Timings) -> Matrix:
+    """All entries in their places, combined over encoders where scores depend on each other."""
+    references = plan.references or ("",)
+    shape = len(plan.metrics), len(plan.encoders), len(references), len(plan.targets)
+    values, status = np.full(shape, np.nan), np.full(shape, SAME, object)
+    places = [{name: place for place, name in enumerate(axis)} for axis in (plan.encoders, references, plan.targets)]
+    by_metric = collections.defaultdict(list)
+    for entry in entries:
+        by_metric[entry.metric].append(entry)
+    for number, metric in enumerate(plan.metrics):
+        for entry, value, bits in _scores(metric, by_metric[metric]):
+            encoder, target = places[0][entry.encoder], places[2][entry.target]
+            reference = places[1][entry.reference] if needs_reference(metric) else slice(None)
+            values[number, encoder, reference, target] = value
+            status[number, encoder, reference, target] = entry.failure or _text(bits)
+    return Matrix(plan.metrics, plan.encoders, references, plan.targets, values, status, timings)
+
+
+def _scores(metric: str, entries: Sequence[Entry]) -> list[tuple[Entry, float, int]]:
+    """Value and status of each entry."""
+    definition = METRICS[metric]
+    if definition.combine is None:
+        return [(entry, entry.fields["value"], entry.status) for entry in entries]
+    hubs = collections.defaultdict(list)
+    for entry in entries:
+        hubs[entry.reference, entry.target].append(entry)
+    members = list(hubs.values())
+    stacked = {
+        name: np.asarray([[entry.fields[name] for entry in hub] for hub in members]) for name in members[0][0].fields
+    }
+    status = np.asarray([[entry.status for entry in hub] for hub in members], np.int32)
+    combined = jax.jit(jax.vmap(definition.combine))(definition.result(**stacked, status=status))
+    return [
+        (entry, float(value), int(bits))
+        for hub, *columns in zip(members, np.asarray(combined.value), np.asarray(combined.status), strict=True)
+        for entry, value, bits in zip(hub, *columns, strict=True)
+    ]
+
+
+def _text(bits: int) -> str:
+    return "; ".join(message for flag, message in MESSAGES.items() if bits & flag) or OK

@@ -1,0 +1,174 @@
+"""What fits into a budget of memory: sizes of blocks, of calls, of what is read at a time and of what is learned from.
+
+Estimates, not measurements: how many arrays of a kind are alive at once was counted by their effect on the memory of
+processes. All sizes are powers of two, so that budgets and tasks of about one size share what is compiled.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+from jaxrel.relatedness.methods import Joint
+from jaxrel.relatedness.stored_tasks import StoredTask
+
+__all__ = ["BlockSizes", "LearningSizes", "Workload", "block_sizes_within", "checked_budget", "learning_sizes_within"]
+
+_BYTES_PER_SAMPLE = 64  # labels, weights, orders, and what sorting them takes
+_COST_ARRAYS = 8  # of the size of the cost array of a block: itself, scaled, the kernel, and temporaries
+_FEATURE_COPIES = 5  # read ahead, on the device, in use, standardised
+_LEARNING_COPIES = 8  # of features and logits that are learned from: given, standardised, kept aside, of line searches
+_MINIBATCH_COPIES = 6
+_LARGEST_SIDE, _SMALLEST_SIDE = 1024, 32  # samples of a block of as many of each task
+_LARGEST_SKEW = 3  # log2 of how much longer than that one side of a block may be, where one cloud is larger
+_ENTRIES_ON_CPU, _ENTRIES = 2**20, 2**24  # of cost arrays solved side by side: what a cache holds, what a GPU likes
+_GROUPS = 4  # of blocks solved side by side in a call
+_MOST_ROWS = 8192  # read at a time in a pass over a file
+_MOST_LEARNING = 2**15
+_USUAL_POINTS = 100  # of each class in a minibatch
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What decides how much memory things take: both tasks, in rows of `width` numbers of `itemsize` bytes.
+
+    `num_samples` counts all samples that labels and weights are held of. A mesh has `num_devices`.
+    """
+
+    num_samples: int
+    width: int
+    num_reference: int
+    num_target: int
+    itemsize: int
+    num_devices: int
+    on_cpu: bool
+
+    @classmethod
+    def of(cls, tasks: set[StoredTask], reference: StoredTask, target: StoredTask, devices: Any) -> Workload:
+        """That of these tasks, of which `reference` and `target` are one pair."""
+        return cls(
+            num_samples=sum(task.num_samples for task in tasks),
+            width=reference.num_features,
+            num_reference=reference.num_classes,
+            num_target=target.num_classes,
+            itemsize=max(task.dtype.itemsize for task in tasks),
+            num_devices=devices.size,
+            on_cpu=devices.devices.flat[0].platform == "cpu",
+        )
+
+    @property
+    def state(self) -> int:
+        """Bytes that are held all the time."""
+        return _BYTES_PER_SAMPLE * self.num_samples
+
+    def block_bytes(self, rows: int, columns: int, at_once: int = 1, blocks: int = 1) -> int:
+        """Bytes of a call that solves some blocks, `at_once` of them side by side on each device."""
+        costs = _COST_ARRAYS * at_once * rows * columns
+        features = _FEATURE_COPIES * blocks * (rows + columns) * self.width
+        return self.num_devices * self.itemsize * (costs + features)
+
+    def learning_bytes(self, num_samples: int) -> int:
+        """Bytes of learning from so many samples of each task, minibatches left out."""
+        return 2 * _LEARNING_COPIES * self.itemsize * num_samples * (self.width + self.num_reference)
+
+    def minibatch_bytes(self, points: int, space: str) -> int:
+        """Bytes of a step of learning with so many points of each target class."""
+        costs = points**2 * (self.num_reference if space == "prediction" else 1)
+        return _MINIBATCH_COPIES * self.itemsize * self.num_target * (costs + 2 * points * self.width)
+
+    @property
+    def fewest_learned(self) -> int:
+        """Samples of each task below which nothing is to be learned."""
+        return 8 * max(self.num_reference, self.num_target)
+
+
+@dataclass(frozen=True)
+class BlockSizes:
+    """Most samples of a block, blocks solved side by side and in one call of a device, rows read at a time."""
+
+    rows: int
+    columns: int
+    at_once: int
+    blocks_per_call: int
+    rows_at_once: int
+
+
+@dataclass(frozen=True)
+class LearningSizes:
+    """Samples of each task that are learned from, and the points of each class in a minibatch (None: as usual)."""
+
+    num_samples: int
+    points_per_class: int | None
+
+
+def checked_budget(memory_budget: Any, work: Workload, method: Joint | None = None) -> int:
+    """The budget; a ValueError says what is wrong, or the least that would do, for `method` with learning."""
+    try:
+        budget = operator.index(memory_budget)
+    except TypeError as error:
+        raise ValueError(f"memory_budget must be a whole number of bytes, got {memory_budget!r}.") from error
+    least = work.block_bytes(_SMALLEST_SIDE, _SMALLEST_SIDE)
+    if method is not None:
+        least = max(least, 2 * work.learning_bytes(work.fewest_learned), 2 * work.minibatch_bytes(4, method.space))
+    if budget < work.state + least:
+        raise ValueError(
+            f"memory_budget of {budget:,} bytes is too small: {work.num_samples:,} samples and the smallest blocks "
+            f"take {work.state + least:,} bytes, pass at least that."
+        )
+    return budget
+
+
+def learning_sizes_within(budget: int, work: Workload, method: Joint) -> LearningSizes:
+    """As much as half of what is left can hold, and minibatches in the other half."""
+    half = (budget - work.state) // 2
+    num_samples = min(_MOST_LEARNING, _largest_power(half // work.learning_bytes(1)))
+    points = usual = method.points_per_class or _USUAL_POINTS
+    while points > 4 and work.minibatch_bytes(points, method.space) > half:
+        points = max(4, points // 2)
+    return LearningSizes(max(work.fewest_learned, num_samples), method.points_per_class if points == usual else points)
+
+
+def block_sizes_within(budget: int, work: Workload, clouds: tuple[int, int]) -> BlockSizes:
+    """The largest blocks, up to 1,024 samples of each task, in the proportion of the two largest clouds."""
+    free = budget - work.state
+    skew = round(math.log(clouds[0] / clouds[1], 4))
+    skew = max(-_LARGEST_SKEW, min(skew, _LARGEST_SKEW))
+    side = _LARGEST_SIDE
+    while side > _SMALLEST_SIDE and work.block_bytes(*_skewed(side, skew)) > free:
+        side //= 2
+    while skew and work.block_bytes(*_skewed(side, skew)) > free:
+        skew -= 1 if skew > 0 else -1
+    rows, columns = (
+        min(most, max(4, _power_above(points))) for most, points in zip(_skewed(side, skew), clouds, strict=True)
+    )
+
+    most = max(1, (_ENTRIES_ON_CPU if work.on_cpu else _ENTRIES) // (rows * columns))
+    at_once = _largest_power(most)
+    while at_once > 1 and work.block_bytes(rows, columns, at_once, at_once) > free:
+        at_once //= 2
+    groups = _GROUPS
+    while groups > 1 and work.block_bytes(rows, columns, at_once, groups * at_once) > free:
+        groups //= 2
+    return BlockSizes(rows, columns, at_once, groups * at_once, rows_at_once(budget, work))
+
+
+def rows_at_once(budget: int, work: Workload) -> int:
+    """Rows that a device is given at a time in a pass over a file."""
+    row = work.num_devices * work.itemsize * _FEATURE_COPIES * (work.width + work.num_reference)
+    return min(_MOST_ROWS, _largest_power(max(1, (budget - work.state) // row)))
+
+
+def _skewed(side: int, skew: int) -> tuple[int, int]:
+    return (side << skew, side >> skew) if skew >= 0 else (side >> -skew, side << -skew)
+
+
+def _largest_power(size: int) -> int:
+    """The largest power of two that is at most `size`, 1 at least."""
+    return 1 << (max(size, 1).bit_length() - 1)
+
+
+def _power_above(size: int) -> int:
+    """The smallest power of two that is at least `size`."""
+    return 1 << (max(size, 1) - 1).bit_length()
