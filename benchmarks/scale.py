@@ -3,7 +3,8 @@
     python benchmarks/scale.py [--only pairs devices n d grid published] [--quick]
 
 Tasks are Gaussian classes, n = 500 samples of d = 128 features in K = 10 classes unless a part varies them. A pair
-is one score of one encoder. LogME needs no reference, so that its pairs are of 10 targets and as many encoders as it takes;
+is one score of one encoder. LogME needs no reference, so that its pairs are of 10 targets and as many
+encoders as it takes;
 metrics of two tasks have square sets of references and targets.
 
 pairs: pairs per second after compilation, and seconds of compilation, for 1 to 10,000 pairs; a size that would take
