@@ -4,8 +4,8 @@ Made-up features of several encoders on three data sets are scored twice over: b
 transformation of task-relatedness for each pair, and by `score_matrix` with metrics that take milliseconds. The
 processes find each other through `jaxrel.hosts.connect` on this machine; each takes its share, and all gather the
 results, which have to be those of one process. Compilation is done before the clock starts. One process has all cores,
-so that two gain only where one leaves cores idle; on hosts of their own they do not compete. Prints a table and writes
-benchmarks/results/processes.json.
+so that two gain only where one leaves cores idle; on hosts of their own they do not compete. Prints a table;
+`scale.py --only processes` keeps it.
 
     python benchmarks/processes.py [--encoders 8] [--samples 400] [--width 64] [--repeats 3]
 """
@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxrel.hosts import Hosts, connect
-from jaxrel.store import write_atomically
 
-RESULTS = Path(__file__).parent / "results" / "processes.json"
 DATA_SETS = ("red", "green", "blue")
 CLASSES = 5
 METRICS = ("logme", "transrate", "h_score", "f_otce", "ot_nce", "energy_distance")
@@ -70,7 +67,7 @@ def rank(hosts: Hosts, encoders: Sequence[str], given: list[Any], output: Path) 
 
 def matrix(hosts: Hosts, encoders: Sequence[str], given: list[Any], output: Path) -> tuple[int, Any]:
     """Many metrics of the same."""
-    from jaxrel.ranking.matrix import score_matrix
+    from jaxrel.ranking import score_matrix
 
     result = score_matrix(METRICS, given, given, encoders, output=output, hosts=hosts)
     return int(np.isfinite(result.values).sum()), np.nan_to_num(result.values).tolist()
@@ -142,7 +139,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run everything, print the table, write the file; with --process, be one of the processes."""
+    """Run everything and print the table; with --process, be one of the processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoders", type=int, default=8)
     parser.add_argument("--samples", type=int, default=400)
@@ -166,14 +163,6 @@ def main() -> None:
         rates = [f"{row[f'pairs_per_second_{count}']:.2f}" for count in (1, 2)]
         table.add_row(row["job"], str(row["pairs"]), *rates, f"{row['speed_up']:.2f}")
     Console().print(table)
-    document = {
-        "versions": {name: version(name) for name in ("jaxrel", "jax", "jaxlib")},
-        "cores": os.cpu_count(),
-        "sizes": {name: getattr(options, name) for name in ("encoders", "samples", "width", "repeats")},
-        "metrics": METRICS,
-        "rows": rows,
-    }
-    write_atomically(RESULTS, json.dumps(document, indent=1).encode() + b"\n")
 
 
 if __name__ == "__main__":

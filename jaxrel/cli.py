@@ -190,9 +190,10 @@ def _narrator(*, quiet: bool) -> Iterator[Progress]:
 
     console = Console(stderr=True)
     handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="[%X]")
-    level = _log.level
+    level, propagate = _log.level, _log.propagate
     _log.addHandler(handler)
     _log.setLevel(logging.WARNING if quiet else logging.INFO)
+    _log.propagate = False  # some libraries give the root logger a handler, which would write every line again
     shown = bars.Progress(
         bars.TextColumn("{task.description}"),
         bars.BarColumn(),
@@ -217,6 +218,7 @@ def _narrator(*, quiet: bool) -> Iterator[Progress]:
     finally:
         _log.removeHandler(handler)
         _log.setLevel(level)
+        _log.propagate = propagate
 
 
 def _parser() -> argparse.ArgumentParser:

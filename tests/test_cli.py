@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import subprocess
 import sys
@@ -51,6 +52,13 @@ def test_second_run_says_what_it_skips(capsys: pytest.CaptureFixture[str]) -> No
     capsys.readouterr()
     assert cli.main([*RANK, *SMALL]) == 0
     assert "2 of 2 scores are in" in capsys.readouterr().err
+
+
+def test_lines_are_not_written_again_by_a_handler_of_another_library(caplog: pytest.LogCaptureFixture) -> None:
+    assert cli.main([*RANK, *SMALL]) == 0  # caplog has a handler at the root
+    assert not caplog.records
+    logging.getLogger("jaxrel").warning("after the command")
+    assert "after the command" in caplog.text
 
 
 def test_options_reach_the_method(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,7 @@ def test_terms_are_exact_and_transport_is_between_its_ends(space: str, coupling:
     assert exceeded > 1.05  # there were blocks indeed
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_one_block_is_the_certificate_in_one_piece() -> None:
     method = Joint(certificate_gap=1e-4)
@@ -162,6 +163,7 @@ def learned() -> tuple[StoredTask, StoredTask, Relatedness]:
     return reference, target, task_relatedness_in_blocks(reference, target, method=METHOD)
 
 
+@pytest.mark.slow
 def test_learned_on_everything_it_is_task_relatedness(learned: tuple[StoredTask, StoredTask, Relatedness]) -> None:
     reference, target, result = learned
     plain = task_relatedness(
@@ -174,6 +176,7 @@ def test_learned_on_everything_it_is_task_relatedness(learned: tuple[StoredTask,
     assert dataclasses.replace(result.computed_with, method=METHOD) == plain.computed_with
 
 
+@pytest.mark.slow
 def test_weights_are_samples_that_are_there_several_times(
     learned: tuple[StoredTask, StoredTask, Relatedness],
 ) -> None:

@@ -9,11 +9,25 @@ from jaxrel.assets import cache_dir
 from jaxrel.feature_store import FeatureStore
 from jaxrel.hosts import Hosts
 from jaxrel.ranking.execute import Score, ScoreLog, execute
-from jaxrel.ranking.plan import FeatureArrays, Plan, Progress, Settings, Source, Split, Views, make_plan, named_sources
+from jaxrel.ranking.matrix import Matrix, MatrixPlan, StoredFeatures, Timings, plan_matrix, score_matrix
+from jaxrel.ranking.plan import (
+    FeatureArrays,
+    Plan,
+    Progress,
+    Settings,
+    Source,
+    Split,
+    Views,
+    make_plan,
+    named_sources,
+    silent,
+)
 from jaxrel.ranking.table import Ranking, Row, Table, make_ranking
 
 __all__ = [
     "FeatureArrays",
+    "Matrix",
+    "MatrixPlan",
     "Plan",
     "Progress",
     "Ranking",
@@ -22,19 +36,19 @@ __all__ = [
     "Settings",
     "Source",
     "Split",
+    "StoredFeatures",
     "Table",
+    "Timings",
     "Views",
     "feature_store",
     "log_path",
     "make_plan",
     "named_sources",
+    "plan_matrix",
     "rank",
     "run",
+    "score_matrix",
 ]
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    """Show no progress."""
 
 
 def feature_store() -> FeatureStore:
@@ -50,7 +64,7 @@ def rank(
     output: Path | str,
     settings: Settings | None = None,
     data_paths: Mapping[str, Path] | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     hosts: Hosts | None = None,
 ) -> Ranking:
     """Rank encoders on every pair of a reference and another data set as target.
@@ -98,7 +112,7 @@ def log_path(output: Path, hosts: Hosts) -> Path:
     return output / ("results.jsonl" if hosts.count == 1 else f"results-{hosts.index}.jsonl")
 
 
-def run(plan: Plan, *, output: Path | str, progress: Progress = _silent, hosts: Hosts | None = None) -> Ranking:
+def run(plan: Plan, *, output: Path | str, progress: Progress = silent, hosts: Hosts | None = None) -> Ranking:
     """Score what `output` lacks of the plan, and rank."""
     hosts = hosts or Hosts()
     with ScoreLog(log_path(Path(output), hosts)) as log:

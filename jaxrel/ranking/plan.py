@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 """Told `(what, done, total)` as work goes on."""
 
+
+def silent(what: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
 Views = tuple[np.ndarray, np.ndarray]
 """Features of two augmented views of the same samples."""
 

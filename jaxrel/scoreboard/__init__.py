@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxrel.ranking.plan import Progress
+from jaxrel.ranking.plan import Progress, silent
 from jaxrel.scoreboard.execute import Finished, FinishedLog, Scoreboard, chosen_metrics, score_by_metrics
 from jaxrel.scoreboard.inputs import EncoderArrays, from_arrays, from_file, from_source
 
@@ -25,16 +25,12 @@ __all__ = [
 ]
 
 
-def _silent(what: str, done: int, total: int) -> None:
-    """Show no progress."""
-
-
 def scoreboard(
     encoders: Mapping[str, Mapping[str, np.ndarray]],
     *,
     metrics: Sequence[str] | None = None,
     output: Path | str,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Scoreboard:
     """Score encoders, given as arrays by the names of `jaxrel.scores.NEEDS`, by many metrics.
 
@@ -55,7 +51,7 @@ def run(
     metrics: Sequence[str] | None,
     *,
     output: Path | str,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Scoreboard:
     """As `scoreboard`, for encoders from anywhere."""
     chosen_metrics(encoders, metrics)  # before a file is made

@@ -8,17 +8,17 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
+from jaxrel.hosts import Hosts
 from jaxrel.ranking.matrix.buckets import Bucket, padded_size
-from jaxrel.ranking.matrix.execute import Hosts, execute
+from jaxrel.ranking.matrix.execute import execute
 from jaxrel.ranking.matrix.kernels import persistent_cache, score_units
 from jaxrel.ranking.matrix.plan import MatrixPlan, plan_matrix
 from jaxrel.ranking.matrix.result import Matrix, Timings, make_matrix
 from jaxrel.ranking.matrix.samples import StoredFeatures
-from jaxrel.ranking.plan import Progress, Source
+from jaxrel.ranking.plan import Progress, Source, silent
 
 __all__ = [
     "Bucket",
-    "Hosts",
     "Matrix",
     "MatrixPlan",
     "StoredFeatures",
@@ -28,10 +28,6 @@ __all__ = [
     "score_matrix",
     "score_units",
 ]
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    """Show no progress."""
 
 
 def score_matrix(
@@ -45,7 +41,7 @@ def score_matrix(
     memory_budget: int = 2 * 2**30,
     compilation_cache: Path | str | None = None,
     hosts: Hosts | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Matrix:
     """Every metric of every encoder on every target, and with every other data set as reference where it needs one.
 
@@ -70,8 +66,9 @@ def score_matrix(
             same, calls are halved; a single score that it does not suffice for has a status that says so, and is tried
             again by the next call. Rows kept on the host take as much at most.
         compilation_cache: folder that keeps compiled programs; None leaves JAX's settings as they are.
-        hosts: the processes that share the work, each with files `scores-<index>.jsonl` in a common folder and its
-            local devices; all return the whole matrix. None is one process.
+        hosts: the processes that share the work, from :func:`jaxrel.hosts.connect`, each with a file
+            `scores-<index>.jsonl` in a common folder and its local devices; all return the whole matrix. None is this
+            process alone.
         progress: told `(what, done, total)` as work goes on.
 
     Returns:
@@ -81,6 +78,7 @@ def score_matrix(
         ValueError: before any work, for an unknown or doubled name, a metric that needs what data sets do not have
             (labels, probabilities, views), encoders whose widths differ, or no pair at all.
         BlockingIOError: another process writes into `output`.
+        HostLostError: another process was lost; what is finished is kept.
     """
     if memory_budget < 1:
         raise ValueError(f"memory_budget is {memory_budget}: pass a number of bytes, such as 2 * 2**30.")
@@ -96,7 +94,7 @@ def score_matrix(
             devices=devices,
             output=None if output is None else Path(output),
             memory_budget=memory_budget,
-            hosts=hosts,
+            hosts=hosts or Hosts(),
             progress=progress,
         )
     return make_matrix(plan, entries, timings)

@@ -10,12 +10,13 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxrel.executables import release_if_many
+from jaxrel.hosts import Hosts
 from jaxrel.ranking.matrix.buckets import Bucket
 from jaxrel.ranking.matrix.kernels import compiled, sharding_over
 from jaxrel.ranking.matrix.layout import Arrays, Layout
@@ -27,35 +28,12 @@ from jaxrel.ranking.plan import Progress
 from jaxrel.scores.registry import METRICS
 from jaxrel.scores.result import ScoreStatus
 
-__all__ = ["Hosts", "execute"]
+__all__ = ["execute"]
 
 _log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 # Of a device in a call, so that a kill loses little and the next lines are never far away.
 _MOST_UNITS_CPU, _MOST_UNITS = 64, 1024
-
-
-class Hosts(Protocol):
-    """The processes that share a matrix."""
-
-    @property
-    def index(self) -> int:
-        """Of this process."""
-
-    @property
-    def count(self) -> int:
-        """How many there are."""
-
-    def share(self, items: Sequence[T]) -> list[T]:
-        """This process's part, the same in every run of as many processes."""
-
-    def check(self) -> None:
-        """Raise if another process is gone."""
-
-    def gather(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The records of all processes."""
 
 
 def execute(
@@ -64,15 +42,15 @@ def execute(
     devices: Sequence[jax.Device],
     output: Path | None,
     memory_budget: int,
-    hosts: Hosts | None,
+    hosts: Hosts,
     progress: Progress,
 ) -> tuple[list[Entry], Timings]:
     """Every entry of the plan; those that are finished are taken from the folder, and not counted in the timings."""
-    units = list(plan.units) if hosts is None else hosts.share(plan.units)
+    units = hosts.share(plan.units)
     with contextlib.ExitStack() as stack:
         log, found = None, {}
         if output is not None:
-            name = "scores.jsonl" if hosts is None or hosts.count == 1 else f"scores-{hosts.index}.jsonl"
+            name = "scores.jsonl" if hosts.count == 1 else f"scores-{hosts.index}.jsonl"
             log = stack.enter_context(EntryLog(output / name))
             found = finished_elsewhere(output, log.path) | {
                 unit.key: entry for unit in units if (entry := log.find(unit.key)) is not None
@@ -88,12 +66,10 @@ def execute(
             run.note_result(len(entries))
             found |= {entry.key: entry for entry in entries}
             progress("scoring", len(units) - len(missing) + run.num_scores, len(units))
-            if hosts is not None:
-                hosts.check()
+            hosts.check()
     entries = [found[unit.key] for unit in units]
-    if hosts is not None:
-        entries = [Entry.from_json(record) for record in hosts.gather([entry.to_json() for entry in entries])]
-    return entries, run.timings()
+    everything = [Entry.from_json(record) for record in hosts.gather([entry.to_json() for entry in entries])]
+    return everything, run.timings()
 
 
 class _Run:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.dtypes import canonicalize_dtype
 from jax.experimental.compilation_cache import compilation_cache as cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
@@ -85,7 +86,8 @@ def compiled(bucket: Bucket, rows: RowArrays, index: Mapping[str, Any], devices:
         check_vma=False,  # no device's numbers depend on another's, and loops over a device's own need no casts
     )
     shapes = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), (dict(rows), dict(index))
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, canonicalize_dtype(leaf.dtype), sharding=sharding),
+        (dict(rows), dict(index)),
     )
     return jax.jit(over_devices).lower(*shapes).compile()
 

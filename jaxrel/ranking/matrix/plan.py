@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxrel.ranking.matrix.buckets import Bucket, bucket_of
 from jaxrel.ranking.matrix.samples import Outline, Samples, StoredFeatures, TrainingSamples
-from jaxrel.ranking.plan import Progress, Source
+from jaxrel.ranking.plan import Progress, Source, silent
 from jaxrel.scores.registry import METRICS
 from jaxrel.version import __version__
 
@@ -72,7 +72,7 @@ def plan_matrix(
     targets: Sequence[Source | StoredFeatures],
     encoders: Sequence[str],
     *,
-    progress: Progress,
+    progress: Progress = silent,
 ) -> MatrixPlan:
     """Every metric of every encoder on every target, and with every other data set as reference where it needs one.
 
