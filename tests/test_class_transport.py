@@ -59,6 +59,7 @@ def test_one_block_is_the_dense_plan(monkeypatch):
     assert float(blockwise.distribution_mismatch_lower) == 0 < float(dense.distribution_mismatch_lower)
 
 
+@pytest.mark.slow
 def test_many_classes_and_samples():
     """Gathered logits of many classes fused into a reduction have crashed the compiler's code."""
     rng = np.random.default_rng(0)

@@ -32,7 +32,8 @@ def clusters(num_classes=3, *, seed, n=24, d=5, shift=0.0, noise=1.0):
 
 
 class TestNestedSettings:
-    @pytest.mark.parametrize("space", ["prediction", pytest.param("feature", marks=pytest.mark.slow)])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("space", ["prediction", "feature"])
     def test_each_setting_started_from_the_one_before_is_no_worse_on_samples_kept_aside(self, space):
         reference, target = clusters(seed=0), clusters(seed=1, shift=1.0, noise=1.5)
         bounds, result = [], None
@@ -167,6 +168,7 @@ class TestFeatureMaps:
         x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6)), jnp.float32)
         np.testing.assert_array_equal(identity_map(6, rank, jnp.float32)(x), x)
 
+    @pytest.mark.slow
     def test_learning_moves_it_and_keeps_the_certificate(self):
         reference, target = clusters(seed=0), clusters(seed=1, shift=1.0)
         method = dataclasses.replace(FAST, space="feature", cost=None, feature_rank=2, setting="learned_features")

@@ -50,9 +50,9 @@ def test_batches_are_one_by_one():
     features, labels = [arrays["features"] for arrays in encoders.values()], problem()["labels"]
     weights = np.ones(24)
     weights[:3] = (2, 0, 3)
-    for batch_size in (None, 2):
-        found = score_encoders(features, labels, metrics=QUICK, weights=weights, batch_size=batch_size)
-        assert list(found) == QUICK
+    for batch_size, metrics in ((None, QUICK), (2, ["logme", "gbc", "rankme", "etran"])):
+        found = score_encoders(features, labels, metrics=metrics, weights=weights, batch_size=batch_size)
+        assert list(found) == metrics
         for name in ("logme", "gbc", "rankme"):
             metric = METRICS[name]
             data = [(rows, labels)[: len(metric.needs)] for rows in features]

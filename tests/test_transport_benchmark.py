@@ -73,6 +73,7 @@ def test_potentials_that_are_not_finite_have_no_error(peers, problem):
     assert np.isnan(peers.true_errors(cost, a, b, np.full(40, np.nan), 0.1, 1.0)).all()
 
 
+@pytest.mark.slow
 def test_quick_run(tmp_path):
     output = tmp_path / "transport.json"
     script = str(BENCHMARKS / "transport.py")

@@ -129,6 +129,25 @@ def test_an_encoder_of_a_checkpoint(write_checkpoint, oracles):
     np.testing.assert_allclose(on_four, output.features, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("case", ["vit", "siglip-vision"])
+def test_a_layer_is_the_end_of_a_network_without_the_rest(case, write_checkpoint, oracles):
+    whole, images = write_checkpoint(case), oracle_images(24)
+    options = {"family": CASES[case][0], "image_size": 24}
+    cut, _ = load_vision_transformer_network(whole, layer=2, **options)
+    last, _ = load_vision_transformer_network(whole, layer=3, **options)
+    features = [np.asarray(apply(network, images).features) for network in (cut, last)]
+    np.testing.assert_allclose(features[1], oracles[f"{case}/24/features"], rtol=1e-4, atol=1e-4)
+    assert apply(cut, images).logits is None
+    for layer in (0, 4):
+        with pytest.raises(ValueError, match=f"layer is {layer}: the network has 3 blocks"):
+            load_vision_transformer_network(whole, layer=layer, **options)
+    block = "layers.2." if case == "siglip-vision" else "layer.2."
+    names = [name for name in json.loads(str(oracles[f"{case}/shapes"])) if block in name or "classifier" in name]
+    shorter = write_checkpoint(case, tensors=dict.fromkeys(names), num_hidden_layers=2)
+    expected = apply(load_vision_transformer_network(shorter, **options)[0], images).features
+    np.testing.assert_array_equal(features[0], expected)
+
+
 def test_fingerprints_tell_settings_and_weights_apart(write_checkpoint):
     def fingerprint(**changes: Any) -> str:
         return encoders.load(f"dinov3@{write_checkpoint('dinov3', **changes)}").fingerprint

@@ -515,6 +515,7 @@ def load_vision_transformer(
     name: str | None = None,
     revision: str | None = None,
     image_size: int | None = None,
+    layer: int | None = None,
     dtype: DTypeLike = np.float32,
     pretraining: str = "unknown",
     licence: str = "unknown",
@@ -532,17 +533,19 @@ def load_vision_transformer(
             preprocessor_config.json, which also says how images are resized, cropped and scaled; where there is none,
             that of config.json, with the preprocessing the family was published with. Images that are not square are
             cropped, where `transformers` squeezes those for ViT, SigLIP and DINOv3.
+        layer: take the tokens after this many blocks, normalised and pooled as at the end; then there are no logits but
+            after the last. Default: after the last.
         dtype: type of the weights and of what is computed, e.g. `jnp.bfloat16`; features are float32 in any case.
         pretraining: what the weights were trained on.
         licence: the licence of the weights.
 
     Raises:
         ValueError: the checkpoint cannot be had or read (:class:`jaxrel.encoders.checkpoints.CheckpointError`), is of
-            another architecture, or the image size does not fit it.
+            another architecture, or the image size does not fit it; it has fewer blocks than `layer`.
         ImportError: the extra "vit" is not installed.
     """
     network, preprocessing = load_vision_transformer_network(
-        checkpoint, family=family, revision=revision, image_size=image_size, dtype=dtype
+        checkpoint, family=family, revision=revision, image_size=image_size, layer=layer, dtype=dtype
     )
     encoder = from_network(
         network,
@@ -561,6 +564,7 @@ def load_vision_transformer_network(
     family: str,
     revision: str | None = None,
     image_size: int | None = None,
+    layer: int | None = None,
     dtype: DTypeLike = np.float32,
 ) -> tuple[VisionTransformer, CroppedPreprocessing]:
     """The network of :func:`load_vision_transformer` and its preprocessing, for fine-tuning."""
@@ -578,7 +582,24 @@ def load_vision_transformer_network(
     tensors = _tower(read_checkpoint(path), config)
     if family == "vit" and "classifier.weight" in tensors:
         config = replace(config, num_logits=len(tensors["classifier.weight"]))
+    if layer is not None:
+        tensors, config = _up_to(layer, tensors, config)
     return _network_of(tensors, config, dtype), preprocessing
+
+
+def _up_to(
+    layer: int, tensors: Mapping[str, np.ndarray], config: VisionTransformerConfig
+) -> tuple[dict[str, np.ndarray], VisionTransformerConfig]:
+    """Without the blocks after the one of this number, and without a classifier that was trained on these."""
+    if layer not in range(1, config.num_layers + 1):
+        raise ValueError(f"layer is {layer!r}: the network has {config.num_layers} blocks, pass 1 to that.")
+    if layer == config.num_layers:
+        return dict(tensors), config
+    # As all names of a block begin alike.
+    block = next(name for name in _FAMILIES[config.family].tensors.values() if "{}" in name).partition("{}")[0]
+    left_out = ("classifier.", *(f"{block}{number}." for number in range(layer, config.num_layers)))
+    kept = {name: value for name, value in tensors.items() if not name.startswith(left_out)}
+    return kept, replace(config, num_layers=layer, num_logits=None)
 
 
 def _description(config: VisionTransformerConfig) -> str:

@@ -102,7 +102,7 @@ def task_relatedness_in_blocks(
             in it. Larger budgets than blocks of 1,024 by 1,024 samples have use for are not used up.
         mesh: devices that share blocks and rows equally, whatever the mesh's axes. None takes one device.
         seed: draws the subsample, the minibatches and the order of samples; the same seed gives the same numbers, on
-            any number of devices up to rounding.
+            any number of devices up to rounding where the budget allows blocks of the same size on all of them.
         progress: told `(what, done, total)` after each call of the devices.
 
     Returns:
@@ -174,9 +174,9 @@ def evaluate_bound_in_blocks(
             few bytes that each takes: more samples are more calls of what is compiled already.
 
     Returns:
-        A `Relatedness`. All means over samples are exact; `distribution_mismatch` is the cost of a plan between the
-        whole tasks, made of plans within blocks of equal mass, with all roundings allowed for, hence at least the exact
-        optimum; where no class is cut it is what `evaluate_bound` finds. `distribution_mismatch_lower` is the
+        A `Relatedness`. Means are over all samples, up to rounding; `distribution_mismatch` is the cost of a plan
+        between the whole tasks, made of plans within blocks of equal mass, with all roundings allowed for, hence at
+        least the exact optimum; where no class is cut it is what `evaluate_bound` finds. `distribution_mismatch_lower` is the
         larger of 0 and the target loss less the transformed reference loss, class by class (that of the solver for a
         class that is not cut).
 
