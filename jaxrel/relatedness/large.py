@@ -176,9 +176,9 @@ def evaluate_bound_in_blocks(
     Returns:
         A `Relatedness`. Means are over all samples, up to rounding; `distribution_mismatch` is the cost of a plan
         between the whole tasks, made of plans within blocks of equal mass, with all roundings allowed for, hence at
-        least the exact optimum; where no class is cut it is what `evaluate_bound` finds. `distribution_mismatch_lower` is the
-        larger of 0 and the target loss less the transformed reference loss, class by class (that of the solver for a
-        class that is not cut).
+        least the exact optimum; where no class is cut it is what `evaluate_bound` finds. `distribution_mismatch_lower`
+        is the larger of 0 and the target loss less the transformed reference loss, class by class (that of the solver
+        for a class that is not cut).
 
     Raises:
         ValueError: as `task_relatedness_in_blocks`.
