@@ -4,7 +4,8 @@ Made-up features of several encoders on three data sets are scored twice over: b
 transformation of task-relatedness for each pair, and by `score_matrix` with metrics that take milliseconds. The
 processes find each other through `jaxrel.hosts.connect` on this machine; each takes its share, and all gather the
 results, which have to be those of one process. Compilation is done before the clock starts. One process has all cores,
-so that two gain only where one leaves cores idle; on hosts of their own they do not compete. Prints a table;
+so that two gain only where one leaves cores idle; on hosts of their own they do not compete. LAPACK has as many threads
+in each as there are cores for it. Prints a table;
 `scale.py --only processes` keeps it.
 
     python benchmarks/processes.py [--encoders 8] [--samples 400] [--width 64] [--repeats 3]
@@ -97,7 +98,8 @@ def run(count: int, options: argparse.Namespace) -> dict[str, Any]:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     numbers = [f"--{name}={getattr(options, name)}" for name in ("encoders", "samples", "width", "repeats", "job")]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    threads = str(max(1, (os.cpu_count() or 1) // count))
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": threads}
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, *numbers, "--folder", folder, "--processes", str(count)]
         processes = [

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
+from threadpoolctl import threadpool_info
 
 from jaxrel import Task
 from jaxrel.feature_store import FeatureStore
@@ -193,6 +194,22 @@ def test_one_device_and_four_agree():
     square = scored(["mmd"], sizes=sizes, mesh=jax.make_mesh((2, 2), ("x", "y")))
     np.testing.assert_allclose(four.values, one.values, rtol=1e-5)
     np.testing.assert_array_equal(four.values, square.values)
+
+
+def test_devices_share_the_cores(monkeypatch):
+    """Each may call LAPACK, which would take all cores for every call."""
+
+    def threads() -> set[int]:
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    seen = []
+    for num_devices in (4, 2, 1):
+        mesh = Mesh(np.asarray(jax.devices()[:num_devices]), ("x",))
+        before = threads()
+        scored(["h_score"], mesh=mesh, progress=lambda what, *_: seen.append((what, threads())))
+        assert threads() == before
+    assert [found for what, found in seen if what == "scoring"] == [{1}, {2}, before]
 
 
 def arguments(metric: str, num_devices: int, units: int = 2) -> tuple[Bucket, dict, dict]:
