@@ -32,6 +32,7 @@ from jaxrel.ranking.matrix import (
 )
 from jaxrel.ranking.matrix.buckets import Bucket
 from jaxrel.ranking.matrix.kernels import compiled
+from jaxrel.ranking.matrix.samples import RowCache, Rows
 from jaxrel.scores import METRICS
 
 GIVEN = {"features", "labels", "reference_features", "reference_labels"}
@@ -497,6 +498,19 @@ def test_stored_features_are_scored_like_arrays(tmp_path, monkeypatch):
     np.testing.assert_array_equal(found.values, scored(["mmd"]).values)
     mixed = score_matrix(["mmd"], tables[:1], [source("green", 45)], ["plain"])
     assert mixed.values[0, 0, 0, 0] == found.values[0, 0, 0, 1]
+
+
+def test_rows_used_last_are_kept_up_to_a_number_of_bytes():
+    loaded = []
+
+    def load(name: str, num_samples: int) -> Rows:
+        loaded.append(name)
+        return Rows(np.zeros((num_samples, 2)), None, np.ones(num_samples))
+
+    kept = RowCache(64)  # four rows of two numbers
+    for name, num_samples in [*zip("abacab", (2,) * 6, strict=True), ("large", 100), ("large", 100), ("b", 2)]:
+        assert len(kept.get((name, "plain"), functools.partial(load, name, num_samples)).weights) == num_samples
+    assert loaded == ["a", "b", "c", "b", "large", "b"]
 
 
 def test_fingerprint_of_a_table_tells_samples_apart(tmp_path):

@@ -162,14 +162,19 @@ class RowCache:
     def __init__(self, most_bytes: int) -> None:
         """Keep this much, and the latest rows in any case."""
         self._most_bytes = most_bytes
+        self._bytes = 0
         self._kept: OrderedDict[tuple[str, str], Rows] = OrderedDict()
 
     def get(self, key: tuple[str, str], load: Callable[[], Rows]) -> Rows:
         """The rows of this key."""
-        rows = self._kept.pop(key, None) or load()
-        self._kept[key] = rows
-        while len(self._kept) > 1 and sum(part.features.nbytes for part in self._kept.values()) > self._most_bytes:
-            self._kept.popitem(last=False)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        rows = self._kept[key] = load()
+        self._bytes += rows.features.nbytes
+        while len(self._kept) > 1 and self._bytes > self._most_bytes:
+            _, oldest = self._kept.popitem(last=False)
+            self._bytes -= oldest.features.nbytes
         return rows
 
 
