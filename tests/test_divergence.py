@@ -227,7 +227,7 @@ def labelled(seed: int, n: int, num_classes: int):
     return rng.normal(size=(n, 3)).astype(np.float32), rng.integers(0, num_classes, n)
 
 
-@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("many", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_class_distances_are_those_of_pot(many, monkeypatch):
     if many:  # two classes of x at a time
         module = importlib.import_module("jaxrel.transport.class_distances")

@@ -130,6 +130,7 @@ def test_a_head_within_a_budget_is_that_of_scipy(ridge, budget):
     assert regularised_loss(task, shrunk, ridge) > regularised_loss(task, head, ridge) * (1 + 1e-3)
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_not_reached_changes_nothing():
     task = gaussian_task()
     free = fit_head(task, ridge=0.1)

@@ -118,6 +118,7 @@ class TestPseudoLabels:
         mass = np.bincount(named.labels, weights=named.weights)
         np.testing.assert_allclose(mass / mass.sum(), prior, rtol=1e-4)
 
+    @pytest.mark.slow
     def test_the_class_count_can_be_estimated_from_views(self):
         features, _ = draw(5, 240, noise=0.4)
         views = views_of(features, noise=0.4)

@@ -507,7 +507,8 @@ def test_otdd_of_the_authors(oracle):
 INNER = {"exact": exact_distance, "gaussian": gaussian_distance}
 
 
-@pytest.mark.parametrize("inner", ["exact", pytest.param("gaussian", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("inner", ["exact", "gaussian"])
 def test_otdd_is_its_definition(inner):
     x, c, y, k = two_small_tasks()
     expected = ot.emd2([], [], squared(x, y) + class_costs(INNER[inner], x, c, y, k))

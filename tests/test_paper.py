@@ -87,7 +87,9 @@ class TestEstimate:
             rtol=1e-6,
         )
 
-    @pytest.mark.parametrize("setting", ["learned", pytest.param("learned_features", marks=pytest.mark.slow), "fixed"])
+    @pytest.mark.parametrize(
+        "setting", ["learned", *(pytest.param(name, marks=pytest.mark.slow) for name in ("learned_features", "fixed"))]
+    )
     def test_the_certified_bound_beside_it_holds(self, setting):
         result, _ = solved(setting)
         assert 0 < float(result.target_loss) <= float(result.tight_bound) <= float(result.bound) + 1e-5

@@ -119,8 +119,8 @@ METHODS = [
 @pytest.mark.parametrize(
     ("method", "num_reference"),
     [
-        *((METHODS[index], 4) for index in (0, 4)),
-        *(pytest.param(METHODS[index], 4, marks=pytest.mark.slow) for index in (1, 2, 3, 5)),
+        (METHODS[0], 4),
+        *(pytest.param(method, 4, marks=pytest.mark.slow) for method in METHODS[1:]),
         *(pytest.param(METHODS[index], 2, marks=pytest.mark.slow) for index in (0, 4)),
     ],
     ids=lambda value: value if isinstance(value, int) else f"{value.space}-{value.cost}-{value.learn_head}",

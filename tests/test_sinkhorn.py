@@ -292,6 +292,7 @@ def test_new_numbers_do_not_trace_again():
         assert traces == before > 0
 
 
+@pytest.mark.slow
 def test_tiles_bound_the_memory_of_values_and_gradients():
     """Compiled for 20,000 points: 1.6 GB in one array, not formed, neither forwards nor backwards."""
     x = jax.ShapeDtypeStruct((20_000, 16), jnp.float32)
@@ -502,7 +503,7 @@ def test_a_bad_config_is_refused():
         SinkhornConfig(sweeps_per_check=0)
 
 
-@pytest.mark.parametrize("tile", [None, 4])
+@pytest.mark.parametrize("tile", [None, pytest.param(4, marks=pytest.mark.slow)])
 def test_bad_values_inside_jit_give_nan_and_a_status(tile):
     """Traced values cannot be checked beforehand; the other problems of the batch are not affected."""
     x, y = (np.stack([points] * 4).astype(np.float32) for points in clouds(0, n=6, m=6))

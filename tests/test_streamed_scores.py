@@ -93,18 +93,13 @@ def check(features: np.ndarray, labels: np.ndarray, rtol: float, *, block_size: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_float64_scores_are_those_of_all_rows_at_once(kind, x64):
+def test_float64_scores_are_those_of_all_rows(kind, x64):
     check(*changed(*problem(), kind), 1e-9)
-
-
-def test_float64_scores_are_those_of_all_rows(x64):
-    for kind in ("constant", "sorted", "scales"):  # of one shape, which is compiled once
-        check(*changed(*problem(), kind), 1e-9)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_float32_scores_are_those_of_all_rows_at_once(kind):
+def test_float32_scores_are_those_of_all_rows(kind):
     features, labels = changed(*problem(dtype=np.float32), kind)
     check(features.astype(np.float32), labels, 2e-4)
 
