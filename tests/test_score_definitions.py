@@ -221,6 +221,21 @@ def test_nleep_finds_the_mixture_that_scikit_learn_finds():
     assert abs(float(nleep_score(features, labels, max_directions=1, **options)) - expected) > 0.01
 
 
+def test_nleep_keeps_the_fewest_directions_that_hold_the_share():
+    rng = np.random.default_rng(4)
+    raw = rng.normal(size=(120, 4))
+    orthogonal = np.linalg.qr(raw - raw.mean(axis=0))[0]  # columns stay centred
+    features = orthogonal * np.sqrt([50, 30, 15, 5]) @ np.linalg.qr(rng.normal(size=(4, 4)))[0]
+    labels = (orthogonal[:, 0] > 0) + 2 * (orthogonal[:, 1] > 0)
+    options = {"num_classes": 4, "num_components": 6}
+    held = [float(nleep_score(features, labels, explained_variance=share, **options)) for share in (0.45, 0.75, 0.9)]
+    leading = [
+        float(nleep_score(features, labels, explained_variance=1, max_directions=most, **options)) for most in (1, 2, 3)
+    ]
+    np.testing.assert_allclose(held, leading, rtol=1e-4)
+    assert len(np.unique(np.round(leading, 2))) == 3
+
+
 @pytest.mark.slow
 def test_nleep_options():
     data = problem(2)

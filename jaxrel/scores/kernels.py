@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jaxrel.scores.validation import LabelledSample, Sample
 
@@ -84,24 +84,25 @@ def unit_centred(sample: Sample) -> tuple[Float[Array, "n d"], Float[Array, ""]]
 
 
 def least_reaching(
-    values: Float[Array, "*b n"], weights: Float[Array, "*b n"], mass: Float[ArrayLike, "*b"]
-) -> Float[Array, "*b"]:
+    values: Float[Array, "*n"], weigh: Callable[[Bool[Array, "*n"]], Float[Array, ""]], mass: Float[ArrayLike, ""]
+) -> Float[Array, ""]:
     """The least of the values, none negative, such that it and those below it weigh at least `mass`; inf if none.
 
-    By bisection of the bits, which for such numbers are in the order of the numbers: some 30 sums instead of a sort.
+    `weigh` says what a subset weighs. By bisection of the bits, which for such numbers are in the order of the
+    numbers: some 30 sums instead of a sort.
     """
     integer = jnp.int32 if values.dtype == jnp.float32 else jnp.int64
     # +0 makes a negative zero positive, whose bits would be the least of all.
     bits = jax.lax.bitcast_convert_type(values + 0, integer)
     infinity = jax.lax.bitcast_convert_type(jnp.asarray(jnp.inf, values.dtype), integer)
 
-    def halved(_: Any, ends: tuple[Int[Array, "*b"], Int[Array, "*b"]]) -> tuple[Int[Array, "*b"], Int[Array, "*b"]]:
+    def halved(_: Any, ends: tuple[Int[Array, ""], Int[Array, ""]]) -> tuple[Int[Array, ""], Int[Array, ""]]:
         below, reaching = ends
         middle = below + (reaching - below) // 2
-        enough = jnp.sum(jnp.where(bits <= middle[..., None], weights, 0), axis=-1) >= mass
+        enough = weigh(bits <= middle) >= mass
         return jnp.where(enough, below, middle), jnp.where(enough, middle, reaching)
 
-    start = jnp.full(values.shape[:-1], -1, integer), jnp.full(values.shape[:-1], infinity)
+    start = jnp.asarray(-1, integer), infinity
     _, reaching = jax.lax.fori_loop(0, jnp.finfo(values.dtype).bits, halved, start)
     return jax.lax.bitcast_convert_type(reaching, values.dtype)
 

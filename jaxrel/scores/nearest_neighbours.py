@@ -81,7 +81,7 @@ def _vote_shares(
 ) -> Float[Array, " n"]:
     """How many of the votes each sample has: all it can within the radius, an equal part of its own on the radius."""
     distances = jnp.where(available > 0, distances, jnp.inf)
-    radius = least_reaching(distances, available, num_neighbours)
+    radius = least_reaching(distances, lambda inside: jnp.sum(jnp.where(inside, available, 0)), num_neighbours)
     inside = jnp.where(distances < radius - rounding, available, 0)
     on_radius = jnp.where(jnp.abs(distances - radius) <= rounding, available, 0)
     remaining = num_neighbours - jnp.sum(inside)

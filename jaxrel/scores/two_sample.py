@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from jaxrel.scores.kernels import centred, kernel, least_reaching, safe_divide, unit_scale
 from jaxrel.scores.result import Score, make_score
@@ -130,7 +130,12 @@ def _squared_distances(points: Float[Array, "n d"]) -> Float[Array, "n n"]:
 
 def _median_of_pairs(values: Float[Array, "n n"], mass: Float[Array, " n"]) -> Float[Array, ""]:
     """The least positive value such that the pairs at or below it have half of the mass of all positive ones."""
-    weights = jnp.where(values > 0, mass[:, None] * mass, 0).ravel()
-    median = least_reaching(jax.lax.stop_gradient(values).ravel(), weights, jnp.sum(weights) / 2)
-    # Taken from the pairs, so that the derivative is that of the pair in the middle.
-    return values.ravel()[jnp.argmax(values.ravel() == median)]
+    fixed, shares = jax.lax.stop_gradient((values, mass))
+
+    def weigh(pairs: Bool[Array, "n n"]) -> Float[Array, ""]:
+        # The mass of a pair is a product, so that no matrix of masses has to be read beside the values.
+        return shares @ jnp.sum(jnp.where(pairs, shares, 0), axis=1)
+
+    median = least_reaching(jnp.where(fixed > 0, fixed, jnp.inf), weigh, weigh(fixed > 0) / 2)
+    # Taken from the pairs, so that the derivative is that of the pairs in the middle.
+    return jnp.max(jnp.where(values == median, values, 0))
