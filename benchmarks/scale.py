@@ -9,7 +9,7 @@ either; metrics of two tasks have as many references as targets.
 pairs: pairs per second after compilation, and seconds of compilation, for 1 to 10,000 pairs; a size that would take
     more than 150 seconds is left out, by what the one before took. The exponent is the slope of seconds in log-log.
 devices: the same pairs on 1, 2 and 4 virtual devices of one CPU, each count in a process of its own, the median of
-    three. As cores are the same, seconds on k devices over those on 1 are what sharding costs, less what it gains from
+    five. As cores are the same, seconds on k devices over those on 1 are what sharding costs, less what it gains from
     idle cores.
 processes: the same pairs by one process and by two, which have both cores between them (`processes.py`).
 n, d: seconds of a pair, and the exponents.
@@ -52,7 +52,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "scale.json"
 N, D, K = 500, 128, 10
 LONGEST = 150.0
-REPEATS = 3
+REPEATS = 5
 PARTS = ("pairs", "devices", "processes", "n", "d", "grid", "published")
 PUBLISHED_STEPS = 1_001  # as in paper_small_scale.py
 CHIPS, CHIPS_PER_HOST = 256, 4
@@ -158,7 +158,8 @@ def size_part(name: str, sizes: Sequence[int], *, quick: bool) -> Row:
 def devices_part(*, quick: bool) -> list[Row]:
     """The same pairs on 1, 2 and 4 devices; medians."""
     rows: list[Row] = []
-    for metric, count in (("logme", 20 if quick else 1_000), ("mmd", 8 if quick else 250)):
+    count = 20 if quick else 1_000
+    for metric in ("logme", "mmd"):
         found: dict[int, list[Row]] = {1: [], 2: [], 4: []}
         for _ in range(1 if quick else REPEATS):  # in turns, as the machine may have better and worse minutes
             for number, runs in found.items():
@@ -266,11 +267,15 @@ def draw(document: Row, path: Path) -> None:
 
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
     for axis, part, label in zip(axes, ("pairs", "n", "d"), ("pairs", "samples n", "features d"), strict=True):
+        sizes: set[int] = set()
         for metric, found in document.get(part, {}).get("metrics", {}).items():
             x = [row[part] for row in found["rows"]]
             y = [row["pairs_per_second"] for row in found["rows"]]
             slope = "" if found["exponent"] is None else f": seconds ~ {part}^{found['exponent']:.2f}"
             axis.loglog(x, y, "o-", label=metric + slope)
+            sizes |= set(x)
+        axis.set_xticks(sorted(sizes), [f"{size:,}" for size in sorted(sizes)])
+        axis.minorticks_off()
         axis.set_xlabel(label)
         axis.set_ylabel("pairs per second, compiled")
         axis.grid(alpha=0.3)
