@@ -76,6 +76,14 @@ def test_equal_samples_are_at_distance_0(function):
         function(data["features"], data["features"][:, :2])
 
 
+def test_mmd_of_absent_samples_where_pairs_make_exactly_half():
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        x, y = rng.normal(size=(20, 50)).astype(np.float32), rng.normal(0.5, 1, size=(15, 50)).astype(np.float32)
+        absent = float(mmd_score(x, y, weights=np.arange(20) < 5))
+        assert absent == pytest.approx(float(mmd_score(x[:5], y)), rel=1e-5)
+
+
 def unbiased_product(a, b):
     """Inner product of the U-centred matrices, as Székely and Rizzo define them, over pairs that differ."""
     n = len(a)
