@@ -23,7 +23,7 @@ import numpy as np
 from jax import lax
 
 from jaxrel import encoders
-from jaxrel.encoders import layers
+from jaxrel.encoders.images import layers
 
 RESULTS = Path(__file__).parent / "results" / "depthwise.json"
 ENCODERS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2", "mobilenet-v2")

@@ -30,16 +30,16 @@ from pages import markdown, write_tables
 from rich.console import Console
 from rich.table import Table
 
-from jaxrel.assets import ASSETS
 from jaxrel.encoders import load_network
-from jaxrel.encoders.text import load_packaged_network
-from jaxrel.store import write_atomically
+from jaxrel.encoders.texts.models import load_packaged_network
+from jaxrel.storage.assets import ASSETS
+from jaxrel.storage.records import write_atomically
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 RESULTS = Path(__file__).parent / "results" / "encoder_throughput.json"
 DEPTHWISE = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2", "mobilenet-v2")
-CONVOLUTIONAL = ("resnet-18", "resnet-34", "resnet-50", "resnet-101", "resnet-152", "resnet-50-thin", "squeezenet-1.1")
+CONVOLUTIONAL = ("resnet-18", "resnet-34", "resnet-50", "resnet-101", "resnet-152", "squeezenet-1.1")
 VISION_TRANSFORMERS = ("vit-small-16",)
 TEXT = ("all-minilm-l6-v2", "paraphrase-minilm-l3-v2")
 HEADER = ("encoder", "jaxrel, a second", "torch, a second", "ratio", "features differ by")
@@ -64,21 +64,16 @@ def image_sides(name: str, batch_size: int) -> tuple[Side, Side]:
     import torch
     from fixtures import make_encoder_oracles, make_vision_oracles
 
-    packaged = name in DEPTHWISE or name == "resnet-50-thin"
-    network, preprocessing = load_network(name if packaged else f"{name}:random")
+    network, preprocessing = load_network(name if name in DEPTHWISE else f"{name}:random")
     side = preprocessing.image_size
     images = np.random.default_rng(0).normal(size=(batch_size, side, side, 3)).astype(np.float32)
     channels_first = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
-    if name == "resnet-50-thin":
-        thin = make_vision_oracles.make_open_nsfw().float()
-        reversed_images = torch.from_numpy(images[..., ::-1].copy())
-        return compiled(network, images), lambda: thin(reversed_images)["features"].numpy()
     if name in DEPTHWISE:
         original = make_encoder_oracles.make_network(name).float()
         if name == "mobilenet-v2":
             return compiled(network, images), lambda: original(channels_first).numpy()
         return compiled(network, images), lambda: original.extract_features(channels_first).mean((2, 3)).numpy()
-    from jaxrel.encoders.weights import load_torch_tensors
+    from jaxrel.encoders.images.weights import load_torch_tensors
 
     twin = make_vision_oracles.make_network(name.removesuffix("-1.1"), num_logits=1000).float()
     tensors = {key: value.numpy() for key, value in twin.state_dict().items()}
@@ -117,11 +112,11 @@ def text_sides(name: str, batch_size: int) -> tuple[Side, Side]:
     shapes = {key: value.shape for key, value in original.state_dict().items()}
     tensors = {key: np.random.default_rng(0).normal(scale=0.02, size=shape) for key, shape in shapes.items()}
     if name == TEXT[0]:
-        from jaxrel.encoders.checkpoints import read_checkpoint
+        from jaxrel.encoders.checkpoints.files import read_checkpoint
 
         tensors = {key: read_checkpoint(folder / "model.safetensors")[key] for key in shapes}
     else:
-        from jaxrel.encoders.bert import load_hugging_face_tensors
+        from jaxrel.encoders.texts.bert import load_hugging_face_tensors
 
         load_hugging_face_tensors(network, {key: value.astype(np.float32) for key, value in tensors.items()})
     original.load_state_dict({key: torch.from_numpy(value.astype(np.float32)) for key, value in tensors.items()})

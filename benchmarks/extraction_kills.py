@@ -26,8 +26,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxrel.feature_store import FeatureStore
-from jaxrel.store import write_atomically
+from jaxrel.storage.features import FeatureStore
+from jaxrel.storage.records import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "extraction_kills.json"
 STARTED = b"first batch\n"

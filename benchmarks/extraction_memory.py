@@ -32,10 +32,10 @@ from jaxtyping import UInt8
 from rich.console import Console
 from rich.table import Table as Shown
 
-from jaxrel import scores
+from jaxrel import metrics
 from jaxrel.encoders import Encoder, EncoderOutput, extract_features
-from jaxrel.feature_store import FeatureStore, Table
-from jaxrel.store import write_atomically
+from jaxrel.storage.features import FeatureStore, Table
+from jaxrel.storage.records import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "extraction_memory.json"
 PIXELS = 16
@@ -107,14 +107,14 @@ def score_sample(table: Table, number: int = 2000) -> dict[str, float]:
     rows = np.sort(np.random.default_rng(1).choice(len(table), number, replace=False))
     features, labels = table[rows].astype(np.float32), (rows % CLASSES).astype(np.int32)
     return {
-        "H-score, regularised": float(scores.regularised_h_score(features, labels)),
-        "RankMe": float(scores.rankme_score(features)),
+        "H-score, regularised": float(metrics.regularised_h_score(features, labels)),
+        "RankMe": float(metrics.rankme_score(features)),
     }
 
 
 def score_all(table: Table) -> dict[str, float]:
     """Scores of all rows, of which a block at a time is in memory."""
-    found = scores.score_blocks(table, np.arange(len(table)) % CLASSES)
+    found = metrics.score_blocks(table, np.arange(len(table)) % CLASSES)
     return {name: float(score) for name, score in found.items()}
 
 

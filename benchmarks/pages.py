@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from jaxrel.store import write_atomically
+from jaxrel.storage.records import write_atomically
 
 __all__ = ["markdown", "write_tables"]
 

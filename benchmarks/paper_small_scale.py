@@ -47,7 +47,7 @@ from small_encoders import SETS
 from small_encoders import load as load_encoded
 
 from jaxrel import Head, Joint, Paper, Relatedness, Task, __version__, task_relatedness
-from jaxrel.executables import release_if_many
+from jaxrel._core.programs import release_if_many
 from jaxrel.relatedness import restricted_to_classes
 
 HERE = Path(__file__).parent

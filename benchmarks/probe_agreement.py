@@ -2,7 +2,7 @@
 
 Run after `make demo`, whose results and cached features it reads:
 
-    python benchmarks/probe_agreement.py --results jaxrel-results
+    python benchmarks/probe_agreement.py --results jaxrel-results/reasons
 
 The probe is a logistic regression on the target's training features (C by 3-fold cross-validation on them), evaluated
 on the held-out samples of the ranking. Beside the ranking it prints Kendall's tau of transferability and of the bound
@@ -29,7 +29,7 @@ from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import StratifiedKFold
 
 from jaxrel.ranking import Settings, Split, feature_store, make_plan
-from jaxrel.store import write_atomically
+from jaxrel.storage.records import write_atomically
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
@@ -70,7 +70,8 @@ class Disagreement:
 
 def fit_probe(split: Split, seed: int) -> Probe:
     """Fit on the training task, evaluate on the held-out one."""
-    train, held_out = (np.asarray(task.features, np.float32) for task in split)
+    assert split.held_out is not None
+    train, held_out = (np.asarray(task.features, np.float32) for task in (split.train, split.held_out))
     # The floor under the deviations keeps features that are almost always 0 from ruling.
     centre, variance = train.mean(0), train.var(0)
     scale = np.sqrt(variance + 0.1 * variance.mean())
@@ -165,7 +166,7 @@ def compare(pair: dict[str, Any], probes: dict[str, Probe], console: Console) ->
 def main() -> None:
     """Probe, compare, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("jaxrel-results"), help="folder of `jaxrel rank`")
+    parser.add_argument("--results", type=Path, default=Path("jaxrel-results/reasons"), help="folder of `jaxrel rank`")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "probe_agreement.json")
     parser.add_argument("--data-path", nargs="+", default=[], metavar="NAME=PATH", help="as given to `jaxrel rank`")
     options = parser.parse_args()
@@ -175,9 +176,9 @@ def main() -> None:
     names = {key: list(dict.fromkeys(pair[key] for pair in ranking["pairs"])) for key in ("reference", "target")}
     encoders = sorted({row["encoder"] for pair in ranking["pairs"] for row in pair["rows"]})
     plan = make_plan(
-        names["reference"],
         names["target"],
         encoders,
+        names["reference"],
         settings=settings,
         store=feature_store(),
         data_paths=data_paths,

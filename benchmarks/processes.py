@@ -61,7 +61,7 @@ def rank(hosts: Hosts, encoders: Sequence[str], given: list[Any], output: Path) 
     from jaxrel import ranking
 
     settings = ranking.Settings(resamples=100)
-    result = ranking.rank(given, given, encoders, output=output, settings=settings, hosts=hosts)
+    result = ranking.rank(given, encoders, given, output=output, settings=settings, hosts=hosts)
     rows = [row.score for table in result.tables for row in table.rows]
     return len(rows), sorted([score.key, score.transferability, score.bound] for score in rows)
 

@@ -44,9 +44,9 @@ import numpy as np
 from rich.console import Console
 
 from jaxrel import Task
+from jaxrel.metrics import METRICS
 from jaxrel.ranking import FeatureArrays, score_matrix
 from jaxrel.ranking.matrix import buckets
-from jaxrel.scores import METRICS
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "scale.json"

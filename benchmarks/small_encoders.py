@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxrel import Task, data
-from jaxrel.store import write_atomically
+from jaxrel.storage.records import write_atomically
 
 __all__ = ["FOLDER", "SETS", "load"]
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from jaxrel.version import __version__
 
 if TYPE_CHECKING:
-    from jaxrel import data, encoders, evaluation, pseudo_labels, ranking, relatedness, scoreboard, scores, transport
+    from jaxrel import data, encoders, evaluation, metrics, pseudo_labels, ranking, relatedness, scoreboard, transport
+    from jaxrel._core.status import ResultError
     from jaxrel.heads import Head, fit_head, gradient_penalised_head
+    from jaxrel.metrics.transferability import Transferability, transferability_score
     from jaxrel.relatedness import (
         Joint,
         Paper,
@@ -19,8 +21,7 @@ if TYPE_CHECKING:
         task_relatedness,
         task_relatedness_in_blocks,
     )
-    from jaxrel.tasks import Task
-    from jaxrel.transferability import Transferability, transferability_score
+    from jaxrel.task import Task
 
 # Imported when first used, so that `import jaxrel` costs next to nothing beside jax.
 _HOMES = {
@@ -28,20 +29,22 @@ _HOMES = {
     "Joint": "jaxrel.relatedness",
     "Paper": "jaxrel.relatedness",
     "Relatedness": "jaxrel.relatedness",
+    "ResultError": "jaxrel._core.status",
     "StoredTask": "jaxrel.relatedness",
-    "Task": "jaxrel.tasks",
-    "Transferability": "jaxrel.transferability",
+    "Task": "jaxrel.task",
+    "Transferability": "jaxrel.metrics.transferability",
     "explain": "jaxrel.relatedness",
     "fit_head": "jaxrel.heads",
     "gradient_penalised_head": "jaxrel.heads",
     "task_relatedness": "jaxrel.relatedness",
     "task_relatedness_in_blocks": "jaxrel.relatedness",
-    "transferability_score": "jaxrel.transferability",
+    "transferability_score": "jaxrel.metrics.transferability",
 }
 _SUBPACKAGES = (
     "data",
     "encoders",
     "evaluation",
+    "metrics",
     "pseudo_labels",
     "ranking",
     "relatedness",
@@ -55,6 +58,7 @@ __all__ = [
     "Joint",
     "Paper",
     "Relatedness",
+    "ResultError",
     "StoredTask",
     "Task",
     "Transferability",
@@ -65,11 +69,11 @@ __all__ = [
     "explain",
     "fit_head",
     "gradient_penalised_head",
+    "metrics",
     "pseudo_labels",
     "ranking",
     "relatedness",
     "scoreboard",
-    "scores",
     "task_relatedness",
     "task_relatedness_in_blocks",
     "transferability_score",

@@ -37,6 +37,7 @@ LOST_STATUS = 1
 
 _BEATS = 10  # signs of life within the time after which silence counts as a loss
 _CHUNK = 1 << 20  # bytes; each has the whole time limit to itself
+_LONGEST_HELLO = 4096  # bytes; more is read only of a process that has shown the token
 _connections = itertools.count()
 
 T = TypeVar("T")
@@ -236,6 +237,7 @@ class Link:
         self._connection.settimeout(START_SECONDS)
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._lines = connection.makefile("rb")
+        self._longest = _LONGEST_HELLO
         self._sending = threading.Lock()
 
     def introduce(self, index: int, token: str) -> None:
@@ -247,7 +249,7 @@ class Link:
         kind, (index, name, its_token) = next(self.messages(), ("", (0, "", "")))
         if kind != Kind.HELLO or its_token != token:
             raise ValueError(f"no process introduced itself on the connection from {self.peer}.")
-        self.peer = name
+        self.peer, self._longest = name, -1
         return int(index)
 
     def limit_silence(self, seconds: float) -> None:
@@ -256,9 +258,9 @@ class Link:
 
     def messages(self) -> Iterator[tuple[str, Any]]:
         """What arrives, until the connection breaks, is silent for too long or brings something else."""
-        with contextlib.suppress(OSError, ValueError):
-            for line in self._lines:
-                if line.strip() and line.endswith(b"\n"):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            while (line := self._lines.readline(self._longest)).endswith(b"\n"):
+                if line.strip():
                     kind, content = json.loads(line)
                     yield kind, content
 
@@ -385,9 +387,7 @@ def _links() -> tuple[int, int, list[Link]]:
         link.introduce(state.process_id, token)
         link.meet(token)
         return state.process_id, state.num_processes, [link]
-    both = socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if both else socket.AF_INET
-    with socket.create_server(("", 0), family=family, dualstack_ipv6=both) as server:
+    with _listening(str(state.coordinator_address).rpartition(":")[0].strip("[]")) as server:
         server.settimeout(START_SECONDS)
         token = secrets.token_hex()
         client.key_value_set(key, json.dumps([server.getsockname()[1], token]))
@@ -404,3 +404,12 @@ def _links() -> tuple[int, int, list[Link]]:
     for link in in_order:  # not before all are there, as from here on silence is a loss
         link.introduce(state.process_id, token)
     return state.process_id, state.num_processes, in_order
+
+
+def _listening(host: str) -> socket.socket:
+    """A server on the interface by which the others reach process 0, and on no other one where it is known."""
+    with contextlib.suppress(OSError):
+        family, *_, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    both = socket.has_dualstack_ipv6()  # its name is that of a gateway
+    return socket.create_server(("", 0), family=socket.AF_INET6 if both else socket.AF_INET, dualstack_ipv6=both)

@@ -5,14 +5,27 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import jax
 import pytest
 
-from jaxrel.assets import ASSETS, AssetError
+from jaxrel.storage.assets import ASSETS, AssetError
 
-# Before any backend starts. Four CPU devices let every sharding be tested on any machine.
+# Before any backend starts, for processes that tests start too. Compiling is most of what the tests do: they leave out
+# optimisations unless XLA_FLAGS says otherwise, and keep programs for the other workers and the next run.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+)
+for name, value in {
+    "jax_compilation_cache_dir": str(Path(__file__).parents[1] / ".pytest_cache" / "programs"),
+    "jax_persistent_cache_min_compile_time_secs": 0.1,
+}.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
+# Four CPU devices let every sharding be tested on any machine.
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS") or "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
 
@@ -28,8 +41,8 @@ def x64() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _released_executables() -> Iterator[None]:
-    """Free what a module compiled: a process that keeps hundreds of executables runs out of memory maps and aborts."""
+def _released_programs() -> Iterator[None]:
+    """Free what a module compiled: a process that keeps hundreds of programs runs out of memory maps and aborts."""
     yield
     jax.clear_caches()
 

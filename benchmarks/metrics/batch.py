@@ -20,8 +20,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxrel.scores import METRICS, score_encoders
-from jaxrel.store import write_atomically
+from jaxrel.metrics import METRICS, score_encoders
+from jaxrel.storage.records import write_atomically
 
 RESULTS = Path(__file__).parents[1] / "results" / "metrics_batch.json"
 NAMES = tuple(name for name, metric in METRICS.items() if set(metric.needs) <= {"features", "labels"})

@@ -38,37 +38,37 @@ from rich.console import Console
 from rich.table import Table
 from synthetic import Problem, Size, make_problem, unit_rows
 
-from jaxrel.scores.cka import cka_score
-from jaxrel.scores.confidence import (
+from jaxrel.metrics.cka import cka_score
+from jaxrel.metrics.confidence import (
     information_maximisation_score,
     maximum_probability_score,
     negative_entropy_score,
 )
-from jaxrel.scores.etran import discriminant_score, energy_score
-from jaxrel.scores.f_otce import f_otce_score
-from jaxrel.scores.gbc import gbc_score
-from jaxrel.scores.h_score import h_score, regularised_h_score
-from jaxrel.scores.jc_otce import jc_otce_score
-from jaxrel.scores.label_feature_correlation import lfc_score
-from jaxrel.scores.leep import leep_score
-from jaxrel.scores.linear_probe import ridge_probe_score
-from jaxrel.scores.logme import logme_score
-from jaxrel.scores.logme_regression import logme_regression_score
-from jaxrel.scores.nce import nce_score
-from jaxrel.scores.ncti import ncti_components
-from jaxrel.scores.nearest_neighbours import nearest_neighbours_score
-from jaxrel.scores.nleep import nleep_score
-from jaxrel.scores.ot_nce import ot_nce_score
-from jaxrel.scores.otce import otce_components
-from jaxrel.scores.otdd import otdd_distance
-from jaxrel.scores.pactran import pactran_dirichlet_score, pactran_gamma_score, pactran_gaussian_score
-from jaxrel.scores.parc import parc_score
-from jaxrel.scores.sfda import sfda_score
-from jaxrel.scores.silhouette import silhouette_score
-from jaxrel.scores.spectrum import alpha_req_score, rankme_score
-from jaxrel.scores.transrate import transrate_score
-from jaxrel.scores.two_sample import energy_distance_score, mmd_score
-from jaxrel.store import write_atomically
+from jaxrel.metrics.etran import discriminant_score, energy_score
+from jaxrel.metrics.f_otce import f_otce_score
+from jaxrel.metrics.gbc import gbc_score
+from jaxrel.metrics.h_score import h_score, regularised_h_score
+from jaxrel.metrics.jc_otce import jc_otce_score
+from jaxrel.metrics.label_feature_correlation import lfc_score
+from jaxrel.metrics.leep import leep_score
+from jaxrel.metrics.linear_probe import ridge_probe_score
+from jaxrel.metrics.logme import logme_score
+from jaxrel.metrics.logme_regression import logme_regression_score
+from jaxrel.metrics.nce import nce_score
+from jaxrel.metrics.ncti import ncti_components
+from jaxrel.metrics.nearest_neighbours import nearest_neighbours_score
+from jaxrel.metrics.nleep import nleep_score
+from jaxrel.metrics.ot_nce import ot_nce_score
+from jaxrel.metrics.otce import otce_components
+from jaxrel.metrics.otdd import otdd_distance
+from jaxrel.metrics.pactran import pactran_dirichlet_score, pactran_gamma_score, pactran_gaussian_score
+from jaxrel.metrics.parc import parc_score
+from jaxrel.metrics.sfda import sfda_score
+from jaxrel.metrics.silhouette import silhouette_score
+from jaxrel.metrics.spectrum import alpha_req_score, rankme_score
+from jaxrel.metrics.transrate import transrate_score
+from jaxrel.metrics.two_sample import energy_distance_score, mmd_score
+from jaxrel.storage.records import write_atomically
 
 sys.path.append(str(Path(__file__).parents[1]))
 

@@ -27,9 +27,9 @@ from score import evaluated, references_of, targets_of
 from zoo import FOLDER, Batch, Zoo, read_zoo
 
 from jaxrel import Task
+from jaxrel.metrics import METRICS, score_encoders
 from jaxrel.pseudo_labels import Known, ReferenceHead
-from jaxrel.scores import METRICS, score_encoders
-from jaxrel.store import finite_or_string, write_atomically
+from jaxrel.storage.records import json_number, write_atomically
 
 sys.path.append(str(Path(__file__).parents[1]))
 
@@ -159,7 +159,7 @@ def main() -> None:
         "targets": targets,
         "encoders": [zoo.table[index]["name"] for index in encoders],
         "evaluations": evaluations,
-        "scores": {name: [list(map(finite_or_string, row)) for row in values] for name, values in table.items()},
+        "scores": {name: [list(map(json_number, row)) for row in values] for name, values in table.items()},
     }
     path = options.output / f"zoo_metrics_{options.half}.json"
     write_atomically(path, (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())

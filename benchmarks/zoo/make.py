@@ -28,7 +28,7 @@ from rich.progress import track
 from sources import READERS, Samples, without_copies
 from transfer import CHUNK, SIZES, Encode, Tuning, fine_tuned_accuracies, probe_accuracies, with_test_weights
 
-from jaxrel.store import write_atomically
+from jaxrel.storage.records import write_atomically
 
 FOLDER = Path(__file__).parent / "data"
 WORK = Path(__file__).parents[1] / "data" / "zoo"

@@ -47,6 +47,7 @@ def tables(reports: dict[str, Report]) -> dict[str, str]:
         "differences": difference_table(confirmation),
         "statistics": statistics_table(confirmation),
         "targets": target_table(confirmation),
+        "labelled variants": variant_table(reports["variants"]["labels"]),
         "probe variants": variant_table(reports["variants"]["cross-view probe"]),
         "bound variants": variant_table(reports["variants"]["relatedness"]),
     }

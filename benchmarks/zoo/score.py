@@ -22,26 +22,29 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from members import DEVELOPMENT_TARGETS, TARGETS
-from report import KINDS, write_page
+from report import KINDS, read, write_page
 from rich.console import Console
 from rich.progress import Progress
 from zoo import FOLDER, Batch, Zoo, read_zoo
 
-from jaxrel import Task, scores
+from jaxrel import Task, metrics
 from jaxrel.evaluation import compare_scores, evaluate_scores
+from jaxrel.metrics.cross_view import cross_view_hits
+from jaxrel.metrics.held_out_discriminant import balanced_shares, held_out_hits
+from jaxrel.metrics.task_relatedness import METHOD
 from jaxrel.pseudo_labels import KMeans, Known, ReferenceHead, Strategy, ViewClusters
-from jaxrel.pseudo_labels.cross_view import cross_view_hits
 from jaxrel.relatedness import Joint, Relatedness, joint_relatedness
 from jaxrel.relatedness.blocks import kept_aside
 from jaxrel.relatedness.label_free import cross_view_tasks
-from jaxrel.store import write_atomically
-from jaxrel.transferability import METHOD, transformed_head_hits
+from jaxrel.relatedness.methods import fit_joint
+from jaxrel.storage.records import write_atomically
 from jaxrel.transport import PointCloud, sinkhorn
 
 RESULTS = Path(__file__).parents[1] / "results"
 STATISTIC = "weighted_kendall_tau_symmetric"
 RECIPE, LABEL_FREE_RECIPE = "transferability", "transferability, label-free"
-COMPARED = ("LogME", "ridge probe, cross-validated", "relatedness, features, A = I")
+FORMER_LABEL_FREE = "cross-view probe, hits of equal worth"  # computed by an earlier version, kept for comparison
+COMPARED = ("transformed head", "LogME", "ridge probe, cross-validated", "relatedness, features, A = I")
 REFERENCE_CLASSES = 10
 CLUSTERS = 10  # of label-free scores that need a count: no target has more classes, and emoji have nine
 LEARNED = replace(METHOD, certificate_gap=0.1, certificate_sweeps=40)
@@ -74,17 +77,17 @@ class Labels:
 Rule = Callable[[Seen, Labels], Array | dict[str, Array]]
 
 
-def metric(function: Callable[..., scores.Score]) -> Rule:
+def metric(function: Callable[..., metrics.Score]) -> Rule:
     """A metric of the target's features and labels."""
     return lambda seen, labels: function(seen.target, labels.target, num_classes=labels.num_classes).value
 
 
-def on_clusters(strategy: Strategy, function: Callable[..., scores.Score]) -> Rule:
+def on_clusters(strategy: Strategy, function: Callable[..., metrics.Score]) -> Rule:
     """The same of features and pseudo-labels."""
     return lambda seen, labels: function(seen.target, clusters(strategy, seen, labels), num_classes=CLUSTERS).value
 
 
-def against_reference(function: Callable[..., scores.Score]) -> Rule:
+def against_reference(function: Callable[..., metrics.Score]) -> Rule:
     """A distance of features, on half of the samples: its memory is quadratic."""
     return lambda seen, _: function(seen.target[::2], seen.references[0][::2]).value
 
@@ -94,7 +97,7 @@ def wasserstein(seen: Seen, _: Labels) -> Array:
     return -sinkhorn(PointCloud(seen.target[::2], seen.references[0][::2]), relative_gap=0.01).upper
 
 
-def confidence(function: Callable[..., scores.Score]) -> Rule:
+def confidence(function: Callable[..., metrics.Score]) -> Rule:
     """A score of the class probabilities that the reference head gives to the target samples."""
 
     def rule(seen: Seen, labels: Labels) -> Array:
@@ -133,11 +136,32 @@ def relatedness(method: Joint, reference: int = 0) -> Rule:
     return rule
 
 
-def transformed_head(seen: Seen, labels: Labels) -> Array:
+def held_out(**options: Any) -> Rule:
     """The recipe of `transferability_score` with labels."""
-    target = Task(seen.target, labels.target, num_classes=labels.num_classes)
-    hits, _ = transformed_head_hits(reference_of(seen, labels, 0), target, jax.random.key(0), method=METHOD)
-    return hits.mean()
+
+    def rule(seen: Seen, labels: Labels) -> Array:
+        weights, count = jnp.ones(len(seen.target)), labels.num_classes
+        hits, _ = held_out_hits(seen.target, labels.target, weights, jax.random.key(0), num_classes=count, **options)
+        return balanced_shares(labels.target, weights, num_classes=count) @ hits
+
+    return rule
+
+
+def transformed_head(seen: Seen, labels: Labels) -> Array:
+    """Accuracy of the transformed head `t -> B softmax(M t + m)`, learned on half of both tasks, on the other half."""
+    tasks = (reference_of(seen, labels, 0), Task(seen.target, labels.target, num_classes=labels.num_classes))
+    halves = [[half.weights for half in kept_aside(task, every=2)] for task in tasks]
+
+    def hits(fold: tuple[Array, Array, Array]) -> Array:
+        *weights, key = fold
+        reference, target = (task.replaced(weights=half) for task, half in zip(tasks, weights, strict=True))
+        transformation = fit_joint(reference, target, None, key, method=METHOD)
+        return transformation.target_classes(transformation.target_logits(seen.target)) == labels.target
+
+    reference_halves, target_halves = map(jnp.stack, halves)
+    folds = (reference_halves, target_halves, jax.random.split(jax.random.key(0)))
+    first, second = jax.vmap(hits)(folds)
+    return jnp.mean(jnp.where(halves[1][1] > 0, first, second))
 
 
 def relatedness_on_clusters(method: Joint, strategy: Strategy, count: int = CLUSTERS) -> Rule:
@@ -176,27 +200,28 @@ def parts_of(result: Relatedness) -> dict[str, Array]:
 
 
 LABELLED: dict[str, Rule] = {
-    "LogME": metric(scores.logme_score),
-    "H-score, shrinkage": metric(scores.regularised_h_score),
-    "ridge probe, cross-validated": metric(scores.ridge_probe_score),
-    "1-NN, leave-one-out": metric(scores.nearest_neighbours_score),
-    RECIPE: transformed_head,
+    "LogME": metric(metrics.logme_score),
+    "H-score, shrinkage": metric(metrics.regularised_h_score),
+    "ridge probe, cross-validated": metric(metrics.ridge_probe_score),
+    "1-NN, leave-one-out": metric(metrics.nearest_neighbours_score),
+    RECIPE: held_out(),
+    "transformed head": transformed_head,
     "relatedness": relatedness(LEARNED),
     "relatedness, features, A = I": relatedness(FIXED),
 }
 LABEL_FREE: dict[str, Rule] = {
     LABEL_FREE_RECIPE: cross_view(),
     "relatedness on view clusters": relatedness_on_clusters(LEARNED, ViewClusters()),
-    "H-score on view clusters": on_clusters(ViewClusters(), scores.regularised_h_score),
-    "H-score on k-means": on_clusters(KMeans(), scores.regularised_h_score),
-    "LogME on k-means": on_clusters(KMeans(), scores.logme_score),
-    "RankMe": lambda seen, _: scores.rankme_score(seen.target).value,
-    "alpha-ReQ": lambda seen, _: scores.alpha_req_score(seen.target).value,
-    "energy distance": against_reference(scores.energy_distance_score),
-    "MMD": against_reference(scores.mmd_score),
+    "H-score on view clusters": on_clusters(ViewClusters(), metrics.regularised_h_score),
+    "H-score on k-means": on_clusters(KMeans(), metrics.regularised_h_score),
+    "LogME on k-means": on_clusters(KMeans(), metrics.logme_score),
+    "RankMe": lambda seen, _: metrics.rankme_score(seen.target).value,
+    "alpha-ReQ": lambda seen, _: metrics.alpha_req_score(seen.target).value,
+    "energy distance": against_reference(metrics.energy_distance_score),
+    "MMD": against_reference(metrics.mmd_score),
     "W1": wasserstein,
-    "confidence": confidence(scores.maximum_probability_score),
-    "information maximisation": confidence(scores.information_maximisation_score),
+    "confidence": confidence(metrics.maximum_probability_score),
+    "information maximisation": confidence(metrics.information_maximisation_score),
 }
 Rules = Mapping[str, Rule]
 
@@ -221,7 +246,7 @@ def scored_group(
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Every score `(e, targets)` of encoders of one width, and the seconds of all of them, compilation apart.
 
-    What is compiled serves all targets of a shape, and is let go of with the group: see `jaxrel.executables`.
+    What is compiled serves all targets of a shape, and is let go of with the group: see `jaxrel._core.programs`.
     """
     found: dict[str, np.ndarray] = {}
     seconds = dict.fromkeys(rules, 0.0)
@@ -276,7 +301,9 @@ def differences(
 ) -> list[dict[str, Any]]:
     """By how much each recipe predicts better than each score it has to stand against, on the same resamples."""
     pairs = [(RECIPE, baseline) for baseline in COMPARED] + [
-        (LABEL_FREE_RECIPE, baseline) for baseline in (*COMPARED, *LABEL_FREE) if baseline != LABEL_FREE_RECIPE
+        (LABEL_FREE_RECIPE, baseline)
+        for baseline in (FORMER_LABEL_FREE, *COMPARED, *LABEL_FREE)
+        if baseline != LABEL_FREE_RECIPE and baseline in table
     ]
     found = []
     for score, baseline in pairs:
@@ -323,12 +350,21 @@ def main() -> None:
     parser.add_argument("--half", choices=("development", "confirmation"), default="development")
     parser.add_argument("--zoo", type=Path, default=FOLDER, help="folder of the zoo")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON")
+    parser.add_argument("--only", nargs="+", metavar="SCORE", help="compute these, and keep the others of the JSON")
     parser.add_argument("--page", action="store_true", help="rewrite the tables and the figure of the documentation")
     options = parser.parse_args()
     zoo = read_zoo(options.zoo)
     encoders = zoo.indices(options.half)
     targets = targets_of(options.half)
-    table, seconds = scored(zoo, LABELLED | LABEL_FREE, targets, encoders)
+    path = options.output / f"zoo_{options.half}.json"
+    rules = LABELLED | LABEL_FREE
+    table, seconds = scored(zoo, {name: rules[name] for name in options.only or rules}, targets, encoders)
+    if options.only:
+        earlier = read(path)
+        table, seconds = {**earlier["scores"], **table}, {**earlier["seconds"], **seconds}
+        kept = (*rules, FORMER_LABEL_FREE)
+        of_rule = {name: [key for key in table if key == name or key.startswith(f"{name}, ")] for name in kept}
+        table = {key: np.array(table[key]) for keys in of_rule.values() for key in keys}
     table |= static_scores(zoo, encoders, len(targets))
     evaluations = evaluated(zoo, table, options.half)
     report = {
@@ -340,7 +376,6 @@ def main() -> None:
         "differences": differences(table, {kind: accuracies_of(zoo, kind, options.half) for kind in KINDS}),
         "scores": {name: values.tolist() for name, values in table.items()},
     }
-    path = options.output / f"zoo_{options.half}.json"
     write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())
     if options.page:
         write_page(options.output)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from networks import Parameters, layer_output
 
 from jaxrel import Task, fit_head
-from jaxrel.standardisation import standardisation_of
+from jaxrel._core.standardisation import standardisation_of
 
 __all__ = [
     "NUM_CLASSES",

@@ -2,8 +2,8 @@
 
     python benchmarks/zoo/variants.py
 
-Every row changes one thing, on the small encoders. Confirmation encoders and targets are not looked at. Prints a table
-and writes it as JSON.
+Every row changes one thing, on the small encoders. Confirmation encoders and targets are not looked at. Prints tables
+and writes them as JSON; `--only` computes some of them and keeps the others of the JSON.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from members import DEVELOPMENT_TARGETS, IMAGENET
+from report import read
 from rich.console import Console
 from rich.table import Table
 from score import (
@@ -33,6 +35,8 @@ from score import (
     bound,
     clusters,
     cross_view,
+    held_out,
+    metric,
     parts_of,
     reference_of,
     relatedness,
@@ -41,12 +45,12 @@ from score import (
 )
 from zoo import FOLDER, read_zoo
 
-from jaxrel import Task
+from jaxrel import Task, metrics
 from jaxrel.encoders import ImageAugmentation
 from jaxrel.evaluation import compare_scores, evaluate_score
 from jaxrel.pseudo_labels import KMeans, ReferenceHead, TransportedClasses, ViewClusters
 from jaxrel.relatedness.blocks import kept_aside
-from jaxrel.store import write_atomically
+from jaxrel.storage.records import write_atomically
 
 
 def views_of_features(rule: Rule, perturb: Any) -> Rule:
@@ -91,6 +95,28 @@ def scaled(augmentation: ImageAugmentation, factor: float) -> ImageAugmentation:
     )
 
 
+def neighbours(count: int) -> Rule:
+    """Leave-one-out accuracy of the nearest neighbours."""
+    return metric(partial(metrics.nearest_neighbours_score, num_neighbours=count))
+
+
+def mean_of(*rules: Rule) -> Rule:
+    """The mean of two accuracies."""
+    return lambda seen, labels: jnp.mean(jnp.stack([jnp.asarray(rule(seen, labels)) for rule in rules]), axis=0)
+
+
+RECIPES = {
+    "held-out discriminant": held_out(),
+    "shrinkage 0.1": held_out(shrinkage=0.1),
+    "shrinkage 0.2": held_out(shrinkage=0.2),
+    "shrinkage 0.4": held_out(shrinkage=0.4),
+    "shrinkage 1": held_out(shrinkage=1.0),
+    "one repeat": held_out(num_repeats=1),
+    "mean with 10-NN": mean_of(held_out(), neighbours(10)),
+    "10-NN, leave-one-out": neighbours(10),
+    "1-NN, leave-one-out": neighbours(1),
+    "ridge probe, cross-validated": metric(metrics.ridge_probe_score),
+}
 BOUNDS = {
     "labels": relatedness(LEARNED),
     "labels, 50 steps": relatedness(replace(LEARNED, num_steps=50)),
@@ -127,6 +153,8 @@ AUGMENTATIONS = {
     "views: moved alone": replace(DEFAULT, contrast=0.0, brightness=0.0, noise=0.0),
     "views: light and noise alone": replace(DEFAULT, rotation=0.0, scaling=0.0, shift=0.0),
 }
+# The row of each table that the others are compared with.
+SECTIONS = {"labels": "held-out discriminant", "cross-view probe": "cross-view probe", "relatedness": "labels"}
 # What of a bound predicts; the rest of its parts is in `score.py`.
 PARTS = ("", ", target loss", ", target accuracy")
 
@@ -164,6 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--zoo", type=Path, default=FOLDER, help="folder of the zoo")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="tables to compute anew")
     options = parser.parse_args()
     zoo = read_zoo(options.zoo)
     encoders = np.array([i for i in zoo.indices("development") if zoo.table[i]["group"] != IMAGENET])
@@ -171,27 +200,32 @@ def main() -> None:
     def compute(rules: Rules, augmentation: ImageAugmentation = DEFAULT) -> dict[str, np.ndarray]:
         return scored(replace(zoo, augmentation=augmentation), rules, DEVELOPMENT_TARGETS, encoders)[0]
 
-    probes = compute(PROBES)
-    for name, augmentation in AUGMENTATIONS.items():
-        probes |= compute({name: cross_view()}, augmentation)
-    bounds = compute(BOUNDS)
-    kept = {name + part: bounds[name + part] for name in BOUNDS for part in PARTS}
-    kept["labels, better of two references"] = np.maximum(bounds["labels"], bounds["labels, other reference"])
+    def probes() -> dict[str, np.ndarray]:
+        found = compute(PROBES)
+        for name, augmentation in AUGMENTATIONS.items():
+            found |= compute({name: cross_view()}, augmentation)
+        return found
+
+    def bounds() -> dict[str, np.ndarray]:
+        found = compute(BOUNDS)
+        kept = {name + part: found[name + part] for name in BOUNDS for part in PARTS}
+        return kept | {
+            "labels, better of two references": np.maximum(found["labels"], found["labels, other reference"])
+        }
+
     truth = {
         kind: np.stack([zoo.truth(kind, target)[:, encoders].mean(axis=0) for target in DEVELOPMENT_TARGETS], axis=1)
         for kind in ("probe", "fine_tuned")
     }
-    report: dict[str, Any] = {
-        "statistic": STATISTIC,
-        "encoders": len(encoders),
-        "targets": DEVELOPMENT_TARGETS,
-        "cross-view probe": rows_of("cross-view probe", probes, truth),
-        "relatedness": rows_of("labels", kept, truth),
-    }
+    path = options.output / "zoo_variants.json"
+    report: dict[str, Any] = read(path) if set(options.only) < set(SECTIONS) else {}
+    report |= {"statistic": STATISTIC, "encoders": len(encoders), "targets": DEVELOPMENT_TARGETS}
+    computed = {"labels": lambda: compute(RECIPES), "cross-view probe": probes, "relatedness": bounds}
     console = Console()
-    for title in ("cross-view probe", "relatedness"):
+    for title in options.only:
+        report[title] = rows_of(SECTIONS[title], computed[title](), truth)
         console.print(shown(title, report[title]))
-    write_atomically(options.output / "zoo_variants.json", (json.dumps(report, indent=1) + "\n").encode())
+    write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

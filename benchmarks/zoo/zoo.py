@@ -18,7 +18,7 @@ from members import IMAGENET
 from networks import ARCHITECTURES, Parameters
 from transfer import CHUNK, Encode
 
-from jaxrel.encoders.views import ImageAugmentation, image_views
+from jaxrel.encoders.images.views import ImageAugmentation, image_views
 
 __all__ = ["FOLDER", "Batch", "Zoo", "read_zoo"]
 

@@ -27,6 +27,7 @@ class ImageData(LabelledData):
         class_names: name of each class.
         licence: the licence as stated where the data came from.
         provider: where the data came from.
+        skipped: name of each file that cannot be read, and why.
 
     Raises:
         ValueError: a shape, a type or a label does not fit.
@@ -40,6 +41,7 @@ class ImageData(LabelledData):
     class_names: tuple[str, ...]
     licence: str
     provider: str
+    skipped: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         """Check the arrays against one another."""

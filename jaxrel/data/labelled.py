@@ -26,6 +26,7 @@ class LabelledData(ABC):
         class_names: name of each class.
         licence: the licence as stated where the data came from.
         provider: where the data came from.
+        skipped: name of each file that cannot be read, and why; their samples are left out.
     """
 
     modality: ClassVar[Modality]
@@ -35,6 +36,7 @@ class LabelledData(ABC):
     class_names: tuple[str, ...]
     licence: str
     provider: str
+    skipped: tuple[tuple[str, str], ...]
 
     @property
     @abstractmethod

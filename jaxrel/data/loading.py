@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
-from jaxtyping import Bool, Int32, Shaped, UInt8
+from jaxtyping import Bool, Int, Int32, Shaped, UInt8
 
-from jaxrel.assets import ASSETS, AssetError
+from jaxrel._core.suggestions import suggestion
+from jaxrel._core.user_paths import user_path
 from jaxrel.data import images, texts
 from jaxrel.data.catalogue import DATA_SETS, DataSet
 from jaxrel.data.images import ImageData
 from jaxrel.data.labelled import Split
 from jaxrel.data.readers import AbsentError, ClassSamples, Samples, read_hub, read_path, read_saved, read_tfds
-from jaxrel.data.readers.hugging_face import is_saved
+from jaxrel.data.readers.hugging_face import is_saved, read_dataset
 from jaxrel.data.readers.paths import name_of
 from jaxrel.data.readers.samples import find_classes
+from jaxrel.data.splitting import draw
 from jaxrel.data.texts import TextData
+from jaxrel.storage.assets import ASSETS, AssetError
 
 __all__ = ["DataError", "check_name", "describe", "load", "load_splits", "names"]
 
@@ -65,8 +68,8 @@ def describe(name: str) -> DataSet:
     """
     if name not in DATA_SETS:
         raise ValueError(
-            f"unknown data set {name!r}; known are {', '.join(DATA_SETS)}, {_TFDS}NAME, {_HUGGING_FACE}NAME, and any "
-            "file or folder of yours by its path"
+            f"unknown data set {name!r}{suggestion(name, DATA_SETS)}; known are {', '.join(DATA_SETS)}, {_TFDS}NAME, "
+            f"{_HUGGING_FACE}NAME, and any file or folder of yours by its path"
         )
     return DATA_SETS[name]
 
@@ -78,7 +81,7 @@ def check_name(name: str, *, path: str | os.PathLike[str] | None = None) -> None
     own = path if path is not None else name if _is_path(name) else None
     if own is None:
         describe(name)
-    elif not Path(own).expanduser().exists():
+    elif not user_path(own).exists():
         raise ValueError(f"the path given for the data set {name!r}, {own}, does not exist")
 
 
@@ -86,11 +89,17 @@ def _is_path(name: str) -> bool:
     """Whether a name is that of no known set, but of a file or folder of the user's."""
     if name in DATA_SETS or name.startswith((_TFDS, _HUGGING_FACE)):
         return False
-    return "/" in name or os.sep in name or Path(name).expanduser().exists()
+    return "/" in name or os.sep in name or user_path(name).exists()
 
 
 def load(
-    name: str, *, split: Split = "train", path: str | os.PathLike[str] | None = None, limit: int | None = None
+    name: str | Any,
+    *,
+    split: Split = "train",
+    path: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
+    official: bool = False,
+    strict: bool = False,
 ) -> ImageData | TextData:
     """Load one split of a data set of images or of texts.
 
@@ -105,11 +114,11 @@ def load(
 
       - an ``.npz`` file with uint8 ``images`` (n, h, w) or (n, h, w, c), or ``texts`` (n,), an array of strings, and
         ``labels`` (n,), integers or strings;
-      - a ``.csv``, ``.tsv`` or ``.tab`` table with the columns ``text`` and ``label``, or, without a header, the text
-        and then the label (:func:`jaxrel.data.readers.read_table`);
+      - a ``.csv``, ``.tsv`` or ``.tab`` table with the columns ``text`` and ``label``, or, without a header, a text and
+        a label in each row (:func:`jaxrel.data.readers.read_table`);
       - a folder with one subfolder for each class, of pictures or of ``.txt`` files
-        (:func:`jaxrel.data.readers.read_class_folders`). Pictures of one size are left as they are, of others the
-        central square is resized to 224 pixels;
+        (:func:`jaxrel.data.readers.read_class_folders`), or such folders in ``train`` and ``test``. Pictures of one
+        size are left as they are, up to a gibibyte of them; of others the central square is resized to 224 pixels;
       - a folder of IDX files (``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same with ``t10k``,
         plain or ``.gz``);
       - a folder that `save_to_disk` of the library `datasets` wrote.
@@ -117,10 +126,12 @@ def load(
       It is called by its stem. Its classes are the labels that occur, by value or in the order of the alphabet.
     - ``tfds:NAME`` or ``tfds:NAME/CONFIG``: any set of tensorflow-datasets for classifying images or texts.
     - ``hf:NAME`` or ``hf:OWNER/NAME``: any such set of the Hugging Face Hub, by the library `datasets`.
+    - A `Dataset` or `DatasetDict` of that library, in place of the name. It is called "dataset".
 
-    About three quarters of the samples are training samples, by a hash of each sample's content. Official splits
-    are not used: some sets have none, providers disagree on them, and they may put copies of a sample on both
-    sides. See :func:`jaxrel.data.splitting.hash_order`.
+    About three quarters of the samples are training samples, by a hash of each sample's content, and each class that
+    has two samples that differ is in both splits (:func:`jaxrel.data.splitting.hash_order`). The splits of the source
+    are used with ``official=True`` alone: some sets have none, providers disagree on them, and they may put copies of a
+    sample on both sides.
 
     Args:
         name: the data set.
@@ -128,50 +139,87 @@ def load(
         path: of a known set, where the user has it: in any of the forms above, or as it was published. Of
             ``tfds:NAME``, the folder of prepared sets. Of ``hf:NAME``, a folder that `save_to_disk` wrote. With any
             other name, the user's data set, which is then called so. When given, no other provider is tried.
-        limit: number of samples to keep, the first in hash order: the same random sample everywhere.
+        limit: number of samples to keep, drawn by class (:func:`jaxrel.data.splitting.draw`): the same everywhere.
+            All are kept where there are fewer, which is logged.
+        official: take the source's own split into training and test samples (or validation samples, where it has no
+            test samples with labels).
+        strict: raise an error for a file that cannot be read, in place of leaving it out.
 
     Returns:
-        The samples and labels in hash order; arrays are read-only.
+        The samples and labels in hash order; arrays are read-only. Pictures and texts in files that cannot be read are
+        left out: the attribute `skipped` names them.
 
     Raises:
-        ValueError: an unknown `name` or `split`, or a `limit` below 1 or above the number of samples.
-        DataError: no provider has the set, or one has other data than it should.
+        ValueError: an unknown `name` or `split`, or a `limit` below 1.
+        DataError: no provider has the set, or one has other data than it should, no sample in this split, or no
+            official splits.
     """
     if split not in get_args(Split):
         raise ValueError(f"unknown split {split!r}; wanted one of {', '.join(get_args(Split))}")
-    return _part(*_whole(name, path), split, limit)
+    whole = _whole(name, path, official=official, strict=strict)
+    return _part(whole, split, [whole.train if split == "train" else whole.test], limit=limit)
 
 
 def load_splits(
-    name: str,
+    name: str | Any,
     *,
     path: str | os.PathLike[str] | None = None,
     train_limit: int | None = None,
     test_limit: int | None = None,
-) -> tuple[ImageData | TextData, ImageData | TextData]:
+    official: bool = False,
+    strict: bool = False,
+) -> tuple[ImageData | TextData, ImageData | TextData | None]:
     """Load both splits of a data set, which is read only once.
 
     Args:
         name: the data set; see :func:`load`.
         path: where it is; see :func:`load`.
-        train_limit: number of training samples to keep, the first in hash order.
-        test_limit: number of test samples to keep, likewise.
+        train_limit: number of training samples to keep, as `limit` of :func:`load`.
+        test_limit: number of test samples to keep, likewise. With 0 there is no test split, and its samples become
+            training samples after all others: the others are used up before one of them is drawn.
+        official: take the source's own splits; see :func:`load`.
+        strict: raise an error for a file that cannot be read; see :func:`load`.
 
     Returns:
-        What :func:`load` gives for the splits ``"train"`` and ``"test"``.
+        What :func:`load` gives for the splits ``"train"`` and ``"test"``; None for the latter where `test_limit` is 0.
 
     Raises:
-        ValueError: an unknown `name`, or a limit below 1 or above the number of samples.
-        DataError: no provider has the set, or one has other data than it should.
+        ValueError: an unknown `name`, a `train_limit` below 1 or a negative `test_limit`.
+        DataError: see :func:`load`.
     """
-    whole, in_train = _whole(name, path)
-    return _part(whole, in_train, "train", train_limit), _part(whole, in_train, "test", test_limit)
+    whole = _whole(name, path, official=official, strict=strict)
+    if test_limit == 0:
+        return _part(whole, "train", [whole.train, whole.test], train_limit=train_limit), None
+    return (
+        _part(whole, "train", [whole.train], train_limit=train_limit),
+        _part(whole, "test", [whole.test], test_limit=test_limit),
+    )
 
 
-def _whole(name: str, path: str | os.PathLike[str] | None) -> tuple[ImageData | TextData, Bool[np.ndarray, " n"]]:
-    collection = _collection(name, None if path is None else Path(path).expanduser())
+class _Whole(NamedTuple):
+    """A data set in hash order, whatever `split` of it says, and the indices of its training and test samples."""
+
+    data: ImageData | TextData
+    train: Int[np.ndarray, " m"]
+    test: Int[np.ndarray, " k"]
+
+
+def _whole(name: str | Any, path: str | os.PathLike[str] | None, *, official: bool, strict: bool) -> _Whole:
+    if isinstance(name, str):
+        collection = _collection(name, None if path is None else user_path(path))
+    elif type(name).__module__.startswith("datasets."):
+        collection = _Collection("dataset", iter([("datasets", partial(read_dataset, name))]))
+    else:
+        raise ValueError(
+            f"the data set is a {type(name).__name__}: pass a name or a path. Samples and labels in memory are kept by "
+            "np.savez(path, images=images, labels=labels), or with texts= for images=."
+        )
     provider, found = _read(collection)
-    return _in_order(collection, provider, found)
+    for file, reason in found.skipped:
+        if strict:
+            raise DataError(f"a sample of {collection.name} cannot be read: {reason}")
+        _log.warning("%s: %s is left out: %s", collection.name, file, reason)
+    return _in_order(collection, provider, found, official=official)
 
 
 def _collection(name: str, path: Path | None) -> _Collection:
@@ -192,7 +240,7 @@ def _collection(name: str, path: Path | None) -> _Collection:
         return _Collection(name, iter([("Hugging Face Hub", partial(read_hub, name.removeprefix(_HUGGING_FACE)))]))
     if path is None:
         check_name(name)
-        path = Path(name).expanduser()
+        path = user_path(name)
         name = name_of(path)
     return _Collection(name, iter([(str(path), partial(_own, path))]))
 
@@ -224,18 +272,19 @@ def _providers(data_set: DataSet, path: Path | None) -> Iterator[tuple[str, Call
         yield "tensorflow-datasets", partial(_read_tfds, data_set.tfds_name)
     if root := os.environ.get("JAXREL_DATA"):
         for name in (data_set.name, f"{data_set.name}.npz"):
-            local = Path(root).expanduser() / name
+            local = user_path(root) / name
             yield str(local), partial(data_set.read, local)
     for folder, package in data_set.folders:
         yield f"{folder} of {package}", partial(data_set.read, Path(folder))
-    if data_set.asset is not None and data_set.read_asset is not None:
-        asset = ASSETS[data_set.asset]
-        yield f"{asset.distribution} {asset.version} of the package index", data_set.read_asset
+    if data_set.read_asset is not None:
+        asset = ASSETS[data_set.asset] if data_set.asset else None
+        archive = f"{asset.distribution} {asset.version} of the package index" if asset else "the package that has it"
+        yield archive, data_set.read_asset
 
 
 def _read_tfds(name: str) -> Samples:
     found = read_tfds(name, download=False)
-    return found.samples, found.labels
+    return Samples(found.samples, found.labels, found.parts)
 
 
 def _own(path: Path) -> ClassSamples:
@@ -249,7 +298,7 @@ def _known(data_set: DataSet, read: Callable[[], Samples]) -> ClassSamples:
     Raises:
         ValueError: type, shape, number or labels differ.
     """
-    samples, labels = read()
+    samples, labels, parts, skipped = read()
     if data_set.image_shape is None:
         if not isinstance(samples, tuple):
             raise ValueError("images, wanted texts")
@@ -263,12 +312,16 @@ def _known(data_set: DataSet, read: Callable[[], Samples]) -> ClassSamples:
             )
     if len(samples) not in data_set.fingerprints:
         sizes = " or ".join(map(str, data_set.fingerprints))
-        raise ValueError(f"{len(samples)} {data_set.modality}, wanted {sizes} (a part of a set is had with limit=)")
+        unread = f"; {skipped[0][0]} cannot be read: {skipped[0][1]}" if skipped else ""
+        raise ValueError(
+            f"{len(samples)} {data_set.modality}, wanted {sizes} (a part of a set is had with limit=){unread}"
+        )
     if labels.shape != (len(samples),) or labels.dtype.kind not in "iuU":
         raise ValueError(
             f"labels of shape {labels.shape} and type {labels.dtype}, wanted {(len(samples),)} and integers"
         )
-    return ClassSamples(samples, _class_indices(data_set, labels), data_set.class_names, data_set.licence)
+    indices = _class_indices(data_set, labels)
+    return ClassSamples(samples, indices, data_set.class_names, data_set.licence, parts, skipped)
 
 
 def _class_indices(data_set: DataSet, labels: Shaped[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
@@ -287,47 +340,70 @@ def _with_channels(pixels: UInt8[np.ndarray, "n h w *c"]) -> UInt8[np.ndarray, "
     return pixels[..., np.newaxis] if pixels.ndim == 3 else pixels
 
 
-def _in_order(
-    collection: _Collection, provider: str, found: ClassSamples
-) -> tuple[ImageData | TextData, Bool[np.ndarray, " n"]]:
-    """The whole set in hash order, whatever `split` of it says, and which of its samples are training samples."""
-    samples, labels, class_names, licence = found
+def _in_order(collection: _Collection, provider: str, found: ClassSamples, *, official: bool) -> _Whole:
+    facts = (found.class_names, found.licence, provider, found.skipped)
     whole: ImageData | TextData
     try:
-        if len(samples) == 0:
+        if len(found.samples) == 0:
             raise ValueError("there are no samples with a label in it")
-        if isinstance(samples, tuple):
-            order, in_train = texts.hash_order(samples, labels)
-            samples, labels = tuple(samples[index] for index in order), labels[order].astype(np.int32)
-            whole = TextData(collection.name, "train", samples, labels, class_names, licence, provider)
+        if isinstance(found.samples, tuple):
+            order, in_train = texts.hash_order(found.samples, found.labels)
+            content, labels = tuple(found.samples[index] for index in order), found.labels[order].astype(np.int32)
+            whole = TextData(collection.name, "train", content, labels, *facts)
         else:
-            samples = _with_channels(samples)
-            order, in_train = images.hash_order(samples, labels)
-            samples, labels = samples[order], labels[order].astype(np.int32)
-            whole = ImageData(collection.name, "train", samples, labels, class_names, licence, provider)
+            pixels = _with_channels(found.samples)
+            order, in_train = images.hash_order(pixels, found.labels)
+            whole = ImageData(collection.name, "train", pixels[order], found.labels[order].astype(np.int32), *facts)
         expected = collection.fingerprints.get(len(whole))
         if expected not in (None, whole.fingerprint):
             differ = f"{whole.modality} or labels differ"
             raise ValueError(f"{differ}: the whole set has fingerprint {whole.fingerprint}, wanted {expected}")
+        train, test = _official(found, order) if official else (in_train, ~in_train)
     except ValueError as error:
         raise _not_as_it_should_be(collection.name, provider, error) from error
-    return whole, in_train
+    return _Whole(whole, np.flatnonzero(train), np.flatnonzero(test))
+
+
+def _official(found: ClassSamples, order: Int[np.ndarray, " n"]) -> Sequence[Bool[np.ndarray, " n"]]:
+    """Which samples the source itself has for training and which for testing: for validation, where it has no others.
+
+    Raises:
+        ValueError: it has no training samples, or no others with labels.
+    """
+    parts = np.full(len(order), "") if found.parts is None else found.parts[order]
+    train, test, validation = (parts == part for part in ("train", "test", "validation"))
+    held_out = test if test.any() else validation
+    if not (train.any() and held_out.any()):
+        raise ValueError("the source has no split into training and test samples: leave out official=True")
+    return train, held_out
 
 
 def _part(
-    whole: ImageData | TextData, in_train: Bool[np.ndarray, " n"], split: Split, limit: int | None
+    whole: _Whole, split: Split, buckets: Sequence[Int[np.ndarray, " _"]], **limits: int | None
 ) -> ImageData | TextData:
-    """The first samples of one split, in arrays that cannot be written to."""
-    kept = np.flatnonzero(in_train == (split == "train"))
-    if limit is not None:
-        if not 1 <= limit <= len(kept):
-            given = f"1 to {len(kept)} {whole.modality}"
-            raise ValueError(f"limit={limit}, but the {split} split of {whole.name} has {given} to give")
-        kept = kept[:limit]
-    labels = whole.labels[kept]
+    """One split, drawn from the first of the buckets and, where that is used up, from the next.
+
+    The arrays cannot be written to. `limits` is the number of samples to keep, by the name that the caller has for it.
+    """
+    data = whole.data
+    ((option, limit),) = limits.items()
+    if limit is not None and limit < 1:
+        raise ValueError(f"{option} is {limit}: pass a number of samples of at least 1")
+    kind = "training" if split == "train" else "held-out"
+    available = sum(map(len, buckets))
+    if available == 0:
+        raise DataError(f"{data.name} has no {kind} samples: it has {len(data)} in all")
+    if limit is not None and limit > available:
+        _log.warning(
+            "%s has %s %s samples, fewer than the %s asked for", data.name, f"{available:,}", kind, f"{limit:,}"
+        )
+    rest, kept = available if limit is None else limit, np.zeros(0, np.intp)
+    for bucket in buckets:
+        kept = np.concatenate([kept, bucket[draw(data.labels[bucket], rest - len(kept))]])
+    labels = data.labels[kept]
     labels.setflags(write=False)
-    if isinstance(whole, TextData):
-        return replace(whole, split=split, texts=tuple(whole.texts[index] for index in kept), labels=labels)
-    pixels = whole.images[kept]
+    if isinstance(data, TextData):
+        return replace(data, split=split, texts=tuple(data.texts[index] for index in kept), labels=labels)
+    pixels = data.images[kept]
     pixels.setflags(write=False)
-    return replace(whole, split=split, images=pixels, labels=labels)
+    return replace(data, split=split, images=pixels, labels=labels)

@@ -28,6 +28,7 @@ class TextData(LabelledData):
         class_names: name of each class.
         licence: the licence as stated where the data came from.
         provider: where the data came from.
+        skipped: name of each file that cannot be read, and why.
 
     Raises:
         ValueError: the texts are no tuple of strings, or a label does not fit.
@@ -41,6 +42,7 @@ class TextData(LabelledData):
     class_names: tuple[str, ...]
     licence: str
     provider: str
+    skipped: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         """Check texts and labels against one another."""

@@ -2,8 +2,8 @@
 
 `names()` lists the encoders, `load(name)` gives an :class:`Encoder`, `extract_features(encoder, samples)` applies it to
 any number of samples. `from_network` makes an encoder of your own Flax NNX network of images,
-`jaxrel.encoders.text.text_encoder` one of texts, `jaxrel.encoders.vision_transformers` those of ViT, CLIP, SigLIP and
-DINO checkpoints. `ImageView` and `TextView` make augmented copies of samples, for
+`jaxrel.encoders.texts.models.text_encoder` one of texts, `jaxrel.encoders.images.vision_transformers` those of ViT,
+CLIP, SigLIP and DINO checkpoints. `ImageView` and `TextView` make augmented copies of samples, for
 scoring without labels. Importing this package does not import Flax; making an encoder does.
 """
 
@@ -12,15 +12,16 @@ from types import MappingProxyType
 
 from jaxrel.encoders.encoder import Encoder, EncoderOutput, Modality, from_network
 from jaxrel.encoders.extraction import View, extract_features
+from jaxrel.encoders.images.views import ImageAugmentation, ImageView, image_views
 from jaxrel.encoders.preprocessing import Preprocessing
-from jaxrel.encoders.registry import check_name, load, load_network, modality, names
-from jaxrel.encoders.text_views import TextAugmentation, TextView
-from jaxrel.encoders.views import ImageAugmentation, ImageView, image_views
+from jaxrel.encoders.registry import EncoderPlugin, check_name, load, load_network, modality, names
+from jaxrel.encoders.texts.views import TextAugmentation, TextView
 
 __all__ = [
     "VIEWS",
     "Encoder",
     "EncoderOutput",
+    "EncoderPlugin",
     "ImageAugmentation",
     "ImageView",
     "Modality",

@@ -12,12 +12,23 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
+from jaxrel._core.programs import compiled
 from jaxrel.encoders.preprocessing import Preprocessing
+from jaxrel.encoders.samples import as_samples
 
 if TYPE_CHECKING:
     from flax import nnx
 
-__all__ = ["Encoder", "EncoderOutput", "Modality", "check_images", "fingerprint", "from_network"]
+__all__ = [
+    "Encoder",
+    "EncoderOutput",
+    "Modality",
+    "as_output",
+    "check_finite",
+    "check_images",
+    "fingerprint",
+    "from_network",
+]
 
 Modality = Literal["images", "texts"]
 Samples = UInt8[Array | np.ndarray, "b h w c"] | Sequence[str]
@@ -75,7 +86,8 @@ class Encoder:
 
         Args:
             samples: for images `(b, h, w, c)` uint8 pixels 0..255 of any height and width, c = 1 (grey) or 3 (RGB),
-                of which the largest central square is used; for texts a sequence of b strings.
+                of which the largest central square is used; for texts a sequence of b strings. Either may come from
+                another library (:func:`jaxrel.encoders.samples.as_samples`).
 
         Returns:
             Features `(b, feature_width)` and logits `(b, num_logits)` or None, both float32.
@@ -83,7 +95,7 @@ class Encoder:
         Raises:
             ValueError: the images have another rank, dtype or number of channels, or no pixels; the texts are none.
         """
-        return self.forward(self.prepare(samples))
+        return self.forward(self.prepare(as_samples(samples)))
 
 
 def from_network(
@@ -97,20 +109,25 @@ def from_network(
     """Make an encoder of a Flax NNX network.
 
     Args:
-        network: maps preprocessed images `(b, s, s, channels)` to an :class:`EncoderOutput`. Its variables
-            are taken as they are now.
+        network: maps preprocessed images `(b, s, s, channels)` to an :class:`EncoderOutput`, or to an array of features
+            `(b, d)` alone. The channels are those of the mean of `preprocessing`: one number makes one (grey) channel.
+            Its variables are taken as they are now.
         preprocessing: maps uint8 images to the network's input.
         name: the encoder's name, part of its fingerprint: networks that differ in more than their variables (in a
             stride, say) need different ones.
         pretraining: what the weights were trained on.
         licence: the licence of the weights.
+
+    Raises:
+        ValueError: a variable is not finite, the network does not take such images, or what it gives is no features.
     """
     from flax import nnx
 
     graph, state = nnx.split(network)
+    check_finite(state)
     forward = jax.tree_util.Partial(partial(_apply_to_images, graph, preprocessing), state)
     size = preprocessing.image_size
-    output = jax.eval_shape(forward, np.zeros((1, size, size, 3), np.uint8))
+    output = _output_shapes(forward, size, len(preprocessing.mean))
     return Encoder(
         name=name,
         modality="images",
@@ -128,6 +145,21 @@ def from_network(
     )
 
 
+def _output_shapes(forward: Callable[[Any], EncoderOutput], size: int, channels: int) -> EncoderOutput:
+    """Shapes of what an encoder gives for an image.
+
+    Raises:
+        ValueError: it does not take such images, or gives no features.
+    """
+    try:
+        return jax.eval_shape(forward, np.zeros((1, size, size, 3), np.uint8))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the network does not take an array (1, {size}, {size}, {channels}), as the preprocessing makes it: "
+            f"{error}\nPass a Preprocessing whose mean and std have a number for each channel of the network's input."
+        ) from error
+
+
 def _apply_to_images(
     graph: nnx.GraphDef[Any],
     preprocessing: Preprocessing,
@@ -139,16 +171,29 @@ def _apply_to_images(
 
 # Compiled apart, so that images of another size do not compile the network again; and at module level, so that
 # encoders of one architecture share what is compiled.
-@partial(jax.jit, static_argnums=0)
+@partial(compiled, static_argnums=0)
 def _preprocess(preprocessing: Preprocessing, images: jax.Array) -> jax.Array:
     return preprocessing(images)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(compiled, static_argnums=0)
 def _apply(graph: nnx.GraphDef[Any], state: nnx.State[Any, Any], x: jax.Array) -> EncoderOutput:
     from flax import nnx
 
-    output: EncoderOutput = nnx.merge(graph, state)(x)
+    return as_output(nnx.merge(graph, state)(x))
+
+
+def as_output(given: Any) -> EncoderOutput:
+    """What a network gives, with no logits where it gives an array of features alone.
+
+    Raises:
+        TypeError: it gives something else, or arrays of other shapes.
+    """
+    output = given if isinstance(given, EncoderOutput) else EncoderOutput(given, None)
+    for what, array in (("features", output.features), ("logits", output.logits)):
+        if not (isinstance(array, jax.Array) and array.ndim == 2) and (array is not None or what == "features"):
+            found = f"of shape {array.shape}" if isinstance(array, jax.Array) else f"a {type(array).__name__}"
+            raise TypeError(f"the {what} that it gives are {found}, expected an array (batch, width)")
     return output
 
 
@@ -159,6 +204,14 @@ def fingerprint(description: str, state: Any) -> str:
         digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()
+
+
+def check_finite(state: Any) -> None:
+    """Raise ValueError where a variable of a network has a number that is not finite."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact) and not np.isfinite(np.asarray(leaf)).all():
+            name = jax.tree_util.keystr(path)
+            raise ValueError(f"the variable {name} of the network holds NaN or infinity: its features mean nothing")
 
 
 def _checked_images(images: Any) -> Any:
@@ -172,17 +225,17 @@ def check_images(images: jax.Array | np.ndarray) -> None:
     if len(shape) != 4:
         raise ValueError(
             f"images must have shape (batch, height, width, channels), got {shape}; add the missing axes, "
-            "e.g. images[..., None] for grey images"
+            "e.g. np.asarray(images)[..., None] for grey images"
         )
     if shape[3] not in (1, 3):
         raise ValueError(
             f"images must have 1 (grey) or 3 (RGB) channels in their last axis, got shape {shape}; "
-            "transpose (batch, channels, height, width) by images.transpose(0, 2, 3, 1)"
+            "transpose (batch, channels, height, width) by np.asarray(images).transpose(0, 2, 3, 1)"
         )
     if images.dtype != np.uint8:
         raise ValueError(
             f"images must be uint8 with values 0..255, got {images.dtype}; scale and convert them, "
-            "e.g. np.round(255 * images).astype(np.uint8) for values 0..1"
+            "e.g. np.round(255 * np.asarray(images)).astype(np.uint8) for values 0..1"
         )
     if 0 in shape:
         raise ValueError(f"images must not be empty, got shape {shape}")

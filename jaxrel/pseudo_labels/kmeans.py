@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
-from jaxrel.standardisation import Standardisation
+from jaxrel._core.programs import compiled
+from jaxrel._core.standardisation import Standardisation
 
 __all__ = ["Clusters", "best_of_restarts", "isotropic_standardisation", "kmeans", "nearest_centres", "seed_centres"]
 
@@ -40,7 +41,7 @@ class Clusters:
     num_iterations: Int[Array, ""]
 
 
-@functools.partial(jax.jit, static_argnames=("num_clusters", "num_restarts"))
+@functools.partial(compiled, static_argnames=("num_clusters", "num_restarts"))
 def kmeans(
     features: Float[Array, "n d"],
     weights: Float[Array, " n"],

@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
+from jaxrel._core.arrays import real_array, to_array
+from jaxrel._core.labels import encoded_labels
 from jaxrel.pseudo_labels.class_count import class_count
 from jaxrel.pseudo_labels.strategies import Known, Strategy, ViewClusters
 from jaxrel.pseudo_labels.view_whitening import view_whitening
-from jaxrel.tasks import Task
+from jaxrel.task import Task
 
 __all__ = ["ClassPrior", "PseudoLabels", "checked_views", "pseudo_label"]
 
@@ -89,13 +91,15 @@ def pseudo_label(
     checked = None if views is None else checked_views(views, target)
     known = Known(target.features, target.weights, checked, reference)
     key = jax.random.key(_checked_seed(seed))
+    if not callable(labels):
+        labels = _given_shares(labels, target)
     num_classes, count_source = _class_count(target, labels, known, key)
     if callable(labels):
         _check_needs(labels, known)
         shares = jnp.asarray(labels(known, key, num_classes=num_classes))
         source = repr(labels) if not hasattr(labels, "__name__") else str(labels.__name__)
     else:
-        shares, source = _given_shares(labels, num_classes), "given"
+        shares, source = labels, "given"
     _check_shares(shares, target, num_classes, source)
     hard = jnp.argmax(shares, axis=1)
     mass = jnp.zeros(num_classes, target.weights.dtype).at[hard].add(target.weights)
@@ -120,7 +124,7 @@ def checked_views(views: Any, target: Task) -> tuple[Array, Array]:
     live = np.asarray(target.weights) > 0
     arrays = []
     for position, view in enumerate(views):
-        array = jnp.asarray(view, target.features.dtype)
+        array = jnp.asarray(real_array(f"views[{position}]", view), target.features.dtype)
         if array.shape != target.features.shape:
             raise ValueError(
                 f"views[{position}] has shape {array.shape}, the target features {target.features.shape}: pass a row "
@@ -157,8 +161,7 @@ def _class_count(target: Task, labels: Any, known: Known, key: PRNGKeyArray) -> 
     if getattr(labels, "needs_reference", False) and known.reference is not None:
         return known.reference.labelled[1], "reference"
     if not callable(labels):
-        array = np.asarray(labels)
-        return (array.shape[1] if array.ndim == 2 else int(array.max(initial=0)) + 1), "given"
+        return labels.shape[1], "given"
     if known.views is None:
         raise ValueError(
             "the number of target classes is unknown: pass Task(features, num_classes=k), or views to estimate it from."
@@ -175,19 +178,23 @@ def _estimated_count(known: Known, key: PRNGKeyArray) -> int:
     return max(2, int(class_count(first, second, known.weights, key, candidates=candidates).count))
 
 
-def _given_shares(labels: Any, num_classes: int) -> Float[Array, "n k"]:
-    array = np.asarray(labels)
-    if array.ndim == 2:
-        return jnp.asarray(array, jnp.float32)
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+def _given_shares(labels: Any, target: Task) -> Float[Array, "n k"]:
+    """Shares `(n, k)` as they are, labels one-hot."""
+    array = to_array("labels", labels)
+    if len(array.shape) == 2 and array.shape[1] > 1 and jnp.issubdtype(array.dtype, jnp.number):
+        return jnp.asarray(real_array("labels", array), jnp.float32)
+    if len(array.shape) not in (1, 2):
         raise ValueError(
-            "labels must be a strategy such as KMeans(), (n,) integers or (n, k) shares, got "
-            f"{array.dtype} of shape {array.shape}."
+            f"labels must be a strategy such as KMeans(), labels (n,) or shares (n, k), got shape {array.shape}."
         )
-    bad = np.flatnonzero((array < 0) | (array >= num_classes))
-    if bad.size:
-        raise ValueError(f"labels[{bad[0]}] is {array[bad[0]]}, outside 0 .. {num_classes - 1}.")
-    return jax.nn.one_hot(array, num_classes)
+    classes = encoded_labels(
+        labels,
+        np.asarray(target.weights) > 0,
+        target.num_samples,
+        num_classes=target.num_classes,
+        class_names=target.class_names,
+    )
+    return jax.nn.one_hot(classes.labels, classes.num_classes)
 
 
 def _check_shares(shares: Array, target: Task, num_classes: int, source: str) -> None:

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxrel._core.standardisation import standardisation_of
 from jaxrel.heads import fit_head
 from jaxrel.pseudo_labels.gaussian_mixture import Covariance, gaussian_mixture
 from jaxrel.pseudo_labels.kmeans import kmeans
 from jaxrel.pseudo_labels.view_whitening import view_whitening
-from jaxrel.standardisation import standardisation_of
-from jaxrel.tasks import Task
+from jaxrel.task import Task
 from jaxrel.transport import entropic_plan, mean_cost, sinkhorn_potentials, squared_distance
 
 __all__ = [

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from jaxrel.standardisation import Standardisation, standardisation_of
+from jaxrel._core import linalg
+from jaxrel._core.programs import compiled
+from jaxrel._core.standardisation import Standardisation, standardisation_of
 
 __all__ = ["ViewWhitening", "view_whitening"]
 
@@ -37,7 +39,7 @@ class ViewWhitening:
         return jnp.matmul(self.standardisation(features), self.directions, precision=_HIGHEST)
 
 
-@functools.partial(jax.jit, static_argnames=("num_directions",))
+@functools.partial(compiled, static_argnames=("num_directions",))
 def view_whitening(
     features: Float[Array, "n d"],
     first_view: Float[Array, "n d"],
@@ -99,10 +101,10 @@ def _generalised_eigenvectors(
 
     The entry of largest size of each v is positive.
     """
-    root = jnp.linalg.cholesky(metric)
+    root = linalg.cholesky(metric)
     halfway = jax.scipy.linalg.solve_triangular(root, matrix, lower=True)
     whitened = jax.scipy.linalg.solve_triangular(root, halfway.T, lower=True)
-    values, vectors = jnp.linalg.eigh(whitened)
+    values, vectors = linalg.eigh(whitened)
     vectors = jax.scipy.linalg.solve_triangular(root, vectors[:, ::-1], lower=True, trans=1)
     largest = jnp.take_along_axis(vectors, jnp.argmax(jnp.abs(vectors), axis=0)[None], axis=0)
     return jnp.maximum(values[::-1], 0), vectors * jnp.where(largest < 0, -1, 1).astype(vectors.dtype)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jaxrel.assets import cache_dir
-from jaxrel.feature_store import FeatureStore
 from jaxrel.hosts import Hosts
 from jaxrel.ranking.execute import Score, ScoreLog, execute
 from jaxrel.ranking.matrix import Matrix, MatrixPlan, StoredFeatures, Timings, plan_matrix, score_matrix
@@ -23,6 +21,8 @@ from jaxrel.ranking.plan import (
     silent,
 )
 from jaxrel.ranking.table import Ranking, Row, Table, make_ranking
+from jaxrel.storage.assets import cache_dir
+from jaxrel.storage.features import FeatureStore
 
 __all__ = [
     "FeatureArrays",
@@ -57,9 +57,9 @@ def feature_store() -> FeatureStore:
 
 
 def rank(
-    references: Sequence[str | Source],
     targets: Sequence[str | Source],
     encoders: Sequence[str],
+    references: Sequence[str | Source] = (),
     *,
     output: Path | str,
     settings: Settings | None = None,
@@ -67,19 +67,22 @@ def rank(
     progress: Progress = silent,
     hosts: Hosts | None = None,
 ) -> Ranking:
-    """Rank encoders on every pair of a reference and another data set as target.
+    """Rank encoders on every target, by `jaxrel.transferability_score` of its training samples.
 
     A data set is a name that :mod:`jaxrel.data` knows, or anything that has features (:class:`Source`);
     arrays of your own go into :class:`FeatureArrays`, whose encoder names may be any:
 
-        mine = FeatureArrays("mine", {"my-net": (Task(train_x, train_y), Task(test_x, test_y))})
-        other = FeatureArrays("other", {"my-net": (...)})
-        ranking = rank([other], [mine], ["my-net"], output="results")
+        mine = FeatureArrays("mine", {"my-net": Task(x, y), "other-net": Task(z, y)})
+        ranking = rank([mine], ["my-net", "other-net"], output="results")
+        ranking.tables[0].rows[0].score.encoder  # the best
+
+    References add the bound of :func:`jaxrel.task_relatedness` and its terms, and change no order.
 
     Args:
-        references: data sets whose labels the bound is transferred from.
-        targets: data sets whose loss is bounded.
+        targets: data sets to transfer to.
         encoders: encoder names; `NAME:random` is the same network with random weights.
+        references: data sets whose labels a bound on the target loss is transferred from; each makes a table of its own
+            with every other data set as target.
         output: folder in which finished scores are kept (`results.jsonl`), so that a second call computes
             only what is missing.
         settings: sample counts, method, seed, intervals.
@@ -89,17 +92,19 @@ def rank(
             `results-<index>.jsonl`, and any number of processes goes on from there. None is this process alone.
 
     Returns:
-        The tables, largest transferability first; bounds and losses are in nats.
+        The tables, largest transferability first; bounds and losses are in nats. An encoder or a data set that fails is
+        named in `incomplete`, and the others go on.
 
     Raises:
         ValueError: a name is unknown or given twice, features are missing, a setting is out of range.
-        BlockingIOError: another process writes into `output`.
+        OSError: `output` cannot be written to; BlockingIOError where another process writes there.
+        Exception: the first that a score fails with, where the settings are strict.
         HostLostError: another process was lost; what is finished is kept.
     """
     plan = make_plan(
-        references,
         targets,
         encoders,
+        references,
         settings=settings or Settings(),
         store=feature_store(),
         data_paths=data_paths,

@@ -8,21 +8,22 @@ import itertools
 import json
 import logging
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import ArrayLike
 
+from jaxrel._core.programs import release_if_many
+from jaxrel._core.stopwatch import Stopwatch, stopwatch
 from jaxrel.encoders import VIEWS
-from jaxrel.executables import release_if_many
 from jaxrel.hosts import Hosts
-from jaxrel.ranking.plan import Plan, Progress, Settings, Source, Split, Views
-from jaxrel.store import RecordLog, finite_or_string, read_records
+from jaxrel.ranking.plan import Pair, Plan, Progress, Settings, Source, Split, Views
+from jaxrel.storage.records import RecordLog, from_json_number, json_number, read_records
 
 if TYPE_CHECKING:
-    from jaxrel.relatedness import Relatedness, Transformation
-    from jaxrel.tasks import Task
+    from jaxrel.relatedness import Relatedness
+    from jaxrel.task import Task
 
 OK = "ok"
 TERMS = ("reweighted_reference_loss", "label_mismatch", "distribution_mismatch")
@@ -43,30 +44,46 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """One encoder scored on one pair of tasks; every loss and bound is in nats, on samples not learned on.
+    """One encoder scored on one target, with the terms of one reference if there is one.
+
+    Every loss and bound is in nats, on samples not learned on; numbers that could not be had are NaN.
 
     Attributes:
-        key: hash of everything the numbers depend on.
-        status: "ok", or what went wrong; numbers that could not be had are NaN then.
-        target_labels: "given", or where the target classes come from that all but `transferability` are about.
-        transferability: share of target samples told right, what encoders are ranked by: with labels, by the
-            transformed head, which is `target_accuracy`; without, see `jaxrel.transferability_score`.
+        key: hash of everything the numbers depend on; empty where that could not be found out.
+        reference: None where there are no terms.
+        status: "ok", or why there is no number to rank by.
+        terms_status: "ok", or what is wrong with the bound and its terms.
+        recipe: what `transferability` is.
+        target_labels: "given", or where the target classes come from that the terms are about.
+        transferability: what encoders are ranked by, of the training samples of the target; see
+            :func:`jaxrel.transferability_score`. It does not depend on the reference.
+        lower: with `upper`, ends of its interval.
+        accuracy: share of target samples told right by what the recipe learned.
+        majority: the accuracy of the best constant guess.
+        num_classes: of the target, of the terms.
         vacuous_level: loss of the best constant guess, the entropy of the held-out target classes.
-        resampled_transferabilities: on resampled target samples, the same ones for all encoders of a pair.
+        resampled_transferabilities: on resampled target samples, the same ones for all encoders of a target.
         resampled_bounds: the bound on resampled held-out samples, likewise; without labels there are none.
         extraction_seconds: what the features of both data sets took in the run that made this score; features
             from the store cost next to nothing.
-        scoring_seconds: what learning, evaluating and resampling took, compilation included.
+        compilation_seconds: what compilation of all that was run for this score took.
+        scoring_seconds: what learning, evaluating and resampling took, compilation left out.
     """
 
     key: str
-    reference: str
+    reference: str | None
     target: str
     encoder: str
     status: str = OK
+    terms_status: str = OK
+    recipe: str = ""
     target_labels: str = "given"
     num_classes: int = 0
     transferability: float = math.nan
+    lower: float = math.nan
+    upper: float = math.nan
+    accuracy: float = math.nan
+    majority: float = math.nan
     vacuous_level: float = math.nan
     bound: float = math.nan
     tight_bound: float = math.nan
@@ -78,14 +95,25 @@ class Score:
     target_loss: float = math.nan
     target_accuracy: float = math.nan
     extraction_seconds: float = 0.0
+    compilation_seconds: float = 0.0
     scoring_seconds: float = 0.0
     resampled_transferabilities: tuple[float, ...] = ()
     resampled_bounds: tuple[float, ...] = ()
 
     @property
     def failed(self) -> bool:
-        """Whether there is no bound to trust."""
+        """Whether there is no number to rank by."""
         return self.status != OK
+
+    @property
+    def has_terms(self) -> bool:
+        """Whether there is a bound to trust."""
+        return self.reference is not None and not self.failed and self.terms_status == OK
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with the number, or with its terms; empty where all is well."""
+        return next((status for status in (self.status, self.terms_status) if status != OK), "")
 
 
 class ScoreLog(RecordLog[Score]):
@@ -97,68 +125,90 @@ class ScoreLog(RecordLog[Score]):
 
     def decoded(self, record: dict[str, Any]) -> Score:
         """The score of these fields."""
-        fields = dict(record)
-        for field in dataclasses.fields(Score):
-            if field.type == "float":
-                fields[field.name] = float(fields[field.name])
-        for name in RESAMPLES:
-            fields[name] = tuple(map(float, fields[name]))
-        return Score(**fields)
+        return from_json(record)
 
 
 def execute(plan: Plan, log: ScoreLog, *, progress: Progress, hosts: Hosts) -> list[Score]:
     """Every score of the plan, encoder by encoder; those in a log of the folder already are taken from it.
 
-    An encoder that cannot be scored on a pair is a :class:`Score` whose status says why. Each process scores a
-    contiguous part of what is missing, and all return all scores.
+    An encoder or data set that fails is a :class:`Score` whose status says why, unless the settings are strict. Each
+    process scores a contiguous part of what is missing, and all return all scores.
     """
     wanted = [(encoder, pair) for encoder in plan.encoders for pair in plan.pairs]
-    own_keys = [{"key": _key(encoder, pair, plan.settings)} for encoder, pair in hosts.share(wanted)]
-    keys = [record["key"] for record in hosts.gather(own_keys)]
-    scores = _finished(log, keys)
+    own_wanted = hosts.share(wanted)
+    begun = []
+    for done, (encoder, pair) in enumerate(own_wanted):
+        progress("loading", done, len(own_wanted))
+        begun.append(to_json(_begun(encoder, pair, plan.settings)))
+    progress("loading", len(own_wanted), len(own_wanted))
+    blank = [from_json(record) for record in hosts.gather(begun)]
+    scores = _finished(log, [score.key for score in blank])
     # Where processes see different folders, the first that has a score passes it on.
     sources: dict[str, int] = {}
     for record in hosts.gather([{"key": key, "process": hosts.index} for key in scores]):
         sources.setdefault(record["key"], record["process"])
-    missing = [(key, *entry) for key, entry in zip(keys, wanted, strict=True) if key not in sources]
+    missing = [
+        (score, *entry)
+        for score, entry in zip(blank, wanted, strict=True)
+        if not score.failed and score.key not in sources
+    ]
     own = hosts.share(missing)
     done, total = len(sources), len(sources) + len(own)
     if done:
         _log.info("%d of %d scores are in %s and are not computed again", done, len(wanted), log.path.parent)
     for encoder, group in itertools.groupby(own, key=lambda entry: entry[1]):
         features = _Features(encoder, progress)
-        for key, _, pair in group:
+        for start, _, pair in group:
             hosts.check()
-            score = _score(Score(key, pair[0].name, pair[1].name, encoder), pair, features, plan)
-            log.append(score)
-            scores[key], sources[key] = score, hosts.index
+            score, lasting = _score(start, pair, features, plan)
+            if lasting:
+                log.append(score)
+            scores[score.key], sources[score.key] = score, hosts.index
             done += 1
-            _log.info("%s, %s → %s: %s", encoder, score.reference, score.target, _outcome(score))
+            _log.info("%s, %s: %s", encoder, _tasks(score), _outcome(score))
             progress("scoring", done, total)
             release_if_many()
     passed_on = [log.encoded(score) for key, score in scores.items() if sources[key] == hosts.index]
     gathered = {record["key"]: log.decoded(record) for record in hosts.gather(passed_on)}
-    return [gathered[key] for key in keys]
+    return [score if score.failed else gathered[score.key] for score in blank]
+
+
+def _begun(encoder: str, pair: Pair, settings: Settings) -> Score:
+    """A score without numbers; failed where its key, which asks for the samples and the encoder, cannot be had."""
+    reference, target = pair
+    score = Score("", reference.name if reference else None, target.name, encoder)
+    try:
+        return dataclasses.replace(score, key=_key(encoder, pair, settings))
+    except MemoryError:
+        raise
+    except Exception as error:
+        if settings.strict:
+            raise
+        _log.warning("%s, %s: %s", encoder, _tasks(score), _said(error))
+        return dataclasses.replace(score, status=_said(error))
 
 
 def _finished(log: ScoreLog, keys: Sequence[str]) -> dict[str, Score]:
     """Those of the scores that the log has, or the log of another process in its folder."""
+    keys = [key for key in keys if key]
     scores = {key: score for key in keys if (score := log.find(key)) is not None}
     for path in sorted(log.path.parent.glob("results*.jsonl")):
-        if path.name != log.path.name:
+        if path.name != log.path.name and path.is_file():
             records = read_records(path)
             scores = {key: log.decoded(records[key]) for key in keys if key in records} | scores
     return scores
 
 
 class _Features:
-    """The features of one encoder, kept for the pairs that share a data set, and the seconds they took."""
+    """The features of one encoder, kept for the pairs that share a data set, and the time they took."""
 
     def __init__(self, encoder: str, progress: Progress) -> None:
         self._encoder = encoder
         self._progress = progress
         self._kept: dict[tuple[str, str], Any] = {}
-        self._seconds: dict[str, float] = {}
+        self._watches: dict[str, list[Stopwatch]] = {}
+        self.numbers: dict[str, dict[str, Any]] = {}
+        """By target: the numbers that do not depend on a reference."""
 
     def of(self, source: Source) -> Split:
         split: Split = self._get(source, source.features)
@@ -168,106 +218,151 @@ class _Features:
         views: Views = self._get(source, source.views)
         return views
 
-    def seconds_of(self, source: Source) -> float:
+    def watches_of(self, source: Source | None) -> list[Stopwatch]:
         """What everything of this source took."""
-        return self._seconds[source.name]
+        return [] if source is None else self._watches.get(source.name, [])
 
     def _get(self, source: Source, get: Callable[[str, Progress], Any]) -> Any:
         key = source.name, get.__name__
         if key not in self._kept:
-            start = time.perf_counter()
-            self._kept[key] = get(self._encoder, self._progress)
-            self._seconds[source.name] = self._seconds.get(source.name, 0.0) + time.perf_counter() - start
+            with stopwatch() as watch:
+                self._kept[key] = get(self._encoder, self._progress)
+            self._watches.setdefault(source.name, []).append(watch)
         return self._kept[key]
 
 
-def _score(score: Score, pair: tuple[Source, Source], features: _Features, plan: Plan) -> Score:
-    """The score with its numbers filled in, or with a status that says why there are none."""
-    measure = _label_free_numbers if plan.settings.label_free else _labelled_numbers
-    try:
-        reference, target = map(features.of, pair)
-        views = features.views_of(pair[1]) if plan.settings.label_free else None
-        start = time.perf_counter()
-        numbers = measure(reference, target, views, plan.settings)
-    except ValueError as error:
-        return dataclasses.replace(score, status=f"failed: {error}")
+def _score(score: Score, pair: Pair, features: _Features, plan: Plan) -> tuple[Score, bool]:
+    """The score with its numbers filled in, or what went wrong; and whether another run would find the same."""
+    lasting = True
+    for field, numbers in (("status", _numbers), ("terms_status", _terms)):
+        try:
+            score = dataclasses.replace(score, **numbers(score, pair, features, plan.settings))
+        except MemoryError:
+            raise
+        except Exception as error:
+            if plan.settings.strict:
+                raise
+            _log.debug("%s, %s failed", score.encoder, _tasks(score), exc_info=True)
+            failure: dict[str, Any] = {field: _said(error)}
+            score = dataclasses.replace(score, **failure)
+            lasting = lasting and isinstance(error, ValueError)
+        if score.failed or score.reference is None:
+            break
+    extraction = [watch for source in pair for watch in features.watches_of(source)]
     return dataclasses.replace(
         score,
-        **numbers,
-        extraction_seconds=sum(map(features.seconds_of, pair)),
-        scoring_seconds=time.perf_counter() - start,
-    )
+        extraction_seconds=sum(watch.seconds for watch in extraction),
+        compilation_seconds=score.compilation_seconds + sum(watch.compilation_seconds for watch in extraction),
+    ), lasting
 
 
-def _labelled_numbers(reference: Split, target: Split, _: Views | None, settings: Settings) -> dict[str, Any]:
-    """Learned on the training samples, evaluated on the held-out ones."""
+def _said(error: Exception) -> str:
+    """An error in a line; the type is left out where the message was written for the user."""
+    said = " ".join(str(error).split())
+    return f"failed: {said}" if isinstance(error, ValueError) and said else f"failed: {type(error).__name__}: {said}"
+
+
+def _numbers(score: Score, pair: Pair, features: _Features, settings: Settings) -> dict[str, Any]:
+    """What there is to say of the training samples of the target alone: computed once for all references."""
     import jaxrel
-    from jaxrel.relatedness import bound_resamples
-    from jaxrel.transferability import resampled_means
 
-    held_out = reference.held_out, target.held_out
-    result = jaxrel.task_relatedness(
-        reference.train, target.train, evaluate_on=held_out, method=settings.joint(), seed=settings.seed
-    )
-    hits = _hits(result.transformation, target.held_out)
-    again: dict[str, Any] = {"num_resamples": settings.resamples, "seed": settings.seed}
-    return {
-        **_terms(result, _prior(target.held_out)),
-        "transferability": float(result.target_accuracy),
-        "resampled_transferabilities": _rounded(resampled_means(hits, target.held_out.weights, **again)),
-        "resampled_bounds": () if result.messages else _rounded(bound_resamples(result, *held_out, **again)),
-    }
+    _, target = pair
+    if score.target not in features.numbers:
+        task, views = _seen(target, features, settings)
+        with stopwatch() as watch:
+            found = jaxrel.transferability_score(
+                task,
+                views=views,
+                confidence=settings.confidence,
+                num_resamples=settings.resamples,
+                seed=settings.seed,
+            )
+            numbers = {
+                "transferability": float(found.value),
+                **{name: float(getattr(found, name)) for name in ("lower", "upper", "accuracy", "majority")},
+                "recipe": found.recipe,
+                "status": "; ".join(found.messages) or OK,
+                "resampled_transferabilities": _rounded(found.resamples),
+            }
+        features.numbers[score.target] = numbers | {
+            "scoring_seconds": watch.seconds,
+            "compilation_seconds": watch.compilation_seconds,
+        }
+    return features.numbers[score.target]
 
 
-def _label_free_numbers(reference: Split, target: Split, views: Views | None, settings: Settings) -> dict[str, Any]:
-    """From the training samples and their views; the terms are those of the bound on pseudo-labels."""
+def _seen(target: Source, features: _Features, settings: Settings) -> tuple[Task, Views | None]:
+    """What the settings allow to look at of the training samples: labels or views."""
+    from jaxrel.task import Task
+
+    task = features.of(target).train
+    if not settings.label_free:
+        return task, None
+    unlabelled = Task(task.features, weights=task.weights, num_classes=settings.target_classes)
+    return unlabelled, features.views_of(target)
+
+
+def _terms(score: Score, pair: Pair, features: _Features, settings: Settings) -> dict[str, Any]:
+    """The bound and its terms, learned on the training samples and evaluated on the held-out ones.
+
+    Without labels there are pseudo-labels of the training samples, on which all is evaluated.
+    """
     import jaxrel
     from jaxrel.pseudo_labels import ViewClusters
-    from jaxrel.tasks import Task
-    from jaxrel.transferability import resampled_means
+    from jaxrel.relatedness import bound_resamples
 
-    train = target.train
-    unlabelled = Task(train.features, weights=train.weights, num_classes=settings.target_classes)
-    found = jaxrel.transferability_score(unlabelled, views=views, seed=settings.seed)
-    result = jaxrel.task_relatedness(
-        reference.train,
-        unlabelled,
-        pseudo_labels=ViewClusters(),
-        views=views,
-        method=settings.joint(),
-        seed=settings.seed,
-    )
-    again: dict[str, Any] = {"num_resamples": settings.resamples, "seed": settings.seed}
-    assert result.pseudo_labels is not None  # noqa: S101 (for the type checker)
-    return {
-        **_terms(result, np.asarray(result.pseudo_labels.sizes, np.float64)),
-        "target_labels": result.computed_with.target_labels,
-        "transferability": float(found),
-        "resampled_transferabilities": _rounded(resampled_means(found.hits, train.weights, **again)),
+    reference, target = pair
+    assert reference is not None  # noqa: S101 (for the type checker)
+    known, (task, views) = features.of(reference), _seen(target, features, settings)
+    options: dict[str, Any] = {"method": settings.joint(), "seed": settings.seed}
+    with stopwatch() as watch:
+        resampled: tuple[float, ...] = ()
+        if settings.label_free:
+            result = jaxrel.task_relatedness(known.train, task, pseudo_labels=ViewClusters(), views=views, **options)
+            assert result.pseudo_labels is not None  # noqa: S101 (for the type checker)
+            prior = np.asarray(result.pseudo_labels.sizes, np.float64)
+            target_labels = result.computed_with.target_labels
+        else:
+            held_out, of_target = known.held_out, features.of(target).held_out
+            assert held_out is not None  # noqa: S101 (checked with the plan)
+            assert of_target is not None  # noqa: S101 (likewise)
+            result = jaxrel.task_relatedness(known.train, task, evaluate_on=(held_out, of_target), **options)
+            prior, target_labels = _prior(of_target), score.target_labels
+            if not result.messages:
+                resampled = _rounded(
+                    bound_resamples(result, held_out, of_target, num_resamples=settings.resamples, seed=settings.seed)
+                )
+        numbers = _taken_over(result, prior) | {"target_labels": target_labels, "resampled_bounds": resampled}
+    return numbers | {
+        "scoring_seconds": score.scoring_seconds + watch.seconds,
+        "compilation_seconds": score.compilation_seconds + watch.compilation_seconds,
     }
 
 
-def _terms(result: Relatedness, prior: np.ndarray) -> dict[str, Any]:
+def _taken_over(result: Relatedness, prior: np.ndarray) -> dict[str, Any]:
     return {name: float(getattr(result, name)) for name in NUMBERS} | {
-        "status": "; ".join(result.messages) or OK,
+        "terms_status": "; ".join(result.messages) or OK,
         "num_classes": len(prior),
         "vacuous_level": float(-np.sum(prior * np.log(np.where(prior > 0, prior, 1)))),
     }
 
 
-def _hits(transformation: Transformation, target: Task) -> np.ndarray:
-    predicted = transformation.target_classes(transformation.target_logits(target.features))
-    return np.asarray(predicted) == np.asarray(target.labels)
-
-
-def _rounded(values: np.ndarray) -> tuple[float, ...]:
+def _rounded(values: ArrayLike) -> tuple[float, ...]:
     return tuple(np.asarray(values, np.float64).round(6).tolist())
 
 
+def _tasks(score: Score) -> str:
+    return score.target if score.reference is None else f"{score.reference} → {score.target}"
+
+
 def _outcome(score: Score) -> str:
-    if score.failed:
-        return score.status
-    return f"transferability {score.transferability:.1%}, bound {score.bound:.3f} in {score.scoring_seconds:.1f} s"
+    if score.complaint:
+        return score.complaint
+    bound = "" if score.reference is None else f", bound {score.bound:.3f}"
+    return (
+        f"transferability {score.transferability:.1%}{bound} in {score.scoring_seconds:.1f} s "
+        f"and {score.compilation_seconds:.1f} s of compilation"
+    )
 
 
 def _prior(task: Task) -> np.ndarray:
@@ -277,28 +372,41 @@ def _prior(task: Task) -> np.ndarray:
     return share
 
 
-def _key(encoder: str, pair: tuple[Source, Source], settings: Settings) -> str:
+def _key(encoder: str, pair: Pair, settings: Settings) -> str:
     """Equal keys mean equal scores: a hash of everything the numbers depend on."""
     from jaxrel import __version__
 
     determined_by = {
         "version": __version__,
-        "names": [*(source.name for source in pair), encoder],
-        "fingerprints": [source.fingerprint(encoder) for source in pair],
-        "method": repr(settings.joint()),
+        "record": 2,  # of which fields there are, and what they mean
+        "names": [*(source and source.name for source in pair), encoder],
+        "fingerprints": [source and source.fingerprint(encoder) for source in pair],
+        "method": pair[0] and repr(settings.joint()),
         "seed": settings.seed,
         "resamples": settings.resamples,
+        "confidence": settings.confidence,
         "label-free": [settings.label_free, settings.target_classes, [repr(view(0)) for view in VIEWS.values()]],
     }
     return hashlib.sha256(json.dumps(determined_by, sort_keys=True).encode()).hexdigest()
 
 
 def to_json(score: Score) -> dict[str, Any]:
-    """The fields of a score; numbers that are not finite, which JSON lacks, as the strings `float` reads."""
+    """The fields of a score, with numbers as :func:`jaxrel.storage.records.json_number` has them."""
     record = dataclasses.asdict(score)
     for name, value in record.items():
         if isinstance(value, float):
-            record[name] = finite_or_string(value)
+            record[name] = json_number(value)
     for name in RESAMPLES:
-        record[name] = [finite_or_string(value) for value in record[name]]
+        record[name] = [json_number(value) for value in record[name]]
     return record
+
+
+def from_json(record: dict[str, Any]) -> Score:
+    """The score of which `to_json` gave the fields."""
+    fields = dict(record)
+    for field in dataclasses.fields(Score):
+        if field.type == "float":
+            fields[field.name] = from_json_number(fields[field.name])
+    for name in RESAMPLES:
+        fields[name] = tuple(map(from_json_number, fields[name]))
+    return Score(**fields)

@@ -1,23 +1,25 @@
-"""What a ranking will compute: pairs of tasks, encoders and settings, validated before any work."""
+"""What a ranking will compute: targets and their references, encoders and settings, validated before any work."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from jaxrel import data, encoders
-from jaxrel.feature_store import FeatureStore
+from jaxrel._core.arrays import to_array
+from jaxrel.storage.features import FeatureStore
 
 if TYPE_CHECKING:
     from jaxrel.encoders import Encoder
     from jaxrel.relatedness import Joint
-    from jaxrel.tasks import Task
+    from jaxrel.task import Task
 
 Progress = Callable[[str, int, int], None]
 """Told `(what, done, total)` as work goes on."""
@@ -32,10 +34,10 @@ Views = tuple[np.ndarray, np.ndarray]
 
 
 class Split(NamedTuple):
-    """The two tasks of one data set under one encoder: learned on `train`, evaluated on `held_out`."""
+    """The tasks of one data set under one encoder; the bound is learned on `train` and evaluated on `held_out`."""
 
     train: Task
-    held_out: Task
+    held_out: Task | None
 
 
 class Source(Protocol):
@@ -45,14 +47,14 @@ class Source(Protocol):
     def name(self) -> str:
         """How tables and files call it."""
 
-    def check(self, encoder: str, *, views: bool) -> None:
-        """Raise ValueError where this encoder's features, or views, cannot be had; cheap, called before any work."""
+    def check(self, encoder: str, *, views: bool, held_out: bool) -> None:
+        """Raise ValueError where this encoder's features, views or held-out task are missing; cheap, called first."""
 
     def fingerprint(self, encoder: str) -> str:
         """What the features are determined by: equal fingerprints mean equal features."""
 
     def features(self, encoder: str, progress: Progress) -> Split:
-        """The features of the training and of the held-out samples."""
+        """The features of the training and of the held-out samples, where there are any of the latter."""
 
     def views(self, encoder: str, progress: Progress) -> Views:
         """Features of two augmented views of the training samples; asked for where targets have no labels."""
@@ -63,16 +65,20 @@ class Settings:
     """How the encoders of a ranking are compared; the same for every one of them.
 
     Args:
-        samples: training samples taken from each data set.
-        held_out: held-out samples taken from each data set, on which every number is evaluated.
+        samples: training samples taken from each data set, or all that there are. `transferability` is about those of
+            the target.
+        held_out: held-out samples taken from each data set, on which the terms of the bound are evaluated; none are
+            taken where there is no reference, or no label is looked at.
+        official_splits: whether training and held-out samples are those of the data set's own publication.
         image_size: input resolution of networks of images in pixels; None means each network's own.
         batch_size: samples in one forward pass.
         seed: seed of the scoring, the resampling and of the randomly initialised encoders.
         resamples: how often the samples are resampled for the intervals.
         confidence: share of the resamples inside an interval.
-        method: how the bound is learned; None means the default of :func:`jaxrel.task_relatedness`.
+        method: how the bound on a reference is learned; None means the default of :func:`jaxrel.task_relatedness`.
         label_free: whether target labels are left alone, and augmented views of the training samples used instead.
         target_classes: number of target classes where labels are left alone; None estimates it.
+        strict: whether the first sample or score that fails ends the work, in place of being named and left out.
 
     Raises:
         ValueError: a number is out of its range.
@@ -80,6 +86,7 @@ class Settings:
 
     samples: int = 1000
     held_out: int = 400
+    official_splits: bool = False
     image_size: int | None = None
     batch_size: int = 32
     seed: int = 0
@@ -88,12 +95,13 @@ class Settings:
     method: Joint | None = None
     label_free: bool = False
     target_classes: int | None = None
+    strict: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
         least = {
             "samples": 1,
-            "held_out": 1,
+            "held_out": 0,
             "batch_size": 1,
             "resamples": 2,
             "seed": 0,
@@ -118,34 +126,54 @@ class Settings:
         return self.method or Joint()
 
 
+def _split(given: Task | tuple[Task, Task | None]) -> Split:
+    """The tasks as given, with equal numbers for the classes of one name."""
+    train, held_out = given if isinstance(given, tuple) else (given, None)
+    if held_out is not None and train.labels is not None and held_out.labels is not None:
+        held_out = held_out.with_classes_of(train)
+    return Split(train, held_out)
+
+
 class FeatureArrays:
     """A data set whose features are there already."""
 
     def __init__(
-        self, name: str, splits: Mapping[str, tuple[Task, Task]], *, views: Mapping[str, Views] | None = None
+        self,
+        name: str,
+        tasks: Mapping[str, Task | tuple[Task, Task | None]],
+        *,
+        views: Mapping[str, Views] | None = None,
     ) -> None:
         """Name the data set.
 
         Args:
             name: how tables and files call it.
-            splits: by encoder name, the task to learn on and the task to evaluate on. Of a target without labels only
-                the first is looked at.
+            tasks: by encoder name, the task that is ranked by; with references and labels, a tuple of that and the task
+                that the bound is evaluated on.
             views: by encoder name, features of two augmented views of the samples of the first task.
         """
         self.name = name
-        self._splits = {encoder: Split(*split) for encoder, split in splits.items()}
-        self._views = dict(views or {})
+        self._splits = {encoder: _split(given) for encoder, given in tasks.items()}
+        self._views = {
+            encoder: (np.asarray(to_array("views[0]", first)), np.asarray(to_array("views[1]", second)))
+            for encoder, (first, second) in (views or {}).items()
+        }
 
-    def check(self, encoder: str, *, views: bool) -> None:
-        """Raise ValueError where there are no features of this encoder, or no views."""
+    def check(self, encoder: str, *, views: bool, held_out: bool) -> None:
+        """Raise ValueError where there are no features of this encoder, no views, or no held-out task."""
         for kind, known in (("features", self._splits), *((("views", self._views),) if views else ())):
             if encoder not in known:
                 raise ValueError(f"{self.name!r} has no {kind} of encoder {encoder!r}: it has {_listed(known)}.")
+        if held_out and self._splits[encoder].held_out is None:
+            raise ValueError(
+                f"{self.name!r} has no held-out task of encoder {encoder!r}, on which a bound is evaluated: pass "
+                "(task, held_out_task)."
+            )
 
     def fingerprint(self, encoder: str) -> str:
         """Hash of the arrays of both tasks."""
         digest = hashlib.sha256(encoder.encode())
-        for task in self._splits[encoder]:
+        for task in filter(None, self._splits[encoder]):
             for leaf in (task.features, task.labels, task.weights):
                 if leaf is None:
                     continue
@@ -182,7 +210,7 @@ class NamedSource:
 
         Args:
             name: the data set.
-            settings: sample counts and batch size.
+            settings: sample counts and batch size; without held-out samples all may be training samples.
             store: where extracted features are kept.
             load_encoder: gives an encoder by its name.
             path: where the user has the data; None means the data set's own providers.
@@ -193,13 +221,27 @@ class NamedSource:
         self._load_encoder = load_encoder
         self._path = path
 
-    @functools.cached_property
-    def _splits(self) -> tuple[data.LabelledData, data.LabelledData]:
-        return data.load_splits(
-            self.name, path=self._path, train_limit=self._settings.samples, test_limit=self._settings.held_out
-        )
+        self.skipped = 0
+        """How many files of this data set could not be read and were left out, once it is loaded."""
+        self._load = remembered(self._load_parts)
 
-    def check(self, encoder: str, *, views: bool) -> None:  # noqa: ARG002 - there are views of every sample
+    def _load_parts(self, name: str) -> list[data.LabelledData]:
+        train, held_out = data.load_splits(
+            name,
+            path=self._path,
+            train_limit=self._settings.samples,
+            test_limit=self._settings.held_out,
+            official=self._settings.official_splits,
+            strict=self._settings.strict,
+        )
+        self.skipped = len(train.skipped)
+        return [train] if held_out is None else [train, held_out]
+
+    @property
+    def _parts(self) -> list[data.LabelledData]:
+        return self._load(self.name)
+
+    def check(self, encoder: str, *, views: bool, held_out: bool) -> None:  # noqa: ARG002 - there are views of all
         """Raise ValueError where there is no such encoder, or it is known to encode another kind of samples."""
         encoded = encoders.modality(encoder)
         if self.name in data.names() and (given := data.describe(self.name).modality) != encoded:
@@ -207,23 +249,23 @@ class NamedSource:
 
     def fingerprint(self, encoder: str) -> str:
         """Those of the samples and of the encoder; the last bits depend on the batch size."""
-        samples = [part.fingerprint for part in self._splits]
+        samples = [part.fingerprint for part in self._parts]
         return "/".join([*samples, self._load_encoder(encoder).fingerprint, str(self._settings.batch_size)])
 
     def features(self, encoder: str, progress: Progress) -> Split:
         """The features of both splits, extracted where the store does not hold them."""
-        from jaxrel.tasks import Task
+        from jaxrel.task import Task
 
         def task(part: data.LabelledData) -> Task:
             features = self._extract(encoder, part, part.split, progress)
             return Task(features, part.labels, num_classes=part.num_classes, class_names=part.class_names)
 
-        train, held_out = map(task, self._splits)
-        return Split(train, held_out)
+        train, *held_out = map(task, self._parts)
+        return Split(train, held_out[0] if held_out else None)
 
     def views(self, encoder: str, progress: Progress) -> Views:
         """The features of two augmented views of the training samples, extracted where the store lacks them."""
-        train, _ = self._splits
+        train = self._parts[0]
         views = [encoders.VIEWS[train.modality](number, seed=self._settings.seed) for number in range(2)]
         first, second = (
             self._extract(encoder, train, f"view {number}", progress, view=view)
@@ -253,43 +295,63 @@ class NamedSource:
         return np.asarray(features)
 
 
+Pair = tuple[Source | None, Source]
+"""A reference, or None, and a target."""
+
+
 @dataclass(frozen=True)
 class Plan:
-    """Every `(reference, target)` pair to be scored under every encoder."""
+    """Every pair of a reference, if there are any, and a target, to be scored under every encoder."""
 
-    pairs: tuple[tuple[Source, Source], ...]
+    pairs: tuple[Pair, ...]
     encoders: tuple[str, ...]
     settings: Settings
 
+    @property
+    def rows(self) -> list[list[str | None]]:
+        """Reference, target and encoder of every score."""
+        return [
+            [reference.name if reference else None, target.name, encoder]
+            for reference, target in self.pairs
+            for encoder in self.encoders
+        ]
+
 
 def make_plan(
-    references: Sequence[str | Source],
     targets: Sequence[str | Source],
     encoder_names: Sequence[str],
+    references: Sequence[str | Source] = (),
     *,
     settings: Settings,
     store: FeatureStore,
     data_paths: Mapping[str, Path] | None = None,
 ) -> Plan:
-    """All pairs of a reference and another data set as target.
+    """Every target with each reference that is another data set; every target alone where there is no reference.
 
     Args:
-        references: data sets by name, or anything that has features (see :class:`Source`).
-        targets: likewise.
+        targets: data sets by name, or anything that has features (see :class:`Source`).
         encoder_names: encoders by name.
+        references: as the targets.
         settings: the settings of the ranking.
         store: where extracted features are kept.
         data_paths: by data set name, where the user has the data.
 
     Raises:
-        ValueError: a name is unknown or given twice, features are missing, or no pair is left.
+        ValueError: a name is unknown or given twice, features are missing, or the only reference of a target is itself.
     """
-    _check_distinct([_name(entry) for entry in references], "reference")
-    _check_distinct([_name(entry) for entry in targets], "target")
+    for kind, names in (
+        ("target", [_name(entry) for entry in targets]),
+        ("reference", [_name(entry) for entry in references]),
+        ("encoder", encoder_names),
+    ):
+        _check_distinct(names, kind, least=0 if kind == "reference" else 1)
+    held_out = bool(references) and not settings.label_free
+    if held_out and not settings.held_out:
+        raise ValueError("held_out is 0: with references, pass at least 1 sample on which the bound is evaluated.")
     entries = [*references, *targets]
     named = named_sources(
         dict.fromkeys(entry for entry in entries if isinstance(entry, str)),
-        settings=settings,
+        settings=settings if held_out else dataclasses.replace(settings, held_out=0),
         store=store,
         data_paths=data_paths,
     )
@@ -301,18 +363,17 @@ def make_plan(
         role: [sources[_name(entry)] for entry in part]
         for role, part in (("reference", references), ("target", targets))
     }
-    _check_distinct(encoder_names, "encoder")
+    for target in roles["target"]:
+        if roles["reference"] == [target]:
+            raise ValueError(
+                f"{target.name!r} is not compared with itself: pass another reference for it, or none at all to rank "
+                "without the terms of a reference."
+            )
     for encoder in encoder_names:
         for source in sources.values():
-            source.check(encoder, views=settings.label_free and source in roles["target"])
-    pairs = tuple((r, t) for r in roles["reference"] for t in roles["target"] if r is not t)
-    if not pairs:
-        raise ValueError(
-            f"no pair is left, as a data set is not compared with itself: references are "
-            f"{_listed(map(_name, references))}, targets are {_listed(map(_name, targets))}; "
-            "pass a target that is not the only reference."
-        )
-    return Plan(pairs, tuple(encoder_names), settings)
+            source.check(encoder, views=settings.label_free and source in roles["target"], held_out=held_out)
+    pairs: list[Pair] = [(r, t) for r in roles["reference"] for t in roles["target"] if r is not t]
+    return Plan(tuple(pairs or [(None, target) for target in roles["target"]]), tuple(encoder_names), settings)
 
 
 def named_sources(
@@ -327,13 +388,13 @@ def named_sources(
     Raises:
         ValueError: a name is unknown, or a path is given for another data set or does not exist.
     """
-    paths = dict(data_paths or {})
+    names, paths = list(names), dict(data_paths or {})
+    if any(not name.strip() for name in names):
+        raise ValueError("the name of a data set is empty: pass a name or a path.")
     for name, path in paths.items():
         if not path.exists():
             raise ValueError(f"the path given for {name!r}, {path}, does not exist.")
-    load_encoder = functools.lru_cache(maxsize=1)(
-        functools.partial(encoders.load, seed=settings.seed, image_size=settings.image_size)
-    )
+    load_encoder = remembered(functools.partial(encoders.load, seed=settings.seed, image_size=settings.image_size))
     sources: dict[str, Source] = {}
     for name in names:
         data.check_name(name, path=paths.get(name))
@@ -348,6 +409,28 @@ def named_sources(
     return sources
 
 
+T = TypeVar("T")
+
+
+def remembered(load: Callable[[str], T]) -> Callable[[str], T]:
+    """`load`, which does not load again what it was asked for last; nor does what failed fail slowly again."""
+
+    @functools.lru_cache(maxsize=1)
+    def outcome(name: str) -> T | Exception:
+        try:
+            return load(name)
+        except Exception as error:
+            return error
+
+    def last(name: str) -> T:
+        found = outcome(name)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return last
+
+
 def _name(entry: str | Source) -> str:
     return entry if isinstance(entry, str) else entry.name
 
@@ -356,8 +439,8 @@ def _listed(names: object) -> str:
     return ", ".join(map(str, names)) or "none"  # type: ignore[call-overload]
 
 
-def _check_distinct(names: Sequence[str], kind: str) -> None:
-    if not names:
+def _check_distinct(names: Sequence[str], kind: str, *, least: int) -> None:
+    if len(names) < least:
         raise ValueError(f"no {kind} is given: pass at least one.")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{kind} given twice: {_listed(twice)}; name each once.")

@@ -17,7 +17,7 @@ from jaxrel.ranking.plan import Settings
 class Row:
     """One encoder in a table.
 
-    `interval` and `bound_interval` are percentile intervals of transferability and bound over resampled samples. Two
+    `bound_interval` is the percentile interval of the bound over resampled samples. Two
     encoders are tied when the interval of the difference of their transferabilities, on the same resamples, holds 0:
     `tied_with` names all such encoders of the table, `tied_with_above` says whether the one ranked just above is among
     them.
@@ -25,7 +25,6 @@ class Row:
 
     rank: int
     score: Score
-    interval: tuple[float, float]
     bound_interval: tuple[float, float]
     tied_with_above: bool
     tied_with: tuple[str, ...]
@@ -33,14 +32,25 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The encoders in the order of their transferability on one pair of tasks, largest first, failed ones last.
+    """The encoders in the order of their transferability on one target, largest first, failed ones last.
 
-    `reference` is None where each encoder stands with the reference that promises most for it.
+    `reference` is that of the terms. It is None where there are none, and in a summary, in which each encoder stands
+    with the reference that gives it the smallest bound.
     """
 
     reference: str | None
     target: str
     rows: tuple[Row, ...]
+
+    @property
+    def references(self) -> set[str | None]:
+        """Those of the rows."""
+        return {row.score.reference for row in self.rows}
+
+    @property
+    def is_summary(self) -> bool:
+        """Whether references differ from encoder to encoder, or may."""
+        return self.reference is None and self.references != {None}
 
 
 @dataclass(frozen=True)
@@ -51,10 +61,15 @@ class Ranking:
     summaries: tuple[Table, ...]
     settings: Settings
 
+    @property
+    def incomplete(self) -> tuple[Score, ...]:
+        """The scores that lack a number, or the terms of their reference; `complaint` says why."""
+        return tuple(row.score for table in self.tables for row in table.rows if row.score.complaint)
+
 
 def make_ranking(scores: Sequence[Score], settings: Settings) -> Ranking:
-    """Order the scores within each pair of tasks, and within each target by the best of its references."""
-    by_pair: dict[tuple[str, str], list[Score]] = {}
+    """Order the scores within each pair of tasks, and within each target with the best reference of each encoder."""
+    by_pair: dict[tuple[str | None, str], list[Score]] = {}
     for score in scores:
         by_pair.setdefault((score.reference, score.target), []).append(score)
     by_target: dict[str, dict[str, list[Score]]] = {}
@@ -85,14 +100,13 @@ def _rows(scores: Sequence[Score], confidence: float) -> tuple[Row, ...]:
     for position, score in enumerate(ordered):
         tied_with = [other.encoder for other in ordered if frozenset((score.encoder, other.encoder)) in tied]
         above = ordered[position - 1].encoder if position else None
-        interval = _interval(np.asarray(score.resampled_transferabilities), confidence)
         bound_interval = _interval(np.asarray(score.resampled_bounds), confidence)
-        rows.append(Row(position + 1, score, interval, bound_interval, above in tied_with, tuple(tied_with)))
+        rows.append(Row(position + 1, score, bound_interval, above in tied_with, tuple(tied_with)))
     return tuple(rows)
 
 
 def _order(score: Score) -> tuple[bool, float, float, str]:
-    """Equal transferabilities, common with the references of a target without labels, are ordered by the bound."""
+    """Equal transferabilities, as those of one encoder with several references are, are ordered by the bound."""
     bound = math.inf if math.isnan(score.bound) else score.bound
     return score.failed, 0.0 if math.isnan(score.transferability) else -score.transferability, bound, score.encoder
 

@@ -1,13 +1,22 @@
-"""Task-relatedness: the verb, its kernels and its results."""
+"""Task-relatedness: `task_relatedness`, its kernels and its results."""
 
+from jaxrel.relatedness.api import block_sizes, task_relatedness
 from jaxrel.relatedness.bound import evaluate_bound
 from jaxrel.relatedness.budgets import BUDGETS, validation_bounds
 from jaxrel.relatedness.explanation import Explanation, explain, plot_coupling
 from jaxrel.relatedness.feature_maps import FeatureMap, LowRankFeatureMap
-from jaxrel.relatedness.joint import fit_joint, joint_relatedness
+from jaxrel.relatedness.ground_costs import Euclidean, FeatureDistance, GroundCost, Margin, Range
 from jaxrel.relatedness.large import evaluate_bound_in_blocks, task_relatedness_in_blocks
-from jaxrel.relatedness.methods import Joint, Paper
-from jaxrel.relatedness.paper import evaluate_paper, fit_paper, paper_relatedness
+from jaxrel.relatedness.methods import (
+    Joint,
+    Method,
+    Paper,
+    evaluate_paper,
+    fit_joint,
+    fit_paper,
+    joint_relatedness,
+    paper_relatedness,
+)
 from jaxrel.relatedness.reference_classes import restricted_to_classes, select_reference_classes
 from jaxrel.relatedness.resampling import bound_resamples
 from jaxrel.relatedness.result import (
@@ -15,25 +24,28 @@ from jaxrel.relatedness.result import (
     ComputedWith,
     PublishedEstimate,
     Relatedness,
-    RelatednessError,
     Status,
     Transformation,
 )
 from jaxrel.relatedness.stored_tasks import StoredTask
-from jaxrel.relatedness.verb import block_sizes, task_relatedness
 
 __all__ = [
     "BUDGETS",
     "ClassTerms",
     "ComputedWith",
+    "Euclidean",
     "Explanation",
+    "FeatureDistance",
     "FeatureMap",
+    "GroundCost",
     "Joint",
     "LowRankFeatureMap",
+    "Margin",
+    "Method",
     "Paper",
     "PublishedEstimate",
+    "Range",
     "Relatedness",
-    "RelatednessError",
     "Status",
     "StoredTask",
     "Transformation",

@@ -8,9 +8,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxrel.tasks import Task
+from jaxrel.task import Task
 
-__all__ = ["ClassOrder", "class_order", "heaviest", "kept_aside", "members", "sample_members", "within_class_rank"]
+__all__ = [
+    "VALIDATION_EVERY",
+    "ClassOrder",
+    "class_order",
+    "heaviest",
+    "kept_aside",
+    "members",
+    "sample_members",
+    "within_class_rank",
+]
+
+VALIDATION_EVERY = 4  # One of so many training samples of each class is in the validation split.
 
 
 @jax.tree_util.register_dataclass

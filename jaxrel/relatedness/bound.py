@@ -15,20 +15,26 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxrel.heads import cross_entropy
+from jaxrel._core.labels import check_all_named
+from jaxrel.heads import Head, cross_entropy
 from jaxrel.relatedness.blocks import heaviest
 from jaxrel.relatedness.class_transport import class_transport
 from jaxrel.relatedness.coupling import class_totals, held_out_conditional, label_coupling, mismatch_by_class
-from jaxrel.relatedness.methods import Joint, Paper
+from jaxrel.relatedness.ground_costs import GroundCost, cost_names, ground_cost
 from jaxrel.relatedness.result import ClassTerms, Relatedness, Status, Transformation
-from jaxrel.tasks import Task
+from jaxrel.task import Task
+from jaxrel.transport.certificates import rounding_allowance, shallow_sum, sum_depth
 
-__all__ = ["Contributions", "class_loss", "contributions", "evaluate_bound", "log_label_map"]
+if TYPE_CHECKING:
+    from jaxrel.relatedness.methods import Method
+
+__all__ = ["Contributions", "class_loss", "evaluate_bound", "evaluate_bound_with_contributions", "log_label_map"]
 
 
 @jax.tree_util.register_dataclass
@@ -54,18 +60,58 @@ def log_label_map(label_map: Float[Array, "t r"]) -> Float[Array, "t r"]:
 
 def class_loss(logits: Float[Array, "*b r"], log_map_row: Float[Array, "*b r"]) -> Float[Array, "*b"]:
     """`-log (B softmax(logits))_k = LSE(v) - LSE(v + log B_k)`; +inf where row k of B is 0."""
-    return jax.nn.logsumexp(logits, axis=-1) - jax.nn.logsumexp(logits + log_map_row, axis=-1)
+    # Without the largest logit, which would cancel and take its rounding along.
+    shifted = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    return jax.nn.logsumexp(shifted, axis=-1) - jax.nn.logsumexp(shifted + log_map_row, axis=-1)
 
 
 def transport_points(
-    transformation: Transformation, reference: Task, target: Task, method: Joint | Paper
-) -> tuple[str, Float[Array, "n c"], Float[Array, "m c"]]:
-    """Name of the ground cost and the points it compares: logits, or features mapped by A, b."""
+    transformation: Transformation, reference: Task, target: Task, method: Method
+) -> tuple[GroundCost, Float[Array, "n c"], Float[Array, "m c"]]:
+    """The ground cost and the points it compares: logits, or features mapped by A, b.
+
+    What is named in another space than that of the transformation is the tightest of this one.
+    """
+    space = transformation.space
+    named_elsewhere = isinstance(method.cost, str) and method.cost not in cost_names(space)
+    cost = ground_cost(None if named_elsewhere else method.cost, space)
     if transformation.feature_map is None:
-        u = transformation.reference_logits(reference.features)
-        return str(method.cost), u, transformation.target_logits(target.features)
+        return cost, transformation.reference_logits(reference.features), transformation.target_logits(target.features)
     mapped = transformation.feature_map(transformation.reference_standardisation(reference.features))
-    return "feature", mapped, transformation.target_standardisation(target.features)
+    return cost, mapped, transformation.target_standardisation(target.features)
+
+
+def point_rounding(
+    transformation: Transformation,
+    x: Float[Array, "*b n c"],
+    y: Float[Array, "*b m c"],
+    u: Float[Array, "*b n r"],
+    v: Float[Array, "*b m r"],
+    log_map: Float[Array, "t r"],
+) -> tuple[Float[Array, "*b n"], Float[Array, "*b m"]]:
+    r"""`(alpha, beta)`: rounding can break `ell(v_j) - ell(u_i) <= cost_ij` by at most `alpha_i + beta_j`.
+
+    In prediction space both sides are functions of the same u and v. What errs are sums of r terms as large as the
+    logits, and `softmax(u + log B)`, which is that of other logits that are as near as their rounding. In feature
+    space u is not quite `M x + m`, as x is not quite `A z + b` and M not quite `W A^-1`: by how much is seen, and ell
+    changes by no more than the range of the difference.
+    """
+    eps = float(jnp.finfo(u.dtype).eps)
+    unit = (u.shape[-1] + 8) * eps
+    largest = jnp.max(jnp.where(log_map > -jnp.inf, jnp.abs(log_map), 0))
+
+    def size(logits: Float[Array, "*b k r"]) -> Float[Array, "*b k"]:
+        return jnp.max(jnp.abs(logits), axis=-1)
+
+    alpha, beta = unit * (1 + largest + size(u)), unit * (1 + size(v))
+    if transformation.feature_map is not None:
+        head = transformation.target_map
+        absolute = Head(jnp.abs(head.weights), jnp.abs(head.bias))
+        apart = u - head(x)
+        alpha += jnp.max(apart, axis=-1) - jnp.min(apart, axis=-1)
+        alpha += (x.shape[-1] + 8) * eps * size(absolute(jnp.abs(x)))
+        beta += (x.shape[-1] + 8) * eps * size(absolute(jnp.abs(y)))
+    return jax.lax.stop_gradient((alpha, beta))
 
 
 def evaluate_bound(
@@ -73,7 +119,7 @@ def evaluate_bound(
     reference: Task,
     target: Task,
     *,
-    method: Joint | Paper,
+    method: Method,
     block_sizes: tuple[int, int] | None = None,
 ) -> Relatedness:
     """Every term of the bound on these samples, B frozen at the transformation's.
@@ -93,34 +139,34 @@ def evaluate_bound(
 
     Runs under `jit` and `vmap`; one compilation for each shape.
     """
-    return _evaluate(transformation, reference, target, method, block_sizes)[0]
+    return evaluate_bound_with_contributions(transformation, reference, target, method=method, block_sizes=block_sizes)[
+        0
+    ]
 
 
-def contributions(
+def evaluate_bound_with_contributions(
     transformation: Transformation,
     reference: Task,
     target: Task,
     *,
-    method: Joint | Paper,
+    method: Method,
     block_sizes: tuple[int, int] | None = None,
-) -> Contributions:
-    """What each sample adds to `evaluate_bound(...).bound`, by the dual potentials of its transport problems."""
-    return _evaluate(transformation, reference, target, method, block_sizes)[1]
-
-
-def _evaluate(
-    transformation: Transformation,
-    reference: Task,
-    target: Task,
-    method: Joint | Paper,
-    block_sizes: tuple[int, int] | None,
 ) -> tuple[Relatedness, Contributions]:
+    """`evaluate_bound`, and what each sample adds to the bound by the dual potentials of its transport problems."""
     (labels_r, _), (labels_t, num_classes) = reference.labelled, target.labelled
+    for name, task, known in zip(
+        ("target", "reference"), (target, reference), transformation.conditional.shape, strict=True
+    ):
+        check_all_named(name, task.class_names, known)
     unseen_classes = max(0, num_classes - transformation.conditional.shape[0])
     transformation = _with_unseen_classes(transformation, unseen_classes)
     num_target, num_reference = transformation.conditional.shape
-    u = transformation.reference_logits(reference.features)
-    v = transformation.target_logits(target.features)
+    cost, x, y = transport_points(transformation, reference, target, method)
+    u, v = x, y
+    if transformation.feature_map is not None:
+        u, v = transformation.reference_logits(reference.features), transformation.target_logits(target.features)
+    # Losses and costs must be of the same logits: compiled into each of them, they would round in several ways.
+    x, y, u, v = jax.lax.optimization_barrier((x, y, u, v))
     log_map = log_label_map(transformation.label_map)
 
     # The coupling on these samples: their target prior, Q as learned.
@@ -133,10 +179,10 @@ def _evaluate(
     cloud = conditional[:, labels_r] * within_class  # a^k_i, rows sum to 1
 
     losses = cross_entropy(u, labels_r)
-    sample_share = target.weights / jnp.sum(target.weights)
+    within_target = _within_class(target.weights, totals_t, labels_t)
+    sample_share = prior[labels_t] * within_target
     target_losses = class_loss(v, log_map[labels_t])
     predicted = transformation.target_classes(v)
-    cost, x, y = transport_points(transformation, reference, target, method)
     transport = class_transport(
         cost,
         x,
@@ -144,14 +190,14 @@ def _evaluate(
         cloud,
         log_map,
         target,
-        lipschitz=transformation.target_map.lipschitz,
+        scale=cost.scale(transformation.target_map),
         method=method,
         block_sizes=block_sizes,
     )
 
     def transformed_loss(of_class: tuple[Array, Array, Array]) -> Float[Array, ""]:
         index, share, log_map_row = of_class
-        return jnp.sum(_silenced(share, class_loss(u[index], log_map_row)))
+        return shallow_sum(_silenced(share, class_loss(u[index], log_map_row)))
 
     # One class at a time and only of samples that it leans on: all shifted logits at once would be n t r numbers.
     leaning = heaviest(cloud, block_sizes[0] if block_sizes else cloud.shape[1])
@@ -165,12 +211,23 @@ def _evaluate(
     overflow = present & transport.overflow & ~lost & ~left_out
     without_reference = unseen | lost
     uncertified = without_reference | left_out | overflow
+    paid = mismatch_by_class(coupling, transformation.label_map)
+    reweighted_losses = jnp.where(lost, jnp.inf, prior * shallow_sum(_silenced(cloud, losses)))
+    achieved = prior * class_totals(labels_t, num_target, _silenced(within_target, target_losses))
+    # What rounding may break of the inequality belongs to its upper end: the points' share, and that of all the sums.
+    alpha, beta = point_rounding(transformation, x, y, u, v, log_map)
+    depth = sum_depth(losses.shape[0]) + sum_depth(target_losses.shape[0]) + num_target + 2 * num_reference
+    summed = jax.lax.stop_gradient(reweighted_losses + paid + transformed + achieved)
+    moved = _silenced(prior, transport.upper) * (1 + rounding_allowance(depth, u.dtype))
+    moved += rounding_allowance(depth, u.dtype) * jnp.where(uncertified, 0, summed)
+    moved += prior * shallow_sum(_silenced(cloud, alpha))
+    moved += prior * class_totals(labels_t, num_target, _silenced(within_target, beta))
     terms = ClassTerms(
-        reweighted_reference_loss=jnp.where(lost, jnp.inf, prior * (cloud @ losses)),
-        label_mismatch=mismatch_by_class(coupling, transformation.label_map),
-        distribution_mismatch=jnp.where(uncertified, jnp.inf, _silenced(prior, transport.upper)),
+        reweighted_reference_loss=reweighted_losses,
+        label_mismatch=paid,
+        distribution_mismatch=jnp.where(uncertified, jnp.inf, moved),
         transformed_reference_loss=jnp.where(without_reference | left_out, jnp.inf, transformed),
-        target_loss=class_totals(labels_t, num_target, _silenced(sample_share, target_losses)),
+        target_loss=achieved,
         reference_loss=class_totals(labels_r, num_reference, within_class * losses),
     )
     reweighted, mismatch, upper, transformed, target_loss = (
@@ -192,9 +249,10 @@ def _evaluate(
         + Status.BLOCK_OVERFLOW * jnp.any(overflow)
         + Status.NOT_FINITE * (~finite & ~infinite)
     )
+    bound = reweighted + mismatch + upper
     relatedness = Relatedness(
-        bound=reweighted + mismatch + upper,
-        tight_bound=transformed + upper,
+        bound=bound,
+        tight_bound=jnp.minimum(transformed + upper, bound),  # equal in theory for a permutation, rounded in two ways
         reweighted_reference_loss=reweighted,
         label_mismatch=mismatch,
         distribution_mismatch=upper,

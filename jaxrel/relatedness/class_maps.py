@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxrel.relatedness.blocks import ClassOrder, sample_members
-from jaxrel.relatedness.methods import ClassMap
-from jaxrel.tasks import Task
+from jaxrel.task import Task
 from jaxrel.transport import assign_classes, class_pair_costs
 
-__all__ = ["class_costs", "initial_logits", "pruned"]
+__all__ = ["ClassMap", "check_class_map", "class_costs", "initial_logits", "pruned"]
+
+ClassMap = Literal["assigned", "soft", "identity"] | tuple[int | tuple[int, ...], ...]
 
 _POINTS = 32  # of each class in the class-pair costs
 _TEMPERATURE = 0.1  # of a soft start, relative to the mean transport cost between classes
 _SMALLEST_SHARE = 1e-3
+
+
+def check_class_map(class_map: Any) -> None:
+    """A ValueError for what is no class map, whatever the classes."""
+    if isinstance(class_map, tuple) and class_map:
+        groups = [group if isinstance(group, tuple) else (group,) for group in class_map]
+        if all(group and all(type(c) is int and c >= 0 for c in group) for group in groups):
+            return
+    elif class_map in ("assigned", "soft", "identity"):
+        return
+    raise ValueError(
+        "class_map must be 'assigned', 'soft', 'identity' or a tuple with, for each target class, a reference class or "
+        f"a tuple of reference classes, got {class_map!r}."
+    )
 
 
 def class_costs(target: Task, target_classes: ClassOrder, reference: Task, reference_classes: ClassOrder) -> Array:

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from jaxrel.pseudo_labels import ClassPrior, PseudoLabels, Strategy, pseudo_label
+from jaxrel.pseudo_labels import ClassPrior, PseudoLabels, Strategy, checked_views, pseudo_label
 from jaxrel.relatedness.blocks import kept_aside
-from jaxrel.tasks import Task
+from jaxrel.task import Task
 
 __all__ = ["cross_view_tasks", "pseudo_labelled_tasks"]
 
@@ -55,7 +55,7 @@ def pseudo_labelled_tasks(
         pseudo_target = found.task(target.features)
         if views is None:
             return (reference, pseudo_target), None, found
-        first, second = (jnp.asarray(view, target.features.dtype) for view in views)
+        first, second = checked_views(views, target)
         learned_on, evaluated_on = cross_view_tasks(reference, pseudo_target, (first, second))
         return _without_absent(learned_on), _without_absent(evaluated_on), found
     if views is not None:

@@ -34,13 +34,15 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from jaxrel._core.checks import checked_seed
+from jaxrel._core.labels import check_all_named
+from jaxrel._core.programs import compiled
 from jaxrel.heads import cross_entropy
-from jaxrel.relatedness.bound import class_loss, log_label_map, transport_points
-from jaxrel.relatedness.budgets import validated_budget
-from jaxrel.relatedness.class_transport import ground_cost
-from jaxrel.relatedness.coupling import held_out_conditional, label_coupling, mismatch_by_class
+from jaxrel.relatedness.api import check_method, checked_training_tasks, numbered_as
+from jaxrel.relatedness.bound import class_loss, log_label_map, point_rounding, transport_points
+from jaxrel.relatedness.class_transport import certified_transport
+from jaxrel.relatedness.coupling import class_totals, held_out_conditional, label_coupling, mismatch_by_class
 from jaxrel.relatedness.cuts import Block, cut_together, stratified_order
-from jaxrel.relatedness.joint import fit_joint
 from jaxrel.relatedness.memory import (
     BlockSizes,
     LearningSizes,
@@ -50,13 +52,11 @@ from jaxrel.relatedness.memory import (
     learning_sizes_within,
     rows_at_once,
 )
-from jaxrel.relatedness.methods import Joint, Paper
+from jaxrel.relatedness.methods import Joint, Method, fit_joint
 from jaxrel.relatedness.result import ClassTerms, ComputedWith, Relatedness, Status, Transformation
 from jaxrel.relatedness.stored_tasks import StoredTask, subsample
-from jaxrel.relatedness.verb import checked_seed, checked_training_tasks
-from jaxrel.tasks import Task
-from jaxrel.transport import sinkhorn
-from jaxrel.transport.certificates import rounding_allowance, sum_depth
+from jaxrel.task import Task
+from jaxrel.transport.certificates import SUM_WIDTH, rounding_allowance, shallow_sum, sum_depth
 from jaxrel.version import __version__
 
 __all__ = ["evaluate_bound_in_blocks", "task_relatedness_in_blocks"]
@@ -69,8 +69,7 @@ _ALONG = P(_AXIS)
 
 Progress = Callable[[str, int, int], None]
 
-_fit_joint = jax.jit(fit_joint)
-_validated_budget = jax.jit(validated_budget)
+_fit_joint = compiled(fit_joint)
 
 
 def task_relatedness_in_blocks(
@@ -93,7 +92,7 @@ def task_relatedness_in_blocks(
 
     Args:
         reference, target: labelled, `StoredTask(features, labels)` with features in `numpy.memmap`, a
-            `jaxrel.feature_store.Table` or an array. Every class needs a sample with weight.
+            `jaxrel.storage.features.Table` or an array. Every class needs a sample with weight.
         evaluate_on: other samples `(reference, target)` to evaluate on; None takes those of `reference` and `target`.
         method: how the transformation is learned. Its `points_per_class` is lowered where the budget asks for it.
         memory_budget: bytes that all of this may take at once, on all devices together: it decides how many samples are
@@ -123,7 +122,7 @@ def task_relatedness_in_blocks(
         )
     seed = checked_seed(seed)
     stored = StoredTask.of("reference", reference), StoredTask.of("target", target)
-    evaluated = stored if evaluate_on is None else _checked_pair(evaluate_on)
+    evaluated = stored if evaluate_on is None else _checked_pair(evaluate_on, stored)
     _check_evaluation(
         *evaluated,
         num_reference=stored[0].num_classes,
@@ -156,7 +155,7 @@ def evaluate_bound_in_blocks(
     reference: StoredTask | Task,
     target: StoredTask | Task,
     *,
-    method: Joint | Paper,
+    method: Method,
     memory_budget: int = DEFAULT_BUDGET,
     mesh: Mesh | None = None,
     seed: int = 0,
@@ -185,8 +184,7 @@ def evaluate_bound_in_blocks(
 
     Devices exchange nothing but the sums at the very end (one `psum` for each pass, one `pmax`).
     """
-    if not isinstance(method, Joint | Paper):
-        raise ValueError(f"method must be a Joint(...) or a Paper(...), got {method!r}.")
+    check_method(method)
     seed = checked_seed(seed)
     stored = StoredTask.of("reference", reference), StoredTask.of("target", target)
     num_target, num_reference = transformation.conditional.shape
@@ -212,16 +210,21 @@ def _named(stored: tuple[StoredTask, StoredTask], evaluated: tuple[StoredTask, S
     return named
 
 
-def _checked_pair(evaluate_on: Any) -> tuple[StoredTask, StoredTask]:
+def _checked_pair(evaluate_on: Any, stored: tuple[StoredTask, StoredTask]) -> tuple[StoredTask, StoredTask]:
+    """Held-out tasks with the class numbers of those learned from."""
     if not isinstance(evaluate_on, tuple | list) or len(evaluate_on) != 2:
         raise ValueError("evaluate_on must be a pair (held-out reference, held-out target).")
-    return StoredTask.of("evaluate_on[0]", evaluate_on[0]), StoredTask.of("evaluate_on[1]", evaluate_on[1])
+    names = "evaluate_on[0]", "evaluate_on[1]"
+    pair = (StoredTask.of(name, task) for name, task in zip(names, evaluate_on, strict=True))
+    reference, target = (numbered_as(*named) for named in zip(names, pair, stored, strict=True))
+    return reference, target
 
 
 def _check_evaluation(
     reference: StoredTask, target: StoredTask, *, num_reference: int, num_target: int, width: int
 ) -> None:
     for name, task, known in (("reference", reference, num_reference), ("target", target, num_target)):
+        check_all_named(name, task.class_names, known)
         if task.num_features != width:
             raise ValueError(
                 f"the {name} to evaluate on has {task.num_features} features, learned from were {width}: extract all "
@@ -242,10 +245,7 @@ def _learned(
     rng = np.random.default_rng((seed, 0))
     reference, target = checked_training_tasks(*(subsample(task, sizes.num_samples, rng) for task in stored))
     key = jax.random.key(seed)
-    method = dataclasses.replace(method, points_per_class=sizes.points_per_class)
-    if method.lipschitz_budget == "validated":
-        found = _validated_budget(reference, target, key, method=dataclasses.replace(method, lipschitz_budget=None))
-        method = dataclasses.replace(method, lipschitz_budget=float(found))
+    method = dataclasses.replace(method, points_per_class=sizes.points_per_class).resolved(reference, target, key)
     _log.info("learning from %d reference and %d target samples", reference.num_samples, target.num_samples)
     return jax.block_until_ready(_fit_joint(reference, target, None, key, method=method)), method
 
@@ -254,7 +254,7 @@ def _evaluated(
     transformation: Transformation,
     reference: StoredTask,
     target: StoredTask,
-    method: Joint | Paper,
+    method: Method,
     budget: int,
     work: Workload,
     devices: Mesh,
@@ -278,7 +278,8 @@ def _evaluated(
     sums, num_blocks = _sums_over_blocks(clouds, sizes, everywhere, method, devices, progress)
     reference_loss = _reference_losses(reference, totals_r, sizes, everywhere, devices, progress)
     # Terms that are summed up one after the other: of a block, of the blocks of a class, of devices.
-    depth = sizes.rows + sizes.columns + num_blocks + devices.size + 16
+    depth = sizes.rows + sizes.columns + num_blocks + devices.size + num_reference + num_target + 32
+    depth += SUM_WIDTH + -(-reference.num_samples // SUM_WIDTH)
     return _relatedness(transformation, prior, conditional, clouds, sums, num_blocks, reference_loss, depth)
 
 
@@ -341,7 +342,7 @@ class _Blocks:
 class _Sums:
     """Sums over blocks for each target class, weighted by their masses; largest sizes of points, not weighted.
 
-    `size` of a point is its cost to the origin: no two points are further apart than their sizes together.
+    No two points cost more than their sizes together, see `GroundCost.size`.
     """
 
     upper: Float[Array, "*d t"]
@@ -356,7 +357,7 @@ def _sums_over_blocks(
     clouds: _Clouds,
     sizes: BlockSizes,
     transformation: Transformation,
-    method: Joint | Paper,
+    method: Method,
     devices: Mesh,
     progress: Progress | None,
 ) -> tuple[_Sums, Int[np.ndarray, " t"]]:
@@ -421,19 +422,19 @@ def _placed(
     )  # fmt: skip
 
 
-@functools.partial(jax.jit, static_argnames=("devices", "at_once"), donate_argnums=0)
+@functools.partial(compiled, static_argnames=("devices", "at_once"), donate_argnums=0)
 def _with_blocks(
     sums: _Sums,
     blocks: _Blocks,
     transformation: Transformation,
-    method: Joint | Paper,
+    method: Method,
     *,
     devices: Mesh,
     at_once: int,
 ) -> _Sums:
     """The sums of each device with its share of the blocks added; no device hears of another."""
 
-    def on_one_device(sums: _Sums, blocks: _Blocks, transformation: Transformation, method: Joint | Paper) -> _Sums:
+    def on_one_device(sums: _Sums, blocks: _Blocks, transformation: Transformation, method: Method) -> _Sums:
         groups = jax.tree.map(lambda leaf: leaf.reshape(-1, at_once, *leaf.shape[1:]), blocks)
 
         def add(sums: _Sums, group: _Blocks) -> tuple[_Sums, None]:
@@ -446,7 +447,7 @@ def _with_blocks(
     return shared(sums, blocks, transformation, method)
 
 
-def _sums_of(blocks: _Blocks, transformation: Transformation, method: Joint | Paper) -> _Sums:
+def _sums_of(blocks: _Blocks, transformation: Transformation, method: Method) -> _Sums:
     """What g blocks add."""
     k, a, b = blocks.target_class, blocks.a, blocks.b
     log_map = log_label_map(transformation.label_map)[k]
@@ -455,37 +456,35 @@ def _sums_of(blocks: _Blocks, transformation: Transformation, method: Joint | Pa
         Task.tree_unflatten((None, None), (features, None, weights))
         for features, weights in ((blocks.x, a), (blocks.y, b))
     )
-    name, x, y = transport_points(transformation, reference, target, method)
-    lipschitz = transformation.target_map.lipschitz
+    cost, x, y = transport_points(transformation, reference, target, method)
+    scale = cost.scale(transformation.target_map)
 
-    live = (a > 0)[..., :, None] & (b > 0)[..., None, :]
-    cost = jnp.where(live, ground_cost(name, x, y, log_map, lipschitz), 0)
-    plans = sinkhorn(cost, a, b, relative_gap=method.certificate_gap, max_sweeps=method.certificate_sweeps)
+    x, y, u, v = jax.lax.optimization_barrier((x, y, u, v))  # as in `evaluate_bound`
+    plans = certified_transport(cost, x, y, a, b, log_map, scale, method)
+    sizes = tuple(
+        scale * jnp.max(jnp.where(weights > 0, cost.size(points), 0), axis=-1) for points, weights in ((x, a), (y, b))
+    )
     # Casting and normalising weights moves mass within the block, at its largest cost at most.
-    moved = rounding_allowance(sum_depth(a.shape[-1]) + sum_depth(b.shape[-1]), cost.dtype)
-    upper = plans.upper + moved * jnp.max(cost, axis=(-1, -2))
+    moved = rounding_allowance(sum_depth(a.shape[-1]) + sum_depth(b.shape[-1]), x.dtype) * (sizes[0] + sizes[1])
+    alpha, beta = point_rounding(transformation, x, y, u, v, log_map)
 
     def mean(weights: Float[Array, "g n"], values: Float[Array, "g n"]) -> Float[Array, " g"]:
-        return jnp.sum(jnp.where(weights > 0, weights * values, 0), axis=-1)
+        return shallow_sum(jnp.where(weights > 0, weights * jnp.where(weights > 0, values, 0), 0))
 
     def by_class(values: Float[Array, " g"]) -> Float[Array, " t"]:
         added = jnp.where(blocks.mass > 0, blocks.mass * values, 0)
         return jnp.zeros(transformation.conditional.shape[0], added.dtype).at[k].add(added)
 
-    norm = "range" if name == "margin" else name  # margin(u, v) <= range(u, v) <= range(u, 0) + range(0, v)
-
-    def size(points: Float[Array, "g n c"], weights: Float[Array, "g n"]) -> Float[Array, " t"]:
-        sizes = ground_cost(norm, points, jnp.zeros_like(points[:, :1]), log_map, lipschitz)[..., 0]
-        largest = jnp.max(jnp.where(weights > 0, sizes, 0), axis=-1)
-        return jnp.zeros(transformation.conditional.shape[0], largest.dtype).at[k].max(largest)
+    def largest_by_class(sizes: Float[Array, " g"]) -> Float[Array, " t"]:
+        return jnp.zeros(transformation.conditional.shape[0], sizes.dtype).at[k].max(sizes)
 
     return _Sums(
-        upper=by_class(upper),
+        upper=by_class(plans.upper + moved + mean(a, alpha) + mean(b, beta)),
         lower=by_class(plans.lower),
         transformed_reference_loss=by_class(mean(a, class_loss(u, log_map[:, None]))),
         target_loss=by_class(mean(b, class_loss(v, log_map[:, None]))),
         target_accuracy=by_class(mean(b, (transformation.target_classes(v) == k[:, None]).astype(b.dtype))),
-        largest_size=jnp.stack([size(x, a), size(y, b)], axis=-1),
+        largest_size=jnp.stack([largest_by_class(size) for size in sizes], axis=-1),
     )
 
 
@@ -531,14 +530,14 @@ def _reference_losses(
     return np.asarray(_accumulated(add, start, map(read, starts), devices, told), np.float64)
 
 
-@functools.partial(jax.jit, static_argnames="devices", donate_argnums=0)
+@functools.partial(compiled, static_argnames="devices", donate_argnums=0)
 def _with_losses(
     sums: Float[Array, "d r"], rows: tuple[Array, Array, Array], transformation: Transformation, *, devices: Mesh
 ) -> Float[Array, "d r"]:
     def on_one_device(sums: Array, rows: tuple[Array, Array, Array], transformation: Transformation) -> Array:
         features, labels, share = rows
         losses = cross_entropy(transformation.reference_logits(features), labels)
-        return sums.at[0, labels].add(jnp.where(share > 0, share * losses, 0))
+        return sums.at[0].add(class_totals(labels, sums.shape[1], jnp.where(share > 0, share * losses, 0)))
 
     return jax.shard_map(on_one_device, mesh=devices, in_specs=(_ALONG, _ALONG, P()), out_specs=_ALONG)(
         sums, rows, transformation
@@ -556,17 +555,19 @@ def _accumulated(
     The next batch is read while the devices are busy with one, and no more than that one is read ahead.
     """
     sums = jax.tree.map(lambda leaf: _sharded(leaf, devices), start)
-    for done, batch in enumerate(batches):
+    done = 0
+    for batch in batches:
         if done:
             jax.block_until_ready(sums)
             told(done)
         sums = add(sums, batch)
+        done += 1
     total = jax.tree.map(np.asarray, _over_devices(sums, devices=devices))
-    told(done + 1)
+    told(done)
     return total
 
 
-@functools.partial(jax.jit, static_argnames="devices")
+@functools.partial(compiled, static_argnames="devices")
 def _over_devices(sums: Any, *, devices: Mesh) -> Any:
     """What the devices have summed up by themselves, together: the only time they exchange anything."""
 
@@ -619,16 +620,20 @@ def _relatedness(
     lost = (prior > 0) & (num_blocks == 0)
     reach = np.float64(sums.largest_size).sum(axis=-1)  # no cost is larger
     misplaced = np.array([clouds.rounding(k) for k in range(prior.size)]) * reach
-    upper = prior * (np.float64(sums.upper) * (1 + rounding) + misplaced)
     target_loss, transformed = (np.float64(loss) for loss in (sums.target_loss, sums.transformed_reference_loss))
     gain = target_loss - transformed - rounding * (target_loss + transformed + reach)
     lower = np.where(num_blocks == 1, np.maximum(gain, sums.lower), gain)
 
     coupling = label_coupling(jnp.asarray(prior, dtype), jnp.asarray(conditional, dtype))
+    paid = mismatch_by_class(coupling, transformation.label_map)
+    reweighted_losses = conditional @ reference_loss
+    # What rounding may break of the inequality belongs to its upper end, as in `evaluate_bound`.
+    losses = prior * (reweighted_losses + transformed + target_loss) + np.asarray(paid, np.float64)
+    upper = prior * (np.float64(sums.upper) * (1 + rounding) + misplaced) + np.where(lost, 0, rounding * losses)
     array = functools.partial(jnp.asarray, dtype=dtype)
     terms = ClassTerms(
-        reweighted_reference_loss=array(np.where(lost, np.inf, prior * (conditional @ reference_loss))),
-        label_mismatch=mismatch_by_class(coupling, transformation.label_map),
+        reweighted_reference_loss=array(np.where(lost, np.inf, prior * reweighted_losses)),
+        label_mismatch=paid,
         distribution_mismatch=array(np.where(lost, np.inf, upper)),
         transformed_reference_loss=array(np.where(lost, np.inf, prior * transformed)),
         target_loss=array(prior * target_loss),
@@ -646,9 +651,10 @@ def _relatedness(
     )
     finite = bool(jnp.isfinite(reweighted + mismatch + transport + loss + achieved))
     status = Status.LOST_REFERENCE_CLASS * bool(lost.any()) + Status.NOT_FINITE * (not finite and not lost.any())
+    bound = reweighted + mismatch + transport
     return Relatedness(
-        bound=reweighted + mismatch + transport,
-        tight_bound=loss + transport,
+        bound=bound,
+        tight_bound=jnp.minimum(loss + transport, bound),
         reweighted_reference_loss=reweighted,
         label_mismatch=mismatch,
         distribution_mismatch=transport,

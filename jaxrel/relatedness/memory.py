@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jaxrel.relatedness.methods import Joint
 from jaxrel.relatedness.stored_tasks import StoredTask
+
+if TYPE_CHECKING:
+    from jaxrel.relatedness.methods import Joint
 
 __all__ = ["BlockSizes", "LearningSizes", "Workload", "block_sizes_within", "checked_budget", "learning_sizes_within"]
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxrel.relatedness.blocks import ClassOrder, class_order, sample_members
-from jaxrel.tasks import Task
+from jaxrel.task import Task
 
 __all__ = ["Minibatch", "Sampler", "sampler_of"]
 

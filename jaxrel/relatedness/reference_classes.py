@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrel._core.programs import compiled
+from jaxrel._core.standardisation import standardisation_of
+from jaxrel.relatedness.api import checked_training_tasks
 from jaxrel.relatedness.blocks import class_order
 from jaxrel.relatedness.class_maps import class_costs
-from jaxrel.relatedness.joint import fit_joint, standardised
-from jaxrel.relatedness.methods import Joint
-from jaxrel.relatedness.verb import checked_training_tasks
-from jaxrel.standardisation import standardisation_of
-from jaxrel.tasks import Task
+from jaxrel.relatedness.methods import Joint, fit_joint
+from jaxrel.relatedness.standardised import standardised
+from jaxrel.task import Task
 from jaxrel.transport import assign_classes
 
 __all__ = ["restricted_to_classes", "select_reference_classes"]
@@ -56,7 +57,7 @@ def select_reference_classes(
         case "nearest":
             rank = np.asarray(_nearness(reference, target))
         case "learned":
-            fit = jax.jit(functools.partial(fit_joint, method=dataclasses.replace(method, setting="learned")))
+            fit = compiled(functools.partial(fit_joint, method=dataclasses.replace(method, setting="learned")))
             learned = fit(reference, target, None, jax.random.key(seed))
             rank = np.argsort(np.argsort(-np.asarray(learned.prior), kind="stable"))
         case _:
@@ -64,7 +65,7 @@ def select_reference_classes(
     return tuple(int(c) for c in np.flatnonzero(rank < num_classes))
 
 
-@jax.jit
+@compiled
 def _nearness(reference: Task, target: Task) -> jax.Array:
     """Rank of each reference class, the nearest 0."""
     reference, target = (

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from jaxrel.relatedness.bound import contributions
+from jaxrel._core.programs import compiled
+from jaxrel.relatedness.api import block_sizes, evaluated, shareable
+from jaxrel.relatedness.bound import Contributions
 from jaxrel.relatedness.class_transport import LARGEST_PLAN
 from jaxrel.relatedness.coupling import held_out_conditional
-from jaxrel.relatedness.methods import Joint, Paper
 from jaxrel.relatedness.result import Relatedness, Transformation
-from jaxrel.relatedness.verb import block_sizes
-from jaxrel.tasks import Task
+from jaxrel.task import Task
 
 __all__ = ["bound_resamples"]
 
@@ -49,21 +47,25 @@ def bound_resamples(
         raise ValueError("result does not say how it was computed: pass the result of task_relatedness.")
     if result.messages:
         raise ValueError(f"result failed, its bound has no interval: {' '.join(result.messages)}")
-    evaluated = result.computed_with
+    computed = result.computed_with
     width = result.transformation.head.weights.shape[1]
-    _check_evaluated("reference", reference, evaluated.num_reference, width)
-    _check_evaluated("target", target, evaluated.num_target, width)
-    counts_r, counts_t = _resampled_counts(reference, target, num_resamples, seed)
+    _check_evaluated("reference", reference, computed.num_reference, width)
+    _check_evaluated("target", target, computed.num_target, width)
+    num_target, num_reference = result.transformation.conditional.shape
+    reference = reference.with_classes(computed.reference_classes, num_reference)
+    target = target.with_classes(computed.target_classes, num_target)
+    reference, target = shareable(reference), shareable(target)
     sizes = block_sizes(result.transformation, reference, target)
     if sizes[0] * sizes[1] > LARGEST_PLAN:
         raise ValueError(
             f"the largest class has {sizes[0]} reference and {sizes[1]} target samples: blockwise plans have no "
             "potentials to resample with; evaluate on fewer samples for an interval."
         )
-    bounds = _linearised_bounds(
-        result.transformation, reference, target, counts_r, counts_t, method=method, block_sizes=sizes
-    )
-    return np.asarray(bounds)
+    counts = _resampled_counts(reference, target, num_resamples, seed)
+    # By the program that gave the result: to compile another would take as long as all the rest.
+    _, parts = evaluated(method, result.transformation, reference, target)
+    labels, weights = (reference.labels, target.labels), (reference.weights, target.weights)
+    return np.asarray(_linearised_bounds(parts, result.transformation, labels, weights, counts))
 
 
 def _check_evaluated(name: str, task: Task, num_samples: int | None, num_features: int) -> None:
@@ -93,29 +95,25 @@ def _resampled_counts(reference: Task, target: Task, num_resamples: int, seed: i
     return np.asarray(counts_r), counts_t
 
 
-@functools.partial(jax.jit, static_argnames="block_sizes")
+@compiled
 def _linearised_bounds(
+    parts: Contributions,
     transformation: Transformation,
-    reference: Task,
-    target: Task,
-    counts_r: Float[Array, "b n"],
-    counts_t: Float[Array, "b m"],
-    *,
-    method: Joint | Paper,
-    block_sizes: tuple[int, int],
+    labels: tuple[Int[Array, " n"], Int[Array, " m"]],
+    weights: tuple[Float[Array, " n"], Float[Array, " m"]],
+    counts: tuple[Float[Array, "b n"], Float[Array, "b m"]],
 ) -> Float[Array, " b"]:
-    parts = contributions(transformation, reference, target, method=method, block_sizes=block_sizes)
     num_target, num_reference = transformation.conditional.shape
-    weights_r, weights_t = counts_r * reference.weights, counts_t * target.weights
-    class_r = jax.nn.one_hot(reference.labels, num_reference, dtype=weights_r.dtype)
-    class_t = jax.nn.one_hot(target.labels, num_target, dtype=weights_r.dtype)
+    weights_r, weights_t = (drawn * weight for drawn, weight in zip(counts, weights, strict=True))
+    class_r = jax.nn.one_hot(labels[0], num_reference, dtype=weights_r.dtype)
+    class_t = jax.nn.one_hot(labels[1], num_target, dtype=weights_t.dtype)
     totals_r = weights_r @ class_r
     conditional = held_out_conditional(transformation.conditional, jnp.sum(totals_r, axis=0))
 
     prior = weights_t @ class_t
     prior = prior / jnp.sum(prior, axis=1, keepdims=True)
-    share = weights_r / jnp.where(totals_r > 0, totals_r, 1)[:, reference.labels]
-    per_class = conditional[:, reference.labels] * (
+    share = weights_r / jnp.where(totals_r > 0, totals_r, 1)[:, labels[0]]
+    per_class = conditional[:, labels[0]] * (
         parts.reference_loss + parts.reference_potential[:num_target]  # classes without samples may follow
     )
     log_map = jnp.log(jnp.where(conditional > 0, transformation.label_map, 1))

@@ -2,69 +2,63 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
+from jaxrel._core.standardisation import Standardisation, identity_standardisation
+from jaxrel._core.status import HasStatus, StatusBits
 from jaxrel.heads import Head
 from jaxrel.pseudo_labels import PseudoLabels
+from jaxrel.relatedness.coupling import label_coupling, label_map
 from jaxrel.relatedness.feature_maps import AffineMap
-from jaxrel.relatedness.methods import Joint, Paper
-from jaxrel.standardisation import Standardisation
+from jaxrel.relatedness.ground_costs import Space
+
+if TYPE_CHECKING:
+    from jaxrel.relatedness.methods import Method
 
 __all__ = [
-    "MESSAGES",
     "ClassTerms",
     "ComputedWith",
     "PublishedEstimate",
     "Relatedness",
-    "RelatednessError",
     "Status",
     "Transformation",
 ]
 
 
-class Status(enum.IntFlag):
+class Status(StatusBits):
     """Status codes of a result: bits that add up; `MESSAGES` says what each means and what to do."""
 
     OK = 0
-    NOT_FINITE = 1
-    UNSEEN_TARGET_CLASS = 2
-    LOST_REFERENCE_CLASS = 4
-    SUPPORT_TOO_SMALL = 8
-    BLOCK_OVERFLOW = 16
-
-
-MESSAGES: dict[Status, str] = {
-    Status.NOT_FINITE: (
-        "the terms are not finite although every input is: the optimisation diverged; "
-        "lower learning_rate or raise ridge."
-    ),
-    Status.UNSEEN_TARGET_CLASS: (
+    NOT_FINITE = (
+        1,
+        "the terms are not finite although every input is: the optimisation diverged (lower learning_rate or raise "
+        "ridge), or samples lie so far from those learned from that their logits overflow.",
+    )
+    UNSEEN_TARGET_CLASS = (
+        2,
         "a target class of the held-out sample was never seen in training: the bound is infinite; "
-        "train on samples of every class."
-    ),
-    Status.LOST_REFERENCE_CLASS: (
+        "train on samples of every class.",
+    )
+    LOST_REFERENCE_CLASS = (
+        4,
         "the held-out reference sample has none of the reference classes that some target class leans on: "
-        "the bound is infinite; evaluate on a reference sample with every class."
-    ),
-    Status.SUPPORT_TOO_SMALL: (
-        "block_sizes leaves out samples that carry weight, so no bound is certified: pass larger block_sizes."
-    ),
-    Status.BLOCK_OVERFLOW: (
+        "the bound is infinite; evaluate on a reference sample with every class.",
+    )
+    SUPPORT_TOO_SMALL = (
+        8,
+        "block_sizes leaves out samples that carry weight, so no bound is certified: pass larger block_sizes.",
+    )
+    BLOCK_OVERFLOW = (
+        16,
         "a target class is too large for one plan, and its sample weights too uneven for blockwise plans, so no bound "
-        "is certified: evaluate on fewer samples, or on samples of nearly equal weight."
-    ),
-}
-
-
-class RelatednessError(RuntimeError):
-    """A result whose status is not OK."""
+        "is certified: evaluate on fewer samples, or on samples of nearly equal weight.",
+    )
 
 
 @jax.tree_util.register_dataclass
@@ -91,6 +85,46 @@ class Transformation:
     reference_standardisation: Standardisation
     target_standardisation: Standardisation
 
+    @classmethod
+    def of(
+        cls,
+        conditional: Float[Array, "t r"],
+        target_prior: Float[Array, " t"],
+        head: Head,
+        target_map: Head,
+        *,
+        feature_map: AffineMap | None = None,
+        ridge: Float[ArrayLike, ""] = 0.0,
+        validation_bound: Float[ArrayLike, ""] = np.inf,
+        reference_standardisation: Standardisation | None = None,
+        target_standardisation: Standardisation | None = None,
+    ) -> Self:
+        """The one with the coupling, prior and label map that belong to Q and a target prior.
+
+        Features are taken as they are where no standardisation is given.
+        """
+        dtype = conditional.dtype
+        coupling = label_coupling(target_prior, conditional)
+        identity = identity_standardisation(head.weights.shape[1], dtype)
+        return cls(
+            conditional=conditional,
+            coupling=coupling,
+            prior=jnp.sum(coupling, axis=0),
+            label_map=label_map(coupling, target_prior),
+            head=head,
+            target_map=target_map,
+            feature_map=feature_map,
+            ridge=jnp.asarray(ridge, dtype),
+            validation_bound=jnp.asarray(validation_bound, dtype),
+            reference_standardisation=reference_standardisation or identity,
+            target_standardisation=target_standardisation or identity,
+        )
+
+    @property
+    def space(self) -> Space:
+        """What is transported: features where there is a feature map, logits where there is none."""
+        return "prediction" if self.feature_map is None else "feature"
+
     def reference_logits(self, features: Float[Array, "n d"]) -> Float[Array, "n r"]:
         """`u = W z + w0` of raw reference features."""
         return self.head(self.reference_standardisation(features))
@@ -109,12 +143,14 @@ class Transformation:
 class ComputedWith:
     """What the numbers were computed with; the same for every encoder of a comparison, or they do not compare."""
 
-    method: Joint | Paper | None = None
+    method: Method | None = None
     seed: int | None = None
     evaluated_on: str | None = None
     num_reference: int | None = None
     num_target: int | None = None
     target_labels: str = "given"
+    reference_classes: tuple[str, ...] | None = None
+    target_classes: tuple[str, ...] | None = None
     dtype: str | None = None
     version: str | None = None
     unit: str = "nats"
@@ -155,7 +191,7 @@ class PublishedEstimate:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Relatedness:
+class Relatedness(HasStatus):
     """Task-relatedness: certificates of the target loss of the transformed head, in nats.
 
     On the samples it was evaluated on, whatever they are,
@@ -191,24 +227,9 @@ class Relatedness:
     pseudo_labels: PseudoLabels | None = None
     computed_with: ComputedWith = field(default=ComputedWith(), metadata={"static": True})
 
+    statuses: ClassVar = Status
+
     @property
     def distribution_mismatch_upper(self) -> Float[Array, ""]:
         """The certified upper end, which is the `distribution_mismatch` reported."""
         return self.distribution_mismatch
-
-    @property
-    def messages(self) -> tuple[str, ...]:
-        """What the status says, one text for each problem that occurs anywhere in the batch; empty if all is well."""
-        codes = int(np.bitwise_or.reduce(np.asarray(self.status), axis=None))
-        return tuple(text for code, text in MESSAGES.items() if codes & code)
-
-    def raise_if_failed(self) -> Relatedness:
-        """Return self, or raise a RelatednessError that names the first failing batch index."""
-        status = np.asarray(self.status)
-        failed = np.argwhere(status != int(Status.OK))
-        if len(failed):
-            index: Any = tuple(int(i) for i in failed[0])
-            where = f" at batch index {index if len(index) > 1 else index[0]}" if index else ""
-            texts = [text for code, text in MESSAGES.items() if int(status[index]) & code]
-            raise RelatednessError(f"task-relatedness failed{where}: {' '.join(texts)}")
-        return self

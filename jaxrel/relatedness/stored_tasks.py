@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxrel.tasks import Task
+from jaxrel._core.arrays import is_real, real_array
+from jaxrel._core.labels import renumbering
+from jaxrel.task import Task
 
 __all__ = ["Rows", "StoredTask", "subsample"]
 
 
 class Rows(Protocol):
-    """What features are read from: an array, `numpy.memmap`, `jaxrel.feature_store.Table` and the like."""
+    """What features are read from: an array, `numpy.memmap`, `jaxrel.storage.features.Table` and the like."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -37,9 +38,9 @@ class StoredTask:
     Attributes:
         features: `(n, d)`, anything with `shape` and `dtype` that gives rows for a slice and for an array of integers.
             Computed with in float32, or in float64 where they are of that type and JAX has it enabled.
-        labels: `(n,)` integers `0 .. num_classes - 1`.
+        labels: `(n,)` as those of a `Task`, as the numbers of their classes.
         weights: `(n,)` as those of a `Task`, with the largest made 1; None means 1 each.
-        num_classes: the class count; None means the largest label plus one.
+        num_classes, class_names: as those of a `Task`.
 
     Raises:
         ValueError: as `Task`, but for the values of features, which are looked at when they are read.
@@ -49,18 +50,25 @@ class StoredTask:
     labels: Int[np.ndarray, " n"]
     weights: Float[np.ndarray, " n"] = None  # type: ignore[assignment]
     num_classes: int = None  # type: ignore[assignment]
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check labels and weights; fill in what is None."""
-        features = np.asarray(self.features) if isinstance(self.features, jax.Array | list) else self.features
+        features = self.features
+        dtype = getattr(features, "dtype", None)
+        readable = isinstance(dtype, np.dtype) and is_real(dtype)
+        if not readable or isinstance(features, jax.Array | np.ma.MaskedArray):
+            features = np.asarray(real_array("features", features))
         shape = tuple(getattr(features, "shape", ()))
         if len(shape) != 2 or 0 in shape:
             raise ValueError(f"features must have shape (n, d) with n >= 1 and d >= 1, got {shape}.")
-        if not (jnp.issubdtype(features.dtype, jnp.floating) or jnp.issubdtype(features.dtype, jnp.integer)):
-            raise ValueError(f"features must be real numbers, got dtype {features.dtype}.")
         # The checks of a Task, on features that cost nothing.
         checked = Task(
-            np.zeros((shape[0], 1), np.float32), self.labels, weights=self.weights, num_classes=self.num_classes
+            np.zeros((shape[0], 1), np.float32),
+            self.labels,
+            weights=self.weights,
+            num_classes=self.num_classes,
+            class_names=self.class_names,
         )
         labels, num_classes = checked.labelled
         for name, value in (
@@ -68,6 +76,7 @@ class StoredTask:
             ("labels", np.asarray(labels)),
             ("weights", np.asarray(checked.weights)),
             ("num_classes", num_classes),
+            ("class_names", checked.class_names),
         ):
             object.__setattr__(self, name, value)
 
@@ -80,7 +89,15 @@ class StoredTask:
             raise ValueError(f"{name} must be a StoredTask or a Task, got {type(task).__name__}.")
         if task.labels is None:
             raise ValueError(f"{name} has no labels: pass Task(features, labels).")
-        return cls(task.features, task.labels, task.weights, task.num_classes)  # type: ignore[arg-type]
+        return cls(task.features, task.labels, task.weights, task.num_classes, task.class_names)  # type: ignore[arg-type]
+
+    def with_classes_of(self, known: StoredTask) -> StoredTask:
+        """As `Task.with_classes_of`."""
+        changes = renumbering(self.class_names, self.num_classes, known.class_names, known.num_classes)
+        if changes is None:
+            return self
+        numbers, names = changes
+        return replace(self, labels=numbers[self.labels], num_classes=len(names), class_names=names)
 
     @property
     def num_samples(self) -> int:

@@ -32,7 +32,7 @@ def scoreboard(
     output: Path | str,
     progress: Progress = silent,
 ) -> Scoreboard:
-    """Score encoders, given as arrays by the names of `jaxrel.scores.NEEDS`, by many metrics.
+    """Score encoders, given as arrays by the names of `jaxrel.metrics.NEEDS`, by many metrics.
 
         scoreboard({"mine": {"features": x, "labels": y}, "other": {...}}, output="results")
 
@@ -40,7 +40,7 @@ def scoreboard(
 
     Raises:
         ValueError: see `score_by_metrics`.
-        BlockingIOError: another process writes into the same folder.
+        OSError: `output` cannot be written to; BlockingIOError where another process writes there.
     """
     hub = [from_arrays(name, arrays) for name, arrays in encoders.items()]
     return run(hub, metrics, output=output, progress=progress)
@@ -52,8 +52,9 @@ def run(
     *,
     output: Path | str,
     progress: Progress = silent,
+    strict: bool = False,
 ) -> Scoreboard:
-    """As `scoreboard`, for encoders from anywhere."""
+    """As `scoreboard`, for encoders from anywhere; `strict` raises what an encoder fails with."""
     chosen_metrics(encoders, metrics)  # before a file is made
     with FinishedLog(Path(output) / "scores.jsonl") as log:
-        return score_by_metrics(encoders, metrics, log, progress=progress)
+        return score_by_metrics(encoders, metrics, log, progress=progress, strict=strict)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrel.executables import release_if_many
+from jaxrel._core.programs import release_if_many
+from jaxrel._core.stopwatch import stopwatch
+from jaxrel._core.suggestions import suggestion
+from jaxrel.metrics.batch import PER_ENCODER, SHARED, applicable_metrics, score_encoders
+from jaxrel.metrics.registry import METRICS, Metric
+from jaxrel.metrics.result import Score, ScoreStatus
 from jaxrel.ranking.plan import Progress
 from jaxrel.scoreboard.inputs import WEIGHTS, EncoderArrays
-from jaxrel.scores.batch import PER_ENCODER, SHARED, applicable_metrics, score_encoders
-from jaxrel.scores.registry import METRICS, Metric
-from jaxrel.scores.result import Score, ScoreStatus
-from jaxrel.store import RecordLog, finite_or_string
+from jaxrel.storage.records import RecordLog, from_json_number, json_number
 from jaxrel.version import __version__
 
 __all__ = ["Finished", "FinishedLog", "Scoreboard", "chosen_metrics", "score_by_metrics"]
@@ -35,11 +37,11 @@ class Finished:
     """What one metric says about one encoder.
 
     Attributes:
-        key: hash of everything the numbers depend on.
+        key: hash of everything the numbers depend on; empty for what another run may find otherwise.
         status: `ScoreStatus` bits.
         fields: of a `Score`, or of components.
-        seconds: an equal share of what all metrics of the encoder took, compilation included.
-        refusal: why there are no numbers, where a metric refuses the arrays.
+        seconds: an equal share of what all metrics of the encoder took, compilation left out.
+        refusal: why there are no numbers, where a metric refuses the arrays or there are none.
     """
 
     key: str
@@ -56,12 +58,14 @@ class FinishedLog(RecordLog[Finished]):
 
     def encoded(self, item: Finished) -> dict[str, Any]:
         """As JSON has it."""
-        fields = {name: finite_or_string(value) for name, value in item.fields.items()}
+        fields = {name: json_number(value) for name, value in item.fields.items()}
         return dataclasses.asdict(item) | {"fields": fields}
 
     def decoded(self, record: dict[str, Any]) -> Finished:
         """From JSON."""
-        return Finished(**(record | {"fields": {name: float(value) for name, value in record["fields"].items()}}))
+        return Finished(
+            **(record | {"fields": {name: from_json_number(value) for name, value in record["fields"].items()}})
+        )
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,11 @@ class Scoreboard:
 
     Attributes:
         encoders: names, in the order given.
-        metrics: names in `jaxrel.scores.METRICS`.
+        metrics: names in `jaxrel.metrics.METRICS`.
         values: `(encoders, metrics)`, NaN or infinite where `messages` says why.
         messages: by `(encoder, metric)`, what is wrong with a value.
-        seconds: `(encoders, metrics)`, an equal share of what all metrics of an encoder took, compilation included.
+        seconds: `(encoders, metrics)`, an equal share of what all metrics of an encoder took, compilation left out.
+        origins: by encoder, the file or the data sets that it was scored on.
     """
 
     encoders: tuple[str, ...]
@@ -81,6 +86,13 @@ class Scoreboard:
     values: np.ndarray
     messages: dict[tuple[str, str], tuple[str, ...]]
     seconds: np.ndarray
+    origins: tuple[str, ...]
+
+    @property
+    def failed(self) -> tuple[tuple[str, str], ...]:
+        """The `(encoder, metric)` that have no value."""
+        places = np.argwhere(np.isnan(self.values)).tolist()
+        return tuple((self.encoders[row], self.metrics[column]) for row, column in places)
 
     def ranks(self) -> np.ndarray:
         """`(encoders, metrics)`: 1 for the best, equal values share the best of their ranks, NaN is last."""
@@ -110,7 +122,7 @@ def chosen_metrics(encoders: Sequence[EncoderArrays], names: Sequence[str] | Non
             raise ValueError(f"no metric can be computed from {', '.join(sorted(everywhere)) or 'nothing'}.")
     for name in names:
         if name not in METRICS:
-            raise ValueError(f"unknown metric {name!r}: there are {', '.join(METRICS)}.")
+            raise ValueError(f"unknown metric {name!r}{suggestion(name, METRICS)}: there are {', '.join(METRICS)}.")
         for encoder in encoders:
             if missing := sorted(set(METRICS[name].needs) - encoder.needs):
                 raise ValueError(f"{name} needs {', '.join(missing)}, which there is not of {encoder.name}.")
@@ -118,33 +130,72 @@ def chosen_metrics(encoders: Sequence[EncoderArrays], names: Sequence[str] | Non
 
 
 def score_by_metrics(
-    encoders: Sequence[EncoderArrays], names: Sequence[str] | None, log: FinishedLog, *, progress: Progress
+    encoders: Sequence[EncoderArrays],
+    names: Sequence[str] | None,
+    log: FinishedLog,
+    *,
+    progress: Progress,
+    strict: bool = False,
 ) -> Scoreboard:
     """Every encoder by every metric; what the log has already is taken from it.
 
+    An encoder that fails is named in the messages and keeps no other from its scores, unless `strict`.
+
     Raises:
-        ValueError: as `chosen_metrics`, and for encoders whose labels or weights differ.
+        ValueError: as `chosen_metrics`.
     """
     names = chosen_metrics(encoders, names)
-    keys = {(encoder.name, name): _key(encoder, name) for encoder in encoders for name in names}
-    done = sum(log.find(key) is not None for key in keys.values())
-    if done:
-        _log.info("%d of %d scores are in %s and are not computed again", done, len(keys), log.path)
+    found: dict[tuple[str, str], Finished] = {}
+    keys: dict[tuple[str, str], str] = {}
+    for number, encoder in enumerate(encoders):
+        progress("loading", number, len(encoders))
+        with _named(encoder, names, found, strict=strict):
+            keys |= {(encoder.name, name): _key(encoder, name) for name in names}
+    progress("loading", len(encoders), len(encoders))
+    found |= {pair: kept for pair, key in keys.items() if (kept := log.find(key)) is not None}
+    total = len(encoders) * len(names)
+    if done := sum(1 for result in found.values() if result.key):
+        _log.info("%d of %d scores are in %s and are not computed again", done, total, log.path)
     shared: dict[str, np.ndarray] = {}
+    complete = len(found) == total
     for encoder in encoders:
-        missing = [name for name in names if log.find(keys[encoder.name, name]) is None]
-        if missing:
-            for finished in _scored(encoder, missing, shared, progress):
-                log.append(dataclasses.replace(finished, key=keys[encoder.name, finished.metric]))
-            done += len(missing)
+        missing = [name for name in names if (encoder.name, name) not in found]
+        if missing or not (complete or shared):  # the first is looked at to have the others compared with it
+            scored: list[Finished] = []
+            with _named(encoder, missing, found, strict=strict):
+                scored = _scored(encoder, missing, shared, progress, strict=strict)
+            for finished in scored:
+                lasting = dataclasses.replace(finished, key=keys[encoder.name, finished.metric])
+                log.append(lasting)
+                found[encoder.name, finished.metric] = lasting
             release_if_many()
-        progress("scoring", done, len(keys))
-    found = {pair: result for pair, key in keys.items() if (result := log.find(key)) is not None}
-    return _scoreboard([encoder.name for encoder in encoders], names, found)
+        progress("scoring", len(found), total)
+    return _scoreboard(encoders, names, found)
+
+
+@contextlib.contextmanager
+def _named(
+    encoder: EncoderArrays, metrics: Sequence[str], found: dict[tuple[str, str], Finished], *, strict: bool
+) -> Iterator[None]:
+    """Take an error for that of the encoder: its scores that are missing are refused, and others go on."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        if strict:
+            raise
+        refused = {(encoder.name, name): _refused(encoder.name, METRICS[name], str(error)) for name in metrics}
+        found |= {pair: refusal for pair, refusal in refused.items() if pair not in found}
 
 
 def _scored(
-    encoder: EncoderArrays, names: Sequence[str], shared: dict[str, np.ndarray], progress: Progress
+    encoder: EncoderArrays,
+    names: Sequence[str],
+    shared: dict[str, np.ndarray],
+    progress: Progress,
+    *,
+    strict: bool,
 ) -> list[Finished]:
     """Scores of one encoder; `shared` collects the arrays that all encoders have to have in common."""
     arrays = encoder.load(progress)
@@ -153,16 +204,20 @@ def _scored(
             raise ValueError(
                 f"{name} of {encoder.name} differ from those of another encoder: score one target at a time."
             )
+    if not names:
+        return []
     inputs: dict[str, Any] = {name: [array] if name in PER_ENCODER else array for name, array in arrays.items()}
-    start = time.perf_counter()
     try:
-        results = score_encoders(inputs.pop("features", None), metrics=names, combined=False, **inputs)
+        with stopwatch() as watch:
+            results = score_encoders(inputs.pop("features", None), metrics=names, combined=False, **inputs)
     except ValueError as error:
+        if strict:
+            raise
         return [_refused(encoder.name, METRICS[name], str(error)) for name in names]
-    seconds = (time.perf_counter() - start) / len(names)
     finished = []
     for name, result in results.items():
         fields = {field: float(part[0]) for field, part in vars(result).items() if field != "status"}
+        seconds = watch.seconds / len(names)
         finished.append(Finished("", encoder.name, name, int(result.status[0]), fields, seconds))
         _log.info("%s, %s: %s", encoder.name, name, ", ".join(f"{key} {part:.6g}" for key, part in fields.items()))
     return finished
@@ -175,19 +230,24 @@ def _refused(encoder: str, metric: Metric, why: str) -> Finished:
     return Finished("", encoder, metric.name, ScoreStatus.INVALID_INPUT, fields, 0.0, why)
 
 
-def _scoreboard(encoders: Sequence[str], names: Sequence[str], found: dict[tuple[str, str], Finished]) -> Scoreboard:
-    values = np.full((len(encoders), len(names)), np.nan)
+def _scoreboard(
+    encoders: Sequence[EncoderArrays], names: Sequence[str], found: dict[tuple[str, str], Finished]
+) -> Scoreboard:
+    known = [encoder.name for encoder in encoders]
+    values = np.full((len(known), len(names)), np.nan)
     messages = {}
     for column, name in enumerate(names):
-        score = _hub_score(METRICS[name], [found[encoder, name] for encoder in encoders])
+        score = _hub_score(METRICS[name], [found[encoder, name] for encoder in known])
         values[:, column] = score.value
-        for row, encoder in enumerate(encoders):
+        for row, encoder in enumerate(known):
             single = jax.tree.map(lambda leaf, row=row: leaf[row], score)
             refusal = found[encoder, name].refusal
             if refusal or single.messages:
                 messages[encoder, name] = (refusal,) if refusal else single.messages
-    seconds = np.array([[found[encoder, name].seconds for name in names] for encoder in encoders])
-    return Scoreboard(tuple(encoders), tuple(names), values, messages, seconds)
+    seconds = np.array([[found[encoder, name].seconds for name in names] for encoder in known])
+    return Scoreboard(
+        tuple(known), tuple(names), values, messages, seconds, tuple(encoder.origin for encoder in encoders)
+    )
 
 
 def _hub_score(metric: Metric, finished: Sequence[Finished]) -> Score:

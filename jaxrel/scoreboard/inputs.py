@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
+from jaxrel._core.arrays import to_array
 from jaxrel.data import DataError
+from jaxrel.metrics.registry import NEEDS
 from jaxrel.ranking.plan import Progress, Source
-from jaxrel.scores.registry import NEEDS
 
 __all__ = ["WEIGHTS", "EncoderArrays", "from_arrays", "from_file", "from_source"]
+
+# What zipfile and numpy raise for a file that is damaged, or was made to harm.
+_DAMAGED = (
+    OSError, ValueError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, SyntaxError, EOFError,
+    KeyError, TypeError, OverflowError, MemoryError, RuntimeError, RecursionError,
+)  # fmt: skip
 
 Arrays = Mapping[str, np.ndarray]
 WEIGHTS = ("weights", "reference_weights")
@@ -27,15 +38,17 @@ class EncoderArrays:
 
     Attributes:
         name: how tables and files call it.
-        needs: which arrays there are, keys of `jaxrel.scores.NEEDS` and `WEIGHTS`.
+        needs: which arrays there are, keys of `jaxrel.metrics.NEEDS` and `WEIGHTS`.
         fingerprint: what the arrays are determined by: equal fingerprints mean equal arrays.
         load: gives the arrays.
+        origin: which file they are of, or which data sets by which options; empty for arrays in memory.
     """
 
     name: str
     needs: frozenset[str]
     fingerprint: Callable[[], str]
     load: Callable[[Progress], Arrays]
+    origin: str = ""
 
 
 def from_arrays(name: str, arrays: Arrays) -> EncoderArrays:
@@ -45,38 +58,54 @@ def from_arrays(name: str, arrays: Arrays) -> EncoderArrays:
         ValueError: for a name of an array that no metric needs.
     """
     _check_names(name, arrays)
-    return EncoderArrays(name, frozenset(arrays), functools.partial(_digest, arrays), lambda _: arrays)
+    plain = {need: np.asarray(to_array(need, values)) for need, values in arrays.items()}
+    return EncoderArrays(name, frozenset(plain), functools.partial(_digest, plain), lambda _: plain)
 
 
-def from_file(path: Path) -> EncoderArrays:
-    """Of an `.npz` file of one encoder, with arrays by the names of `jaxrel.scores.NEEDS`; nothing is unpickled.
+def from_file(path: Path, *, strict: bool = False) -> EncoderArrays:
+    """Of an `.npz` file of one encoder, with arrays by the names of `jaxrel.metrics.NEEDS`; nothing is unpickled.
+
+    A file that is none is an encoder of which nothing can be loaded, so that others are scored, unless `strict`.
 
     Raises:
-        DataError: where there is no such file, or it is none.
+        DataError: where there is no such file, or, if `strict`, it is none.
         ValueError: for a name of an array that no metric needs.
     """
+    if not path.exists():
+        raise DataError(f"{path} is no .npz file: there is no such file.")
+    where = str(path.resolve())
     try:
         with zipfile.ZipFile(path) as archive:
             members = [member.removesuffix(".npy") for member in archive.namelist()]
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is no .npz file: {error}. Write one with numpy.savez(path, features=...).") from error
+    except _DAMAGED as error:
+        unreadable = DataError(f"{path} is no .npz file: {error}. Write one with numpy.savez(path, features=...).")
+        if strict:
+            raise unreadable from error
+
+        def fail(*_: object) -> NoReturn:
+            raise unreadable
+
+        return EncoderArrays(path.stem, frozenset(NEEDS), fail, fail, where)
     _check_names(str(path), members)
     return EncoderArrays(
         path.stem,
         frozenset(members),
         lambda: hashlib.sha256(path.read_bytes()).hexdigest(),
         functools.partial(_read, path),
+        where,
     )
 
 
-def from_source(encoder: str, target: Source, reference: Source | None, *, views: bool) -> EncoderArrays:
+def from_source(
+    encoder: str, target: Source, reference: Source | None, *, views: bool, origin: str = ""
+) -> EncoderArrays:
     """Of the training samples of a data set, seen through an encoder, and of a reference data set if there is one.
 
     Raises:
         ValueError: where these features, or views, cannot be had.
     """
     for source in filter(None, (target, reference)):
-        source.check(encoder, views=views and source is target)
+        source.check(encoder, views=views and source is target, held_out=False)
 
     def load(progress: Progress) -> Arrays:
         task = target.features(encoder, progress).train
@@ -99,15 +128,19 @@ def from_source(encoder: str, target: Source, reference: Source | None, *, views
     names = {"features", "labels", "weights"}
     names |= {"reference_features", "reference_labels", "reference_weights"} if reference is not None else set()
     names |= {"first_view", "second_view"} if views else set()
-    return EncoderArrays(encoder, frozenset(names), fingerprint, load)
+    return EncoderArrays(encoder, frozenset(names), fingerprint, load, origin)
 
 
 def _read(path: Path, _: Progress) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+            arrays = {name: file[name] for name in file.files}
+    except _DAMAGED as error:
+        raise DataError(f"{path} cannot be read: {str(error) or type(error).__name__}".replace("\n", " ")) from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise DataError(f"{path} cannot be read: its {name} is no array.")
+    return arrays
 
 
 def _check_names(what: str, names: Sequence[str] | Arrays) -> None:
@@ -121,7 +154,8 @@ def _check_names(what: str, names: Sequence[str] | Arrays) -> None:
 def _digest(arrays: Arrays) -> str:
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
-        array = np.ascontiguousarray(array)
+        # Text as objects has no bytes of its own.
+        array = np.ascontiguousarray(array.astype(str) if array.dtype.kind == "O" else array)
         digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

@@ -5,36 +5,44 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxrel.metrics.registry import METRICS, NEEDS, Metric
 from jaxrel.scoreboard.execute import Scoreboard
-from jaxrel.scores.registry import METRICS, NEEDS, Metric
-from jaxrel.store import finite_or_string, write_atomically
+from jaxrel.scoreboard.inputs import EncoderArrays
+from jaxrel.storage.records import check_replaceable, json_number, write_atomically
 from jaxrel.version import __version__
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["metric_records", "print_metrics", "print_scoreboard", "write_files"]
+__all__ = ["check_output", "metric_records", "print_metrics", "print_scoreboard", "write_files"]
 
+FILES = ("scores.json", "scores.csv", "scores.png")
 NOTE = "Ranks in brackets, 1 for the encoder that promises most. Values of different metrics are not comparable."
 
 
 def print_scoreboard(board: Scoreboard, console: Console) -> None:
     """A line for each metric, a column for each encoder; what is wrong with a value is said below."""
+    from rich.text import Text
+
     ranks = board.ranks()
     rows = [
         [
             name,
-            *(f"{value:.4g} ({rank})" for value, rank in zip(board.values[:, column], ranks[:, column], strict=True)),
+            *(
+                "failed" if math.isnan(value) else f"{value:.4g} ({rank})"
+                for value, rank in zip(board.values[:, column], ranks[:, column], strict=True)
+            ),
         ]
         for column, name in enumerate(board.metrics)
     ]
     _print_table(console, ["metric", *board.encoders], rows)
     for (encoder, metric), messages in board.messages.items():
-        console.print(f"{encoder}, {metric}: {' '.join(messages)}", style="red", markup=False)
+        console.print(Text(f"{encoder}, {metric}: {' '.join(messages)}", style="red"), soft_wrap=True)
 
 
 def print_metrics(console: Console) -> None:
@@ -62,25 +70,35 @@ def metric_records() -> list[dict[str, Any]]:
     return [_metric_record(metric) for metric in METRICS.values()]
 
 
+def check_output(encoders: Sequence[EncoderArrays], metrics: Sequence[str], folder: Path) -> None:
+    """Raise ValueError where the files of these scores would replace those of others, and lose what they hold."""
+
+    def rows_of(document: Any) -> list[tuple[str, str, str]]:
+        return [(score["encoder"], score["origin"], score["metric"]) for score in document["scores"]]
+
+    rows = [(encoder.name, encoder.origin, metric) for encoder in encoders for metric in metrics]
+    check_replaceable([folder / name for name in FILES], rows, rows_of)
+
+
 def write_files(board: Scoreboard, folder: Path, *, plot: bool) -> list[Path]:
     """Write `scores.json`, `scores.csv` and `scores.png` if asked for; each replaces its older one."""
-    contents = {"scores.json": _json(board), "scores.csv": _csv(board)}
-    if plot:
-        contents["scores.png"] = _png(board)
-    for name, content in contents.items():
-        write_atomically(folder / name, content)
-    return [folder / name for name in contents]
+    contents = [_json(board), _csv(board), *([_png(board)] if plot else [])]
+    paths = [folder / name for name, _ in zip(FILES, contents, strict=False)]
+    for path, content in zip(paths, contents, strict=True):
+        write_atomically(path, content)
+    return paths
 
 
 def _print_table(console: Console, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), pad_edge=False)
     for heading in header:
-        shown.add_column(heading, no_wrap=True)
+        shown.add_column(Text(heading), no_wrap=True)
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*map(Text, row))
     terminal = console.width
     console.width = 1000  # so that no number is cut off: a narrow terminal wraps the lines
     console.print(shown)
@@ -104,8 +122,9 @@ def _records(board: Scoreboard) -> list[dict[str, Any]]:
     return [
         {
             "encoder": encoder,
+            "origin": board.origins[row],
             "metric": metric,
-            "value": finite_or_string(float(board.values[row, column])),
+            "value": json_number(float(board.values[row, column])),
             "rank": int(ranks[row, column]),
             "higher_is_better": METRICS[metric].higher_is_better,
             "messages": " ".join(board.messages.get((encoder, metric), ())),
@@ -145,7 +164,7 @@ def _png(board: Scoreboard) -> bytes:
     for line in range(lines):
         for column in range(columns):
             axis.text(column, line, str(ranks[line, column]), ha="center", va="center", fontsize=8, color="white")
-    axis.set_xticks(range(columns), board.encoders, rotation=45, ha="right")
+    axis.set_xticks(range(columns), board.encoders, rotation=45, ha="right", parse_math=False)
     axis.set_yticks(range(lines), board.metrics)
     axis.set_title("Rank of each encoder by each metric; 1 promises most")
     figure.colorbar(image, label="rank", ticks=[1, max(columns, 2)])

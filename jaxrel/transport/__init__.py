@@ -6,25 +6,22 @@ from jaxrel.transport.class_distances import class_distances, gather_classes
 from jaxrel.transport.classes import assign_classes, class_pair_costs
 from jaxrel.transport.costs import euclidean_cost, feature_distance, margin_cost, range_cost, squared_distance
 from jaxrel.transport.divergence import SelfTerm, SinkhornDivergence, self_term, sinkhorn_divergence
-from jaxrel.transport.exact import AssignmentResult, assignment, wasserstein_1d
+from jaxrel.transport.exact import AssignmentResult, assignment
 from jaxrel.transport.fixed_sweeps import entropic_plan, mean_cost, rough_potential, sinkhorn_potentials
 from jaxrel.transport.gaussian import bures_distances, gaussian_moments
-from jaxrel.transport.ott_adapter import LowRankCoupling, cost_function, low_rank_transport
+from jaxrel.transport.ott_adapter import cost_function
 from jaxrel.transport.point_clouds import PointCloud, cost_array
-from jaxrel.transport.result import SinkhornResult, TransportError, TransportStatus
+from jaxrel.transport.result import SinkhornResult, TransportStatus
 from jaxrel.transport.sinkhorn import SinkhornConfig, sinkhorn
-from jaxrel.transport.unbalanced import unbalanced_sinkhorn
 
 __all__ = [
     "AssignmentResult",
     "BlockwiseInterval",
-    "LowRankCoupling",
     "PointCloud",
     "SelfTerm",
     "SinkhornConfig",
     "SinkhornDivergence",
     "SinkhornResult",
-    "TransportError",
     "TransportStatus",
     "assign_classes",
     "assignment",
@@ -40,7 +37,6 @@ __all__ = [
     "feature_distance",
     "gather_classes",
     "gaussian_moments",
-    "low_rank_transport",
     "margin_cost",
     "mean_cost",
     "range_cost",
@@ -51,6 +47,4 @@ __all__ = [
     "sinkhorn_divergence",
     "sinkhorn_potentials",
     "squared_distance",
-    "unbalanced_sinkhorn",
-    "wasserstein_1d",
 ]

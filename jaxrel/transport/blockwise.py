@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
+from jaxrel._core.programs import compiled
+from jaxrel._core.status import HasStatus
 from jaxrel.transport.certificates import (
     dual_value,
     finite_or_zero,
@@ -21,7 +23,7 @@ from jaxrel.transport.certificates import (
     sum_depth,
 )
 from jaxrel.transport.point_clouds import PointCloud
-from jaxrel.transport.result import TransportStatus, messages_of
+from jaxrel.transport.result import TransportStatus
 from jaxrel.transport.sinkhorn import sinkhorn
 from jaxrel.transport.tiled import filled_up, reduce_tiles
 from jaxrel.transport.validation import checked_number, checked_problem
@@ -35,7 +37,7 @@ _TILE = 1024
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class BlockwiseInterval:
+class BlockwiseInterval(HasStatus):
     """`lower <= exact optimum <= upper`.
 
     Attributes:
@@ -48,10 +50,7 @@ class BlockwiseInterval:
     upper: Float[Array, "*b"]
     status: Int[Array, "*b"]
 
-    @property
-    def messages(self) -> tuple[str, ...]:
-        """What the status says, once for each kind of trouble anywhere in the batch; empty when all is well."""
-        return messages_of(self.status)
+    statuses: ClassVar = TransportStatus
 
 
 @jax.tree_util.register_dataclass
@@ -122,7 +121,7 @@ def blockwise_interval(
     return _intervals(checked, weights_a, weights_b, gap, max_sweeps, key, block_size, lower, (a is None, b is None))
 
 
-@functools.partial(jax.jit, static_argnums=(6, 7, 8))
+@functools.partial(compiled, static_argnums=(6, 7, 8))
 def _intervals(
     cloud: PointCloud,
     a: Float[Array, "*b n"],

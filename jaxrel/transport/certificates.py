@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 __all__ = [
+    "SUM_WIDTH",
+    "UPPER_FACTOR",
     "Certificate",
     "PlanFactors",
     "c_transform",
@@ -20,7 +22,9 @@ __all__ = [
     "dual_value",
     "exact_scale",
     "finite_or_zero",
+    "highest_at_zero",
     "map_problems",
+    "missing_share",
     "normalised",
     "round_to_marginals",
     "rounding_allowance",
@@ -31,7 +35,8 @@ __all__ = [
     "transposed_times",
 ]
 
-_SUM_WIDTH = 512
+UPPER_FACTOR = 4.0
+SUM_WIDTH = 512
 
 
 @jax.tree_util.register_dataclass
@@ -47,11 +52,16 @@ class PlanFactors:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Certificate:
-    """`lower <= exact optimum <= upper`; forbidden_mass: what the plan behind upper has on pairs of cost above 1."""
+    """`lower <= exact optimum <= upper`.
+
+    forbidden_mass: what the plan behind upper has on pairs of cost above 1; cost_error: what its cost may be off by
+    because costs are, which no plan and no potential can mend.
+    """
 
     lower: Float[Array, "*b"]
     upper: Float[Array, "*b"]
     forbidden_mass: Float[Array, "*b"]
+    cost_error: Float[Array, "*b"]
 
 
 def round_to_marginals(
@@ -65,7 +75,9 @@ def round_to_marginals(
     plan = plan * shrink(b, jnp.sum(plan, axis=-2))[..., None, :]
     missing_a = jnp.maximum(a - jnp.sum(plan, axis=-1), 0)
     missing_b = jnp.maximum(b - jnp.sum(plan, axis=-2), 0)
-    return plan + normalised(missing_a)[..., :, None] * missing_b[..., None, :]
+    allowance = rounding_allowance(a.shape[-1] + b.shape[-1], plan.dtype)
+    share, missing_b = missing_share(missing_a, missing_b, allowance)
+    return plan + share[..., :, None] * missing_b[..., None, :]
 
 
 def certified_interval(
@@ -98,36 +110,67 @@ def certify(
     b: Float[Array, "*b m"],
     factors: PlanFactors,
     g: Float[Array, "*b m"],
+    error: Float[Array, "*b n m"] | None = None,
 ) -> Certificate:
     """The interval from a factored plan and a potential that is -inf where b is 0, for costs of about 1 in size.
 
-    Rounding to the marginals as in `round_to_marginals`, in matrix-vector products with the kernel.
+    Rounding to the marginals as in `round_to_marginals`, in matrix-vector products with the kernel. `error` is what
+    each cost may be off by: the interval then holds for all costs that near to those given.
     """
+    # Compiled anew in each of its uses, a kernel or a residual would differ by roundings from one to the next.
+    factors = jax.lax.optimization_barrier(factors)
     row_sums = factors.rows * times(factors.kernel, factors.columns)
     rows = factors.rows * shrink(a, row_sums)
     column_sums = factors.columns * transposed_times(factors.kernel, rows)
     kept = shrink(b, column_sums)
-    columns = factors.columns * kept
+    rows, columns = jax.lax.optimization_barrier((rows, factors.columns * kept))
     missing_a = jnp.maximum(a - rows * times(factors.kernel, columns), 0)
     missing_b = jnp.maximum(b - column_sums * kept, 0)
-    priced = jnp.sum(factors.kernel * cost * columns[..., None, :], axis=-1)
-    upper = shallow_sum(rows * priced + normalised(missing_a) * times(cost, missing_b))
-
-    f = jnp.where(a > 0, c_transform(cost, g, axis=-1), -jnp.inf)
-    g = jnp.where(b > 0, c_transform(cost, f, axis=-2), -jnp.inf)
-    lower, size = dual_value(a, b, f, g)
-    largest = jnp.max(jnp.abs(cost), axis=(-1, -2))
     allowance = rounding_allowance(cost.shape[-2] + cost.shape[-1], cost.dtype)
+    share, missing_b = missing_share(missing_a, missing_b, allowance)
+
+    def spent(cost: Float[Array, "*b n m"]) -> Float[Array, "*b"]:
+        priced = jnp.sum(factors.kernel * (cost * columns[..., None, :]), axis=-1)
+        return shallow_sum(rows * priced + share * times(cost, missing_b))
+
+    upper = spent(cost)
+    cost_error = jnp.zeros_like(upper) if error is None else spent(error)
+
+    low = cost if error is None else cost - error
+    g = highest_at_zero(g)
+    f = jnp.where(a > 0, c_transform(low, g, axis=-1), -jnp.inf)
+    g = jnp.where(b > 0, c_transform(low, f, axis=-2), -jnp.inf)
+    lower, size = dual_value(a, b, f, g)
+    largest = jnp.max(jnp.abs(cost) + (0 if error is None else error), axis=(-1, -2))
 
     def forbidden_mass() -> Float[Array, "*b"]:
-        share = normalised(missing_a)
         return map_problems(_forbidden_mass, cost, rows, factors.kernel, columns, share, missing_b, batch=upper.shape)
 
     return Certificate(
         lower=lower - allowance * (largest + size),
-        upper=upper + allowance * 2.5 * largest,
+        upper=upper + cost_error + allowance * UPPER_FACTOR * largest,
         forbidden_mass=jax.lax.cond(jnp.any(largest > 1), forbidden_mass, lambda: jnp.zeros_like(upper)),
+        cost_error=cost_error,
     )
+
+
+def missing_share(
+    missing_a: Float[Array, "*b n"], missing_b: Float[Array, "*b m"], allowance: float
+) -> tuple[Float[Array, "*b n"], Float[Array, "*b m"]]:
+    """`(share, missing_b)` whose product is the plan of what is missing on either side.
+
+    The residuals cancel, and are nothing but roundings once a plan has its marginals. Divided by no less than the
+    allowance, they cannot make a share that is not one, however the compiler rounds them; what stays unplaced is mass
+    that the allowance prices.
+    """
+    missing_a, missing_b = jax.lax.optimization_barrier((missing_a, missing_b))
+    total = jnp.maximum(jnp.maximum(shallow_sum(missing_a), shallow_sum(missing_b)), allowance / 2)
+    return missing_a / total[..., None], missing_b
+
+
+def highest_at_zero(potential: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
+    """The potential, whose constant is free, with a maximum of 0: c-transforms are then of the size of the cost."""
+    return potential - finite_or_zero(jnp.max(potential, axis=-1, keepdims=True))
 
 
 def _forbidden_mass(
@@ -175,9 +218,11 @@ def rounding_allowance(depth: int, dtype: jnp.dtype) -> float:
     r"""What a value made of sums of at most `depth` terms in all can be wrong by, relative to the size of the terms.
 
     With u = eps / 2, a sum of n terms in any order errs by at most (n - 1) u times the sum of their sizes. lower: the
-    potentials are feasible up to 2 u, their two sums err by n u and m u, the weights by as much again. upper: so do
-    the marginals of the rounded plan (twice on each side: when it is scaled and when what is missing is counted), and
-    mass that is wrong by x costs at most x times the largest cost; hence its factor of 2.5.
+    potentials are feasible up to 2 u, their two sums err by n u and m u, the weights by as much again. upper: the
+    sums of the rounded plan exceed the weights by at most (n + m) u on each side, and fall short of them by as much,
+    by what the residuals err by and by what their totals differ by, 3 (n + m) u. A plan is made feasible by moving
+    what is in excess and what is missing, at the largest cost at most: 6 (n + m) u, and the sum of its costs errs by
+    (n + m) u; hence `UPPER_FACTOR`.
     """
     return (depth + 16) * float(jnp.finfo(dtype).eps)
 
@@ -216,16 +261,16 @@ def shallow_sum(x: Float[Array, "*b n"]) -> Float[Array, "*b"]:
     size = x.shape[-1]
     # Without the barrier the compiler may merge this sum with one behind it, or its own two levels.
     x = jax.lax.optimization_barrier(x)
-    if size <= _SUM_WIDTH:
+    if size <= SUM_WIDTH:
         return jnp.sum(x, axis=-1)
-    x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -size % _SUM_WIDTH)])
-    parts = jnp.sum(x.reshape(*x.shape[:-1], -1, _SUM_WIDTH), axis=-1)
+    x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -size % SUM_WIDTH)])
+    parts = jnp.sum(x.reshape(*x.shape[:-1], -1, SUM_WIDTH), axis=-1)
     return jnp.sum(jax.lax.optimization_barrier(parts), axis=-1)
 
 
 def sum_depth(size: int) -> int:
     """Terms that `shallow_sum` adds up in a row at most."""
-    return size if size <= _SUM_WIDTH else _SUM_WIDTH - (-size // _SUM_WIDTH)
+    return size if size <= SUM_WIDTH else SUM_WIDTH - (-size // SUM_WIDTH)
 
 
 def c_transform(cost: Float[Array, "*b n m"], potential: Float[Array, "*b k"], axis: int) -> Float[Array, "*b l"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -9,9 +10,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from jaxrel._core.arrays import jax_array
+from jaxrel._core.programs import compiled
 from jaxrel.transport.certificates import normalised
 from jaxrel.transport.point_clouds import CostFunction, PointCloud
-from jaxrel.transport.result import SinkhornResult
+from jaxrel.transport.result import SinkhornResult, TransportStatus
 from jaxrel.transport.sinkhorn import SinkhornConfig, sinkhorn
 from jaxrel.transport.tiled import filled_up
 from jaxrel.transport.validation import checked_number, checked_weights
@@ -44,7 +47,7 @@ def gather_classes(
         ValueError: for shapes that do not fit, sizes below 1, labels that are not integers, or concrete weights that
             are negative or not finite.
     """
-    features, labels = jnp.asarray(features), jnp.asarray(labels)
+    features, labels = jax_array("features", features), jax_array("labels", labels)
     if features.ndim != 2 or labels.shape != features.shape[:1] or 0 in features.shape:
         raise ValueError(f"features and labels must be (n, d) and (n,), got {features.shape} and {labels.shape}.")
     if not jnp.issubdtype(labels.dtype, jnp.integer):
@@ -99,7 +102,7 @@ def class_distances(
     fit are solved at a time (at least one, `s t q` entries), and a derivative solves them again instead of keeping what
     they hold.
     """
-    x, y = jnp.asarray(points_x), jnp.asarray(points_y)
+    x, y = jax_array("points_x", points_x), jax_array("points_y", points_y)
     if x.ndim != 3 or y.ndim != 3 or x.shape[-1] != y.shape[-1] or 0 in (*x.shape, *y.shape):
         raise ValueError(f"points must be (r, s, d) and (t, q, d), none of them 0, got {x.shape} and {y.shape}.")
     dtype = jnp.promote_types(jnp.promote_types(x.dtype, y.dtype), jnp.float32)
@@ -111,11 +114,12 @@ def class_distances(
         name: checked_number(name, value, batch=(), dtype=dtype)
         for name, value in (("epsilon", epsilon), ("relative_gap", relative_gap), ("tolerance", tolerance))
     }
-    function = PointCloud(x, y, cost).cost_function
-    return _solve_pairs(x.astype(dtype), y.astype(dtype), a, b, numbers, max_sweeps, function, config)
+    cloud = PointCloud(x, y, cost)
+    functions = cloud.cost_function, cloud.cost_error
+    return _solve_pairs(x.astype(dtype), y.astype(dtype), a, b, numbers, max_sweeps, functions, config)
 
 
-@functools.partial(jax.jit, static_argnums=(6, 7))
+@functools.partial(compiled, static_argnums=(6, 7))
 def _solve_pairs(
     x: Float[Array, "r s d"],
     y: Float[Array, "t q d"],
@@ -123,10 +127,11 @@ def _solve_pairs(
     b: Float[Array, "t q"],
     numbers: dict[str, Any],
     max_sweeps: Int[ArrayLike, ""],
-    cost_function: CostFunction,
+    functions: tuple[CostFunction, CostFunction | None],
     config: SinkhornConfig,
 ) -> SinkhornResult:
     (r, s), (t, q) = a.shape, b.shape
+    cost_function, cost_error = functions
     # Points without weight become copies of the heaviest of all, so that they move no centre and have a cost.
     x, y = (
         filled_up(points.reshape(-1, points.shape[-1]), weights.reshape(-1), 1)[0].reshape(points.shape)
@@ -136,9 +141,17 @@ def _solve_pairs(
 
     def solved(x: Float[Array, "k s d"], a: Float[Array, "k s"]) -> SinkhornResult:
         k, d = x.shape[0], x.shape[-1]
+
         # All pairs of points at once: no point is copied for each class of the other side.
-        costs = cost_function(x.reshape(k * s, d), y.reshape(t * q, d)).reshape(k, s, t, q).swapaxes(1, 2)
-        return sinkhorn(costs, a[:, None], b, max_sweeps=max_sweeps, config=config, **numbers)
+        def between(function: CostFunction) -> Float[Array, "k t s q"]:
+            return function(x.reshape(k * s, d), y.reshape(t * q, d)).reshape(k, s, t, q).swapaxes(1, 2)
+
+        result = sinkhorn(between(cost_function), a[:, None], b, max_sweeps=max_sweeps, config=config, **numbers)
+        if cost_error is None:
+            return result
+        live = (a > 0)[:, None, :, None] & (b > 0)[:, None, :]
+        error = jnp.max(jnp.where(live, jax.lax.stop_gradient(between(cost_error)), 0), axis=(-1, -2))
+        return _widened(result, error, numbers["relative_gap"])
 
     most = _DENSE_ENTRIES_ON_CPU if jax.default_backend() == "cpu" else _DENSE_ENTRIES
     if r * s * t * q <= most:
@@ -149,3 +162,15 @@ def _solve_pairs(
     a = jnp.pad(a, ((0, rest), (0, 0))).reshape(-1, at_once, s)
     results = jax.lax.map(jax.checkpoint(lambda some: solved(*some)), (x, a))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:r], results)
+
+
+def _widened(
+    result: SinkhornResult, error: Float[Array, "*b"], relative_gap: Float[Array, ""] | None
+) -> SinkhornResult:
+    """The result for costs that may be off by `error`."""
+    lower, upper = result.lower - error, result.upper + error
+    status = result.status
+    if relative_gap is not None:
+        wide = upper - lower > relative_gap * jnp.abs(upper)
+        status = status | jnp.where(wide, int(TransportStatus.GAP_NOT_CERTIFIED), 0)
+    return dataclasses.replace(result, lower=lower, upper=upper, status=status)

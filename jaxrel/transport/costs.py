@@ -7,16 +7,58 @@ logits of a point. Shapes: `(..., n, c)` against `(..., m, c)` gives `(..., n, m
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-__all__ = ["euclidean_cost", "feature_distance", "margin_between", "margin_cost", "range_cost", "squared_distance"]
+from jaxrel.transport.certificates import exact_scale
+
+__all__ = [
+    "CostFunction",
+    "euclidean_cost",
+    "feature_distance",
+    "feature_distance_error",
+    "margin_between",
+    "margin_cost",
+    "margin_points",
+    "range_cost",
+    "squared_distance",
+    "squared_distance_error",
+]
+
+CostFunction = Callable[[Any, Any], Any]
 
 
 def _differences(u: Float[Array, "*b n c"], v: Float[Array, "*b m c"]) -> Float[Array, "*b n m c"]:
     # Only ever reduced over its last axis, so the compiler fuses it and the array is not formed.
     return v[..., None, :, :] - u[..., :, None, :]
+
+
+@jax.custom_jvp
+def _largest_difference(u: Float[Array, "*b n c"], v: Float[Array, "*b m c"]) -> Float[Array, "*b n m"]:
+    return jnp.max(_differences(u, v), axis=-1)
+
+
+@_largest_difference.defjvp
+def _largest_difference_jvp(
+    primals: tuple[Float[Array, "*b n c"], Float[Array, "*b m c"]],
+    tangents: tuple[Float[Array, "*b n c"], Float[Array, "*b m c"]],
+) -> tuple[Float[Array, "*b n m"], Float[Array, "*b n m"]]:
+    """The mean derivative of the differences that are largest up to rounding.
+
+    Compared exactly, as by `jnp.max`, there may be none (0 / 0): a compiler may form a difference twice, and round it
+    in two ways.
+    """
+    u, v = primals
+    largest = _largest_difference(u, v)
+    size = jnp.max(jnp.abs(u), axis=-1)[..., :, None] + jnp.max(jnp.abs(v), axis=-1)[..., None, :]
+    least = largest - 4 * float(jnp.finfo(u.dtype).eps) * size
+    attained = (_differences(u, v) >= least[..., None]).astype(u.dtype)
+    share = attained / jnp.maximum(jnp.sum(attained, axis=-1, keepdims=True), 1)
+    return largest, jnp.sum(share * _differences(*tangents), axis=-1)
 
 
 def margin_cost(
@@ -27,22 +69,27 @@ def margin_cost(
     The loss is convex in LSE(v) and `-LSE(v + log B_k)` lies under its tangent at u, hence the bound.
     `log_label_map` is log B_k, the row of the target class; -inf stands for B_kc = 0.
     """
-    return _margin(u, jax.nn.softmax(u + log_label_map[..., None, :], axis=-1), v)
+    return margin_between(*margin_points(u, v, log_label_map))
+
+
+def margin_points(
+    u: Float[Array, "*b n c"], v: Float[Array, "*b m c"], log_label_map: Float[Array, "*b c"]
+) -> tuple[Float[Array, "*b n 2*c"], Float[Array, "*b m 2*c"]]:
+    """The points of `margin_between`: (u, r), and v with as many numbers more, which mean nothing."""
+    u = u - jnp.mean(u, axis=-1, keepdims=True)
+    r = jax.nn.softmax(u + log_label_map[..., None, :], axis=-1)
+    return jnp.concatenate([u, r], axis=-1), jnp.concatenate([v, v], axis=-1)
 
 
 def margin_between(x: Float[Array, "*b n 2*c"], y: Float[Array, "*b m 2*c"]) -> Float[Array, "*b n m"]:
-    """`margin_cost` as a function of two point clouds alone: x holds (u, r), y holds v and c numbers more."""
+    """`margin_cost` as a function of two point clouds alone."""
     u, r = jnp.split(x, 2, axis=-1)
     v, _ = jnp.split(y, 2, axis=-1)
-    return _margin(u, r, v)
-
-
-def _margin(u: Float[Array, "*b n c"], r: Float[Array, "*b n c"], v: Float[Array, "*b m c"]) -> Float[Array, "*b n m"]:
     # Both parts see v - u only through differences from a common origin, which keeps the products small.
     origin = jnp.mean(u, axis=-1, keepdims=True)
     u = u - origin
     v = v - jnp.mean(v, axis=-1, keepdims=True)
-    largest = jnp.max(_differences(u, v), axis=-1)
+    largest = _largest_difference(u, v)
     mean_u = jnp.sum(r * u, axis=-1)
     mean_v = jnp.einsum("...nc,...mc->...nm", r, v, precision=jax.lax.Precision.HIGHEST)
     return jnp.maximum(largest - (mean_v - mean_u[..., :, None]), 0)
@@ -50,8 +97,7 @@ def _margin(u: Float[Array, "*b n c"], r: Float[Array, "*b n c"], v: Float[Array
 
 def range_cost(u: Float[Array, "*b n c"], v: Float[Array, "*b m c"]) -> Float[Array, "*b n m"]:
     """`max_c delta_c - min_c delta_c`."""
-    delta = _differences(u, v)
-    return jnp.max(delta, axis=-1) - jnp.min(delta, axis=-1)
+    return _largest_difference(u, v) + _largest_difference(-u, -v)
 
 
 def euclidean_cost(u: Float[Array, "*b n c"], v: Float[Array, "*b m c"]) -> Float[Array, "*b n m"]:
@@ -62,21 +108,66 @@ def euclidean_cost(u: Float[Array, "*b n c"], v: Float[Array, "*b m c"]) -> Floa
 
 
 def feature_distance(x: Float[Array, "*b n d"], y: Float[Array, "*b m d"]) -> Float[Array, "*b n m"]:
-    """`||x_i - y_j||_2` for wide features.
+    """`||x_i - y_j||_2` for wide features of any scale.
 
     Expanded norm of centred points, clamped at 0: one matrix product instead of n * m * d differences. Its error is
     about sqrt(eps) times the radius of the cloud, and only for points nearer to each other than that.
     """
-    return _safe_sqrt(squared_distance(x, y))
+    x, y, unit = _of_unit_size(*_about_centre(x, y))
+    return _safe_sqrt(_expanded(x, y)) * unit
 
 
 def squared_distance(x: Float[Array, "*b n d"], y: Float[Array, "*b m d"]) -> Float[Array, "*b n m"]:
     """`||x_i - y_j||_2^2` by the expanded norm of centred points, clamped at 0."""
-    centre = jnp.mean(y, axis=-2, keepdims=True)
-    x, y = x - centre, y - centre
+    return _expanded(*_about_centre(x, y))
+
+
+def feature_distance_error(x: Float[Array, "*b n d"], y: Float[Array, "*b m d"]) -> Float[Array, "*b n m"]:
+    """What `feature_distance` may be off by: `|sqrt s - sqrt t| <= min(sqrt |s - t|, |s - t| / sqrt s)`."""
+    x, y, unit = _of_unit_size(*_about_centre(x, y))
+    error, distance = _expansion_error(x, y), _safe_sqrt(_expanded(x, y))
+    root = jnp.sqrt(error)
+    # Where the distance is below sqrt(error), so is the quotient by it.
+    return (error / jnp.maximum(distance, root) + 4 * jnp.finfo(x.dtype).eps * distance) * unit
+
+
+def squared_distance_error(x: Float[Array, "*b n d"], y: Float[Array, "*b m d"]) -> Float[Array, "*b n m"]:
+    """What `squared_distance` may be off by, where it does not overflow."""
+    return _expansion_error(*_about_centre(x, y))
+
+
+def _about_centre(
+    x: Float[Array, "*b n d"], y: Float[Array, "*b m d"]
+) -> tuple[Float[Array, "*b n d"], Float[Array, "*b m d"]]:
+    # Any centre will do, so it has no derivative; but it must be the same for both.
+    centre = jax.lax.optimization_barrier(jax.lax.stop_gradient(jnp.mean(y, axis=-2, keepdims=True)))
+    return x - centre, y - centre
+
+
+def _of_unit_size(
+    x: Float[Array, "*b n d"], y: Float[Array, "*b m d"]
+) -> tuple[Float[Array, "*b n d"], Float[Array, "*b m d"], Float[Array, "*b 1 1"]]:
+    """Points divided by a power of two, so that squares neither overflow nor vanish."""
+    largest = jnp.maximum(*(jnp.max(jnp.abs(points), axis=(-1, -2), keepdims=True) for points in (x, y)))
+    unit = exact_scale(jax.lax.stop_gradient(largest))
+    return x / unit, y / unit, unit
+
+
+def _expanded(x: Float[Array, "*b n d"], y: Float[Array, "*b m d"]) -> Float[Array, "*b n m"]:
     inner = jnp.einsum("...nd,...md->...nm", x, y, precision=jax.lax.Precision.HIGHEST)
     squared = jnp.sum(x**2, axis=-1)[..., :, None] + jnp.sum(y**2, axis=-1)[..., None, :] - 2 * inner
     return jnp.maximum(squared, 0)
+
+
+def _expansion_error(x: Float[Array, "*b n d"], y: Float[Array, "*b m d"]) -> Float[Array, "*b n m"]:
+    r"""`(d + 8) u (||x|| + ||y||)^2` with `u = eps / 2`: d u from the three sums, the rest from adding them up.
+
+    Centring rounds coordinates, which moves `x - y` by `u (||x|| + ||y||)` and the square of its norm by twice that
+    times the norm. What is below the smallest number of the dtype is lost.
+    """
+    norms = jnp.sqrt(jnp.sum(x**2, axis=-1))[..., :, None] + jnp.sqrt(jnp.sum(y**2, axis=-1))[..., None, :]
+    limits = jnp.finfo(x.dtype)
+    return (x.shape[-1] + 8) * float(limits.eps) / 2 * norms**2 + (x.shape[-1] + 8) * float(limits.tiny)
 
 
 def _safe_sqrt(squared: Float[Array, "*b"]) -> Float[Array, "*b"]:

@@ -44,12 +44,14 @@ class DenseOperator:
         cost: (*b, n, m), at most 1 in size where a plan may go, 0 at masked pairs.
         row_minimum: `min_j C_ij` over the columns with weight.
         a, b: weights of sum 1 (or 0: no mass), 0 at masked points.
+        error: what each cost may be off by, None where they count as exact.
     """
 
     cost: Float[Array, "*b n m"]
     row_minimum: Float[Array, "*b n"]
     a: Float[Array, "*b n"]
     b: Float[Array, "*b m"]
+    error: Float[Array, "*b n m"] | None = None
 
     def soft_min_rows(self, g: Float[Array, "*b m"], epsilon: Float[Array, "*b"]) -> Float[Array, "*b n"]:
         """`f_i = -eps log sum_j b_j exp((g_j - C_ij) / eps)`."""
@@ -116,7 +118,7 @@ class DenseOperator:
 
     def certificate(self, plan: PlanFactors, g: Float[Array, "*b m"]) -> Certificate:
         """The certified interval of a plan and of the potential g."""
-        return certify(self.cost, self.a, self.b, plan, g)
+        return certify(self.cost, self.a, self.b, plan, g, self.error)
 
 
 def dense_operator(cost: Float[Array, "*b n m"], a: Float[Array, "*b n"], b: Float[Array, "*b m"]) -> DenseOperator:
@@ -125,8 +127,13 @@ def dense_operator(cost: Float[Array, "*b n m"], a: Float[Array, "*b n"], b: Flo
     return DenseOperator(cost, finite_or_zero(row_minimum), a, b)
 
 
-def scaled_array(cost: Float[Array, "*b n m"], a: Float[Array, "*b n"], b: Float[Array, "*b m"]) -> ScaledProblem:
-    """A cost array in the units of its operator; a and b sum to 1 or 0."""
+def scaled_array(
+    cost: Float[Array, "*b n m"],
+    a: Float[Array, "*b n"],
+    b: Float[Array, "*b m"],
+    error: Float[Array, "*b n m"] | None = None,
+) -> ScaledProblem:
+    """A cost array in the units of its operator, each of its entries known up to `error`; a and b sum to 1 or 0."""
     row_low = jnp.min(cost, axis=-1)  # one axis after the other: both at once compile to a slower loop on CPU
     low, high = jnp.min(row_low, axis=-1), jnp.max(jnp.max(cost, axis=-1), axis=-1)
     clean = jnp.all(a > 0) & jnp.all(b > 0) & jnp.all(jnp.isfinite(low) & jnp.isfinite(high))
@@ -139,31 +146,35 @@ def scaled_array(cost: Float[Array, "*b n m"], a: Float[Array, "*b n"], b: Float
             scale,
             (high - low) / scale,
             jnp.zeros_like(low, bool),
+            jnp.zeros_like(low, bool),
         )
 
     def sorted_out() -> tuple[Array, ...]:
         return map_problems(_sorted_out, cost, a, b, batch=low.shape)
 
     # One pass over the cost where nothing is masked, forbidden or wrong.
-    scaled, row_minimum, scale, spread, invalid = jax.lax.cond(clean, divided, sorted_out)
+    scaled, row_minimum, scale, spread, invalid, blocked = jax.lax.cond(clean, divided, sorted_out)
     mean_size = jax.lax.cond(
         clean & jnp.all(low >= 0),
         lambda: jnp.sum(a * times(scaled, b), axis=-1),
         lambda: jnp.sum(a * jnp.sum(jnp.where(scaled > 1, 0, jnp.abs(scaled)) * b[..., None, :], axis=-1), axis=-1),
     )
     return ScaledProblem(
-        operator=DenseOperator(scaled, row_minimum, a, b),
+        operator=DenseOperator(scaled, row_minimum, a, b, None if error is None else error / scale[..., None, None]),
         scale=scale,
         mean_size=mean_size,
         start_epsilon=spread * _FIRST_LEVEL,
         invalid=invalid,
+        blocked=blocked,
     )
 
 
 def _sorted_out(
     cost: Float[Array, "n m"], a: Float[Array, " n"], b: Float[Array, " m"]
-) -> tuple[Float[Array, "n m"], Float[Array, " n"], Float[Array, ""], Float[Array, ""], Bool[Array, ""]]:
-    """`(scaled cost, row minimum, scale, range, invalid)` of one problem.
+) -> tuple[
+    Float[Array, "n m"], Float[Array, " n"], Float[Array, ""], Float[Array, ""], Bool[Array, ""], Bool[Array, ""]
+]:
+    """`(scaled cost, row minimum, scale, range, invalid, blocked)` of one problem.
 
     Masked pairs cost 0, forbidden ones their price.
     """
@@ -180,6 +191,7 @@ def _sorted_out(
         scale,
         spread,
         jnp.any(live & ~finite & ~forbidden),
+        jnp.any((a > 0) & ~jnp.any(finite, axis=1)) | jnp.any((b > 0) & ~jnp.any(finite, axis=0)),
     )
 
 

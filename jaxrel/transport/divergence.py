@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from jaxrel.transport.point_clouds import CostFunction, PointCloud
-from jaxrel.transport.result import SinkhornResult
+from jaxrel._core.arrays import jax_array
+from jaxrel._core.status import HasStatus
+from jaxrel.transport.costs import CostFunction
+from jaxrel.transport.point_clouds import PointCloud
+from jaxrel.transport.result import SinkhornResult, TransportStatus
 from jaxrel.transport.sinkhorn import SinkhornConfig, sinkhorn
 from jaxrel.transport.validation import checked_weights
 
@@ -26,7 +29,7 @@ _ABSOLUTE = SinkhornConfig(epsilon_unit="cost")
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("value", "epsilon", "status"), meta_fields=("cost",))
 @dataclass(frozen=True)
-class SelfTerm:
+class SelfTerm(HasStatus):
     """`OT_eps(a, a)` of a batch of clouds, to be used against many others.
 
     Attributes:
@@ -42,10 +45,12 @@ class SelfTerm:
     status: Int[Array, "*b"]
     cost: str | CostFunction = "euclidean"
 
+    statuses: ClassVar = TransportStatus
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class SinkhornDivergence:
+class SinkhornDivergence(HasStatus):
     """A batch of Sinkhorn divergences.
 
     Attributes:
@@ -60,6 +65,8 @@ class SinkhornDivergence:
     self_x: SelfTerm
     self_y: SelfTerm
     status: Int[Array, "*b"]
+
+    statuses: ClassVar = TransportStatus
 
 
 def self_term(
@@ -76,7 +83,7 @@ def self_term(
 ) -> SelfTerm:
     """The entropic transport of clouds onto themselves; the arguments are those of `sinkhorn_divergence`."""
     _check_unit(config)
-    points = jnp.asarray(x)
+    points = jax_array("x", x)
     result = sinkhorn(
         PointCloud(points, points, cost, tile),
         a,
@@ -140,7 +147,7 @@ def sinkhorn_divergence(
             term of another cost, shape or (concrete) epsilon.
     """
     _check_unit(config)
-    x, y = jnp.asarray(x), jnp.asarray(y)
+    x, y = jax_array("x", x), jax_array("y", y)
     options: dict[str, Any] = {"tile": tile, "max_sweeps": max_sweeps, "tolerance": tolerance, "config": config}
     if x.ndim < 2 or y.ndim < 2 or x.shape[-1] != y.shape[-1]:
         raise ValueError(f"x and y must be (*b, n, d) and (*b, m, d), got {x.shape} and {y.shape}.")

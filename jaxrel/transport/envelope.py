@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxrel.transport.costs import CostFunction
 from jaxrel.transport.log_domain import log_weights
-from jaxrel.transport.point_clouds import CostFunction
 from jaxrel.transport.tiled import Arrays, filled_up, reduce_tiles
 
 __all__ = ["Optimum", "value_of_array", "value_of_cloud"]

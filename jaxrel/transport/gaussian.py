@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxrel._core import linalg
+
 __all__ = ["bures_distances", "gaussian_moments"]
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -102,11 +104,7 @@ def bures_distances(
     S1 has no variance. Rows are computed one after the other: memory is (r + t) d^2, for the gradient as well.
     """
     _check_gaussians(means_x, covariances_x, means_y, covariances_y)
-    # One batched decomposition: two that may run at the same time can wait for each other for ever on few cores.
-    roots = _root(jax.lax.stop_gradient(jnp.concatenate([covariances_x, covariances_y])))
-    roots_x, roots_y = (
-        jax.tree.map(side, roots) for side in (lambda z: z[: len(means_x)], lambda z: z[len(means_x) :])
-    )
+    roots_x, roots_y = (_root(jax.lax.stop_gradient(covariances)) for covariances in (covariances_x, covariances_y))
 
     # Recomputed in the backward pass, which would otherwise keep the maps of all pairs.
     @jax.checkpoint
@@ -131,7 +129,7 @@ def _root(covariance: Float[Array, "*b d d"]) -> _Root:
     # Positive semi-definite: the largest entry is on the diagonal, and lies between lambda_max / d and lambda_max.
     size = jnp.max(jnp.diagonal(covariance, axis1=-2, axis2=-1), axis=-1)
     size = jnp.where(size > 0, size, 0)
-    values, vectors = jnp.linalg.eigh(covariance / jnp.where(size > 0, size, 1)[..., None, None])
+    values, vectors = linalg.eigh(covariance / jnp.where(size > 0, size, 1)[..., None, None])
     kept = values > _RANK_TOLERANCE * float(jnp.finfo(covariance.dtype).eps) * values[..., -1:]
     kept &= size[..., None] > 0
     values = jnp.where(kept, values, 1)
@@ -151,7 +149,7 @@ def _bures(
     """Squared Bures distance from one covariance to several; the covariances are there to be differentiated."""
     del covariance_x, covariances_y
     cross = jnp.einsum("ki,tkj->tij", root_x.factor, roots_y.factor, precision=_HIGHEST)
-    fidelity = jnp.sum(jnp.linalg.svd(cross, compute_uv=False), axis=-1)
+    fidelity = jnp.sum(linalg.singular_values(cross), axis=-1)
     spread = root_x.scale**2 * root_x.trace + roots_y.scale**2 * roots_y.trace
     return jnp.maximum(spread - 2 * root_x.scale * roots_y.scale * fidelity, 0)
 
@@ -164,7 +162,7 @@ def _bures_jvp(
     *_, root_x, roots_y = primals
     tangent_x, tangents_y, *_ = tangents
     cross = jnp.einsum("ki,tkj->tij", root_x.factor, roots_y.factor, precision=_HIGHEST)
-    left, values, right = jnp.linalg.svd(cross)
+    left, values, right = linalg.svd(cross)
     ratio = jnp.where(root_x.scale > 0, roots_y.scale / jnp.where(root_x.scale > 0, root_x.scale, 1), 0)
     inverse_ratio = jnp.where(roots_y.scale > 0, root_x.scale / jnp.where(roots_y.scale > 0, roots_y.scale, 1), 0)
     identity = jnp.eye(cross.shape[-1], dtype=cross.dtype)

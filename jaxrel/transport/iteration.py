@@ -114,7 +114,8 @@ def iterate(
             certificate = _certified(operator, plan, g, due, state.certificate)
             width = certificate.upper - certificate.lower
             wanted = gap * jnp.abs(certificate.upper)
-            certified = jnp.isfinite(width) & (width <= wanted)
+            # Costs that are off by more than the gap leave nothing to gain.
+            certified = jnp.isfinite(width) & (width <= jnp.maximum(wanted, 4 * certificate.cost_error))
             at_floor = arrived & (epsilon <= limits.epsilon) & (error <= floor)
             finished = certified | at_floor | exhausted | failed
             # What misplaced mass leaves of the gap is the blur of epsilon, about proportional to it.
@@ -163,7 +164,7 @@ def iterate(
         next_epsilon=jnp.where(start_epsilon > _SMALLEST_STEP * goal, start_epsilon, goal),
         relaxation=jnp.full(shape, _START_RELAXATION if over_relaxation else 1.0, dtype),
         error=infinite,
-        certificate=Certificate(lower=-infinite, upper=infinite, forbidden_mass=jnp.zeros(shape, dtype)),
+        certificate=Certificate(-infinite, infinite, jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)),
         num_sweeps=jnp.zeros(shape, jnp.int32),
         num_checks=jnp.zeros(shape, jnp.int32),
         sweeps_to_go=jnp.full(shape, sweeps_per_check, jnp.int32),
@@ -206,6 +207,7 @@ def _certified(
             lower=lower,
             upper=jnp.where(better, new.upper, known.upper),
             forbidden_mass=jnp.where(better, new.forbidden_mass, known.forbidden_mass),
+            cost_error=jnp.where(better, new.cost_error, known.cost_error),
         )
 
     return jax.lax.cond(jnp.any(due), improved, lambda: known)

@@ -54,6 +54,7 @@ class ScaledProblem:
         mean_size: mean of |C| under a b^T, over allowed pairs, after the division.
         start_epsilon: where epsilon scaling begins, after the division.
         invalid: problems whose cost has a NaN or -inf.
+        blocked: problems in which some point, however light, has no pair that is allowed.
     """
 
     operator: Operator
@@ -61,6 +62,7 @@ class ScaledProblem:
     mean_size: Float[Array, "*b"]
     start_epsilon: Float[Array, "*b"]
     invalid: Bool[Array, "*b"]
+    blocked: Bool[Array, "*b"]
 
 
 def forbidden_cost(n: int, m: int) -> float:

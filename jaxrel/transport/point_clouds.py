@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 from jaxtyping import Array, Float
 
-from jaxrel.transport.costs import feature_distance, squared_distance
+from jaxrel.transport.costs import (
+    CostFunction,
+    feature_distance,
+    feature_distance_error,
+    squared_distance,
+    squared_distance_error,
+)
 
 __all__ = ["CostFunction", "PointCloud", "cost_array"]
 
-CostFunction = Callable[[Any, Any], Any]
 
 _DENSE_ENTRIES = 2**24
 _TILE = 1024
-_NAMED_COSTS: dict[str, CostFunction] = {"euclidean": feature_distance, "squared_euclidean": squared_distance}
+_NAMED_COSTS: dict[str, tuple[CostFunction, CostFunction]] = {
+    "euclidean": (feature_distance, feature_distance_error),
+    "squared_euclidean": (squared_distance, squared_distance_error),
+}
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("x", "y"), meta_fields=("cost", "tile"))
@@ -30,6 +36,8 @@ class PointCloud:
         x: (*b, n, d); y: (*b, m, d).
         cost: `"euclidean"`, `"squared_euclidean"`, an ott-jax cost function, or a function that maps points
             (*b, n, d), (*b, m, d) to costs (*b, n, m). A function must be hashable; the same one is never traced twice.
+            Certificates allow for the rounding of the named costs; what a function returns counts as exact, unless it
+            has an attribute `error`, a function of the same points to what the costs may be off by.
         tile: side of the square tiles in which the cost is formed, which sets the memory of the solver:
             n + m + tile^2. None forms the whole array where it has at most 2^24 entries a problem (64 MiB in float32)
             and takes tiles of 1,024 otherwise.
@@ -46,12 +54,17 @@ class PointCloud:
         if isinstance(self.cost, str):
             if self.cost not in _NAMED_COSTS:
                 raise ValueError(f"unknown cost {self.cost!r}: use one of {sorted(_NAMED_COSTS)} or a function.")
-            return _NAMED_COSTS[self.cost]
+            return _NAMED_COSTS[self.cost][0]
         if hasattr(self.cost, "all_pairs"):
             from jaxrel.transport.ott_adapter import cost_function
 
             return cost_function(self.cost)
         return self.cost
+
+    @property
+    def cost_error(self) -> CostFunction | None:
+        """What the costs may be off by, as a function of the points; None where they count as exact."""
+        return _NAMED_COSTS[self.cost][1] if isinstance(self.cost, str) else getattr(self.cost, "error", None)
 
     @property
     def tile_side(self) -> int | None:

@@ -2,72 +2,68 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
-import numpy as np
-from jaxtyping import Array, Float, Int
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-__all__ = ["MESSAGES", "SinkhornResult", "TransportError", "TransportStatus", "messages_of"]
+from jaxrel._core.status import HasStatus, StatusBits
+from jaxrel.transport.certificates import normalised, round_to_marginals, shallow_sum
+from jaxrel.transport.fixed_sweeps import entropic_plan
+from jaxrel.transport.point_clouds import PointCloud
+from jaxrel.transport.tiled import filled_up
+from jaxrel.transport.validation import checked_problem
+
+__all__ = ["SinkhornResult", "TransportStatus"]
 
 
-class TransportStatus(enum.IntFlag):
+class TransportStatus(StatusBits):
     """What went wrong; several can hold at once. `lower` and `upper` stay valid unless the message says otherwise."""
 
     OK = 0
-    NOT_CONVERGED = 1
-    PRECISION_FLOOR = 2
-    GAP_NOT_CERTIFIED = 4
-    INFEASIBLE = 8
-    FORBIDDEN_MASS = 16
-    UNEQUAL_MASS = 32
-    NOT_FINITE = 64
-    BLOCK_OVERFLOW = 128
-
-
-MESSAGES = {
-    TransportStatus.NOT_CONVERGED: (
-        "the marginal error is above the tolerance after max_sweeps: raise max_sweeps, tolerance or epsilon."
-    ),
-    TransportStatus.PRECISION_FLOOR: (
+    NOT_CONVERGED = (
+        1,
+        "the marginal error is above the tolerance after max_sweeps: raise max_sweeps, tolerance or epsilon.",
+    )
+    PRECISION_FLOOR = (
+        2,
         "the tolerance is below what the dtype can resolve at this epsilon; iterated to that floor: "
-        "use float64, a larger epsilon or a larger tolerance."
-    ),
-    TransportStatus.GAP_NOT_CERTIFIED: (
-        "the interval [lower, upper] is wider than relative_gap: raise max_sweeps, ask for less, or use float64."
-    ),
-    TransportStatus.INFEASIBLE: "no plan avoids the pairs of infinite cost: the optimum is infinite.",
-    TransportStatus.FORBIDDEN_MASS: (
+        "use float64, a larger epsilon or a larger tolerance.",
+    )
+    GAP_NOT_CERTIFIED = (
+        4,
+        "the interval [lower, upper] is wider than relative_gap: raise max_sweeps, ask for less, or use float64.",
+    )
+    INFEASIBLE = (
+        8,
+        "no plan avoids the pairs of infinite cost: the optimum is infinite.",
+    )
+    FORBIDDEN_MASS = (
+        16,
         "the plan still has mass on pairs of infinite cost, so that a feasible plan was not shown to exist; "
-        "[lower, upper] holds if one does: raise max_sweeps or use float64."
-    ),
-    TransportStatus.UNEQUAL_MASS: (
-        "a and b have different sums, the result is NaN: normalise them, or use unbalanced_sinkhorn."
-    ),
-    TransportStatus.NOT_FINITE: (
-        "the cost has a NaN or -inf, or the weights are negative or not finite; the result is NaN."
-    ),
-    TransportStatus.BLOCK_OVERFLOW: (
+        "[lower, upper] holds if one does: raise max_sweeps or use float64.",
+    )
+    UNEQUAL_MASS = (
+        32,
+        "a and b have different sums, the result is NaN: normalise them.",
+    )
+    NOT_FINITE = (
+        64,
+        "the cost has a NaN or -inf, the weights are negative or not finite, or their sum, a distance of points or the "
+        "optimum overflows the dtype; the result is NaN: divide costs, points or weights by one number.",
+    )
+    BLOCK_OVERFLOW = (
+        128,
         "a block holds more points than there is room for, so that upper is infinite: "
-        "shuffle the points (key), or use a larger block_size."
-    ),
-}
-
-
-class TransportError(RuntimeError):
-    """A transport problem failed; the message names it."""
-
-
-def messages_of(status: Int[Array, "*b"]) -> tuple[str, ...]:
-    """What the bits of a status say, once for each kind of trouble anywhere in the batch."""
-    found = int(np.bitwise_or.reduce(np.asarray(status), axis=None))
-    return tuple(message for flag, message in MESSAGES.items() if found & flag)
+        "shuffle the points (key), or use a larger block_size.",
+    )
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class SinkhornResult:
+class SinkhornResult(HasStatus):
     """Optimal transport of a batch of problems: value, certified interval, potentials.
 
     Attributes:
@@ -92,18 +88,33 @@ class SinkhornResult:
     marginal_error: Float[Array, "*b"]
     status: Int[Array, "*b"]
 
-    @property
-    def messages(self) -> tuple[str, ...]:
-        """What the status says, once for each kind of trouble anywhere in the batch; empty when all is well."""
-        return messages_of(self.status)
+    statuses: ClassVar = TransportStatus
 
-    def raise_if_failed(self) -> SinkhornResult:
-        """Return self, or raise a `TransportError` that names the first failing problem of the batch."""
-        status = np.asarray(self.status)
-        failing = np.argwhere(status != 0)
-        if failing.size:
-            index = tuple(int(i) for i in failing[0])
-            texts = [message for flag, message in MESSAGES.items() if int(status[index]) & flag]
-            where = f"problem {index if len(index) != 1 else index[0]}: " if index else ""
-            raise TransportError(f"{where}{' '.join(texts)} ({len(failing)} of {status.size} problems failed)")
-        return self
+    def plan(
+        self,
+        cost: Float[ArrayLike, "*b n m"] | PointCloud,
+        a: Float[ArrayLike, "*b n"] | None = None,
+        b: Float[ArrayLike, "*b m"] | None = None,
+        *,
+        where_a: Bool[ArrayLike, "*b n"] | None = None,
+        where_b: Bool[ArrayLike, "*b m"] | None = None,
+    ) -> Float[Array, "*b n m"]:
+        """The plan of the potentials, rounded to the marginals: feasible, and of the cost `upper` up to rounding.
+
+        Args:
+            cost, a, b, where_a, where_b: the problem that was solved, which a result does not keep.
+
+        Its rows sum to a and its columns to b up to rounding. It is the plan behind `upper` where the last look at the
+        potentials was the best, as it is at convergence. Memory and time are `n m`, for a tiled cloud too.
+        """
+        geometry, a, b = checked_problem(cost, a, b, where_a, where_b)
+        if isinstance(geometry, PointCloud):
+            (x, _), (y, _) = filled_up(geometry.x, a, 1), filled_up(geometry.y, b, 1)
+            prices = geometry.cost_function(x, y)
+        else:
+            prices = geometry
+        live = (a > 0)[..., :, None] & (b > 0)[..., None, :]
+        shares = normalised(a), normalised(b)
+        plan = entropic_plan(jnp.where(live, prices, 0), *shares, self.f, self.epsilon)
+        # A column whose pairs are all forbidden has no plan of its own.
+        return round_to_marginals(jnp.where(live & (plan > 0), plan, 0), *shares) * shallow_sum(a)[..., None, None]

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
+from jaxrel._core.programs import compiled
 from jaxrel.transport.certificates import centred, dual_value, normalised, shallow_sum
 from jaxrel.transport.dense import DenseOperator, dense_operator, scaled_array
 from jaxrel.transport.envelope import Optimum, value_of_array, value_of_cloud
@@ -130,7 +131,7 @@ def sinkhorn(
     )
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@functools.partial(compiled, static_argnames="config")
 def _solve(
     cost: Float[Array, "*b n m"] | PointCloud,
     a: Float[Array, "*b n"],
@@ -144,14 +145,19 @@ def _solve(
     config: SinkhornConfig,
 ) -> SinkhornResult:
     """The kernel under the verb: detached solution, then its value with derivatives."""
-    tile = None
+    tile, error = None, None
     if isinstance(cost, PointCloud):
         tile = cost.tile_side
         # Masked points may hold anything, also what would spoil the precision of the others.
         (x, _), (y, _) = filled_up(cost.x, a, 1), filled_up(cost.y, b, 1)
         cost = dataclasses.replace(cost, x=x, y=y)
-        cost = cost_array(cost) if tile is None else cost
-    detached = jax.lax.stop_gradient((cost, a, b))
+        if tile is None:
+            if cost.cost_error is not None:
+                error = jax.lax.stop_gradient(cost.cost_error(cost.x, cost.y))
+            cost = cost_array(cost)
+            # Named costs of finite points are infinite only where they overflow.
+            cost = cost if error is None else jnp.where(jnp.isfinite(cost + error), cost, jnp.nan)
+    detached = jax.lax.stop_gradient((cost, a, b, error))
     result, mass = _solve_detached(*detached, epsilon, relative_gap, tolerance, init, max_sweeps, config)
     optimum = Optimum(result.value, result.f, result.g, result.epsilon, mass)
     if isinstance(cost, PointCloud) and tile is not None:
@@ -165,6 +171,7 @@ def _solve_detached(
     cost: Float[Array, "*b n m"] | PointCloud,
     a: Float[Array, "*b n"],
     b: Float[Array, "*b m"],
+    error: Float[Array, "*b n m"] | None,
     epsilon: Float[Array, "*b"] | None,
     relative_gap: Float[Array, "*b"] | None,
     tolerance: Float[Array, "*b"] | None,
@@ -178,9 +185,9 @@ def _solve_detached(
     size_a, size_b = a.shape[-1], b.shape[-1]
     eps = float(jnp.finfo(a.dtype).eps)
     mass_a, mass_b = shallow_sum(a), shallow_sum(b)
-    scaled = _scaled(cost, normalised(a), normalised(b))
+    scaled = _scaled(cost, normalised(a), normalised(b), error)
     operator, unit = scaled.operator, scaled.scale
-    invalid = scaled.invalid | _not_weights(a) | _not_weights(b)
+    invalid = scaled.invalid | _not_weights(a, mass_a) | _not_weights(b, mass_b)
     empty = ~invalid & ~((mass_a > 0) & (mass_b > 0))
     unequal = jnp.abs(mass_a - mass_b) > 4 * (size_a + size_b) * eps * jnp.maximum(mass_a, mass_b)
     unequal = unequal & ~invalid & ~empty
@@ -228,11 +235,21 @@ def _solve_detached(
     value, _ = dual_value(operator.a, operator.b, f, g)
     failed = invalid | (~jnp.isfinite(state.error) & ~empty & ~unequal)
     # No plan on allowed pairs costs more than 1.
-    infeasible = ~failed & ~unequal & (state.certificate.lower > 1)
+    infeasible = ~failed & ~unequal & ~empty & (scaled.blocked | (state.certificate.lower > 1))
     mass = jnp.where(empty, 0, mass_a)
+    tiny = float(jnp.finfo(a.dtype).tiny)
+
+    def in_units(amount: Float[Array, "*b"], outwards: int = 0) -> Float[Array, "*b"]:
+        # The larger first: only a product that is itself too small is lost, and an end is then the smallest number.
+        product = amount * jnp.maximum(unit, mass) * jnp.minimum(unit, mass)
+        lost = (jnp.abs(product) < tiny) & (amount != 0) & ~empty
+        return jnp.where(lost, outwards * tiny, product)
+
+    lower, upper = in_units(state.certificate.lower, -1), in_units(state.certificate.upper, 1)
+    failed = failed | (~infeasible & ~empty & ~unequal & (jnp.isposinf(lower) | jnp.isneginf(upper)))
 
     def defined(amount: Float[Array, "*b"]) -> Float[Array, "*b"]:
-        amount = jnp.where(infeasible, jnp.inf, jnp.where(empty, 0, amount * unit * mass))
+        amount = jnp.where(infeasible, jnp.inf, jnp.where(empty, 0, amount))
         return jnp.where(failed | unequal, jnp.nan, amount)
 
     status = jnp.where(empty, 0, _status(state, limits, infeasible, size_a + size_b))
@@ -240,9 +257,9 @@ def _solve_detached(
     status = jnp.where(failed, int(TransportStatus.NOT_FINITE), status)
     started = state.num_sweeps > 0
     result = SinkhornResult(
-        value=defined(value),
-        lower=defined(state.certificate.lower),
-        upper=defined(state.certificate.upper),
+        value=defined(in_units(value)),
+        lower=defined(lower),
+        upper=defined(upper),
         f=jnp.where(started[..., None], f[..., :size_a] * unit[..., None], 0),
         g=jnp.where(started[..., None], g[..., :size_b] * unit[..., None], 0),
         epsilon=jnp.where(started, state.epsilon, smallest) * unit,
@@ -254,12 +271,15 @@ def _solve_detached(
 
 
 def _scaled(
-    cost: Float[Array, "*b n m"] | PointCloud, a: Float[Array, "*b n"], b: Float[Array, "*b m"]
+    cost: Float[Array, "*b n m"] | PointCloud,
+    a: Float[Array, "*b n"],
+    b: Float[Array, "*b m"],
+    error: Float[Array, "*b n m"] | None,
 ) -> ScaledProblem:
     if not isinstance(cost, PointCloud):
-        return scaled_array(cost, a, b)
+        return scaled_array(cost, a, b, error)
     tile = cost.tile_side or max(a.shape[-1], b.shape[-1])
-    return scaled_cloud(cost.cost_function, cost.x, cost.y, a, b, tile=tile)
+    return scaled_cloud(cost.cost_function, cost.cost_error, cost.x, cost.y, a, b, tile=tile)
 
 
 def _coarse_start(
@@ -310,5 +330,5 @@ def _status(state: State, limits: Limits, infeasible: Bool[Array, "*b"], num_poi
     )
 
 
-def _not_weights(weights: Float[Array, "*b n"]) -> Bool[Array, "*b"]:
-    return jnp.any(~jnp.isfinite(weights) | (weights < 0), axis=-1)
+def _not_weights(weights: Float[Array, "*b n"], mass: Float[Array, "*b"]) -> Bool[Array, "*b"]:
+    return ~jnp.isfinite(mass) | jnp.any(weights < 0, axis=-1)

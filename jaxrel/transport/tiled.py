@@ -5,17 +5,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxrel.transport.certificates import (
+    UPPER_FACTOR,
     Certificate,
     dual_value,
     exact_scale,
     finite_or_zero,
-    normalised,
+    highest_at_zero,
+    missing_share,
     rounding_allowance,
     shallow_sum,
     shrink,
@@ -36,7 +39,7 @@ TilePlan = tuple[Float[Array, "*b n"], Float[Array, "*b m"], Float[Array, "*b 1"
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("x", "y", "a", "b", "scale"),
-    meta_fields=("cost_function", "forbidden_cost", "tile"),
+    meta_fields=("cost_function", "cost_error", "forbidden_cost", "tile"),
 )
 @dataclass(frozen=True)
 class TiledOperator:
@@ -47,6 +50,7 @@ class TiledOperator:
         a, b: weights of sum 1 (or 0: no mass), 0 at masked points.
         scale: (*b), costs are divided by it.
         cost_function: points (*b, k, d), (*b, l, d) to costs (*b, k, l).
+        cost_error: the same points to what these may be off by; None where costs count as exact.
         forbidden_cost: stands for an infinite cost after the division.
         tile: side of a tile.
     """
@@ -57,13 +61,23 @@ class TiledOperator:
     b: Float[Array, "*b m"]
     scale: Float[Array, "*b"]
     cost_function: CostFunction
+    cost_error: CostFunction | None
     forbidden_cost: float
     tile: int
 
     def costs(self, x: Float[Array, "*b k d"], y: Float[Array, "*b l d"]) -> Float[Array, "*b k l"]:
         """Costs between any points, in the units of the operator."""
         cost = self.cost_function(x, y) / self.scale[..., None, None]
-        return jnp.where(jnp.isposinf(cost), self.forbidden_cost, cost)
+        cost = jnp.where(jnp.isposinf(cost), self.forbidden_cost, cost)
+        # A certificate needs the same plan in each pass: compiled into what it is used for, a cost would be another.
+        return jax.lax.optimization_barrier(cost)
+
+    def costs_and_errors(self, x: Float[Array, "*b k d"], y: Float[Array, "*b l d"]) -> Arrays:
+        """Costs, and what they may be off by."""
+        cost = self.costs(x, y)
+        if self.cost_error is None:
+            return cost, jnp.zeros_like(cost)
+        return cost, self.cost_error(x, y) / self.scale[..., None, None]
 
     def soft_min_rows(self, g: Float[Array, "*b m"], epsilon: Float[Array, "*b"]) -> Float[Array, "*b n"]:
         """`f_i = -eps log sum_j b_j exp((g_j - C_ij) / eps)`."""
@@ -84,69 +98,84 @@ class TiledOperator:
         Sums run over the tile first and then over tiles, which keeps them shallow and the rounding allowance small.
         """
         row, column, eps = plan
+        sizes = (self.a.shape[-1], self.b.shape[-1])
+        depth = sum(max(sum_depth(k), min(k, self.tile - (-k // self.tile))) for k in sizes)
+        allowance = rounding_allowance(depth, self.a.dtype)
 
         def mass(cost: Array, row: Array, column: Array) -> Array:
             return jnp.exp(row + column - cost / eps[..., None])
 
         # Rows: c-transform of g, row sums of the plan.
         f, row_sums = self._reduce(
-            lambda cost, out, along: (
-                jnp.min(cost - along[1], -1),
-                times(mass(cost, out[0], along[0]), jnp.ones_like(along[0][..., 0, :])),
+            lambda costs, out, along: (
+                jnp.min(costs[0] - costs[1] - along[1], -1),
+                times(mass(costs[0], out[0], along[0]), jnp.ones_like(along[0][..., 0, :])),
             ),
             (jnp.minimum, jnp.add),
             (row,),
-            (column, g),
+            (column, highest_at_zero(g)),
             axis=-1,
+            costs=self.costs_and_errors,
         )
         f = jnp.where(self.a > 0, finite_or_zero(f), -jnp.inf)
         row_factor = shrink(self.a, row_sums)
 
         # Columns: c-transform of f, column sums of the plan whose rows were scaled down.
         g, column_sums = self._reduce(
-            lambda cost, out, along: (
-                jnp.min(cost - along[1], -2),
-                transposed_times(mass(cost, along[0], out[0]), along[2][..., 0]),
+            lambda costs, out, along: (
+                jnp.min(costs[0] - costs[1] - along[1], -2),
+                transposed_times(mass(costs[0], along[0], out[0]), along[2][..., 0]),
             ),
             (jnp.minimum, jnp.add),
             (column,),
             (row, f, row_factor),
             axis=-2,
+            costs=self.costs_and_errors,
         )
         g = jnp.where(self.b > 0, finite_or_zero(g), -jnp.inf)
         column_factor = shrink(self.b, column_sums)
         missing_b = jnp.maximum(self.b - column_sums * column_factor, 0)
 
         # Rows: what is left of them, its cost, and the costs at which missing mass arrives.
-        def price(cost: Array, out: Arrays, along: Arrays) -> Arrays:
+        def price(costs: Arrays, out: Arrays, along: Arrays) -> Arrays:
+            cost, error = costs
             plan, factor, missing = mass(cost, out[0], along[0]), along[1][..., 0, :], along[2][..., 0, :]
             forbidden = (cost > 1).astype(cost.dtype)
             return (
                 times(plan, factor),
                 times(plan * cost, factor),
                 times(cost, missing),
-                jnp.max(jnp.where(along[3] > 0, jnp.abs(cost), 0), -1),
+                times(plan * error, factor),
+                times(error, missing),
+                jnp.max(jnp.where(along[3] > 0, jnp.abs(cost) + error, 0), -1),
                 times(plan * forbidden, factor),
                 times(forbidden, missing),
             )
 
-        kept, kept_cost, missing_cost, largest, forbidden, missing_forbidden = self._reduce(
+        kept, kept_cost, missing_cost, kept_error, missing_error, largest, forbidden, missing_forbidden = self._reduce(
             price,
-            (jnp.add, jnp.add, jnp.add, jnp.maximum, jnp.add, jnp.add),
+            (*(jnp.add,) * 5, jnp.maximum, jnp.add, jnp.add),
             (row,),
             (column, column_factor, missing_b, self.b),
             axis=-1,
+            costs=self.costs_and_errors,
         )
-        share = normalised(jnp.maximum(self.a - row_factor * kept, 0))
+        share, _ = missing_share(jnp.maximum(self.a - row_factor * kept, 0), missing_b, allowance)
         lower, size = dual_value(self.a, self.b, f, g)
         largest = jnp.max(jnp.where(self.a > 0, largest, 0), axis=-1)
-        sizes = (self.a.shape[-1], self.b.shape[-1])
-        depth = sum(max(sum_depth(k), min(k, self.tile - (-k // self.tile))) for k in sizes)
-        allowance = rounding_allowance(depth, self.a.dtype)
+        spent, cost_error, forbidden_mass = (
+            shallow_sum(row_factor * kept + share * missing)
+            for kept, missing in (
+                (kept_cost, missing_cost),
+                (kept_error, missing_error),
+                (forbidden, missing_forbidden),
+            )
+        )
         return Certificate(
             lower=lower - allowance * (largest + size),
-            upper=shallow_sum(row_factor * kept_cost + share * missing_cost) + allowance * 2.5 * largest,
-            forbidden_mass=shallow_sum(row_factor * forbidden + share * missing_forbidden),
+            upper=spent + cost_error + allowance * UPPER_FACTOR * largest,
+            forbidden_mass=forbidden_mass,
+            cost_error=cost_error,
         )
 
     def _soft_min(
@@ -164,18 +193,20 @@ class TiledOperator:
 
     def _reduce(
         self,
-        body: Callable[[Array, Arrays, Arrays], Arrays],
+        body: Callable[[Any, Arrays, Arrays], Arrays],
         combine: tuple[Callable[[Array, Array], Array], ...],
         out: Arrays,
         along: Arrays,
         *,
         axis: int,
+        costs: Callable[[Array, Array], Any] | None = None,
     ) -> Arrays:
-        return reduce_tiles(self.costs, self.x, self.y, body, combine, out, along, axis=axis, tile=self.tile)
+        return reduce_tiles(costs or self.costs, self.x, self.y, body, combine, out, along, axis=axis, tile=self.tile)
 
 
 def scaled_cloud(
     cost_function: CostFunction,
+    cost_error: CostFunction | None,
     x: Float[Array, "*b n d"],
     y: Float[Array, "*b m d"],
     a: Float[Array, "*b n"],
@@ -192,20 +223,22 @@ def scaled_cloud(
         (b,) = along
         finite = jnp.isfinite(cost) & (b > 0)
         size = jnp.where(finite, jnp.abs(cost), 0)
-        bad = (b > 0) & (jnp.isnan(cost) | jnp.isneginf(cost))
-        return jnp.max(size, -1), jnp.sum(size * b, -1), jnp.max(bad.astype(size.dtype), -1)
+        # Named costs of finite points are infinite only where they overflow.
+        bad = (b > 0) & (jnp.isnan(cost) | (jnp.isneginf(cost) if cost_error is None else ~jnp.isfinite(cost)))
+        flags = (values.astype(size.dtype) for values in (bad, finite))
+        return jnp.max(size, -1), jnp.sum(size * b, -1), *(jnp.max(values, -1) for values in flags)
 
-    largest, mean, bad = reduce_tiles(
-        cost_function, x, y, sizes, (jnp.maximum, jnp.add, jnp.maximum), (), (b,), axis=-1, tile=tile
-    )
+    joins = (jnp.maximum, jnp.add, jnp.maximum, jnp.maximum)
+    largest, mean, bad, allowed = reduce_tiles(cost_function, x, y, sizes, joins, (), (b,), axis=-1, tile=tile)
     scale = exact_scale(jnp.max(jnp.where(a > 0, largest, 0), axis=-1))
     mean_size = jnp.sum(a * (mean / scale[..., None]), axis=-1)
     return ScaledProblem(
-        operator=TiledOperator(x, y, a, b, scale, cost_function, forbidden_cost(size, size), tile),
+        operator=TiledOperator(x, y, a, b, scale, cost_function, cost_error, forbidden_cost(size, size), tile),
         scale=scale,
         mean_size=mean_size,
         start_epsilon=mean_size,
         invalid=jnp.any((a > 0) & (bad > 0), axis=-1),
+        blocked=jnp.any(a > 0, axis=-1) & jnp.any(b > 0, axis=-1) & jnp.any((a > 0) & ~(allowed > 0), axis=-1),
     )
 
 
@@ -222,10 +255,10 @@ def filled_up(
 
 
 def reduce_tiles(
-    cost_function: CostFunction,
+    cost_function: Callable[[Array, Array], Any],
     x: Float[Array, "*b n d"],
     y: Float[Array, "*b m d"],
-    body: Callable[[Array, Arrays, Arrays], Arrays],
+    body: Callable[[Any, Arrays, Arrays], Arrays],
     combine: tuple[Callable[[Array, Array], Array], ...],
     out: Arrays,
     along: Arrays,
@@ -236,7 +269,7 @@ def reduce_tiles(
     """Reduce functions of the cost along its rows (axis -1) or columns (axis -2), one tile at a time.
 
     Args:
-        cost_function: points (*b, k, d), (*b, l, d) to costs (*b, k, l).
+        cost_function: points (*b, k, d), (*b, l, d) to costs (*b, k, l), or to several such arrays.
         body: maps a cost tile, `out` and `along` at its points, both broadcastable against it, to arrays reduced
             along `axis`; `combine` joins those of two tiles.
         out: values at the points that stay; along: values at the points that are reduced away.
@@ -245,7 +278,7 @@ def reduce_tiles(
     kept, reduced = (x, y) if axis == -1 else (y, x)
     kept_axis = -2 if axis == -1 else -1
 
-    def costs(kept: Array, reduced: Array) -> Array:
+    def costs(kept: Array, reduced: Array) -> Any:
         return cost_function(kept, reduced) if axis == -1 else cost_function(reduced, kept)
 
     kept_tiles = (_tiles(kept, tile, axis=-2), tuple(_tiles(v, tile, axis=-1) for v in out))

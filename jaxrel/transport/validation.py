@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxrel._core.arrays import jax_array, truth_array
 from jaxrel.transport.point_clouds import PointCloud
 
 __all__ = ["checked_init", "checked_number", "checked_problem", "checked_weights"]
@@ -26,7 +27,10 @@ def checked_problem(
             raise ValueError(f"tile must be a positive integer or None, got {cost.tile!r}.")
         dtype = jnp.promote_types(x.dtype, y.dtype)
         shape = (*x.shape[:-1], y.shape[-2])
-        checked: Any = PointCloud(x.astype(dtype), y.astype(dtype), cost.cost_function, cost.tile)
+        function = cost.cost_function
+        checked: Any = PointCloud(
+            x.astype(dtype), y.astype(dtype), cost.cost if isinstance(cost.cost, str) else function, cost.tile
+        )
     else:
         checked = _floating("cost", cost)
         if checked.ndim < 2:
@@ -45,7 +49,7 @@ def checked_weights(name: str, weights: Any, where: Any, shape: tuple[int, ...],
     """Weights of this shape, 0 outside of `where`; equal ones of sum 1 for None."""
     mask = jnp.ones(shape, bool)
     if where is not None:
-        mask = _broadcast(f"where_{name}", jnp.asarray(where, bool), shape)
+        mask = _broadcast(f"where_{name}", truth_array(f"where_{name}", where), shape)
     if weights is None:
         count = jnp.sum(mask, axis=-1, keepdims=True).astype(dtype)
         return jnp.where(mask, 1 / jnp.maximum(count, 1), 0).astype(dtype)
@@ -62,7 +66,7 @@ def checked_number(name: str, value: Any, *, batch: tuple[int, ...], dtype: Any)
     """One positive number for each problem."""
     if value is None:
         return None
-    number = _broadcast(name, jnp.asarray(value, dtype), batch)
+    number = _broadcast(name, jax_array(name, value).astype(dtype), batch)
     if not isinstance(number, jax.core.Tracer) and not bool(jnp.all(number > 0)):
         raise ValueError(f"{name} must be positive, got {value}.")
     return number
@@ -73,7 +77,7 @@ def checked_init(init: Any, a: Float[Array, "*b n"], b: Float[Array, "*b m"]) ->
     if init is None:
         return None
     g = init[1] if isinstance(init, tuple | list) and len(init) == 2 else init
-    g = jnp.asarray(g, b.dtype)
+    g = jax_array("init", g).astype(b.dtype)
     if g.shape != b.shape:
         raise ValueError(f"init must hold potentials of shape {a.shape} and {b.shape}, got {g.shape} for the second.")
     return jax.lax.stop_gradient(jnp.where(jnp.isfinite(g), g, 0))
@@ -90,7 +94,7 @@ def _check_values(cost: Any, a: Float[Array, "*b n"], b: Float[Array, "*b m"]) -
         index = tuple(int(i) for i in np.argwhere(unequal)[0])
         raise ValueError(
             f"a sums to {mass_a[index]:g} and b to {mass_b[index]:g}{f' in problem {index}' if index else ''}: "
-            "normalise them, or use unbalanced_sinkhorn."
+            "normalise them."
         )
     sides = (("x", cost.x, a), ("y", cost.y, b)) if isinstance(cost, PointCloud) else ()
     for name, points, weights in sides:
@@ -108,9 +112,7 @@ def _check_finite(name: str, values: Array, allowed: str) -> None:
 
 
 def _floating(name: str, values: Any) -> Array:
-    values = jnp.asarray(values)
-    if jnp.iscomplexobj(values):
-        raise ValueError(f"{name} is complex: pass real numbers.")
+    values = jax_array(name, values)
     # float16 and bfloat16 are upcast: exponents of costs need the digits.
     return values.astype(jnp.promote_types(values.dtype, jnp.float32))
 

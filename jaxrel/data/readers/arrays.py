@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import math
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
+from jaxrel._core import packed_files
 from jaxrel.data.readers.samples import Samples, read_bytes
-from jaxrel.numpy_pickle import unpickle_arrays
+from jaxrel.storage.numpy_pickle import unpickle_arrays
 
 __all__ = ["is_idx_folder", "read_csv", "read_idx", "read_idx_folder", "read_npz", "read_numpy_pickle"]
 
@@ -57,7 +56,8 @@ def read_idx_folder(folder: Path) -> Samples:
         return read_idx(found[0])
 
     images, labels = ([read(f"{part}-{content}") for part in _IDX_PARTS] for content in _IDX_CONTENTS)
-    return np.concatenate(images), np.concatenate(labels)
+    parts = np.repeat(["train", "test"], [len(part) for part in labels])
+    return Samples(np.concatenate(images), np.concatenate(labels), parts)
 
 
 def is_idx_folder(folder: Path) -> bool:
@@ -75,22 +75,19 @@ def read_npz(path: Path) -> Samples:
         ValueError: the file is damaged, lacks an array, or has one of Python objects (to be unpickled).
     """
     try:
-        with zipfile.ZipFile(path):  # np.load would take a file that is no zip for a pickle or a single array
-            content = np.load(path, allow_pickle=False)
-        with content:
-            labels = content["labels"]
-            if "texts" not in content.files:
-                return content["images"], labels
-            texts = content["texts"]
-    # Damage shows in many ways; those of these classes were found by changing bytes of a good file.
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, KeyError, ValueError) as error:
+        content = packed_files.read_npz(path, ("images", "texts", "labels"))
+        labels = content["labels"]
+        if "texts" not in content:
+            return Samples(content["images"], labels)
+    except (ValueError, KeyError) as error:
         raise ValueError(
             f"{path} is no npz file of images and labels: {error}. Write it with np.savez(path, images=images, "
             "labels=labels), or np.savez(path, texts=np.array(texts), labels=labels) for a list of strings."
         ) from error
+    texts = content["texts"]
     if texts.ndim != 1 or texts.dtype.kind != "U":
         raise ValueError(f"{path} has texts of shape {texts.shape} and type {texts.dtype}, wanted (n,) and strings")
-    return tuple(texts.tolist()), labels
+    return Samples(tuple(texts.tolist()), labels)
 
 
 def read_csv(path: Path, *, shape: tuple[int, int], top: int) -> Samples:
@@ -107,7 +104,8 @@ def read_csv(path: Path, *, shape: tuple[int, int], top: int) -> Samples:
     pixels, labels = table[:, :-1], table[:, -1]
     if pixels.min() < 0 or pixels.max() > top or not np.array_equal(table, np.rint(table)):
         raise ValueError(f"{path} has pixels or labels that are no integers, or pixels outside of 0 to {top}")
-    return np.rint(pixels * (255 / top)).astype(np.uint8).reshape(-1, *shape), labels.astype(np.int32)
+    images = np.rint(pixels * (255 / top)).astype(np.uint8).reshape(-1, *shape)
+    return Samples(images, labels.astype(np.int32))
 
 
 def read_numpy_pickle(path: Path) -> np.ndarray:

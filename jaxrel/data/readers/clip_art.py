@@ -37,7 +37,7 @@ def read_clip_art(folder: Path) -> Samples:
 
     Raises:
         FileNotFoundError: the folder, or that of a topic within, does not exist.
-        ValueError: a file is damaged.
+        ValueError: no file can be read.
     """
     files, labels = [], []
     for label, topic in enumerate(CLIP_ART_FOLDERS):
@@ -46,4 +46,5 @@ def read_clip_art(folder: Path) -> Samples:
         of_topic = [file for file in sorted((folder / topic).rglob("*.png")) if file.stat().st_size < LARGEST_CLIP_ART]
         files += of_topic
         labels += [label] * len(of_topic)
-    return read_pictures(files, side=CLIP_ART_SIDE, fit="pad"), np.array(labels, dtype=np.int32)
+    pixels, kept, skipped = read_pictures(files, side=CLIP_ART_SIDE, fit="pad")
+    return Samples(pixels, np.array(labels, dtype=np.int32)[kept], skipped=skipped)

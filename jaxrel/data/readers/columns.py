@@ -39,5 +39,5 @@ def find_columns(
 
 
 def choose_splits(names: Collection[str]) -> list[str]:
-    """The official splits that together make the set: train, validation and test; all others where none is there."""
+    """The source's own splits that together make the set: train, validation and test; all where none is there."""
     return [name for name in ("train", "validation", "test") if name in names] or sorted(names)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from jaxrel.data.readers.pictures import PICTURE_SUFFIXES, read_pictures
-from jaxrel.data.readers.samples import Samples, read_text
+from jaxrel.data.readers.samples import Samples, Skipped, read_text
 
 __all__ = ["class_files", "has_class_folders", "read_class_folders"]
 
 _TEXT_SUFFIX = ".txt"
+
+
+_PARTS = {"train": "train", "training": "train", "test": "test", "val": "validation", "valid": "validation"}
+_PARTS |= {"validation": "validation"}
 
 
 def has_class_folders(folder: Path) -> bool:
@@ -23,25 +28,51 @@ def read_class_folders(folder: Path, *, encoding: str = "utf-8-sig") -> Samples:
     """Read one sample a file, each subfolder a class that is called like it.
 
     The files are all pictures (see :func:`jaxrel.data.readers.pictures.stack_pictures` for what is done to their sizes)
-    or all texts (``.txt``, each read as a whole). Hidden entries, and files beside the subfolders, are passed over.
+    or all texts (``.txt``, each read as a whole). Hidden entries, and files beside the subfolders, are passed over. A
+    file that cannot be read is left out, by name.
+
+    The folder may also hold ``train`` and ``test`` (``val``, ``valid``, ``validation``), each with such subfolders.
 
     Args:
         folder: holds the subfolders.
         encoding: of the texts; by default UTF-8.
 
     Raises:
-        ValueError: a subfolder is empty or has folders within, a file is neither picture nor text or is damaged, or
-            there are both pictures and texts.
+        ValueError: a subfolder is empty or has folders within, a file is neither picture nor text, there are both
+            pictures and texts, or none can be read.
     """
-    files = class_files(folder)
-    labels = np.array([file.parent.name for file in files], dtype=str)
+    parts = _part_folders(folder)
+    files_of = {part: class_files(part) for part in parts or (folder,)}
+    files = [file for of_part in files_of.values() for file in of_part]
     texts = [file for file in files if file.suffix.lower() == _TEXT_SUFFIX]
-    if not texts:
-        return read_pictures(files), labels
-    if len(texts) < len(files):
+    if texts and len(texts) < len(files):
         picture = next(file for file in files if file.suffix.lower() != _TEXT_SUFFIX)
         raise ValueError(f"{folder} holds both texts ({texts[0]}) and pictures ({picture}); part them")
-    return tuple(read_text(file, encoding=encoding) for file in texts), labels
+    samples, kept, skipped = _read_texts(files, encoding) if texts else read_pictures(files)
+    labels = np.array([file.parent.name for file in files], dtype=str)[kept]
+    official = np.repeat([_PARTS[part.name.lower()] for part in parts], [len(of_part) for of_part in files_of.values()])
+    return Samples(samples, labels, official[kept] if parts else None, skipped)
+
+
+def _part_folders(folder: Path) -> list[Path]:
+    """The subfolders, where they are no classes but a training part and others, each with subfolders for classes."""
+    folders = [entry for entry in _visible(folder) if entry.is_dir()]
+    parts = [_PARTS.get(entry.name.lower()) for entry in folders]
+    is_split = "train" in parts and len(parts) > 1 and None not in parts and all(map(has_class_folders, folders))
+    return folders if is_split else []
+
+
+def _read_texts(files: Sequence[Path], encoding: str) -> tuple[tuple[str, ...], list[int], Skipped]:
+    """The texts of files, the indices of those that can be read, and those that cannot."""
+    texts, skipped = {}, []
+    for index, file in enumerate(files):
+        try:
+            texts[index] = read_text(file, encoding=encoding)
+        except (ValueError, OSError) as error:
+            skipped.append((str(file), str(error)))
+    if not texts:
+        raise ValueError(f"none of {len(files)} texts can be read: {skipped[0][1]}")
+    return tuple(texts.values()), list(texts), tuple(skipped)
 
 
 def class_files(folder: Path) -> list[Path]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from jaxrel.data.readers.samples import AbsentError, ClassSamples
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["is_saved", "read_hub", "read_saved"]
+__all__ = ["is_saved", "read_dataset", "read_hub", "read_saved"]
 
 
 def is_saved(folder: Path) -> bool:
@@ -62,6 +63,11 @@ def read_saved(folder: Path) -> ClassSamples:
     return _read(found, datasets)
 
 
+def read_dataset(found: Any) -> ClassSamples:
+    """Read every labelled sample of a `Dataset` or `DatasetDict` that is open; see :func:`read_saved`."""
+    return _read(found, _library())
+
+
 def _library() -> Any:
     try:
         import datasets  # type: ignore[import-not-found, unused-ignore]
@@ -71,24 +77,32 @@ def _library() -> Any:
 
 
 def _read(found: Any, datasets: Any) -> ClassSamples:
-    if isinstance(found, dict):
-        found = datasets.concatenate_datasets([found[split] for split in choose_splits(found.keys())])
+    splits = {split: found[split] for split in choose_splits(found.keys())} if isinstance(found, dict) else {"": found}
+    parts = np.repeat(list(splits), [len(rows) for rows in splits.values()])
+    found = datasets.concatenate_datasets(list(splits.values()))
     sample, kind, label = find_columns({name: _kind(column, datasets) for name, column in found.features.items()})
     labels = np.array([-1 if value is None else value for value in found[label]], dtype=np.int32)
     kept = np.flatnonzero(labels >= 0)
     column = found.select(kept)[sample]
+    facts = tuple(found.features[label].names), found.info.license or "not stated"
+    if kind == "text":
+        return ClassSamples(tuple(text or "" for text in column), labels[kept], *facts, parts[kept])
 
-    def opener(index: int) -> Callable[[], AbstractContextManager[Image.Image]]:
-        return lambda: nullcontext(column[index])
+    pictures = [(f"picture {index}", partial(_opened, column, index)) for index in range(len(kept))]
+    pixels, readable, skipped = stack_pictures(pictures)
+    return ClassSamples(pixels, labels[kept][readable], *facts, parts[kept][readable], skipped)
 
-    return ClassSamples(
-        stack_pictures([opener(index) for index in range(len(kept))])
-        if kind == "image"
-        else tuple(text or "" for text in column),
-        labels[kept],
-        tuple(found.features[label].names),
-        found.info.license or "not stated",
-    )
+
+@contextmanager
+def _opened(column: Any, index: int) -> Iterator[Image.Image]:
+    try:
+        picture = column[index]
+        if picture is None:
+            raise ValueError("there is none")
+        picture.load()
+    except Exception as error:  # whatever the decoder meets
+        raise ValueError(f"picture {index} cannot be read: {error}") from error
+    yield picture
 
 
 def _kind(column: Any, datasets: Any) -> ColumnKind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from jaxrel.data.readers.arrays import is_idx_folder, read_idx_folder, read_npz
@@ -30,9 +31,9 @@ def read_path(path: Path) -> Samples:
         return read_idx_folder(path)
     if path.is_dir() and has_class_folders(path):
         return read_class_folders(path)
-    if path.is_file() and path.suffix == ".npz":
+    if path.is_file() and path.suffix.lower() == ".npz":
         return read_npz(path)
-    if path.is_file() and path.name.removesuffix(".gz").endswith(TABLE_SUFFIXES):
+    if path.is_file() and path.name.lower().removesuffix(".gz").endswith(TABLE_SUFFIXES):
         return read_table(path)
     raise ValueError(
         f"{path} is neither a folder of IDX files nor an .npz file, a table ({', '.join(TABLE_SUFFIXES)}) or a folder "
@@ -43,4 +44,4 @@ def read_path(path: Path) -> Samples:
 def name_of(path: Path) -> str:
     """What the set at a path is called: the folder's name, or the file's without its suffixes."""
     name = path.resolve().name
-    return name if path.is_dir() else Path(name.removesuffix(".gz")).stem
+    return name if path.is_dir() else Path(re.sub(r"\.gz$", "", name, flags=re.IGNORECASE)).stem

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxrel.data.readers.samples import AbsentError
+from jaxrel.data.readers.samples import AbsentError, Skipped
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,6 +26,7 @@ __all__ = [
     "open_picture_in_thread",
     "pixels_of",
     "read_pictures",
+    "stack_in_memory",
     "stack_pictures",
     "warnings_of_pictures",
 ]
@@ -34,74 +37,134 @@ SIDE = 224
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # so that no other parser meets the file
 _GREY_MODES = ("1", "L", "LA", "La")
-_ORIENTATION = 0x0112  # the EXIF tag; values from 5 on swap height and width
+_ORIENTATION = 0x0112  # the EXIF tag
+_LARGEST_STACK = 2**30  # bytes
+_LARGEST_SPARSE = 2**24  # pixels of a picture that may have any number of them for each byte of its file, ...
+_PIXELS_PER_BYTE = 100  # ... and how many a larger one may have; photographs have fewer than 50
 
 Fit = Literal["crop", "pad"]
 
 
-def read_pictures(files: Sequence[Path], *, side: int | None = None, fit: Fit = "crop") -> UInt8[np.ndarray, "n h w c"]:
-    """Read picture files as one array; see :func:`stack_pictures`.
-
-    Raises:
-        ValueError: a file is damaged, no picture, or has more pixels than Pillow deems safe; the message names it.
-    """
-
-    def opener(file: Path) -> Callable[[], AbstractContextManager[Image.Image]]:
-        return lambda: open_picture(file)
-
-    return stack_pictures([opener(file) for file in files], side=side, fit=fit)
-
-
-def stack_pictures(
-    openers: Sequence[Callable[[], AbstractContextManager[Image.Image]]],
-    *,
-    side: int | None = None,
-    fit: Fit = "crop",
-) -> UInt8[np.ndarray, "n h w c"]:
+class Stack(NamedTuple):
     """Pictures as one array.
 
-    They stay as they are where all have one size and no `side` is given. Otherwise the largest central square of each
-    is resized to `side` pixels (by default :data:`SIDE`; bicubic, with antialiasing). With ``fit="pad"`` the picture
-    is put into the middle of a white square instead, of which nothing is cut off. Pictures lie on white where they are
-    transparent and are turned upright as their EXIF data say. The array is grey when every picture is, else it is RGB.
+    Attributes:
+        pixels: of the pictures that can be read.
+        kept: their indices among all.
+        skipped: name of each of the others, and why it cannot be read.
+    """
+
+    pixels: UInt8[np.ndarray, "n h w c"]
+    kept: list[int]
+    skipped: Skipped
+
+
+Opener: TypeAlias = Callable[[], AbstractContextManager["Image.Image"]]
+"""Opens a picture for as long as its pixels are wanted; raises ValueError, then or later, where it cannot be read."""
+
+
+def read_pictures(files: Sequence[Path], *, side: int | None = None, fit: Fit = "crop") -> Stack:
+    """Read picture files as one array; see :func:`stack_pictures`."""
+    return stack_pictures([(str(file), partial(open_picture, file)) for file in files], side=side, fit=fit)
+
+
+def stack_pictures(pictures: Sequence[tuple[str, Opener]], *, side: int | None = None, fit: Fit = "crop") -> Stack:
+    """Pictures as one array, without those that cannot be read.
+
+    They stay as they are where all have one size, take at most a gibibyte and no `side` is given. Otherwise the largest
+    central square of each is resized to `side` pixels (by default :data:`SIDE`; bicubic, with antialiasing). With
+    ``fit="pad"`` the picture is put into the middle of a white square instead, of which nothing is cut off. Pictures
+    lie on white where they are transparent and are turned upright as their EXIF data say. The array is grey when every
+    picture is, else it is RGB.
 
     Args:
-        openers: gives each picture, a PIL image; called twice.
+        pictures: name and opener of each picture, which is opened twice.
         side: height and width in pixels.
         fit: what is done to pictures that are no squares.
 
     Raises:
-        ValueError: there are no pictures, or one has more than 8 bits a channel.
+        ValueError: there are no pictures, or none can be read.
     """
-    if not openers:
-        raise ValueError("there are no pictures")
-    sizes, grey = set(), True
-    for opened in openers:
-        with opened() as picture:
-            sizes.add(_upright_size(picture) if side is None else (side, side))
-            grey = grey and picture.mode in _GREY_MODES
-    if len(sizes) > 1:
-        side = SIDE
-        sizes = {(side, side)}
-    ((width, height),) = sizes
-    pixels = np.empty((len(openers), height, width, 1 if grey else 3), np.uint8)
-    for index, opened in enumerate(openers):
-        with opened() as picture:
-            pixels[index] = pixels_of(picture, side=side, fit=fit, grey=grey)
-    return pixels
+    looks: dict[int, _Look] = {}
+    reasons: dict[int, str] = {}
+    for index, (_, opened) in enumerate(pictures):
+        try:
+            with opened() as picture:
+                looks[index] = _Look(_upright_size(picture), picture.mode in _GREY_MODES)
+        except ValueError as error:
+            reasons[index] = str(error)
+    layout = None
+    while looks and layout != (found := _layout(looks.values(), side)):  # again, where one that is damaged counted
+        layout = found
+        pixels, kept = np.empty((len(looks), *layout.shape), np.uint8), list[int]()
+        for index in looks:
+            try:
+                with pictures[index][1]() as picture:
+                    pixels[len(kept)] = pixels_of(picture, side=layout.side, fit=fit, grey=layout.shape[-1] == 1)
+                kept.append(index)
+            except ValueError as error:
+                reasons[index] = str(error)
+        looks = {index: looks[index] for index in kept}
+    if not looks:
+        why = f"none of {len(pictures)} pictures can be read: {reasons[0]}" if pictures else "there are no pictures"
+        raise ValueError(why)
+    skipped = tuple((pictures[index][0], reasons[index]) for index in sorted(reasons))
+    return Stack(pixels[: len(kept)], kept, skipped)
+
+
+def stack_in_memory(pictures: Sequence[Image.Image]) -> UInt8[np.ndarray, "n h w c"]:
+    """Pictures that are open as one array; see :func:`stack_pictures`.
+
+    Raises:
+        ValueError: one cannot be read; the message has its position.
+    """
+    stack = stack_pictures([(f"picture {i}", partial(_opened, each)) for i, each in enumerate(pictures)])
+    for name, reason in stack.skipped:
+        raise ValueError(f"{name} cannot be read: {reason}")
+    return stack.pixels
+
+
+@contextmanager
+def _opened(picture: Any) -> Iterator[Image.Image]:
+    try:
+        picture.load()
+    except Exception as error:  # whatever the decoder meets, or no picture at all
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    yield picture
+
+
+class _Look(NamedTuple):
+    size: tuple[int, int]
+    grey: bool
+
+
+class _Layout(NamedTuple):
+    shape: tuple[int, int, int]
+    side: int | None  # to which pictures are resized
+
+
+def _layout(looks: Collection[_Look], side: int | None) -> _Layout:
+    """Shape of each picture in an array of all."""
+    channels = 1 if all(look.grey for look in looks) else 3
+    (width, height), *others = {look.size for look in looks}
+    if side is None and not others and len(looks) * height * width * channels <= _LARGEST_STACK:
+        return _Layout((height, width, channels), None)
+    side = SIDE if side is None else side
+    return _Layout((side, side, channels), side)
 
 
 def pixels_of(
     picture: Image.Image, *, side: int | None = None, fit: Fit = "crop", grey: bool = False
 ) -> UInt8[np.ndarray, "h w c"]:
     """Pixels of one picture: upright, on white, and of `side` by `side` pixels if given. See :func:`stack_pictures`."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if picture.mode.startswith(("I", "F")):
         raise ValueError(
             f"a picture has mode {picture.mode}, which is more than 8 bits a channel; convert it to 8 bits"
         )
-    picture = ImageOps.exif_transpose(picture)
+    if (turn := _turn(picture)) is not None:
+        picture = picture.transpose(turn)
     if picture.has_transparency_data or fit == "pad":
         picture = picture.convert("RGBA")
         shape = picture.size if fit == "crop" else (max(picture.size),) * 2
@@ -121,8 +184,37 @@ def pixels_of(
 
 
 def _upright_size(picture: Image.Image) -> tuple[int, int]:
-    turned = picture.getexif().get(_ORIENTATION, 1) >= 5
-    return (picture.height, picture.width) if turned else picture.size
+    from PIL import Image
+
+    swapped = (
+        Image.Transpose.TRANSPOSE,
+        Image.Transpose.ROTATE_270,
+        Image.Transpose.TRANSVERSE,
+        Image.Transpose.ROTATE_90,
+    )
+    return (picture.height, picture.width) if _turn(picture) in swapped else picture.size
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    """What puts a picture upright; None where its metadata do not say, or are damaged: pixels are read all the same."""
+    from PIL import Image
+
+    if picture.format == "TIFF":  # which Pillow turns itself
+        return None
+    try:
+        orientation = picture.getexif().get(_ORIENTATION)
+    except Exception:  # there are as many kinds of damage as fields
+        return None
+    turns = (
+        Image.Transpose.FLIP_LEFT_RIGHT,
+        Image.Transpose.ROTATE_180,
+        Image.Transpose.FLIP_TOP_BOTTOM,
+        Image.Transpose.TRANSPOSE,
+        Image.Transpose.ROTATE_270,
+        Image.Transpose.TRANSVERSE,
+        Image.Transpose.ROTATE_90,
+    )
+    return turns[orientation - 2] if type(orientation) is int and 2 <= orientation <= 8 else None
 
 
 @contextmanager
@@ -155,12 +247,21 @@ def warnings_of_pictures() -> Iterator[None]:
 
 
 @contextmanager
-def open_picture_in_thread(file: Path) -> Iterator[Image.Image]:
-    """:func:`open_picture` in one of several threads, all within one :func:`warnings_of_pictures`."""
+def open_picture_in_thread(file: Path, content: bytes | None = None) -> Iterator[Image.Image]:
+    """:func:`open_picture` in one of several threads, all within one :func:`warnings_of_pictures`.
+
+    Args:
+        file: the file.
+        content: its content, where that has been read.
+    """
     from PIL import Image
 
     try:
-        with Image.open(file, formats=_FORMATS) as picture:
+        with Image.open(file if content is None else io.BytesIO(content), formats=_FORMATS) as picture:
+            pixels = picture.width * picture.height
+            size = file.stat().st_size if content is None else len(content)
+            if pixels > max(_LARGEST_SPARSE, _PIXELS_PER_BYTE * size):
+                raise Image.DecompressionBombError(f"{picture.width} x {picture.height} pixels in {size:,} bytes")
             yield picture
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError(f"{file} is refused: {error}; make it smaller or take it out") from error

@@ -58,7 +58,7 @@ def read_rated_sentences(path: Path, *, file: str) -> Samples:
             )
         sentiments.append(sentiment)
         sentences.append(fields[2])
-    return tuple(sentences), np.digitize(sentiments, _BORDERS).astype(np.int32)
+    return Samples(tuple(sentences), np.digitize(sentiments, _BORDERS).astype(np.int32))
 
 
 def _number(field: str) -> float:

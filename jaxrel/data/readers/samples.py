@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
+import codecs
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Int, Shaped, UInt8
 
-__all__ = ["AbsentError", "ClassSamples", "Samples", "find_classes", "lines_of", "read_bytes", "read_text"]
+from jaxrel._core.packed_files import gunzip
 
-Samples: TypeAlias = tuple[UInt8[np.ndarray, "n h w *c"] | tuple[str, ...], Shaped[np.ndarray, " n"]]
-"""Images or texts, and their labels: integers, or strings that name the classes."""
+__all__ = ["AbsentError", "ClassSamples", "Samples", "Skipped", "find_classes", "lines_of", "read_bytes", "read_text"]
+
+Skipped: TypeAlias = tuple[tuple[str, str], ...]
+"""Name of each file that cannot be read, and why."""
+
+
+class Samples(NamedTuple):
+    """Images or texts, with integers or the names of classes for labels.
+
+    Attributes:
+        samples: the images or texts.
+        labels: class of each.
+        parts: the source's own split of each, "train", "validation" or "test"; None where it has no such splits.
+        skipped: files that cannot be read.
+    """
+
+    samples: UInt8[np.ndarray, "n h w *c"] | tuple[str, ...]
+    labels: Shaped[np.ndarray, " n"]
+    parts: Shaped[np.ndarray, " n"] | None = None
+    skipped: Skipped = ()
 
 
 class ClassSamples(NamedTuple):
-    """Samples of a set of which nothing is known beforehand."""
+    """Samples with the names of their classes; the other attributes are those of :class:`Samples`."""
 
     samples: UInt8[np.ndarray, "n h w *c"] | tuple[str, ...]
     labels: Int[np.ndarray, " n"]
     class_names: tuple[str, ...]
     licence: str = "not stated"
+    parts: Shaped[np.ndarray, " n"] | None = None
+    skipped: Skipped = ()
 
 
 class AbsentError(Exception):
@@ -36,7 +55,7 @@ def find_classes(samples: Samples) -> ClassSamples:
         ValueError: there is not one label for each sample, or labels are neither integers nor names, are empty, or are
             numbers with a fraction.
     """
-    content, labels = samples
+    content, labels, parts, skipped = samples
     if labels.shape != (len(content),) or labels.dtype.kind not in "iuU":
         raise ValueError(
             f"labels of shape {labels.shape} and type {labels.dtype}, wanted {(len(content),)} and integers or strings"
@@ -47,7 +66,7 @@ def find_classes(samples: Samples) -> ClassSamples:
         raise ValueError(f"the label of sample {np.flatnonzero(labels == '')[0]} is empty")
     ranks = _ranks(names)
     class_names = tuple(names[np.argsort(ranks)].tolist())
-    return ClassSamples(content, ranks[indices], class_names)
+    return ClassSamples(content, ranks[indices], class_names, parts=parts, skipped=skipped)
 
 
 def _ranks(names: Shaped[np.ndarray, " k"]) -> Int[np.ndarray, " k"]:
@@ -65,31 +84,35 @@ def read_bytes(path: Path) -> bytes:
     """Content of a file, unpacked when its name ends in ``.gz``.
 
     Raises:
-        ValueError: the file is not gzipped though it should be, or damaged.
+        ValueError: the file is not gzipped though it should be, damaged, or unpacks to more than 100 times its size.
     """
-    content = path.read_bytes()
-    if path.suffix != ".gz":
-        return content
-    try:
-        return gzip.decompress(content)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is damaged or not gzipped: {error}") from error
+    return gunzip(path) if path.suffix.lower() == ".gz" else path.read_bytes()
 
 
 def read_text(path: Path, *, encoding: str = "utf-8-sig") -> str:
-    """Content of a file as text, unpacked when its name ends in ``.gz``; by default UTF-8, a byte order mark skipped.
+    """Content of a file as text, unpacked when its name ends in ``.gz``.
+
+    By default it is UTF-8, or UTF-16 where a byte order mark says so; the mark is skipped.
 
     Raises:
         ValueError: bytes that are none of the encoding. They are never guessed at or replaced: a text of wrong
             characters would be scored without a word.
     """
+    content = read_bytes(path)
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
     try:
-        return read_bytes(path).decode(encoding)
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at position {error.start}; "
-            f"convert it, e.g. iconv -f latin1 -t utf-8 {path.name}"
+            f"{path} is not {encoding.removesuffix('-sig').upper()}: byte {error.object[error.start]:#04x} at position "
+            f"{error.start}; convert it, e.g. iconv -f latin1 -t utf-8 {path.name}"
         ) from error
+    if "\0" in text:
+        raise ValueError(
+            f"{path} holds the character NUL, as UTF-16 without a byte order mark does: convert it to UTF-8"
+        )
+    return text
 
 
 def lines_of(text: str) -> list[str]:

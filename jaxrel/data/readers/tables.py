@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
-import io
+import re
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,80 +18,123 @@ __all__ = ["TABLE_SUFFIXES", "read_orange_tables", "read_table"]
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
 
-_COLUMNS = ("text", "label")
+_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
+_TEXT_NAMES = ("text", "texts", "sentence", "review", "content", "message", "tweet", "comment", "document", "body")
+_LABEL_NAMES = ("label", "labels", "class", "category", "sentiment", "target", "topic", "intent")
 
 
 def read_table(path: Path) -> Samples:
-    """Read a table of texts and class names, UTF-8, plain or gzipped.
+    """Read a table of texts and class names, UTF-8 or UTF-16 with a byte order mark, plain or gzipped.
 
-    In a ``.csv`` file commas part the columns, and fields with commas, quotes or line breaks are put in double quotes.
-    In a ``.tsv`` or ``.tab`` file tabs part the columns, a line is a row, and quotes are characters like any other.
-    When a cell of the first row says "text" or "label" (in any case) it is a header: these two columns are read and
-    others left alone. Otherwise there are exactly two columns, the text and then the label. Empty rows are skipped.
-    Labels lose white space at their ends; texts are kept as they are, empty ones too.
+    In a ``.csv`` file commas part the columns, or semicolons or tabs where the first row has no comma, and fields that
+    hold these, quotes or line breaks are put in double quotes. In a ``.tsv`` or ``.tab`` file tabs part the columns, a
+    line is a row, and quotes are characters like any other.
+
+    The first row is a header where a cell says "text" or "label", or cells say usual names of both (such as "review"
+    and "sentiment"), in any case: these two columns are read and others left alone. Otherwise there are exactly two
+    columns, the text and then the label; or the label first, where the first column has few values that come again and
+    the second has more. Empty rows are skipped. Labels lose white space at their ends; texts are kept as they are,
+    empty ones too.
 
     Raises:
-        ValueError: the file is damaged or not UTF-8, a column is missing or there twice, a row has another number of
-            columns, a label is empty, or, without a header, every row has a label of its own (which is more likely the
-            text).
+        ValueError: the file is damaged or of another encoding, a column is missing or there twice, a row has another
+            number of columns or repeats the header, a label is empty, or, without a header, it cannot be told which
+            column has the labels, or whether the first row is a header.
     """
-    rows = _rows(path, comma_separated=path.name.removesuffix(".gz").endswith(".csv"))
+    rows = _rows(path, delimiters=",;\t" if path.name.lower().removesuffix(".gz").endswith(".csv") else "\t")
     if not rows:
         raise ValueError(f"{path} has no rows")
     _, first = rows[0]
-    header = [cell.strip().casefold() for cell in first]
-    has_header = any(column in header for column in _COLUMNS)
-    if has_header:
-        if any(header.count(column) != 1 for column in _COLUMNS):
-            raise ValueError(f"{path} has the columns {', '.join(first)}; wanted text and label, each once")
-        text_column, label_column = map(header.index, _COLUMNS)
-        del rows[0]
-    elif len(header) == len(_COLUMNS):
-        text_column, label_column = 0, 1
-    else:
-        raise ValueError(
-            f"{path} has no header with the columns text and label, and its first row has {len(header)} columns; "
-            "wanted two without a header, the text and then the label"
-        )
     for number, row in rows:
-        if len(row) != len(header):
-            raise ValueError(f"line {number} of {path} has {len(row)} columns, wanted {len(header)}")
-        if not row[label_column].strip():
+        if len(row) != len(first):
+            raise ValueError(f"line {number} of {path} has {len(row)} columns, wanted {len(first)}")
+    named = _named_columns(path, first)
+    if named is not None:
+        del rows[0]
+        if again := [number for number, row in rows if row == first]:
+            raise ValueError(f"line {again[0]} of {path} repeats the header; take it out")
+    text, label = _unnamed_columns(path, [row for _, row in rows]) if named is None else named
+    for number, row in rows:
+        if not row[label].strip():
             raise ValueError(f"line {number} of {path} has no label")
-    labels = np.array([row[label_column].strip() for _, row in rows], dtype=str)
-    if not has_header and len(set(labels.tolist())) == len(labels) > 2:
+    labels = np.array([row[label].strip() for _, row in rows], dtype=str)
+    return Samples(tuple(row[text] for _, row in rows), labels)
+
+
+def _named_columns(path: Path, first: list[str]) -> tuple[int, int] | None:
+    """Places of the texts and of the labels by the names in the first row; None where it has no such names."""
+    header = [cell.strip().casefold() for cell in first]
+    found = []
+    for names in (_TEXT_NAMES, _LABEL_NAMES):
+        exact = [place for place, cell in enumerate(header) if cell == names[0]]
+        found.append(exact or [place for place, cell in enumerate(header) if cell in names])
+    if all(len(places) == 1 for places in found):
+        return found[0][0], found[1][0]
+    if "text" in header or "label" in header:
+        raise ValueError(f"{path} has the columns {', '.join(first)}; wanted text and label, each once")
+    return None
+
+
+def _unnamed_columns(path: Path, rows: list[list[str]]) -> tuple[int, int]:
+    """Places of the texts and of the labels in a table without a header.
+
+    Raises:
+        ValueError: there are not two columns, or it cannot be told which is which, or whether there is a header.
+    """
+    advice = f"name the columns of {path.name} in a first row that says text and label"
+    if len(rows[0]) != 2:
         raise ValueError(
-            f"{path} has another label in every row: the text comes first, then the label; or name the columns in a "
-            "first row"
+            f"{path} has no header with the columns text and label, and its first row has {len(rows[0])} columns; "
+            f"wanted two without a header, the text and then the label: {advice}"
         )
-    return tuple(row[text_column] for _, row in rows), labels
+    if len(rows) < 3:
+        return 0, 1
+    counts = [Counter(row[column].strip() for row in rows) for column in (0, 1)]
+    first, second = map(len, counts)
+    if first < second and 2 * first <= len(rows):
+        text, label = 1, 0
+    elif second < first:
+        text, label = 0, 1
+    else:
+        raise ValueError(f"it cannot be told which column of {path} has the labels: {advice}")
+    if counts[label][rows[0][label].strip()] == 1:
+        raise ValueError(f"the first row of {path} ({', '.join(rows[0])}) may be a header: {advice}")
+    return text, label
 
 
-def read_orange_tables(*paths: Path) -> Samples:
+def read_orange_tables(train: Path, test: Path) -> Samples:
     """Read tables of the Orange software: three lines of header, then a class and a text a row; empty rows skipped.
 
     Raises:
         ValueError: a row has other than two columns.
     """
-    labels, texts = [], []
-    for path in paths:
-        for number, row in _rows(path, comma_separated=False)[3:]:
-            if len(row) != len(_COLUMNS):
+    rows = []
+    for part, path in (("train", train), ("test", test)):
+        for number, row in _rows(path, delimiters="\t")[3:]:
+            if len(row) != 2:
                 raise ValueError(f"line {number} of {path} has {len(row)} columns, wanted a class and a text")
-            labels.append(row[0])
-            texts.append(row[1])
-    return tuple(texts), np.array(labels, dtype=str)
+            rows.append((*row, part))
+    labels, texts, parts = zip(*rows, strict=True)
+    return Samples(texts, np.array(labels, dtype=str), np.array(parts))
 
 
-def _rows(path: Path, *, comma_separated: bool) -> list[tuple[int, list[str]]]:
-    """Number of the (last) line and cells of each row that is not empty."""
-    content = io.StringIO(read_text(path), newline="")
-    with _long_fields():
-        reader = (
-            csv.reader(content, strict=True)
-            if comma_separated
-            else csv.reader(content, delimiter="\t", quoting=csv.QUOTE_NONE)
+def _rows(path: Path, *, delimiters: str) -> list[tuple[int, list[str]]]:
+    """Number of the (last) line and cells of each row with any, parted by the first delimiter that parts the first."""
+    text = read_text(path)
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiters == "\t" else csv.QUOTE_MINIMAL
+
+    def reader_by(delimiter: str) -> Any:
+        return csv.reader(
+            (match[0] for match in _LINE.finditer(text)), strict=True, delimiter=delimiter, quoting=quoting
         )
+
+    def parts_first(delimiter: str) -> bool:
+        with suppress(csv.Error):
+            return len(next(filter(any, reader_by(delimiter)), ())) > 1
+        return False
+
+    with _long_fields():
+        reader = reader_by(next(filter(parts_first, delimiters), delimiters[0]))
         try:
             return [(reader.line_num, row) for row in reader if any(row)]
         except csv.Error as error:

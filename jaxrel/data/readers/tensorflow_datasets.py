@@ -50,19 +50,20 @@ def read_tfds(name: str, *, data_dir: Path | None = None, download: bool = True)
     if not builder.is_prepared():
         _prepare(builder, name, download)
     side = SIDE if kind == "image" and None in features[sample].shape[:2] else None
-    pairs = [
-        (_pixels(example[sample], side) if kind == "image" else _text(example[sample]), int(example[label]))
-        for example in _examples(builder, tfds)
+    rows = [
+        (_pixels(example[sample], side) if kind == "image" else _text(example[sample]), int(example[label]), split)
+        for split, example in _examples(builder, tfds)
         if example[label] >= 0
     ]
-    if not pairs:
+    if not rows:
         raise ValueError(f"{name} has no sample with a label")
-    contents, labels = zip(*pairs, strict=True)
+    contents, labels, parts = zip(*rows, strict=True)
     return ClassSamples(
         np.stack(contents) if kind == "image" else contents,
         np.array(labels, dtype=np.int32),
         tuple(features[label].names),
         builder.info.redistribution_info.license or "not stated",
+        np.array(parts),
     )
 
 
@@ -102,13 +103,14 @@ def _preferred(builder: Any) -> tuple[str, str] | None:
     return None
 
 
-def _examples(builder: Any, tfds: Any) -> Iterator[Mapping[str, Any]]:
+def _examples(builder: Any, tfds: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each example with the name of its split."""
     for split in choose_splits(builder.info.splits.keys()):
         try:
             source = builder.as_data_source(split)
         except NotImplementedError:  # prepared in a format without random access
             source = _streamed(builder, split, tfds)
-        yield from source
+        yield from ((split, example) for example in source)
 
 
 def _streamed(builder: Any, split: str, tfds: Any) -> Any:

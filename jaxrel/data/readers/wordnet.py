@@ -71,4 +71,4 @@ def read_noun_definitions(folder: Path) -> Samples:
         if int(fields[1]) != _TOPS:
             files.append(int(fields[1]) - _FIRST)
             definitions.append(gloss.split('; "')[0].strip())
-    return tuple(definitions), np.array(files, dtype=np.int32)
+    return Samples(tuple(definitions), np.array(files, dtype=np.int32))

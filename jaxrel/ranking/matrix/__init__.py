@@ -55,7 +55,7 @@ def score_matrix(
     over units, and no device waits for another. Finished scores are on the disk after each call of a program.
 
     Args:
-        metrics: names in `jaxrel.scores.METRICS` that need features and labels, of a target and maybe a reference.
+        metrics: names in `jaxrel.metrics.METRICS` that need features and labels, of a target and maybe a reference.
         references: data sets to compare targets with; may be empty where no metric needs one.
         targets: data sets to transfer to; one may be a reference as well, but is not compared with itself.
         encoders: names that all data sets have features of.

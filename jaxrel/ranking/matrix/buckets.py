@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxrel.metrics.class_blocks import checked_largest_class
+from jaxrel.metrics.registry import METRICS
 from jaxrel.ranking.matrix.samples import Outline
-from jaxrel.scores.class_blocks import checked_largest_class
-from jaxrel.scores.registry import METRICS
 
 __all__ = ["STEPS_PER_DOUBLING", "Bucket", "bucket_of", "padded_size"]
 

@@ -18,8 +18,10 @@ import numpy as np
 import scipy.linalg  # noqa: F401 - has to be loaded for its threads to be counted
 from threadpoolctl import threadpool_limits
 
-from jaxrel.executables import release_if_many
+from jaxrel._core.programs import release_if_many
 from jaxrel.hosts import Hosts
+from jaxrel.metrics.registry import METRICS
+from jaxrel.metrics.result import ScoreStatus
 from jaxrel.ranking.matrix.buckets import Bucket
 from jaxrel.ranking.matrix.kernels import compiled, sharding_over
 from jaxrel.ranking.matrix.layout import Arrays, Layout
@@ -28,8 +30,6 @@ from jaxrel.ranking.matrix.records import Entry, EntryLog, finished_elsewhere
 from jaxrel.ranking.matrix.result import Timings
 from jaxrel.ranking.matrix.samples import RowCache, Rows, Samples
 from jaxrel.ranking.plan import Progress
-from jaxrel.scores.registry import METRICS
-from jaxrel.scores.result import ScoreStatus
 
 __all__ = ["execute"]
 

@@ -17,8 +17,8 @@ from jax.experimental.compilation_cache import compilation_cache as cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
+from jaxrel.metrics.registry import METRICS, Metric
 from jaxrel.ranking.matrix.buckets import Bucket
-from jaxrel.scores.registry import METRICS, Metric
 
 __all__ = ["compiled", "persistent_cache", "score_units", "sharding_over"]
 

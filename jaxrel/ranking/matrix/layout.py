@@ -12,10 +12,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrel.metrics.registry import METRICS
 from jaxrel.ranking.matrix.buckets import Bucket
 from jaxrel.ranking.matrix.plan import Unit
 from jaxrel.ranking.matrix.samples import Rows
-from jaxrel.scores.registry import METRICS
 
 __all__ = ["Arrays", "Layout"]
 

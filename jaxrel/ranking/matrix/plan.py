@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
+from jaxrel.metrics.registry import METRICS
 from jaxrel.ranking.matrix.buckets import Bucket, bucket_of
 from jaxrel.ranking.matrix.samples import Outline, Samples, StoredFeatures, TrainingSamples
 from jaxrel.ranking.plan import Progress, Source, silent
-from jaxrel.scores.registry import METRICS
 from jaxrel.version import __version__
 
 __all__ = ["MatrixPlan", "Unit", "needs_reference", "plan_matrix"]
@@ -155,7 +155,7 @@ def _check_metrics(metrics: Sequence[str], encoders: Sequence[str]) -> None:
         if missing := [need for need in METRICS[name].needs if need not in _GIVEN]:
             raise ValueError(
                 f"{name} needs {', '.join(missing)}, which data sets do not have: leave it out, or call "
-                "jaxrel.scores.score_encoders with these arrays."
+                "jaxrel.metrics.score_encoders with these arrays."
             )
         if METRICS[name].combine is not None and len(encoders) < 2:
             raise ValueError(f"{name} compares encoders with each other: pass at least two, or leave it out.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxrel.store import RecordLog, finite_or_string, read_records
+from jaxrel.storage.records import RecordLog, from_json_number, json_number, read_records
 
 __all__ = ["Entry", "EntryLog", "finished_elsewhere"]
 
@@ -35,13 +35,13 @@ class Entry:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON has it."""
-        fields = {name: finite_or_string(value) for name, value in self.fields.items()}
+        fields = {name: json_number(value) for name, value in self.fields.items()}
         return dataclasses.asdict(self) | {"fields": fields}
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Entry:
         """From JSON."""
-        return cls(**(record | {"fields": {name: float(value) for name, value in record["fields"].items()}}))
+        return cls(**(record | {"fields": {name: from_json_number(value) for name, value in record["fields"].items()}}))
 
 
 class EntryLog(RecordLog[Entry]):

@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrel.metrics.registry import METRICS
+from jaxrel.metrics.result import ScoreStatus
 from jaxrel.ranking.matrix.plan import MatrixPlan, needs_reference
 from jaxrel.ranking.matrix.records import Entry
-from jaxrel.scores.registry import METRICS
-from jaxrel.scores.result import MESSAGES
 
 __all__ = ["Matrix", "Timings", "make_matrix"]
 
@@ -53,7 +53,7 @@ class Matrix:
     """Scores of encoders on pairs of data sets.
 
     Attributes:
-        metrics: names in `jaxrel.scores.METRICS`.
+        metrics: names in `jaxrel.metrics.METRICS`.
         references: names; one empty name where no reference was given.
         values: `(metric, encoder, reference, target)`. Metrics without a reference repeat along its axis; metrics with
             one are NaN where it is the target. NaN or infinite only where the status says why.
@@ -139,4 +139,4 @@ def _scores(metric: str, entries: Sequence[Entry]) -> list[tuple[Entry, float, i
 
 
 def _text(bits: int) -> str:
-    return "; ".join(message for flag, message in MESSAGES.items() if bits & flag) or OK
+    return "; ".join(ScoreStatus.messages_of(bits)) or OK

@@ -11,9 +11,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
 
-from jaxrel.feature_store import Table
 from jaxrel.ranking.plan import Progress, Source
-from jaxrel.tasks import Task
+from jaxrel.storage.features import Table
+from jaxrel.task import Task
 
 __all__ = ["Outline", "RowCache", "Rows", "Samples", "StoredFeatures", "TrainingSamples"]
 
@@ -136,7 +136,7 @@ class TrainingSamples:
 
     def check(self, encoder: str) -> None:
         """As the source."""
-        self._source.check(encoder, views=False)
+        self._source.check(encoder, views=False, held_out=False)
 
     def fingerprint(self, encoder: str) -> str:
         """That of the source."""

@@ -1,0 +1,1 @@
+"""A metric, an encoder and a data set for jaxrel."""

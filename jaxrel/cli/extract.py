@@ -1,0 +1,243 @@
+"""`jaxrel extract`: features of a data set under encoders, into the store that `jaxrel rank` reads."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from jaxrel import data, encoders, ranking
+from jaxrel.cli import console
+from jaxrel.cli.options import path_argument
+from jaxrel.ranking import Progress, Settings
+from jaxrel.storage.features import FeatureStore, StoreError, Table
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+__all__ = ["add", "extract", "listed"]
+
+_log = logging.getLogger(__name__)
+
+
+def add(commands: Any) -> None:
+    """Add the command to a parser's commands."""
+    parser = commands.add_parser(
+        "extract",
+        help="compute features of a data set and keep them",
+        description="Compute features of a data set under encoders, on all devices, and keep them in a store. "
+        "Finished shards are kept: the same command goes on where it was stopped. In the default store, `jaxrel rank` "
+        "and `jaxrel score` find the features of as many samples, in batches of the same size, in float32.",
+        epilog=f"data sets: {', '.join(data.names())}. encoders: {', '.join(encoders.names())}; "
+        "NAME:random is the same network with random weights.",
+    )
+    defaults = Settings()
+    parser.add_argument("--encoder", nargs="+", metavar="E", help="encoders by name")
+    parser.add_argument("--data", metavar="D", help="data set")
+    parser.add_argument("--list", action="store_true", help="list what the store holds, and extract nothing")
+    parser.add_argument("--data-path", type=path_argument, metavar="PATH", help="your own copy of the data set")
+    parser.add_argument("--split", nargs="+", choices=("train", "test"), default=["train"], help="default: train")
+    for option, default, text in (
+        ("--samples", None, "samples of each split (default: all)"),
+        ("--image-size", None, "input resolution of the networks in pixels (default: each network's own)"),
+        ("--batch-size", defaults.batch_size, "samples in one forward pass, on all devices (default: %(default)s)"),
+        ("--seed", defaults.seed, "seed of views and random weights (default: %(default)s)"),
+    ):
+        parser.add_argument(option, type=int, default=default, metavar="N", help=text)
+    parser.add_argument("--views", action="store_true", help="two augmented views of the samples as well")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
+    parser.add_argument(
+        "--output",
+        type=path_argument,
+        metavar="DIR",
+        help="folder of the store (default: $JAXREL_CACHE/features, or jaxrel/features in the user's cache folder)",
+    )
+    parser.add_argument(
+        "--official-splits", action="store_true", help="take the training samples that the data set itself declares"
+    )
+    parser.add_argument("--strict", action="store_true", help="stop at the first encoder or sample that fails")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    parser.add_argument("--quiet", action="store_true", help="the table only: no progress")
+    parser.set_defaults(run=_run, log="")
+
+
+def _run(options: argparse.Namespace) -> str:
+    if options.output is None:
+        options.output = ranking.feature_store().root
+    if options.list:
+        _show(listed(FeatureStore(options.output)), _LISTED, options)
+        return ""
+    if not (options.encoder and options.data):
+        raise ValueError("no encoder or no data set is named: pass --encoder and --data, or --list.")
+    with console.narrator(quiet=options.quiet) as progress:
+        records = list(extract(options, progress))
+    _show([record for record in records if "failure" not in record], _EXTRACTED, options)
+    return "; ".join(record["failure"] for record in records if "failure" in record)
+
+
+def listed(store: FeatureStore) -> list[dict[str, Any]]:
+    """What there is to say of each table of a store, by data set, split and encoder; all shards are checked.
+
+    Raises:
+        StoreError: a newer jaxrel has made one of the tables.
+    """
+    records = [_listed(table) for table in store.tables()]
+    return sorted(records, key=lambda record: [str(record[name]) for name in ("data", "split", "encoder", "folder")])
+
+
+def _listed(table: Table) -> dict[str, Any]:
+    missing = len(table.missing())
+    return {
+        **{name: table.provenance.get(name) for name in ("encoder", "data", "split")},
+        "of": table.key.get("view") or "samples",
+        "rows": len(table),
+        "width": table.shape[1],
+        "dtype": table.dtype.name,
+        "shards": table.num_shards,
+        "missing_shards": missing,
+        "complete": missing == 0,
+        "bytes": sum(path.stat().st_size for path in table.folder.rglob("*") if path.is_file()),
+        "weights_sha256": table.provenance.get("weights_sha256"),
+        "folder": str(table.folder),
+    }
+
+
+def extract(options: argparse.Namespace, progress: Progress) -> Iterator[dict[str, Any]]:
+    """Extract what the options ask for, and tell of each table of features when it is complete.
+
+    What fails, unless the options are strict, is a record of the "failure" alone.
+
+    Raises:
+        ValueError: a name is unknown, or a number out of its range.
+        DataError: the data set cannot be had.
+        StoreError: the store cannot be written to.
+    """
+    for name in options.encoder:
+        encoders.check_name(name)
+    parts = [
+        data.load(
+            options.data,
+            split=split,
+            path=options.data_path,
+            limit=options.samples,
+            official=options.official_splits,
+            strict=options.strict,
+        )
+        for split in dict.fromkeys(options.split)
+    ]
+    make_view = encoders.VIEWS[parts[0].modality]
+    views = [None, *(make_view(number, seed=options.seed) for number in range(2) if options.views)]
+    if skipped := len(parts[0].skipped):
+        yield {"failure": f"{skipped} files of {options.data} that cannot be read were left out"}
+    for name in dict.fromkeys(options.encoder):
+        progress(f"{name}: loading", 0, 1)
+        try:
+            encoder = encoders.load(name, seed=options.seed, image_size=options.image_size)
+            progress(f"{name}: loading", 1, 1)
+            for part in parts:
+                for view in views:
+                    yield _extracted(encoder, part, view, options, progress)
+        except (MemoryError, StoreError):
+            raise
+        except Exception as error:
+            if options.strict:
+                raise
+            _log.warning("%s: %s", name, error)
+            yield {"failure": f"{name} failed, as said above"}
+
+
+def _extracted(
+    encoder: encoders.Encoder,
+    part: data.LabelledData,
+    view: encoders.ImageView | encoders.TextView | None,
+    options: argparse.Namespace,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Extract one table of features; what there is to say of it."""
+    which = "samples" if view is None else f"view {view.number + 1}"
+    done: list[int] = []
+
+    def note(number: int, total: int) -> None:
+        done.append(number)
+        progress(f"{encoder.name}: {part.name} ({part.split}, {which})", number, total)
+
+    start = time.perf_counter()
+    table = encoders.extract_features(
+        encoder,
+        part.samples,
+        batch_size=options.batch_size,
+        mesh=_all_devices(),
+        store=FeatureStore(options.output),
+        dtype=options.dtype,
+        view=view,
+        progress=note,
+        data_fingerprint=part.fingerprint,
+        provenance={"data": part.name, "split": part.split, "provider": part.provider},
+    )
+    seconds = time.perf_counter() - start
+    extracted = len(table) - done[0]
+    return {
+        "encoder": encoder.name,
+        "data": part.name,
+        "split": part.split,
+        "of": which,
+        "rows": len(table),
+        "width": table.shape[1],
+        "dtype": table.dtype.name,
+        "megabytes": table.nbytes / 1e6,
+        "rows_extracted": extracted,
+        "seconds": seconds,
+        "rows_per_second": extracted / seconds,
+        "folder": str(table.folder),
+    }
+
+
+def _all_devices() -> Mesh | None:
+    """The devices of this process, where there are several."""
+    import jax
+    from jax.sharding import Mesh
+
+    devices = jax.local_devices()
+    return Mesh(devices, "devices") if len(devices) > 1 else None
+
+
+Columns = Mapping[str, Callable[[dict[str, Any]], str]]
+
+_SAMPLES: Columns = {
+    "encoder": lambda record: record["encoder"] or "unknown",
+    "data": lambda record: record["data"] or "unknown",
+    "split": lambda record: record["split"] or "unknown",
+    "of": lambda record: record["of"],
+    "rows": lambda record: str(record["rows"]),
+    "width": lambda record: str(record["width"]),
+}
+_EXTRACTED: Columns = {
+    **_SAMPLES,
+    "MB": lambda record: f"{record['megabytes']:.1f}",
+    "seconds": lambda record: f"{record['seconds']:.1f}",
+    "per second": lambda record: f"{record['rows_per_second']:.1f}" if record["rows_extracted"] else "kept",
+}
+_LISTED: Columns = {
+    **_SAMPLES,
+    "type": lambda record: record["dtype"],
+    "shards": lambda record: "complete" if record["complete"] else f"{record['missing_shards']} missing",
+    "MB": lambda record: f"{record['bytes'] / 1e6:.1f}",
+    "folder": lambda record: record["folder"],
+}
+
+
+def _show(records: list[dict[str, Any]], columns: Columns, options: argparse.Namespace) -> None:
+    """Print the records as JSON, or as a table."""
+    if options.json:
+        print(json.dumps(records, indent=1))
+        return
+    from rich.table import Table as Shown
+
+    shown = Shown(*columns, box=None)
+    for record in records:
+        shown.add_row(*(text(record) for text in columns.values()))
+    console.literal_console(width=1000).print(shown)  # wide, so that nothing is cut off
+    print(f"\nThe features are in {options.output}.")

@@ -1,0 +1,69 @@
+"""The `jaxrel` command: its parser, and what its exit status says."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+
+from jaxrel._core import interrupts
+from jaxrel.cli import extract, metrics, rank, score
+
+__all__ = ["main"]
+
+FAILURE, USAGE_ERROR, INTERRUPTED = 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0 only where everything that was asked for is there."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(words)
+    try:
+        incomplete = options.run(options)
+    except BrokenPipeError:
+        raise  # the end of the process, not of the command
+    except KeyboardInterrupt:
+        return _interrupted(options, words)
+    except Exception as error:
+        if interrupts.status() is not None:
+            return _interrupted(options, words)
+        return _failed(error, options)
+    return _complain(incomplete, FAILURE) if incomplete else 0
+
+
+def _interrupted(options: argparse.Namespace, words: Sequence[str]) -> int:
+    kept = f" What is finished is in {options.output / options.log}." if "log" in options else ""
+    again = shlex.join(["jaxrel", *words])
+    return _complain(f"interrupted.{kept} To go on from there:\n  {again}", interrupts.status() or INTERRUPTED)
+
+
+def _failed(error: Exception, options: argparse.Namespace) -> int:
+    """Say what is wrong in a line; an error that was not foreseen keeps its traceback."""
+    match error:
+        case BlockingIOError():
+            return _complain(f"another process is writing into {options.output}: choose another --output.", FAILURE)
+        case OSError(strerror=str(), filename=str()):
+            return _complain(f"{error.filename}: {error.strerror}.", FAILURE)
+        case ValueError():
+            return _complain(str(error), USAGE_ERROR)
+        case OSError() | RuntimeError() | ImportError() | MemoryError():
+            return _complain(str(error) or type(error).__name__, FAILURE)
+        case _:
+            raise error
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"jaxrel: error: {message}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    from jaxrel import __version__
+
+    parser = argparse.ArgumentParser(prog="jaxrel", description="How well pre-trained encoders transfer, and why.")
+    parser.add_argument("--version", action="version", version=f"jaxrel {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (rank, score, extract, metrics):
+        command.add(commands)
+    return parser

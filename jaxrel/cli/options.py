@@ -1,0 +1,65 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from jaxrel import data, encoders
+from jaxrel.ranking import Settings
+
+__all__ = ["add_common", "add_numbers", "epilog", "path_argument"]
+
+_NAMES = (
+    "A data set is one of {data_sets}; or the path of a file or folder; or hf:NAME of the Hugging Face Hub, or "
+    "tfds:NAME of tensorflow-datasets. An encoder is one of {encoders}; NAME:random is the same network with random "
+    "weights, NAME@CHECKPOINT has those of a file, a folder or a Hugging Face repository. Example: jaxrel {command} "
+    "--target ./my-pictures --encoder mobilenet-v2 pixels vit@google/vit-base-patch16-224"
+)
+
+
+def epilog(command: str) -> str:
+    """What names a command takes."""
+    return _NAMES.format(data_sets=", ".join(data.names()), encoders=", ".join(encoders.names()), command=command)
+
+
+def add_numbers(command: argparse.ArgumentParser, numbers: Iterable[tuple[str, Callable[[str], Any], str]]) -> None:
+    """Options by which `Settings` has fields."""
+    defaults = Settings()
+    for option, kind, text in numbers:
+        default = getattr(defaults, option[2:].replace("-", "_"))
+        shown = "" if default is None else f" (default: {default})"
+        command.add_argument(option, type=kind, default=default, metavar="N", help=text + shown)
+
+
+def add_common(command: argparse.ArgumentParser, *, output: str) -> None:
+    """Options of every command that reads named data sets and writes results."""
+    command.add_argument(
+        "--official-splits", action="store_true", help="take the training samples that the data sets themselves declare"
+    )
+    command.add_argument(
+        "--data-path", nargs="+", type=_named_path, default=[], metavar="NAME=PATH", help="your own copy"
+    )
+    command.add_argument(
+        "--output", type=path_argument, default=Path(output), metavar="DIR", help="default: %(default)s"
+    )
+    command.add_argument(
+        "--strict", action="store_true", help="stop at the first sample, encoder or data set that fails"
+    )
+
+
+def _named_path(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH, such as mnist=/data/mnist")
+    return name, path_argument(path)
+
+
+def path_argument(text: str) -> Path:
+    """A path on the command line, `~` included, which a shell leaves alone in `--output=~/folder`."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be a path: {error}") from None

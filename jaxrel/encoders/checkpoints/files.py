@@ -1,0 +1,278 @@
+"""Finds and reads checkpoints: local files, local folders and repositories of the Hugging Face hub.
+
+Nothing in a checkpoint is run: pickled files are read by an allow-list, and names in an index never lead out of its
+folder.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from jaxrel._core.packed_files import read_npz
+from jaxrel._core.user_paths import user_path
+from jaxrel.encoders.checkpoints.torch_pickle import TorchFileError, read_tensors
+
+__all__ = [
+    "CheckpointError",
+    "as_weights",
+    "check_size",
+    "fetch_repository",
+    "find_prefix",
+    "import_extra",
+    "locate_checkpoint",
+    "read_checkpoint",
+    "read_json",
+]
+
+# In the order of preference; the hub's names.
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_FILE_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be found, fetched or read; the message says why and what to do."""
+
+
+def import_extra(module: str, *, extra: str) -> ModuleType:
+    """Import an optional dependency.
+
+    Args:
+        module: its name.
+        extra: the extra of this package that installs it.
+
+    Raises:
+        ImportError: it is not installed; the message names the extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{error} (pip install 'jaxrel[{extra}]')") from error
+
+
+def locate_checkpoint(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    files: Sequence[str] = ("config.json", "tokenizer.json"),
+) -> Path:
+    """The file or folder of a checkpoint: `source` itself if there is such a path, else a repository of that name.
+
+    Args:
+        source: a local file, a local folder, or the name of a repository of the Hugging Face hub ("owner/name").
+        revision: branch, tag or commit of the repository.
+        files: which files of the repository are wanted beside its weights, as glob patterns.
+
+    Returns:
+        The local path; that of a repository is a folder of the hub's cache.
+
+    Raises:
+        CheckpointError: there is no such path and no such repository, or the repository cannot be fetched.
+    """
+    if source != "" and user_path(source).exists():  # Path("") would be the folder one is in
+        return user_path(source)
+    if isinstance(source, Path) or not _HUB_NAME.fullmatch(source):
+        raise CheckpointError(f"there is no file or folder {str(source)!r}, and no repository can have that name")
+    # Weights are had in one format: a repository often keeps several.
+    folder = fetch_repository(
+        source, revision=revision, files=(*files, "model*.safetensors", "model.safetensors.index.json")
+    )
+    if not _has_weights(folder):
+        fetch_repository(source, revision=revision, files=("pytorch_model*.bin", "pytorch_model.bin.index.json"))
+    if not _has_weights(folder):
+        raise CheckpointError(f"the repository {source!r} has none of {', '.join(WEIGHTS)} ({folder})")
+    return folder
+
+
+def fetch_repository(name: str, *, revision: str | None = None, files: Sequence[str]) -> Path:
+    """Files of a repository of the Hugging Face hub, from the hub's cache where they are there already.
+
+    Without a network, or with HF_HUB_OFFLINE=1, what the cache holds is used.
+
+    Args:
+        name: "owner/name".
+        revision: branch, tag or commit; default: the main branch.
+        files: glob patterns of the files wanted.
+
+    Returns:
+        The folder of that revision in the cache.
+
+    Raises:
+        CheckpointError: there is no such repository or revision, or it is neither in the cache nor to be had.
+        ImportError: huggingface-hub is not installed.
+    """
+    hub = import_extra("huggingface_hub", extra="text")
+    try:
+        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=list(files)))
+    except (OSError, ValueError) as error:  # no network, no such repository, a name the hub does not allow
+        at = "" if revision is None else f" at revision {revision!r}"
+        raise CheckpointError(
+            f"there is no local file or folder {name!r}, and the repository of that name{at} cannot be had from the "
+            f"Hugging Face hub: {error}\nCheck the name and the network, or pass a local folder with the files."
+        ) from error
+
+
+def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
+    """All tensors of a checkpoint.
+
+    Args:
+        path: a .safetensors, .npz, .bin, .pt, .pth or .ckpt file; an index of several (.index.json); or a folder with
+            weights by the names the hub gives them.
+
+    Returns:
+        Each tensor's name and values; bfloat16 is that of `ml_dtypes`.
+
+    Raises:
+        CheckpointError: the file is missing, of another kind, truncated or damaged, or an index and its files differ.
+        ImportError: safetensors is not installed.
+    """
+    if path.is_dir():
+        path = _weights_in(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}")
+    if path.name.endswith(".index.json"):
+        return _read_shards(path)
+    if path.suffix not in _READERS:
+        raise CheckpointError(f"{path} is no kind of checkpoint that is read here: {', '.join(_READERS)}")
+    return _READERS[path.suffix](path)
+
+
+def as_weights(name: str, tensor: np.ndarray, dtype: DTypeLike) -> np.ndarray:
+    """A tensor of a checkpoint in the type of a network's variables.
+
+    Raises:
+        CheckpointError: it has no floating-point numbers, or one that is not finite in this type. Maxima and clipping
+            turn NaN into 0 on a CPU, so that features would not show it.
+    """
+    if not jnp.issubdtype(tensor.dtype, jnp.floating):
+        raise CheckpointError(f"tensor {name!r} has type {tensor.dtype}, expected floating-point numbers")
+    with np.errstate(over="ignore"):
+        weights = np.asarray(tensor, dtype)
+    if not np.isfinite(weights).all():
+        place = np.unravel_index(np.argmin(np.isfinite(weights)), weights.shape)
+        raise CheckpointError(
+            f"tensor {name!r} holds {tensor[place]} at {tuple(map(int, place))}, which is no finite {weights.dtype}: "
+            "the checkpoint is damaged, or its training diverged"
+        )
+    return weights
+
+
+def check_size(num_weights: int, tensors: Mapping[str, np.ndarray], folder: Path) -> None:
+    """Raise CheckpointError where config.json speaks of more weights than there are, before room is made for them."""
+    held = sum(tensor.size for tensor in tensors.values())
+    if num_weights > held:
+        raise CheckpointError(
+            f"{folder / 'config.json'} describes a network of more than {num_weights:,} numbers, but the checkpoint "
+            f"has {held:,}: they do not belong together"
+        )
+
+
+def find_prefix(names: Iterable[str], anchor: str) -> str:
+    """What the names of a network's tensors begin with in a checkpoint of a larger whole; "" where that is not known.
+
+    Args:
+        names: of all tensors in the checkpoint.
+        anchor: the name that a tensor near the input has in the network alone, such as "conv1.weight".
+
+    Raises:
+        CheckpointError: there are several networks of this kind.
+    """
+    found = sorted(name.removesuffix(anchor) for name in names if f".{name}".endswith(f".{anchor}"))
+    # A block inside the network may have a tensor of that name as well.
+    outermost = [prefix for prefix in found if not any(prefix != other and prefix.startswith(other) for other in found)]
+    if len(outermost) > 1:
+        raise CheckpointError(f"the checkpoint has {anchor!r} after each of {', '.join(outermost)}: save one of these")
+    return outermost[0] if outermost else ""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        CheckpointError: there is no such file, or it holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no file {path}; it belongs to the checkpoint") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not JSON, or it is damaged ({error})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, expected an object")
+    return content
+
+
+def _has_weights(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in WEIGHTS)
+
+
+def _weights_in(folder: Path) -> Path:
+    if not _has_weights(folder):
+        raise CheckpointError(f"the folder {folder} has none of {', '.join(WEIGHTS)}; pass the file of the weights")
+    return next(folder / name for name in WEIGHTS if (folder / name).is_file())
+
+
+def _read_shards(index: Path) -> dict[str, np.ndarray]:
+    """The tensors of all files an index names."""
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise CheckpointError(f"{index} has no weight_map from names of tensors to names of files")
+    tensors: dict[str, np.ndarray] = {}
+    for name in sorted(set(places.values())):
+        if not _FILE_NAME.fullmatch(name) or name.endswith(".json"):
+            raise CheckpointError(f"{index} names {name!r}, which is not the plain name of a file of weights beside it")
+        shard = read_checkpoint(index.parent / name)
+        if strays := [tensor for tensor in shard if places.get(tensor) != name]:
+            raise CheckpointError(f"{index.parent / name} holds {strays[0]!r}, which {index.name} does not place there")
+        tensors |= shard
+    if missing := places.keys() - tensors.keys():
+        raise CheckpointError(f"{index} promises {sorted(missing)[0]!r}, which its files do not hold")
+    return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    safetensors = import_extra("safetensors", extra="text")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+    except Exception as error:  # beside the library's own: types that NumPy lacks, such as float8
+        raise CheckpointError(
+            f"{path} is no safetensors file, or it is truncated or damaged, or has a type that is not read ({error})"
+        ) from error
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return read_npz(path)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} is no .npz file of plain arrays, or it is truncated or damaged ({error})"
+        ) from error
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return read_tensors(path)
+    except TorchFileError as error:
+        raise CheckpointError(str(error)) from error
+
+
+_READERS: Mapping[str, Callable[[Path], dict[str, np.ndarray]]] = {
+    ".safetensors": _read_safetensors,
+    ".npz": _read_npz,
+    ".bin": _read_torch,
+    ".pt": _read_torch,
+    ".pth": _read_torch,
+    ".ckpt": _read_torch,
+}

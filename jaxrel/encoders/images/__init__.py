@@ -1,0 +1,1 @@
+"""Networks that encode images, their preprocessing and augmented views."""

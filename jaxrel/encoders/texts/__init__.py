@@ -1,0 +1,1 @@
+"""Networks that encode texts, and views of texts."""

@@ -1,0 +1,451 @@
+"""BERT and its relatives (RoBERTa, DistilBERT, MiniLM) in Flax NNX, for inference.
+
+They are transformer encoders with layer normalisation after each residual sum and learned positions:
+[BERT](https://arxiv.org/abs/1810.04805), [RoBERTa](https://arxiv.org/abs/1907.11692), whose positions start at 2,
+[DistilBERT](https://arxiv.org/abs/1910.01108), which has no token types, and
+[MiniLM](https://arxiv.org/abs/2002.10957), which is a small BERT.
+
+Weights may be bfloat16, float32 or float64. Matrix products take operands of that type and sum in float32 at least;
+residual sums, normalisation and softmax are float32 at least, and so are the features.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxrel.encoders.checkpoints.files import as_weights, find_prefix
+from jaxrel.encoders.encoder import EncoderOutput
+
+__all__ = ["BertConfig", "BertEncoder", "Family", "Pooling", "load_hugging_face_tensors"]
+
+Family = Literal["bert", "roberta", "distilbert"]
+
+Pooling = Literal["mean", "cls", "pooler"]
+"""What becomes of the hidden states of a text. mean: their mean over its tokens. cls: that of the first token.
+pooler: the first token's, through the linear map and tanh that BERT was pre-trained with."""
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """The architecture of a network of the BERT family.
+
+    Args:
+        family: which names its tensors have, and whether there is a pooler.
+        vocabulary_size: number of tokens.
+        width: length of the vector of a token.
+        num_layers: number of transformer layers.
+        num_heads: attention heads of each layer; they divide the width.
+        hidden_width: width of the feed-forward network inside a layer.
+        num_positions: rows of the table of positions.
+        num_token_types: rows of the table of token types; 0 for none. Every token is of type 0.
+        first_position: the row of the first token's position.
+        epsilon: added to the variance in layer normalisation.
+
+    Raises:
+        ValueError: a number is not positive or not an integer, or the heads do not divide the width.
+    """
+
+    family: Family
+    vocabulary_size: int
+    width: int
+    num_layers: int
+    num_heads: int
+    hidden_width: int
+    num_positions: int
+    num_token_types: int
+    first_position: int = 0
+    epsilon: float = 1e-12
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no network."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            smallest = 0 if field.name in ("num_token_types", "first_position") else 1
+            if field.type == "int" and (type(value) is not int or value < smallest):
+                raise ValueError(f"{field.name} is {value!r}: pass an integer of at least {smallest}")
+        if not (isinstance(self.epsilon, int | float) and self.epsilon > 0):
+            raise ValueError(f"epsilon is {self.epsilon!r}: pass a positive number")
+        if self.width % self.num_heads:
+            raise ValueError(f"width is {self.width} and num_heads {self.num_heads}: the heads must divide the width")
+        if self.max_length < 1:
+            raise ValueError(f"positions from {self.first_position} on leave none of {self.num_positions} for tokens")
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest text the network takes."""
+        return self.num_positions - self.first_position
+
+    @property
+    def num_weights(self) -> int:
+        """Numbers in the largest of its tensors, which any checkpoint of it has."""
+        embeddings = (self.vocabulary_size + self.num_positions + self.num_token_types) * self.width
+        return embeddings + self.num_layers * (4 * self.width**2 + 2 * self.width * self.hidden_width)
+
+    @classmethod
+    def from_hugging_face(cls, config: Mapping[str, Any]) -> BertConfig:
+        """The architecture that a Hugging Face config.json describes.
+
+        Args:
+            config: its content; `model_type` is bert, roberta, xlm-roberta or distilbert.
+
+        Raises:
+            ValueError: the model is of another type, lacks a size, or is a variant that this network is not.
+        """
+        model_type = config.get("model_type")
+        family = _MODEL_TYPES.get(str(model_type))
+        if family is None:
+            raise ValueError(f"model_type is {model_type!r}: only {', '.join(_MODEL_TYPES)} are read")
+        keys = _DISTILBERT_KEYS if family == "distilbert" else _BERT_KEYS
+        if missing := [key for key in keys.values() if key not in config]:
+            raise ValueError(f"the configuration of a {model_type} lacks {', '.join(missing)}")
+        activation = config.get("activation" if family == "distilbert" else "hidden_act", "gelu")
+        variant = {
+            "activation": (activation, "gelu"),
+            "position_embedding_type": (config.get("position_embedding_type", "absolute"), "absolute"),
+            "is_decoder": (config.get("is_decoder", False), False),
+        }
+        for name, (value, supported) in variant.items():
+            if value != supported:
+                raise ValueError(f"{name} is {value!r}: only networks with {supported!r} are read")
+        sizes = {name: config[key] for name, key in keys.items()}
+        if family == "distilbert":
+            return cls(family, **sizes, num_token_types=0)
+        # RoBERTa counts positions from the one after that of padding.
+        first_position = config.get("pad_token_id", 1) + 1 if family == "roberta" else 0
+        epsilon = config.get("layer_norm_eps", 1e-12)
+        return cls(family, **sizes, first_position=first_position, epsilon=epsilon)
+
+
+_MODEL_TYPES: Mapping[str, Family] = {
+    "bert": "bert",
+    "roberta": "roberta",
+    "xlm-roberta": "roberta",
+    "distilbert": "distilbert",
+}
+_BERT_KEYS = {
+    "vocabulary_size": "vocab_size",
+    "width": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "hidden_width": "intermediate_size",
+    "num_positions": "max_position_embeddings",
+    "num_token_types": "type_vocab_size",
+}
+_DISTILBERT_KEYS = {
+    "vocabulary_size": "vocab_size",
+    "width": "dim",
+    "num_layers": "n_layers",
+    "num_heads": "n_heads",
+    "hidden_width": "hidden_dim",
+    "num_positions": "max_position_embeddings",
+}
+
+
+class Dense(nnx.Module):
+    """A linear map with bias; its input is brought to the kernel's type, its output is float32 at least."""
+
+    def __init__(self, in_width: int, out_width: int, *, rng: np.random.Generator | None) -> None:
+        """Draw the initial weights."""
+        self.kernel = nnx.Param(_initial_weights(rng, in_width, out_width))
+        self.bias = nnx.Param(jnp.asarray(np.zeros(out_width, np.float32)))
+
+    def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... c"]:
+        """Apply the map."""
+        kernel = self.kernel[...]
+        product = jnp.matmul(
+            x.astype(kernel.dtype),
+            kernel,
+            precision=lax.Precision.HIGHEST,
+            preferred_element_type=_sum_type(kernel.dtype),
+        )
+        return product + self.bias[...]
+
+    def named_variables(self) -> Iterator[tuple[str, nnx.Param[jax.Array]]]:
+        """Each variable by the end of its name in PyTorch."""
+        yield "weight", self.kernel
+        yield "bias", self.bias
+
+
+class LayerNorm(nnx.Module):
+    """Normalisation of each vector by its own mean and variance, then a gain and a bias."""
+
+    def __init__(self, width: int, *, epsilon: float) -> None:
+        """Start with gain 1 and bias 0."""
+        self.scale = nnx.Param(jnp.asarray(np.ones(width, np.float32)))
+        self.bias = nnx.Param(jnp.asarray(np.zeros(width, np.float32)))
+        self.epsilon = epsilon
+
+    def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+        """Normalise."""
+        centred = x - x.mean(-1, keepdims=True)
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        return centred * lax.rsqrt(variance + self.epsilon) * self.scale[...] + self.bias[...]
+
+    def named_variables(self) -> Iterator[tuple[str, nnx.Param[jax.Array]]]:
+        """Each variable by the end of its name in PyTorch."""
+        yield "weight", self.scale
+        yield "bias", self.bias
+
+
+class SelfAttention(nnx.Module):
+    """Attention of each token of a text to all of its tokens, by several heads."""
+
+    def __init__(self, width: int, num_heads: int, *, rng: np.random.Generator | None) -> None:
+        """Draw the initial weights."""
+        self.query = Dense(width, width, rng=rng)
+        self.key = Dense(width, width, rng=rng)
+        self.value = Dense(width, width, rng=rng)
+        self.output = Dense(width, width, rng=rng)
+        self.num_heads = num_heads
+
+    def __call__(self, x: Float[Array, "b s d"], mask: Bool[Array, "b s"]) -> Float[Array, "b s d"]:
+        """Attend to the tokens that the mask shows."""
+        dtype = self.query.kernel[...].dtype
+        heads = (*x.shape[:2], self.num_heads, -1)
+        # Heads before tokens, and weights divided by their sums after the product: on a CPU half as fast otherwise.
+        query, key, value = (
+            layer(x).reshape(heads).transpose(0, 2, 1, 3).astype(dtype) for layer in (self.query, self.key, self.value)
+        )
+        products = _einsum("bhqd,bhkd->bhqk", query, key) / query.shape[-1] ** 0.5
+        # Not minus infinity: the softmax of a text without tokens would be NaN.
+        products = jnp.where(mask[:, None, None, :], products, jnp.finfo(products.dtype).min)
+        weights = jnp.exp(products - jnp.max(products, axis=-1, keepdims=True))
+        mixed = _einsum("bhqk,bhkd->bhqd", weights.astype(dtype), value) / jnp.sum(weights, axis=-1, keepdims=True)
+        return self.output(mixed.transpose(0, 2, 1, 3).reshape(x.shape))
+
+
+class TransformerLayer(nnx.Module):
+    """Attention and a feed-forward network, each added to its input and then normalised."""
+
+    def __init__(self, config: BertConfig, *, rng: np.random.Generator | None) -> None:
+        """Draw the initial weights."""
+        self.attention = SelfAttention(config.width, config.num_heads, rng=rng)
+        self.attention_norm = LayerNorm(config.width, epsilon=config.epsilon)
+        self.expand = Dense(config.width, config.hidden_width, rng=rng)
+        self.contract = Dense(config.hidden_width, config.width, rng=rng)
+        self.output_norm = LayerNorm(config.width, epsilon=config.epsilon)
+
+    def __call__(self, x: Float[Array, "b s d"], mask: Bool[Array, "b s"]) -> Float[Array, "b s d"]:
+        """Apply the layer."""
+        x = self.attention_norm(x + self.attention(x, mask))
+        return self.output_norm(x + self.contract(jax.nn.gelu(self.expand(x), approximate=False)))
+
+    def parts(self) -> tuple[Dense | LayerNorm, ...]:
+        """The maps and normalisations in the order of `_LAYER_NAMES`."""
+        attention = self.attention
+        maps = (attention.query, attention.key, attention.value, attention.output)
+        return (*maps, self.attention_norm, self.expand, self.contract, self.output_norm)
+
+
+class BertEncoder(nnx.Module):
+    """A network of the BERT family with pooled features.
+
+    Args:
+        config: the architecture.
+        rng: draws the initial weights; None leaves them zero, to be loaded.
+        pooling: how the hidden states of a text become its features.
+        layer: take the hidden states after this many layers, 0 for the embeddings. Default: after the last.
+        normalise: whether features are scaled to unit length.
+
+    Raises:
+        ValueError: unknown pooling, a pooler where the family has none or not after the last layer, or no such layer.
+    """
+
+    def __init__(
+        self,
+        config: BertConfig,
+        *,
+        rng: np.random.Generator | None = None,
+        pooling: Pooling = "mean",
+        layer: int | None = None,
+        normalise: bool = False,
+    ) -> None:
+        """Draw the initial weights."""
+        last = config.num_layers
+        if pooling not in get_args(Pooling):
+            raise ValueError(f"pooling is {pooling!r}: choose from {', '.join(get_args(Pooling))}")
+        if layer is not None and not 0 <= layer <= last:
+            raise ValueError(f"layer is {layer}: this network has layers 1 to {last}, and 0 for its embeddings")
+        if pooling == "pooler" and config.family == "distilbert":
+            raise ValueError("a distilbert has no pooler: choose pooling='mean' or 'cls'")
+        if pooling == "pooler" and layer not in (None, last):
+            raise ValueError(f"the pooler is for the last layer, got layer={layer}: choose pooling='mean' or 'cls'")
+        self.config = config
+        self.pooling = pooling
+        self.layer = last if layer is None else layer
+        self.normalise = normalise
+        self.words = nnx.Param(_initial_weights(rng, config.vocabulary_size, config.width))
+        self.positions = nnx.Param(_initial_weights(rng, config.num_positions, config.width))
+        types = config.num_token_types
+        self.token_types = nnx.Param(_initial_weights(rng, types, config.width)) if types else None
+        self.norm = LayerNorm(config.width, epsilon=config.epsilon)
+        self.layers = nnx.List(TransformerLayer(config, rng=rng) for _ in range(last))
+        self.pooler = Dense(config.width, config.width, rng=rng) if pooling == "pooler" else None
+
+    def __call__(self, ids: Int[Array, "b s"], mask: Bool[Array, "b s"]) -> EncoderOutput:
+        """Features of a batch of texts.
+
+        Args:
+            ids: `(b, s)` tokens of each text, then anything below the vocabulary size as padding.
+            mask: `(b, s)`, true for the tokens of a text, false for its padding.
+
+        Returns:
+            Features `(b, width)`, in float32 (float64 for float64 variables); no logits.
+
+        Raises:
+            ValueError: the texts are longer than the network allows, or the shapes differ.
+        """
+        if ids.ndim != 2 or ids.shape != mask.shape:
+            raise ValueError(f"ids and mask must both have shape (batch, tokens), got {ids.shape} and {mask.shape}")
+        if ids.shape[1] > self.config.max_length:
+            raise ValueError(f"{ids.shape[1]} tokens are too many: this network takes {self.config.max_length}")
+        mask = mask.astype(bool)
+        x = self._embed(ids)
+        for layer in self.layers[: self.layer]:
+            x = layer(x, mask)
+        features = self._pool(x, mask)
+        if self.normalise:
+            features = features / jnp.maximum(jnp.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
+        return EncoderOutput(features, None)
+
+    @property
+    def description(self) -> str:
+        """What beside its variables decides the features."""
+        return f"{self.config} pooling={self.pooling} layer={self.layer} normalise={self.normalise}"
+
+    def named_variables(self) -> Iterator[tuple[str, nnx.Param[jax.Array]]]:
+        """Each variable by its name in a Hugging Face checkpoint of the family, without prefix."""
+        yield "embeddings.word_embeddings.weight", self.words
+        yield "embeddings.position_embeddings.weight", self.positions
+        if self.token_types is not None:
+            yield "embeddings.token_type_embeddings.weight", self.token_types
+        parts: dict[str, Dense | LayerNorm] = {"embeddings.LayerNorm": self.norm}
+        stem, names = _LAYER_NAMES[self.config.family]
+        for i, layer in enumerate(self.layers):
+            parts |= {f"{stem}.{i}.{name}": part for name, part in zip(names, layer.parts(), strict=True)}
+        if self.pooler is not None:
+            parts["pooler.dense"] = self.pooler
+        for name, part in parts.items():
+            for end, variable in part.named_variables():
+                yield f"{name}.{end}", variable
+
+    def _embed(self, ids: Int[Array, "b s"]) -> Float[Array, "b s d"]:
+        dtype = _sum_type(self.words[...].dtype)
+        first = self.config.first_position
+        # Ids outside the table give NaN rather than another token.
+        x = jnp.take(self.words[...], ids, axis=0, mode="fill").astype(dtype)
+        x = x + self.positions[first : first + ids.shape[1]]
+        return self.norm(x if self.token_types is None else x + self.token_types[0])
+
+    def _pool(self, x: Float[Array, "b s d"], mask: Bool[Array, "b s"]) -> Float[Array, "b d"]:
+        if self.pooling == "mean":
+            shown = mask[..., None].astype(x.dtype)
+            return (x * shown).sum(1) / jnp.maximum(shown.sum(1), 1)
+        return x[:, 0] if self.pooler is None else jnp.tanh(self.pooler(x[:, 0]))
+
+
+_BERT_LAYER = (
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "attention.output.LayerNorm",
+    "intermediate.dense",
+    "output.dense",
+    "output.LayerNorm",
+)
+_DISTILBERT_LAYER = (
+    "attention.q_lin",
+    "attention.k_lin",
+    "attention.v_lin",
+    "attention.out_lin",
+    "sa_layer_norm",
+    "ffn.lin1",
+    "ffn.lin2",
+    "output_layer_norm",
+)
+_LAYER_NAMES: Mapping[Family, tuple[str, tuple[str, ...]]] = {
+    "bert": ("encoder.layer", _BERT_LAYER),
+    "roberta": ("encoder.layer", _BERT_LAYER),
+    "distilbert": ("transformer.layer", _DISTILBERT_LAYER),
+}
+
+# Heads of the tasks that checkpoints were trained for, and a constant table that older ones keep.
+_IGNORED = re.compile(
+    r"embeddings\.position_ids|"
+    r"(pooler|cls|lm_head|classifier|pre_classifier|qa_outputs|vocab_transform|vocab_layer_norm|vocab_projector)\..*"
+)
+
+
+def load_hugging_face_tensors(
+    network: BertEncoder, tensors: Mapping[str, np.ndarray], *, dtype: np.dtype | type = np.float32
+) -> None:
+    """Set the variables of a network from a checkpoint of its family.
+
+    Args:
+        network: gets the variables.
+        tensors: the checkpoint's, linear maps as (out, in), under any prefix ("bert." in checkpoints with a head).
+            Heads are ignored, and so is a pooler that the network does not use.
+        dtype: floating-point type the variables get.
+
+    Raises:
+        ValueError: a tensor is missing, has another shape than its variable, or is left over.
+    """
+    remaining = _without_prefix(tensors)
+    for name, variable in network.named_variables():
+        if name not in remaining:
+            raise ValueError(f"the checkpoint has no tensor {name!r}; it is not of this architecture")
+        value = remaining.pop(name)
+        if value.ndim == 2 and not name.startswith("embeddings."):  # a linear map
+            value = value.T
+        if value.shape != variable.shape:
+            raise ValueError(
+                f"tensor {name!r} has shape {value.shape} (linear maps as (in, out)), expected {variable.shape}; "
+                "it is not of this architecture"
+            )
+        variable.set_value(jnp.asarray(as_weights(name, value, dtype)))
+    if surplus := [name for name in remaining if not _IGNORED.fullmatch(name)]:
+        raise ValueError(f"the checkpoint has tensors this architecture lacks: {', '.join(surplus[:5])}")
+
+
+def _without_prefix(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The network's tensors by their names without prefix, gains and biases of normalisation by those of today."""
+    prefix = find_prefix(tensors, "embeddings.word_embeddings.weight")
+    named: dict[str, np.ndarray] = {}
+    for name, tensor in tensors.items():
+        if not name.startswith(prefix):
+            continue  # a head
+        short = name.removeprefix(prefix)
+        short = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", short)
+        short = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", short)
+        if short in named:
+            raise ValueError(f"the checkpoint has more than one tensor {short!r}")
+        named[short] = tensor
+    return named
+
+
+def _initial_weights(rng: np.random.Generator | None, rows: int, columns: int) -> jax.Array:
+    """BERT's initial weights, of deviation 0.02, or zeros. Drawn by NumPy, which compiles nothing."""
+    if rng is None:
+        return jnp.asarray(np.zeros((rows, columns), np.float32))
+    return jnp.asarray(rng.standard_normal((rows, columns), np.float32) * np.float32(0.02))
+
+
+def _sum_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type in which products of this type are summed."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def _einsum(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    # Rather than jax.nn.dot_product_attention, which has no precision to choose and rounds float32 to TF32 on a GPU.
+    return jnp.einsum(equation, a, b, precision=lax.Precision.HIGHEST, preferred_element_type=_sum_type(a.dtype))

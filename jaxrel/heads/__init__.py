@@ -1,0 +1,7 @@
+"""Linear heads on features: what they are and how they are fitted."""
+
+from jaxrel.heads.gradient_penalty import gradient_penalised_head
+from jaxrel.heads.head import Head, cross_entropy
+from jaxrel.heads.regression import fit_head
+
+__all__ = ["Head", "cross_entropy", "fit_head", "gradient_penalised_head"]

@@ -1,0 +1,68 @@
+"""Softmax regression with a ridge."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from jaxrel._core.checks import positive_number
+from jaxrel._core.optimise import minimise
+from jaxrel.heads.head import Head, cross_entropy, zero_head
+from jaxrel.heads.lipschitz import minimise_within
+from jaxrel.task import Task
+
+__all__ = ["fit_head"]
+
+
+def fit_head(
+    task: Task,
+    *,
+    ridge: Float[ArrayLike, ""] = 1.0,
+    lipschitz_budget: Float[ArrayLike, ""] | None = None,
+    max_iterations: int = 200,
+    tolerance: float = 1e-4,
+) -> Head:
+    r"""Softmax regression with a ridge, by L-BFGS from zero.
+
+        mean_i -log softmax(W z_i + w0)_{y_i} + ridge / 2 * ||W||_F^2
+        subject to max_{k,l} ||w_k - w_l||_2 <= lipschitz_budget, where there is one
+
+    Args:
+        task: labelled samples; their weights count. Features are used as they are (standardise them for a ridge
+            that means the same on every feature).
+        ridge: in the units of the loss (nats); scikit-learn's C is `1 / (ridge * n)`. The bias is not penalised.
+        lipschitz_budget: the largest `Head.lipschitz` (logits for a unit of feature distance); None for no
+            constraint. It holds to rounding whatever the tolerance. The fit without it is the answer where that is
+            within the budget; else an augmented Lagrangian starts there. A number may be traced: another budget
+            compiles nothing. Given or not is static.
+        max_iterations: L-BFGS iterations at most; with a budget, in each round of the augmented Lagrangian.
+        tolerance: stops when no entry of the gradient exceeds it. With a budget also the relative error allowed in
+            the squared norms of the constraints: the loss is then within about `tolerance` times its slope along W of
+            the optimum.
+
+    Raises:
+        ValueError: for a task without labels; for a budget that is not one positive finite number (not checked
+            inside a transformation, where it is unknown).
+
+    Works under `jit` and `vmap` (with `num_classes` given to the task).
+    """
+    labels, num_classes = task.labelled
+    sample_weights = task.weights / jnp.sum(task.weights)
+
+    def objective(head: Head) -> Float[Array, ""]:
+        return jnp.sum(sample_weights * cross_entropy(head(task.features), labels)) + ridge / 2 * jnp.sum(
+            head.weights**2
+        )
+
+    start = zero_head(task, num_classes)
+    if lipschitz_budget is None:
+        return minimise(objective, start, max_iterations=max_iterations, tolerance=tolerance)
+    advice = "pass the largest distance of two rows of the weights, or None for no constraint"
+    budget = positive_number("lipschitz_budget", lipschitz_budget, advice, start.weights.dtype)
+    free = minimise(objective, start, max_iterations=max_iterations, tolerance=tolerance)
+    bounded = minimise_within(objective, free, budget, max_iterations=max_iterations, tolerance=tolerance)
+    within = free.lipschitz <= budget
+    return jax.tree.map(functools.partial(jnp.where, within), free, bounded)

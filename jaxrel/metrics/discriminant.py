@@ -1,0 +1,79 @@
+r"""Linear discriminant analysis, shrunk towards a multiple of the identity: the classifier inside SFDA and ETran.
+
+With the covariance S of the features within classes, class means m_c and class shares pi_c,
+
+    log p(c | x) = x^T A m_c - m_c^T A m_c / 2 + log pi_c + constant,   A = ((1 - lambda) S + lambda tr(S) / d I)^{-1}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxrel.metrics.decomposition import right_singular, rounding
+from jaxrel.metrics.kernels import class_means, safe_divide
+from jaxrel.metrics.validation import LabelledSample
+
+__all__ = ["log_posteriors", "log_shares", "mean_own_probability"]
+
+_LEAST_SHRINKAGE = 1e-10
+
+
+def log_posteriors(
+    sample: LabelledSample,
+    features: Float[Array, "n d"],
+    size: Float[Array, ""],
+    shrinkage: Float[Array, ""] | None,
+) -> tuple[Float[Array, "n c"], Float[Array, ""]]:
+    """`log p(c | x)` of the samples it is fitted to, -inf for a class without samples, and the shrinkage lambda.
+
+    Args:
+        sample: weights and classes.
+        features: about centred, and about 1 at most.
+        size: number to multiply the features by for their own scale.
+        shrinkage: lambda; None for `exp(-5 * largest eigenvalue of S)`, at least 1e-10.
+    """
+    means = class_means(sample, features)
+    within = jnp.where(sample.weights[:, None] > 0, features - sample.memberships @ means, 0)
+    rows = jnp.sqrt(safe_divide(sample.weights, sample.total))[:, None] * within
+    values, axes = right_singular(rows)
+    if shrinkage is None:
+        shrinkage = jnp.maximum(jnp.exp(-5 * (values[0] * size) ** 2), _LEAST_SHRINKAGE)
+    # In exact arithmetic positive unless each class is one point. Then the limit is a nearest mean that tells apart
+    # whatever differs by more than the rounding.
+    negligible = rounding(features.dtype)
+    ridge = jnp.maximum(shrinkage * jnp.sum(values**2) / features.shape[1], negligible**2)
+    variances = (1 - shrinkage) * values**2 + ridge
+    axes = jnp.where((values > negligible * values[0])[:, None], axes, 0)
+    centres = means @ axes.T
+    logits = ((features @ axes.T) / variances) @ centres.T - jnp.sum(centres**2 / variances, axis=1) / 2
+    logits = logits - sample.memberships @ _apart_outside(means, axes) ** 2 / (2 * ridge)
+    return jax.nn.log_softmax(logits + log_shares(sample)), shrinkage
+
+
+def _apart_outside(means: Float[Array, "c d"], axes: Float[Array, "r d"]) -> Float[Array, "c c"]:
+    """Distances of the class means outside of the directions in which classes vary, 0 where they are rounding.
+
+    There a sample is at the mean of its class. A ridge of 1e-10 makes a distance of classes even of the rounding of
+    inner products, such as that between two classes that share a sample: only differences of means are small enough.
+    """
+    outside = means
+    for _ in range(2):  # The second pass removes the rounding of the first.
+        outside = outside - (outside @ axes.T) @ axes
+    apart: Any = jax.lax.map(lambda mean: jnp.linalg.norm(outside - mean, axis=1), outside)
+    return jnp.where(apart > rounding(means.dtype) * jnp.max(jnp.linalg.norm(means, axis=1)), apart, 0)
+
+
+def log_shares(sample: LabelledSample) -> Float[Array, " c"]:
+    """Logarithms of the shares of the classes, -inf for one without samples."""
+    shares = safe_divide(sample.class_sizes, sample.total)
+    return jnp.where(shares > 0, jnp.log(jnp.where(shares > 0, shares, 1)), -jnp.inf)
+
+
+def mean_own_probability(sample: LabelledSample, log_probabilities: Float[Array, "n c"]) -> Float[Array, ""]:
+    """Mean over samples of the probability of the sample's class."""
+    own = jnp.sum(jnp.where(sample.memberships > 0, jnp.exp(log_probabilities), 0), axis=1)
+    return safe_divide(sample.weights @ own, sample.total)

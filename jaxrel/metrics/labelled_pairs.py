@@ -1,0 +1,245 @@
+"""What the metrics between a labelled reference task and a labelled target task share: checks, unit, label law."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+from jaxrel.metrics.couplings import Coupling, entropic_coupling
+from jaxrel.metrics.kernels import centred, entropy, safe_divide
+from jaxrel.metrics.origin import about_centre
+from jaxrel.metrics.validation import LabelledSample, checked_labelled_sample
+from jaxrel.transport import mean_cost
+from jaxrel.transport.certificates import rounding_allowance
+
+__all__ = [
+    "EpsilonUnit",
+    "LabelledPair",
+    "PlacedPair",
+    "TaskCost",
+    "checked_epsilon",
+    "checked_pair",
+    "checked_squares",
+    "conditional_entropy",
+    "label_law",
+    "placed",
+    "placed_epsilon",
+    "sample_costs",
+    "task_coupling",
+]
+
+EpsilonUnit = Literal["cost", "mean_cost"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LabelledPair:
+    """A reference task and a target task, features of one dtype and width."""
+
+    reference: LabelledSample
+    target: LabelledSample
+
+    @property
+    def valid(self) -> Bool[Array, ""]:
+        """Whether both tasks are valid."""
+        return self.reference.valid & self.target.valid
+
+    @property
+    def status(self) -> Int[Array, ""]:
+        """`ScoreStatus` bits that the input alone decides."""
+        return self.reference.status | self.target.status
+
+    @property
+    def shares(self) -> tuple[Float[Array, " n"], Float[Array, " m"]]:
+        """Weights of sum 1."""
+        return (
+            safe_divide(self.reference.weights, self.reference.total),
+            safe_divide(self.target.weights, self.target.total),
+        )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PlacedPair:
+    """Features of both tasks about their own means, in a unit in which none exceeds 1.
+
+    Attributes:
+        offset_square: squared distance of the means, in the unit.
+        spread_square: mean squared distance of the features here; with `offset_square`, of the features themselves.
+        unit: length of the unit.
+    """
+
+    reference: Float[Array, "n d"]
+    target: Float[Array, "m d"]
+    offset_square: Float[Array, ""]
+    spread_square: Float[Array, ""]
+    unit: Float[Array, ""]
+
+    def squared(self, amount: Float[Array, "*b"]) -> Float[Array, "*b"]:
+        """An amount of squared units in squares of the features."""
+        return amount * self.unit * self.unit
+
+
+class TaskCost(NamedTuple):
+    """A cost between samples, in the unit of the place: of a plan P it is `<P, interaction> + constant`.
+
+    The terms of the cost that depend on one sample alone are part of the constant. They do not change which couplings
+    are optimal, and next to them what does would be rounded away where one task has far larger features. `width` is the
+    number of features.
+    """
+
+    interaction: Float[Array, "n m"]
+    constant: Float[Array, ""]
+    width: int
+
+    @property
+    def slack(self) -> Float[Array, ""]:
+        """What rounding does to the cost: to sums over features, and to means over the samples of either task."""
+        largest = jnp.max(jnp.abs(self.interaction))
+        return rounding_allowance(self.width + sum(self.interaction.shape), largest.dtype) * (self.constant + largest)
+
+
+def checked_pair(
+    reference_features: Any,
+    reference_labels: Any,
+    features: Any,
+    labels: Any,
+    *,
+    reference_weights: Any,
+    weights: Any,
+    reference_num_classes: Any,
+    num_classes: Any,
+) -> LabelledPair:
+    """Two labelled samples, checked one by one.
+
+    Raises:
+        ValueError: as `checked_labelled_sample`, with "reference: " before what concerns the reference task; for
+            features of different width.
+    """
+    reference_features, features = about_centre((reference_features, reference_weights), (features, weights))
+    try:
+        reference = checked_labelled_sample(
+            reference_features, reference_labels, reference_weights, reference_num_classes
+        )
+    except ValueError as error:
+        raise ValueError(f"reference: {error}") from error
+    target = checked_labelled_sample(features, labels, weights, num_classes)
+    widths = target.features.shape[1], reference.features.shape[1]
+    if widths[0] != widths[1]:
+        raise ValueError(f"features have width {widths[0]}, reference_features {widths[1]}: pass those of one encoder.")
+    dtype = jnp.promote_types(reference.features.dtype, target.features.dtype)
+    return jax.tree.map(
+        lambda leaf: leaf if leaf.dtype == jnp.bool_ else leaf.astype(dtype), LabelledPair(reference, target)
+    )
+
+
+def checked_squares(pair: LabelledPair) -> LabelledPair:
+    """The pair, invalid where squared distances of its features overflow the dtype.
+
+    Raises:
+        ValueError: where that is known.
+    """
+    features = pair.reference.features, pair.target.features
+    largest = jnp.maximum(*(jnp.max(jnp.abs(rows)) for rows in features))
+    limit = math.sqrt(float(jnp.finfo(largest.dtype).max) / (16 * features[0].shape[1]))
+    if not isinstance(largest, jax.core.Tracer) and bool(largest > limit):
+        raise ValueError(
+            f"features reach {float(largest):g} in size, beyond {limit:g} their squared distances overflow "
+            f"{largest.dtype}: divide those of both tasks by one number."
+        )
+    return LabelledPair(pair.reference, dataclasses.replace(pair.target, valid=pair.target.valid & ~(largest > limit)))
+
+
+def checked_epsilon(epsilon: Any, unit: str, dtype: Any) -> Float[Array, ""]:
+    """A regularisation as a number, 0 for None.
+
+    Raises:
+        ValueError: for what is neither None nor a positive number, and for an unknown unit.
+    """
+    if unit not in ("cost", "mean_cost"):
+        raise ValueError(f'epsilon_unit must be "cost" or "mean_cost", got {unit!r}.')
+    if epsilon is None:
+        return jnp.zeros((), dtype)
+    number = jnp.asarray(epsilon, dtype)
+    if number.shape:
+        raise ValueError(f"epsilon must be one number or None, got shape {number.shape}.")
+    if not isinstance(number, jax.core.Tracer) and not bool(number > 0):
+        raise ValueError(f"epsilon must be positive, or None for the optimal coupling, got {epsilon}.")
+    return number
+
+
+def placed(pair: LabelledPair) -> PlacedPair:
+    """Both tasks about their means, at unit scale."""
+    sides = pair.reference, pair.target
+    size = _positive(jnp.maximum(*(jnp.max(jnp.abs(side.features)) for side in sides)))
+    scaled = [side.features / size for side in sides]
+    means = [share @ rows for share, rows in zip(pair.shares, scaled, strict=True)]
+    about = [centred(rows, side.weights) for rows, side in zip(scaled, sides, strict=True)]
+    spread = jnp.maximum(*(jnp.max(jnp.abs(rows)) for rows in about))
+    # Features that are all the same up to rounding are all the same.
+    apart = spread > 8 * jnp.finfo(spread.dtype).eps
+    spread = jnp.where(apart, spread, 1)
+    reference, target = (jnp.where(apart, rows / spread, 0) for rows in about)
+    squares = [share @ jnp.sum(rows**2, axis=1) for share, rows in zip(pair.shares, (reference, target), strict=True)]
+    offset = (means[0] - means[1]) / spread
+    return PlacedPair(reference, target, jnp.sum(offset**2), squares[0] + squares[1], size * spread)
+
+
+def sample_costs(
+    pair: LabelledPair,
+    place: PlacedPair,
+    label_cost: Float[Array, "r t"] | None = None,
+    *,
+    feature_weight: Float[ArrayLike, ""] = 1.0,
+    label_weight: Float[ArrayLike, ""] = 1.0,
+) -> TaskCost:
+    """Weighted squared distances plus weighted distances of the labels, which lack `offset_square`."""
+    feature_weight = jnp.asarray(feature_weight, place.unit.dtype)
+    interaction = -2 * feature_weight * (place.reference @ place.target.T)
+    constant = feature_weight * (place.spread_square + place.offset_square)
+    if label_cost is not None:
+        between = pair.reference.memberships @ label_cost @ pair.target.memberships.T
+        interaction = interaction + label_weight * between
+        constant = constant + label_weight * place.offset_square
+    return TaskCost(interaction, constant, place.reference.shape[1])
+
+
+def task_coupling(
+    pair: LabelledPair, place: PlacedPair, cost: TaskCost, epsilon: Float[Array, ""], unit: EpsilonUnit
+) -> Coupling:
+    """The coupling of two tasks.
+
+    epsilon is in squares of the features or, by `unit`, relative to the mean cost; 0 for the optimum.
+    """
+    mean = mean_cost(cost.interaction, *pair.shares) + cost.constant
+    return entropic_coupling(cost.interaction, *pair.shares, placed_epsilon(place, mean, epsilon, unit))
+
+
+def placed_epsilon(
+    place: PlacedPair, mean: Float[Array, ""], epsilon: Float[Array, ""], unit: EpsilonUnit
+) -> Float[Array, ""]:
+    """A regularisation in the unit of the place, given the mean cost there; infinite for features next to 0."""
+    if unit == "mean_cost":
+        return epsilon * mean
+    return jnp.where(epsilon > 0, epsilon / place.unit / place.unit, 0)
+
+
+def label_law(pair: LabelledPair, plan: Float[Array, "n m"]) -> Float[Array, "r t"]:
+    """Mass that a plan moves from each reference class to each target class."""
+    return pair.reference.memberships.T @ plan @ pair.target.memberships
+
+
+def conditional_entropy(law: Float[Array, "r t"]) -> Float[Array, ""]:
+    """`H(column | row)` in nats of a joint law; rows and columns without mass count for nothing."""
+    rows = jnp.sum(law, axis=1)
+    return jnp.sum(rows * entropy(safe_divide(law, rows[:, None])))
+
+
+def _positive(size: Float[Array, ""]) -> Float[Array, ""]:
+    return jnp.where(size > 0, size, 1)

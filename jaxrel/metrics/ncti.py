@@ -1,0 +1,219 @@
+r"""NCTI: how near the features are to neural collapse, measured in three ways after discriminant analysis.
+
+Features are projected to their first principal components; a discriminant analysis gives discriminants L of the
+samples, whitened within classes, and probabilities P of the classes, with the rows P_c for class c. Then
+
+    simplex = ||L||_*,    nearest_centre = mean_i P_{i y_i},    variability = log sum_c ||P_c||_*
+
+with the nuclear norm `||.||_*`; the first two are higher, the last is lower the nearer features are to collapse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+from jaxrel._core import linalg
+from jaxrel._core.size_classes import pads_samples
+from jaxrel._core.status import HasStatus
+from jaxrel.metrics.class_blocks import checked_largest_class, class_singular_values
+from jaxrel.metrics.decomposition import Decomposition, checked_decomposition, rounding
+from jaxrel.metrics.differentiation import no_derivative
+from jaxrel.metrics.discriminant import log_shares, mean_own_probability
+from jaxrel.metrics.hub import among_others, over_models, scaled_over_models
+from jaxrel.metrics.kernels import class_means, kernel, safe_divide
+from jaxrel.metrics.result import Score, ScoreStatus, make_score
+from jaxrel.metrics.validation import LabelledSample, checked_labelled_sample, checked_positive_integer
+
+__all__ = ["NctiComponents", "ncti_combine", "ncti_components"]
+
+_LEAST_SHRINKAGE = 1e-10
+_TOLERANCE = 1e-4
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class NctiComponents(HasStatus):
+    """The parts of NCTI, of one model or with a leading axis of models.
+
+    Attributes:
+        simplex: nuclear norm of the discriminants; higher the more the class means are apart.
+        nearest_centre: mean probability of the right class, 0 to 1; higher is better.
+        variability: log of the sum of the nuclear norms of the classes' probabilities; lower is better.
+        status: `ScoreStatus` bits, 0 when all is well.
+    """
+
+    simplex: Float[Array, "*b"]
+    nearest_centre: Float[Array, "*b"]
+    variability: Float[Array, "*b"]
+    status: Int[Array, "*b"]
+
+    statuses: ClassVar = ScoreStatus
+
+
+@no_derivative
+@pads_samples
+def ncti_components(
+    features: Float[ArrayLike, "n d"],
+    labels: Int[ArrayLike, " n"],
+    *,
+    num_components: int = 64,
+    weights: Float[ArrayLike, " n"] | None = None,
+    num_classes: int | None = None,
+    largest_class: int | None = None,
+    decomposition: Decomposition | None = None,
+) -> NctiComponents:
+    r"""The three parts of NCTI for one model; `ncti_combine` makes scores of those of a hub.
+
+    Args:
+        features: `(n, d)`.
+        labels: `(n,)` integers.
+        num_components: principal components that are kept, at most `min(n, d)`; another number needs a compilation.
+        weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice.
+        num_classes: class count; needed inside `jit` and `vmap`.
+        largest_class: samples of the largest class, at most; None finds it where the labels are concrete, and takes n
+            where they are not, which is slow.
+        decomposition: `decompose(features, "centred", weights=weights)`, to share it between metrics; None computes it.
+
+    Returns:
+        `NctiComponents` that do not change under shifts and rotations. Undefined for fewer than two classes, and where
+        samples are not more than classes.
+
+    Raises:
+        ValueError: for `num_components < 1`, else see `checked_labelled_sample`.
+
+    Source: Wang, Luo, Zheng, Huang, Baktashmotlagh, "How far pre-trained models are from neural collapse on the target
+    dataset informs their transferability", ICCV 2023, and the authors' code, from which the details are taken:
+
+    With `lambda = exp(-v)`, v the sum of the variances of the first half of the components, the analysis has two forms.
+    Up to lambda = 1e-10 directions in which classes do not vary (to 1e-4 of a component's deviation within classes) are
+    left out, and so are discriminants along which class means do not. Above, the covariance S within classes is shrunk,
+    `(1 - lambda) S + lambda tr(S) / k I` for k components, and so is the covariance of all samples whose ratio to it
+    the discriminants maximise. S is divided by n, as by scikit-learn 1.9, which does the analysis there; older ones
+    divide by n - C in the first form. As in their code `||L||_*` grows as sqrt(n).
+
+    Principal components are exact, where theirs are random projections for `num_components` below 0.8 of min(n, d)
+    (which moves the parts by a few 1e-3), and fewer are taken where there are fewer, where theirs raises an error. A
+    class without samples is left out.
+
+    `O(n d min(n, d))` operations for the components, and `O(m C min(m, C))` for each class, with m up to twice
+    `largest_class`.
+    """
+    sample = checked_labelled_sample(features, labels, weights, num_classes, shift_invariant=True)
+    count = min(checked_positive_integer("num_components", num_components), *sample.features.shape)
+    half = max(1, min(count, num_components // 2))
+    # Rows of weight 0 are no samples, and a weight of 2 is two.
+    most = jnp.minimum(min(num_components, sample.features.shape[1]), sample.total)
+    return _ncti(
+        sample,
+        checked_decomposition(sample, "centred", decomposition),
+        most,
+        num_components=count,
+        num_leading=half,
+        block_size=checked_largest_class(labels, largest_class, sample.weights),
+    )
+
+
+def ncti_combine(components: NctiComponents | Sequence[NctiComponents]) -> Score:
+    """NCTI of each model of a hub, -1 to 2; higher is better.
+
+    Each part is scaled to 0 .. 1 over the models; the score is `simplex + nearest_centre - variability`.
+
+    Args:
+        components: of one model each, or with a leading axis of models.
+
+    Returns:
+        A `Score` for each model, which changes with the others: compare models of one call only. A part that all models
+        share, up to rounding, adds 0 (NaN in the authors' code). A model whose components have a status keeps it; where
+        they are NaN, so is its score, and the others are scaled without it. A model that is alone has the score 0 and
+        `ScoreStatus.SINGLE_ENCODER`.
+
+    Raises:
+        ValueError: for components of one model alone.
+    """
+    parts = over_models(components, NctiComponents)
+    usable = jnp.isfinite(parts.simplex + parts.nearest_centre + parts.variability)
+    apart = scaled_over_models(parts.simplex, usable) + scaled_over_models(parts.nearest_centre, usable)
+    value = apart - scaled_over_models(parts.variability, usable)
+    return Score(jnp.where(usable, value, jnp.nan), parts.status | among_others(usable))
+
+
+def _ncti_kernel(
+    sample: LabelledSample,
+    decomposition: Decomposition,
+    most: Float[Array, ""],
+    *,
+    num_components: int,
+    num_leading: int,
+    block_size: int,
+) -> NctiComponents:
+    total = sample.total
+    values = decomposition.values[:num_components]
+    roots = jnp.sqrt(sample.weights)[:, None]
+    components = decomposition.components(sample)[:, :num_components]
+    variance = jnp.sum((values[:num_leading] * decomposition.size) ** 2) / jnp.maximum(total - 1, 1)
+    shrinkage = jnp.maximum(jnp.exp(-variance), _LEAST_SHRINKAGE)
+    shrunk = shrinkage > _LEAST_SHRINKAGE
+    shrinkage = jnp.where(shrunk, shrinkage, 0)
+
+    num_present = jnp.sum(sample.class_sizes > 0)
+    centres = class_means(sample, components)
+    whitening = _whitening(sample, components - sample.memberships @ centres, values, shrinkage, shrunk, most)
+    white, centres = components @ whitening, centres @ whitening
+    logits = white @ centres.T - jnp.sum(centres**2, axis=1) / 2 + log_shares(sample)
+    log_probabilities = jax.nn.log_softmax(logits)
+    rows = roots * jnp.exp(log_probabilities)
+    class_values, fits = class_singular_values(sample, rows, block_size)
+    variability = jnp.log(jnp.sum(class_values))
+
+    mean_variance = jnp.sum(values**2) / (total * most)
+    covariance = (1 - shrinkage) * white.T @ (safe_divide(sample.weights, total)[:, None] * white)
+    covariance = covariance + shrinkage * mean_variance * whitening.T @ whitening
+    _, directions = linalg.eigh(covariance)
+    directions = directions[:, ::-1]
+    spread = jnp.linalg.norm(jnp.sqrt(sample.class_sizes / total)[:, None] * (centres @ directions), axis=0)
+    apart = shrunk | (spread > _TOLERANCE * jnp.max(spread))
+    kept = apart & (jnp.arange(num_components) < num_present - 1)
+    simplex = jnp.sum(linalg.singular_values(roots * (white @ (directions * kept))))
+
+    undefined = (num_present < 2) | (total <= num_present)
+    parts = jnp.stack([simplex, mean_own_probability(sample, log_probabilities), variability])
+    finite = jnp.all(jnp.isfinite(parts))
+    scores = jax.vmap(lambda value: make_score(value, sample.status, valid=fits, undefined=undefined | ~finite))(parts)
+    simplex, nearest_centre, variability = scores.value
+    return NctiComponents(simplex, nearest_centre, variability, scores.status[0])
+
+
+_ncti = kernel(_ncti_kernel, static=("num_components", "num_leading", "block_size"))
+
+
+def _whitening(
+    sample: LabelledSample,
+    within: Float[Array, "n k"],
+    values: Float[Array, " k"],
+    shrinkage: Float[Array, ""],
+    shrunk: Bool[Array, ""],
+    most: Float[Array, ""],
+) -> Float[Array, "k k"]:
+    """Columns that make the covariance within classes the identity, 0 for those that are left out."""
+    total = sample.total
+    rows = jnp.sqrt(sample.weights)[:, None] * within
+    deviations = jnp.sqrt(jnp.sum(rows**2, axis=0) / total)
+    mean_variance = jnp.sum(deviations**2) / most
+    # Each component in units of its own deviation, so that one tolerance serves all.
+    negligible = rounding(within.dtype)
+    vary = deviations > negligible * values / jnp.sqrt(total)
+    units = jnp.where(vary, deviations, 1)
+    # Where every class is one point, collapse is complete: the classes then vary by the rounding of the features.
+    least = negligible * values[0] / jnp.sqrt(total)
+    ridge = jnp.where(jnp.any(vary), jnp.sqrt(shrinkage * mean_variance), least)
+    # As further rows: the covariance itself would be known to the rounding of its largest entry only.
+    stacked = jnp.concatenate([jnp.sqrt((1 - shrinkage) / total) * rows / units, jnp.diag(ridge / units)])
+    _, roots, axes = linalg.svd(stacked)
+    kept = roots > jnp.where(shrunk | ~jnp.any(vary), 0, _TOLERANCE)
+    return (axes.T / units[:, None]) * jnp.where(kept, safe_divide(jnp.ones_like(roots), roots), 0)

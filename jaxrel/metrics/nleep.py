@@ -1,0 +1,161 @@
+"""N-LEEP: LEEP with the components of a mixture of Gaussians on the features in place of source classes."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
+
+from jaxrel._core.arrays import real_array
+from jaxrel._core.size_classes import pads_samples
+from jaxrel.metrics.decomposition import Decomposition, checked_decomposition
+from jaxrel.metrics.differentiation import no_derivative
+from jaxrel.metrics.kernels import kernel
+from jaxrel.metrics.leep import leep_score, mean_log_prediction
+from jaxrel.metrics.result import Score, make_score
+from jaxrel.metrics.validation import LabelledSample, checked_labelled_sample, checked_positive_integer
+from jaxrel.pseudo_labels.gaussian_mixture import gaussian_mixture
+
+__all__ = ["nleep_score"]
+
+_COMPONENTS_A_CLASS = 5
+# Of the mean variance of a principal direction; added to the variances of every component.
+_REGULARISATION = 1e-3
+
+
+@no_derivative
+@pads_samples
+def nleep_score(
+    features: Float[ArrayLike, "n d"],
+    labels: Int[ArrayLike, " n"],
+    *,
+    num_components: int | None = None,
+    explained_variance: Float[ArrayLike, ""] = 0.8,
+    max_directions: int | None = None,
+    responsibilities: Float[ArrayLike, "n k"] | None = None,
+    seed: int = 0,
+    weights: Float[ArrayLike, " n"] | None = None,
+    num_classes: int | None = None,
+    decomposition: Decomposition | None = None,
+) -> Score:
+    """Mean log probability of the labels as predicted by a sample's mixture components, in nats; higher is better.
+
+    Args:
+        features: `(n, d)`.
+        labels: `(n,)` integers.
+        num_components: components k of the mixture; None means five for each class that occurs, as published (of
+            `num_classes` inside `jit` and `vmap`, where labels are unknown). With about as many
+            components as samples each sample has its own, and the score nears 0 for all features.
+        explained_variance: the mixture is fitted in the fewest principal directions that hold more than this share of
+            the variance, above 0 and at most 1; another value needs no compilation.
+        max_directions: at most this many directions; None means `min(n, d)`. The mixture takes time for each, used or
+            not, as their number is not known when it is compiled.
+        responsibilities: `(n, k)`, rows of sum 1, of a mixture of your own: the score is `leep_score` of them, and the
+            features and the options above are not used.
+        seed: draws the starts of the mixture.
+        weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
+        num_classes: class count; needed inside `jit` and `vmap`. Absent classes change nothing where labels are known.
+        decomposition: `decompose(features, "centred", weights=weights)`, to share it between metrics; None computes it.
+
+    Returns:
+        A `Score` between minus the entropy of the labels and 0 that does not change with shifts, scale and rotation.
+        Where all samples are equal it is minus the entropy of the labels. The mixture is a local maximum of the
+        likelihood, found by iteration: another seed, dtype or rounding can lead to another one.
+
+    Raises:
+        ValueError: for options out of range, else see `checked_labelled_sample`.
+
+    Source: Li, Jia, Sang, Zhu, Green, Wang, Gong, "Ranking neural checkpoints", CVPR 2021. Deviations: components have
+    diagonal covariances along the principal directions of all samples, not full ones, with 1e-3 of the mean variance
+    of a direction added (in full covariances of wide features there are more numbers than samples); samples are put in
+    order of their distance from the mean before starts are drawn, so that the given order is irrelevant. No two
+    implementations agree: they differ in components, covariances and seeds, and some leave out the logarithm.
+
+    `O(n d min(n, d))` operations for the directions, `O(n k r)` for each iteration in r directions; `O(n (d + k))`
+    memory.
+    """
+    sample = checked_labelled_sample(features, labels, weights, num_classes, shift_invariant=True)
+    if responsibilities is not None:
+        responsibilities = real_array("responsibilities", responsibilities)
+        shape, num_samples = responsibilities.shape, sample.weights.shape[0]
+        if len(shape) != 2 or shape[0] != num_samples:
+            raise ValueError(f"responsibilities must have shape ({num_samples}, k), one row a sample, got {shape}.")
+        return leep_score(responsibilities, labels, weights=weights, num_classes=num_classes)
+    if num_components is None:
+        num_components = _COMPONENTS_A_CLASS * _num_classes(sample)
+    most = min(sample.features.shape)
+    if max_directions is not None:
+        most = min(most, checked_positive_integer("max_directions", max_directions))
+    return _nleep(
+        sample,
+        checked_decomposition(sample, "centred", decomposition),
+        _checked_share(explained_variance, sample.features.dtype),
+        _checked_key(seed),
+        num_components=checked_positive_integer("num_components", num_components),
+        max_directions=most,
+    )
+
+
+def _num_classes(sample: LabelledSample) -> int:
+    """Those that occur, if that is known."""
+    sizes = sample.class_sizes
+    return sizes.size if isinstance(sizes, jax.core.Tracer) else int(jnp.sum(sizes > 0))
+
+
+def _nleep_kernel(
+    sample: LabelledSample,
+    decomposition: Decomposition,
+    explained_variance: Float[Array, ""],
+    key: PRNGKeyArray,
+    *,
+    num_components: int,
+    max_directions: int,
+) -> Score:
+    coordinates, num_directions = _principal(sample, decomposition, explained_variance, max_directions)
+    order = jnp.argsort(jnp.sum(coordinates**2, axis=1))
+    # The mixture takes its unit from the variance averaged over all directions, those that are left out included.
+    regularisation = _REGULARISATION * max_directions / jnp.maximum(num_directions, 1)
+    mixture = gaussian_mixture(
+        coordinates[order],
+        sample.weights[order],
+        key,
+        num_components=num_components,
+        covariance="diagonal",
+        regularisation=regularisation,
+    )
+    shares = jnp.zeros_like(mixture.responsibilities).at[order].set(mixture.responsibilities)
+    shares = jnp.where(sample.weights[:, None] > 0, shares, 0)
+    return make_score(mean_log_prediction(sample, shares), sample.status)
+
+
+_nleep = kernel(_nleep_kernel, static=("num_components", "max_directions"))
+
+
+def _principal(
+    sample: LabelledSample, decomposition: Decomposition, explained_variance: Float[Array, ""], max_directions: int
+) -> tuple[Float[Array, "n r"], Int[Array, ""]]:
+    """Coordinates along the leading principal directions, 0 along those that are left out, and how many are kept.
+
+    A direction in which all samples are 0 gives all components the same factor if covariances are diagonal.
+    """
+    energies = decomposition.values**2
+    before = jnp.cumsum(energies) - energies
+    kept = (decomposition.resolved & (before <= explained_variance * jnp.sum(energies)))[:max_directions]
+    return jnp.where(kept, decomposition.components(sample)[:, :max_directions], 0), jnp.sum(kept)
+
+
+def _checked_share(explained_variance: Any, dtype: Any) -> Float[Array, ""]:
+    share = jnp.asarray(explained_variance, dtype)
+    if not isinstance(share, jax.core.Tracer) and not (share.shape == () and 0 < float(share) <= 1):
+        raise ValueError(f"explained_variance must be a number above 0 and at most 1, got {explained_variance!r}.")
+    return share
+
+
+def _checked_key(seed: Any) -> PRNGKeyArray:
+    try:
+        return jax.random.key(operator.index(seed))
+    except TypeError as error:
+        raise ValueError(f"seed must be an integer, got {seed!r}.") from error

@@ -1,0 +1,161 @@
+"""Task-relatedness and the label-free score, in the form of the other metrics: arrays in, a `Score` out.
+
+For the terms of the bound, held-out tasks and intervals call `jaxrel.task_relatedness` and
+`jaxrel.transferability_score`, of which these are the numbers to rank by.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
+
+from jaxrel._core.checks import checked_seed
+from jaxrel._core.size_classes import pads_samples
+from jaxrel.metrics.class_blocks import checked_largest_class
+from jaxrel.metrics.cross_view import cluster_counts_of, cross_view_hits
+from jaxrel.metrics.differentiation import no_derivative
+from jaxrel.metrics.kernels import kernel, safe_divide
+from jaxrel.metrics.labelled_pairs import LabelledPair, checked_pair
+from jaxrel.metrics.result import Score, make_score
+from jaxrel.metrics.validation import LabelledSample, Sample, checked_sample
+from jaxrel.relatedness.blocks import kept_aside
+from jaxrel.relatedness.methods import Joint, joint_relatedness
+from jaxrel.task import Task
+
+__all__ = ["METHOD", "cross_view_score", "relatedness_score"]
+
+METHOD = Joint(ridge=0.03, num_steps=100, points_per_class=25)
+
+
+@no_derivative
+@pads_samples
+def relatedness_score(
+    reference_features: Float[ArrayLike, "m d"],
+    reference_labels: Int[ArrayLike, " m"],
+    features: Float[ArrayLike, "n d"],
+    labels: Int[ArrayLike, " n"],
+    *,
+    method: Joint = METHOD,
+    seed: int = 0,
+    reference_weights: Float[ArrayLike, " m"] | None = None,
+    weights: Float[ArrayLike, " n"] | None = None,
+    reference_num_classes: int | None = None,
+    num_classes: int | None = None,
+    largest_class: int | None = None,
+) -> Score:
+    """Minus the bound of task-relatedness on the target loss, in nats; higher is better.
+
+    Learned on every other sample of each class, of both tasks, and evaluated on the other ones.
+
+    Args:
+        reference_features, reference_labels: `(m, d)` and `(m,)` integers, of the reference task.
+        features, labels: `(n, d)` and `(n,)` integers, of the target task.
+        method: how task-relatedness is learned.
+        seed: draws minibatches.
+        reference_weights, weights: 0 is an absent sample; only their ratios matter. A sample of weight 2 falls into one
+            half, two equal samples into both.
+        reference_num_classes, num_classes: class counts; needed inside `jit` and `vmap`.
+        largest_class: samples of the largest target class, at most; None finds it where the labels are concrete, and
+            takes n where they are not, which is slow.
+
+    Returns:
+        A `Score`, at most 0; undefined if a class has no sample. A class of one sample is learned and judged on it.
+
+    Raises:
+        ValueError: for a seed out of 0 .. 2^32 - 1, else see `checked_pair`.
+
+    Source: Mehra, Zhang, Hamm, "Understanding the transferability of representations via task-relatedness", NeurIPS
+    2024; deviations: see `jaxrel.task_relatedness`.
+    """
+    pair = checked_pair(
+        reference_features,
+        reference_labels,
+        features,
+        labels,
+        reference_weights=reference_weights,
+        weights=weights,
+        reference_num_classes=reference_num_classes,
+        num_classes=num_classes,
+    )
+    key = jax.random.key(checked_seed(seed))
+    block_size = checked_largest_class(labels, largest_class, pair.target.weights)
+    return _relatedness(pair, key, method, block_size=block_size)
+
+
+def _relatedness_kernel(pair: LabelledPair, key: PRNGKeyArray, method: Joint, *, block_size: int) -> Score:
+    reference, target = _tasks(pair)
+    (learned_r, judged_r), (learned_t, judged_t) = (kept_aside(task, every=2) for task in (reference, target))
+    blocks = (reference.num_samples, block_size)
+    result = joint_relatedness(learned_r, learned_t, judged_r, judged_t, None, key, method=method, block_sizes=blocks)
+    undefined = ~_all_classes_occur(pair) | ~jnp.isfinite(result.bound)
+    return make_score(-result.bound, pair.status, undefined=undefined)
+
+
+_relatedness = kernel(_relatedness_kernel, static=("block_size",))
+
+
+@no_derivative
+@pads_samples
+def cross_view_score(
+    features: Float[ArrayLike, "n d"],
+    first_view: Float[ArrayLike, "n d"],
+    second_view: Float[ArrayLike, "n d"],
+    *,
+    seed: int = 0,
+    weights: Float[ArrayLike, " n"] | None = None,
+) -> Score:
+    """Share of views whose cluster a probe of the other half of the samples tells, 0 to 1; higher is better.
+
+    The value of `jaxrel.transferability_score` without target labels, with the cluster counts of `cross_view_hits`.
+
+    Args:
+        features: `(n, d)`.
+        first_view, second_view: `(n, d)`, of two augmentations of the same samples, row by row.
+        seed: draws the starts of the clusters.
+        weights: 0 is an absent sample; only their ratios matter.
+
+    Returns:
+        A `Score`; undefined for a sample of fewer than 40 rows, in which clusters have no samples.
+
+    Raises:
+        ValueError: for views of another shape, a seed out of 0 .. 2^32 - 1, else see `checked_sample`.
+    """
+    samples = [checked_sample(rows, weights) for rows in (features, first_view, second_view)]
+    shapes = [sample.features.shape for sample in samples]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"features and views have shapes {shapes}: pass views of the same samples, row by row.")
+    mass = samples[0].weights
+    traced = isinstance(mass, jax.core.Tracer)
+    counts = cluster_counts_of(shapes[0][0] if traced else int(np.count_nonzero(np.asarray(mass))))
+    return _cross_view(samples, jax.random.key(checked_seed(seed)), cluster_counts=counts)
+
+
+def _cross_view_kernel(samples: list[Sample], key: PRNGKeyArray, *, cluster_counts: tuple[int, ...]) -> Score:
+    plain = samples[0]
+    status = samples[0].status | samples[1].status | samples[2].status
+    if not cluster_counts:
+        return make_score(jnp.zeros((), plain.features.dtype), status, undefined=True)
+    views: Any = (sample.features for sample in samples)
+    hits = cross_view_hits(*views, plain.weights, key, cluster_counts=cluster_counts)
+    return make_score(safe_divide(plain.weights @ hits, plain.total), status)
+
+
+_cross_view = kernel(_cross_view_kernel, static=("cluster_counts",))
+
+
+def _tasks(pair: LabelledPair) -> tuple[Task, Task]:
+    reference, target = (_task(side) for side in (pair.reference, pair.target))
+    return reference, target
+
+
+def _task(side: LabelledSample) -> Task:
+    labels = jnp.argmax(side.memberships, axis=1)
+    return Task(side.features, labels, weights=side.weights, num_classes=side.memberships.shape[1])
+
+
+def _all_classes_occur(pair: LabelledPair) -> Bool[Array, ""]:
+    return jnp.all(pair.reference.class_sizes > 0) & jnp.all(pair.target.class_sizes > 0)

@@ -1,0 +1,206 @@
+"""One number to rank encoders by, of the target alone: with its labels, or with two views of its samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
+
+from jaxrel._core.checks import checked_seed
+from jaxrel._core.size_classes import in_size_class, with_rows
+from jaxrel._core.status import HasStatus
+from jaxrel.metrics.cross_view import CLUSTER_COUNTS, SAMPLES_A_CLUSTER, cluster_counts_of, cross_view_hits
+from jaxrel.metrics.held_out_discriminant import balanced_shares, held_out_hits
+from jaxrel.metrics.result import ScoreStatus
+from jaxrel.pseudo_labels import checked_views
+from jaxrel.task import Task
+
+__all__ = [
+    "LABELLED_RECIPE",
+    "LABEL_FREE_RECIPE",
+    "Transferability",
+    "resampled_means",
+    "transferability_score",
+]
+
+LABELLED_RECIPE = "balanced accuracy of a linear discriminant on samples that it was not fitted to"
+LABEL_FREE_RECIPE = "cross-view probe: accuracy on clusters, for augmented views of samples that it was not fitted on"
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Transferability(HasStatus):
+    """How well an encoder is expected to do on a target, from 0 to 1, larger being better.
+
+    Attributes:
+        value: to rank encoders on one target by. With labels, the mean over classes of the share of `hits`, so that a
+            constant guess has 1 / K.
+        lower, upper: ends of the interval of `value` if other target samples had been drawn, what was learned staying
+            as it is.
+        accuracy: the mean of `hits` over samples, to be held against `majority`.
+        majority: accuracy of the best constant guess, the share of the largest class; NaN without labels.
+        hits: of each target sample, from 0 to 1.
+        resamples: values of the bootstrap, in no order. The same seed and labels draw the same samples for every
+            encoder, so that differences between two encoders are paired.
+        status: bits of `jaxrel.metrics.ScoreStatus`.
+        recipe: what was computed.
+        confidence: of the interval.
+    """
+
+    value: Float[Array, ""]
+    lower: Float[Array, ""]
+    upper: Float[Array, ""]
+    accuracy: Float[Array, ""]
+    majority: Float[Array, ""]
+    hits: Float[Array, " n"]
+    resamples: Float[Array, " r"]
+    status: Int[Array, ""]
+    recipe: str = field(metadata={"static": True})
+    confidence: float = field(metadata={"static": True})
+
+    statuses: ClassVar = ScoreStatus
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+
+def transferability_score(
+    target: Task,
+    *,
+    views: tuple[Float[ArrayLike, "n d"], Float[ArrayLike, "n d"]] | None = None,
+    confidence: float = 0.9,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> Transferability:
+    """One number to rank encoders by, of the target alone: how often samples are told right.
+
+    With target labels: the balanced accuracy of a shrunk linear discriminant, fitted to half of each class and judged
+    on the other half, three times over (`jaxrel.metrics.held_out_discriminant`). Without: `cross_view_hits`.
+    `docs/predicting_transfer.md` has how well both predict the accuracy after fine-tuning, and what else was tried.
+
+    Args:
+        target: features and labels; or features alone, for the recipe without labels.
+        views: features of two augmented views of the target samples, for a target without labels
+            (`jaxrel.encoders.image_views` makes such images).
+        confidence: of the interval.
+        num_resamples: bootstrap resamples of the target samples for it, of each class by itself where there are labels.
+        seed: deals samples to halves, and draws starts of clusters and resamples.
+
+    Raises:
+        ValueError: for a target of one class, or without two samples of any class; with labels and views; without
+            labels and without views, or with fewer than 40 samples; for views of another shape or not finite, a
+            confidence out of (0, 1), a seed out of 0 .. 2^32 - 1.
+
+    A class of one sample cannot be learned without seeing it: it is a wrong answer for others, but counts neither in
+    `value` nor in `accuracy`. Cost: time grows as `n (d^2 + d c) + d^3` for c classes, see
+    `jaxrel.metrics.held_out_discriminant.held_out_hits`, which is also what to call inside `jit`; or one
+    `cross_view_hits`.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}: pass a number between 0 and 1, such as 0.9.")
+    if num_resamples < 2:
+        raise ValueError(f"num_resamples is {num_resamples}: pass an integer of at least 2.")
+    if not isinstance(target, Task):
+        raise ValueError(f"target must be a Task, got {type(target).__name__}: pass Task(features, ...).")
+    key = jax.random.key(checked_seed(seed))
+    given, target = target, in_size_class(target)
+    majority = jnp.asarray(jnp.nan, target.features.dtype)
+    if target.labels is None:
+        strata = np.zeros(target.num_samples, np.int32)
+        hits, varies = _label_free_hits(given, target, views, key), jnp.asarray(True)
+        shares = target.weights / jnp.sum(target.weights)
+        recipe = LABEL_FREE_RECIPE
+    else:
+        labels, num_classes = _checked_labels(target, views)
+        strata = np.asarray(labels)
+        hits, varies = held_out_hits(target.features, labels, target.weights, key, num_classes=num_classes)
+        shares = balanced_shares(labels, target.weights, num_classes=num_classes)
+        totals = jax.ops.segment_sum(target.weights, labels, num_classes)
+        majority = jnp.max(totals) / jnp.sum(totals)
+        recipe = LABELLED_RECIPE
+    judged = jnp.where(shares > 0, target.weights, 0)
+    resamples = resampled_means(hits, shares, strata=strata, num_resamples=num_resamples, seed=seed)
+    lower, upper = np.quantile(resamples, [(1 - confidence) / 2, (1 + confidence) / 2])
+    value = jnp.minimum(shares @ hits, 1)  # which the rounding of the sum can exceed
+    return Transferability(
+        value=value,
+        lower=jnp.minimum(jnp.asarray(lower, hits.dtype), value),
+        upper=jnp.maximum(jnp.asarray(upper, hits.dtype), value),
+        accuracy=jnp.minimum(judged @ hits / jnp.sum(judged), 1),
+        majority=majority,
+        hits=jnp.asarray(np.asarray(hits)[: given.num_samples]),  # a slice by JAX would be a program for each size
+        resamples=jnp.asarray(resamples, hits.dtype),
+        status=(
+            jnp.where(jnp.isfinite(value), 0, ScoreStatus.UNDEFINED)
+            | jnp.where(varies, 0, ScoreStatus.CONSTANT_FEATURES)
+        ).astype(jnp.int32),
+        recipe=recipe,
+        confidence=confidence,
+    )
+
+
+def resampled_means(
+    hits: Float[ArrayLike, " n"],
+    shares: Float[ArrayLike, " n"],
+    *,
+    strata: Int[ArrayLike, " n"] | None = None,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> Float[np.ndarray, " r"]:
+    """Means of `hits`, weighed by `shares`, of resamples of each stratum by itself.
+
+    Of the m samples of a stratum m - 1 are drawn with replacement (Rao and Wu, 1988), so that the variance is unbiased
+    for few samples too, and the stratum keeps its part of the shares. To these comes one observation that was not made,
+    a hit and a miss of half its weight each: where all samples are hits, resamples are not certain of it either
+    (Jeffreys' interval). The same seed, shares and strata draw the same samples.
+    """
+    values, mass = np.asarray(hits, np.float64), np.asarray(shares, np.float64)
+    groups = np.zeros(values.size, np.int32) if strata is None else np.asarray(strata)
+    live = np.flatnonzero(mass > 0)
+    live = live[np.argsort(groups[live], kind="stable")]
+    values, mass = values[live], mass[live] / mass[live].sum()
+    _, starts, sizes = np.unique(groups[live], return_index=True, return_counts=True)
+    first, size = np.repeat(starts, sizes), np.repeat(sizes, sizes)
+    counted = (np.arange(live.size) > first) | (size == 1)  # m - 1 draws
+    parts = np.add.reduceat(mass, starts)
+    generator = np.random.default_rng(seed)
+    unseen = generator.beta(0.5, 1 / np.sum(mass**2), (2, num_resamples))
+    means = np.empty(num_resamples)
+    for position in range(num_resamples):
+        drawn = first + (generator.random(live.size) * size).astype(np.int64)
+        weights = counted * mass[drawn]
+        hit = np.add.reduceat(weights * values[drawn], starts)
+        means[position] = parts @ (hit / np.add.reduceat(weights, starts))
+    return (1 - unseen.sum(axis=0)) * means + unseen[0]
+
+
+def _checked_labels(target: Task, views: Any) -> tuple[Int[Array, " n"], int]:
+    if views is not None:
+        raise ValueError("views are for a target without labels: leave out views, or the labels.")
+    labels, num_classes = target.labelled
+    live = np.asarray(target.weights) > 0
+    sizes = np.bincount(np.asarray(labels)[live], minlength=num_classes)
+    if np.count_nonzero(sizes) < 2:
+        raise ValueError("all target samples have the same label: no encoder is better than another on one class.")
+    if sizes.max() < 2:
+        raise ValueError(
+            "no target class has two samples: what is learned of a class must be judged on another sample of it."
+        )
+    return labels, num_classes
+
+
+def _label_free_hits(target: Task, padded: Task, views: Any, key: PRNGKeyArray) -> Float[Array, " p"]:
+    if views is None:
+        raise ValueError(
+            "the target has no labels: pass views, features of two augmented views of its samples; or its labels."
+        )
+    first, second = (with_rows(view, padded.num_samples) for view in checked_views(views, target))
+    counts = cluster_counts_of(int(np.count_nonzero(np.asarray(target.weights))))
+    if not counts:
+        least = SAMPLES_A_CLUSTER * min(CLUSTER_COUNTS)
+        raise ValueError(f"target has {target.num_samples} samples: without labels at least {least} are needed.")
+    return cross_view_hits(padded.features, first, second, padded.weights, key, cluster_counts=counts)

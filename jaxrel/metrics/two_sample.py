@@ -1,0 +1,148 @@
+r"""Label-free scores from the distance between target features and reference features of the same encoder.
+
+An encoder for which the target looks like the data it was trained on is trusted more. Both scores are the negative of
+a distance that is 0 for equal distributions, and change neither with scale nor with a shift or rotation of both.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+from jaxrel._core.size_classes import pads_samples
+from jaxrel.metrics.kernels import about_median, kernel, least_reaching, safe_divide
+from jaxrel.metrics.origin import about_centre
+from jaxrel.metrics.result import Score, make_score
+from jaxrel.metrics.validation import Sample, checked_sample
+from jaxrel.transport.costs import squared_distance
+
+__all__ = ["energy_distance_score", "mmd_score"]
+
+
+@pads_samples
+def energy_distance_score(
+    features: Float[ArrayLike, "n d"],
+    reference_features: Float[ArrayLike, "m d"],
+    *,
+    weights: Float[ArrayLike, " n"] | None = None,
+    reference_weights: Float[ArrayLike, " m"] | None = None,
+) -> Score:
+    r"""Minus the normalised energy distance, -1 to 0; higher is better.
+
+        -(2 E||X - Y|| - E||X - X'|| - E||Y - Y'||) / (2 E||X - Y||)
+
+    Args:
+        features, reference_features: `(n, d)` and `(m, d)`.
+        weights, reference_weights: counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
+
+    Returns:
+        A `Score`; 0 if and only if the two weighted samples are the same (up to rounding, and where all points are
+        one). Expectations run over all pairs, a sample with itself included.
+
+    Raises:
+        ValueError: for different widths, else see `checked_sample`.
+
+    Source: Székely and Rizzo, "Energy statistics: a class of statistics based on distances", 2013, section 9: their
+    coefficient of inhomogeneity. The energy distance itself is in units of the features, which encoders do not share.
+
+    `O((n + m)^2 d)` operations, `O((n + m)^2)` memory.
+    """
+    return _energy_distance(*_checked_pair(features, reference_features, weights, reference_weights))
+
+
+@kernel
+def _energy_distance(sample: Sample, reference: Sample) -> Score:
+    points, signed = _pooled(sample, reference)
+    squared = _squared_distances(points)
+    distances = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
+    n = sample.features.shape[0]
+    across = 2 * signed[:n] @ distances[:n, n:] @ -signed[n:]
+    # The signed measure of mass 0 collects all three expectations, with the opposite sign.
+    value = safe_divide(signed @ distances @ signed, across)
+    return make_score(jnp.minimum(value, 0), sample.status | reference.status)
+
+
+@pads_samples
+def mmd_score(
+    features: Float[ArrayLike, "n d"],
+    reference_features: Float[ArrayLike, "m d"],
+    *,
+    weights: Float[ArrayLike, " n"] | None = None,
+    reference_weights: Float[ArrayLike, " m"] | None = None,
+) -> Score:
+    r"""Minus the squared maximum mean discrepancy under a Gaussian kernel; higher is better.
+
+        -(E k(X, X') + E k(Y, Y') - 2 E k(X, Y)),   k(x, y) = exp(-||x - y||^2 / (2 h^2))
+
+    Args:
+        features, reference_features: `(n, d)` and `(m, d)`.
+        weights, reference_weights: counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
+
+    Returns:
+        A `Score` from about -0.8 (far apart, where the bandwidth is their distance) to 0. The bandwidth h is the median
+        distance between points that differ, of the two samples pooled with half of the mass each; where all points are
+        one the score is 0. Expectations run over all pairs, a sample with itself included (the biased statistic, which
+        is never below 0).
+
+    Raises:
+        ValueError: for different widths, else see `checked_sample`.
+
+    Source: Gretton et al., "A kernel two-sample test", JMLR 2012.
+
+    `O((n + m)^2 d)` operations, `O((n + m)^2)` memory.
+    """
+    return _mmd(*_checked_pair(features, reference_features, weights, reference_weights))
+
+
+@kernel
+def _mmd(sample: Sample, reference: Sample) -> Score:
+    points, signed = _pooled(sample, reference)
+    squared = _squared_distances(points)
+    mass = jnp.abs(signed)
+    bandwidth = _median_of_pairs(squared, mass)
+    gaussian = jnp.exp(-safe_divide(squared, 2 * bandwidth))
+    value = signed @ gaussian @ signed
+    return make_score(-jnp.maximum(value, 0), sample.status | reference.status)
+
+
+def _checked_pair(
+    features: Float[ArrayLike, "n d"],
+    reference_features: Float[ArrayLike, "m d"],
+    weights: Float[ArrayLike, " n"] | None,
+    reference_weights: Float[ArrayLike, " m"] | None,
+) -> tuple[Sample, Sample]:
+    features, reference_features = about_centre((features, weights), (reference_features, reference_weights))
+    sample, reference = checked_sample(features, weights), checked_sample(reference_features, reference_weights)
+    widths = sample.features.shape[1], reference.features.shape[1]
+    if widths[0] != widths[1]:
+        raise ValueError(f"features have width {widths[0]}, reference_features {widths[1]}: pass those of one encoder.")
+    return sample, reference
+
+
+def _pooled(sample: Sample, reference: Sample) -> tuple[Float[Array, "n_m d"], Float[Array, " n_m"]]:
+    """All points at unit scale, and the measure of one sample minus that of the other."""
+    signed = jnp.concatenate([sample.weights / sample.total, -reference.weights / reference.total])
+    points = jnp.concatenate([sample.features, reference.features])
+    return about_median(points, jnp.abs(signed)), signed
+
+
+def _squared_distances(points: Float[Array, "n d"]) -> Float[Array, "n n"]:
+    """Between all pairs, 0 where it is rounding."""
+    squared, norms = squared_distance(points, points), jnp.sum(points**2, axis=1)
+    return jnp.where(squared > 8 * jnp.finfo(squared.dtype).eps * (norms + norms[:, None]), squared, 0)
+
+
+def _median_of_pairs(values: Float[Array, "n n"], mass: Float[Array, " n"]) -> Float[Array, ""]:
+    """The least positive value such that the pairs at or below it have half of the mass of all positive ones."""
+    fixed, shares = jax.lax.stop_gradient((values, mass))
+
+    def weigh(pairs: Bool[Array, "n n"]) -> Float[Array, ""]:
+        # The mass of a pair is a product, so that no matrix of masses has to be read beside the values.
+        return shares @ jnp.sum(jnp.where(pairs, shares, 0), axis=1)
+
+    # Pairs of few distinct masses often make exactly one half, which the rounding of sums must not turn into less.
+    half = weigh(fixed > 0) / 2 * (1 - 32 * jnp.finfo(values.dtype).eps)
+    median = least_reaching(jnp.where(fixed > 0, fixed, jnp.inf), weigh, half)
+    # Taken from the pairs, so that the derivative is that of the pairs in the middle.
+    return jnp.max(jnp.where(values == median, values, 0))

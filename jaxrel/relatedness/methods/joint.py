@@ -1,0 +1,331 @@
+"""`Joint`: direct minimisation of the three-term bound."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal, Self
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxrel._core.labels import class_numbers
+from jaxrel._core.standardisation import Standardisation, identity_standardisation, standardisation_of
+from jaxrel.heads import Head, fit_head
+from jaxrel.relatedness.blocks import VALIDATION_EVERY, kept_aside
+from jaxrel.relatedness.bound import evaluate_bound
+from jaxrel.relatedness.budgets import validated_budget
+from jaxrel.relatedness.class_maps import ClassMap, check_class_map, initial_logits, pruned
+from jaxrel.relatedness.coupling import class_prior
+from jaxrel.relatedness.feature_maps import identity_map
+from jaxrel.relatedness.ground_costs import GroundCost, Space, ground_cost
+from jaxrel.relatedness.methods.base import SETTINGS, STATIC, Method, Setting
+from jaxrel.relatedness.methods.checks import check_choice, check_count, check_number
+from jaxrel.relatedness.methods.joint_descent import learned
+from jaxrel.relatedness.methods.joint_objective import Parameters
+from jaxrel.relatedness.methods.target_maps import fit_target_map
+from jaxrel.relatedness.minibatches import Sampler, sampler_of
+from jaxrel.relatedness.result import Relatedness, Transformation
+from jaxrel.relatedness.standardised import on_standardised, standardised
+from jaxrel.task import Task
+
+__all__ = ["Joint", "fit_joint", "joint_relatedness"]
+
+_MINIBATCH_COST_TERMS = 2**21
+_SMALLEST_START = 1e-2  # share of a reference class at the start where an earlier transformation had it at 0
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Joint(Method):
+    """Direct minimisation of the bound over the head, the target map and the coupling, in one loop.
+
+    What gives structure is static (a change recompiles); numbers are traced (a change does not).
+
+    Attributes:
+        setting: `"learned"` learns the coupling Q and the map, `"learned_features"` the map alone, `"fixed"` nothing:
+            A = I, b = 0, in prediction space M = W, m = w0.
+        space: `"prediction"` transports logits (M is free, no inverse); `"feature"` transports features by A, b and
+            pays tau(M) with M = W A^-1, so that A cannot collapse the features for nothing.
+        cost: ground cost. Prediction space: `"margin"` (tightest), `"range"`, `"euclidean"`. Feature space: only
+            `"euclidean"`, times tau. None takes the tightest of the space. Or a `GroundCost` of your own.
+        learn_head: learn the reference head along, or keep it. None learns it in the setting `"learned"`.
+        class_map: which reference classes may stand for which target class, the support of Q. `"assigned"`: each target
+            class has its own, at the least total transport cost, and shares none (see `assign_classes`). `"soft"`: all
+            of them, from a start halfway between the assigned ones and a softmax of the transport costs.
+            `"identity"`: class k stands for class k (for shared labels). Or, for each target class, one reference class
+            or a tuple of several.
+        feature_rank: rank of A - I in feature space; None learns the full matrix.
+        solver: `"adam"` on minibatches; `"lbfgs"` on one fixed sample of `points_per_class`, deterministic.
+        early_stopping: keep every fourth training sample of each class aside, return the step with the smallest bound
+            on them, stop when it no longer falls. The bound it found is `Transformation.validation_bound`.
+        standardise: per-domain zero mean and unit variance, statistics of the training samples; see
+            `standardisation_of` for its floor, which near-dead units of a network make necessary.
+        points_per_class: points of each target class, and as many of the reference, in a step's minibatch; None
+            picks the largest up to 100 that keeps the ground cost below about 2 million terms. Small tasks learn
+            faster, and no worse, with as many as a class has.
+        ridge: `ridge / 2 (||W||^2 + ||M||^2)` in the objective, in nats (weight decay). None takes the one of `RIDGES`
+            with the smallest loss of the transformed head on every fourth training sample of each target class, kept
+            aside: the rule, not the number, is then the same for every encoder (a ridge that suits 200 features of
+            4,000 samples leaves 1,280 features of 1,000 samples hopelessly overfitted). The result records the number.
+        head_ridge: ridge of the reference head where it has to be fitted. It decides the Lipschitz constant of a
+            head that is kept fixed, and with it the distribution mismatch.
+        lipschitz_budget: the largest `Head.lipschitz` of a reference head that is fitted and kept, on standardised
+            features; it holds exactly. `"validated"` takes the one of `BUDGETS` with the smallest bound on training
+            samples kept aside, which a reference that is easy and near wants large, and one that is far small.
+            `task_relatedness` resolves it, kernels take numbers.
+        num_steps: steps of Adam, iterations of L-BFGS at most.
+        learning_rate: of Adam, falling to 0 along a cosine; ten times as large for the logits of Q.
+        epsilon: entropic regularisation of a step, relative to the mean cost.
+        num_sweeps: Sinkhorn sweeps in a step.
+        certificate_gap: relative gap aimed at between the ends of the certified transport cost of each target class.
+            Where that cost is a thousandth of the largest ground cost, the allowance for rounding in float32 is wider;
+            the ends say what was reached.
+        certificate_sweeps: sweeps that may be spent on it. The bound holds after any number, 1 included, and is
+            smaller after more.
+    """
+
+    setting: Setting = field(default="learned", metadata=STATIC)
+    space: Space = field(default="prediction", metadata=STATIC)
+    cost: str | GroundCost | None = field(default=None, metadata=STATIC)
+    learn_head: bool | None = field(default=None, metadata=STATIC)
+    class_map: ClassMap = field(default="assigned", metadata=STATIC)
+    feature_rank: int | None = field(default=None, metadata=STATIC)
+    solver: Literal["adam", "lbfgs"] = field(default="adam", metadata=STATIC)
+    early_stopping: bool = field(default=False, metadata=STATIC)
+    standardise: bool = field(default=True, metadata=STATIC)
+    points_per_class: int | None = field(default=None, metadata=STATIC)
+    ridge: float | None = None
+    head_ridge: float = 2.5
+    lipschitz_budget: float | jax.Array | Literal["validated"] | None = None
+    num_steps: int = 300
+    learning_rate: float = 1e-2
+    epsilon: float = 0.1
+    num_sweeps: int = 20
+    certificate_gap: float = 0.01
+    certificate_sweeps: int = 2000
+
+    def __post_init__(self) -> None:
+        """Resolve defaults that depend on each other; refuse unknown options and numbers out of range."""
+        check_choice("setting", self.setting, SETTINGS)
+        check_choice("space", self.space, ("prediction", "feature"))
+        check_choice("solver", self.solver, ("adam", "lbfgs"))
+        cost = ground_cost(self.cost, self.space)
+        if self.cost is None:
+            object.__setattr__(self, "cost", cost.name)
+        check_class_map(self.class_map)
+        for name in ("learn_head", "standardise", "early_stopping"):
+            if not isinstance(getattr(self, name), bool) and (name != "learn_head" or self.learn_head is not None):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}.")
+        check_count("points_per_class", self.points_per_class)
+        check_count("feature_rank", self.feature_rank)
+        if self.feature_rank is not None and self.space == "prediction":
+            raise ValueError("feature_rank belongs to space='feature': prediction space has no feature map.")
+        for name in ("num_steps", "num_sweeps", "certificate_sweeps"):
+            check_number(name, getattr(self, name), least=0 if name == "num_steps" else 1, whole=True)
+        for name in ("ridge", "head_ridge", "learning_rate", "epsilon", "certificate_gap"):
+            if name != "ridge" or self.ridge is not None:
+                check_number(name, getattr(self, name), least=0.0, positive="ridge" not in name)
+        self._check_budget()
+
+    def _check_budget(self) -> None:
+        if self.lipschitz_budget is None:
+            return
+        if self.learns_head:
+            raise ValueError("lipschitz_budget needs learn_head=False: a head that is learned keeps no budget.")
+        if self.lipschitz_budget != "validated":
+            check_number("lipschitz_budget", self.lipschitz_budget, least=0.0, positive=True)
+
+    @property
+    def learns_head(self) -> bool:
+        """Whether the reference head changes."""
+        return self.setting == "learned" if self.learn_head is None else self.learn_head
+
+    def check(self, reference: Task, target: Task, head: Head | None, init: Transformation | None) -> None:
+        """A class map that does not fit the tasks, a budget for a given head, an `init` of other shapes."""
+        if self.class_map == "identity":
+            _check_identity(reference, target)
+        if head is not None and self.lipschitz_budget is not None:
+            raise ValueError("lipschitz_budget is for a head that is fitted: leave out head, or the budget.")
+        if init is None:
+            return
+        if head is not None:
+            raise ValueError("init brings its own head: leave out head, or init.")
+        expected = (target.num_classes, reference.num_classes, reference.num_features)
+        shape = (*init.conditional.shape, init.head.weights.shape[-1])
+        if shape != expected:
+            raise ValueError(
+                f"init has (target classes, reference classes, features) {shape}, the tasks have {expected}: pass a "
+                "result on the same tasks, unbatched."
+            )
+
+    def resolved(self, reference: Task, target: Task, key: PRNGKeyArray) -> Self:
+        """With the number that `lipschitz_budget="validated"` stands for."""
+        if self.lipschitz_budget != "validated":
+            return self
+        plain = dataclasses.replace(self, lipschitz_budget=None)
+        return dataclasses.replace(self, lipschitz_budget=float(validated_budget(reference, target, key, method=plain)))
+
+    def fit(
+        self,
+        reference: Task,
+        target: Task,
+        head: Head | None,
+        key: PRNGKeyArray,
+        init: Transformation | None = None,
+    ) -> Transformation:
+        """See `fit_joint`."""
+        return fit_joint(reference, target, head, key, method=self, init=init)
+
+    def for_evaluation(self) -> Joint:
+        """Space, cost and certificate."""
+        return Joint(
+            space=self.space,
+            cost=self.cost,
+            certificate_gap=self.certificate_gap,
+            certificate_sweeps=self.certificate_sweeps,
+        )
+
+
+def joint_relatedness(
+    reference: Task,
+    target: Task,
+    held_out_reference: Task,
+    held_out_target: Task,
+    head: Head | None,
+    key: PRNGKeyArray,
+    *,
+    method: Joint,
+    init: Transformation | None = None,
+    block_sizes: tuple[int, int] | None = None,
+) -> Relatedness:
+    """Learn the transformation on two tasks and evaluate every term on two others, the kernel of `Joint`.
+
+    Pure: runs inside `jit` and `vmap` (over keys, references, targets, numbers of the method), checks no values,
+    reports trouble through `Relatedness.status`. All four tasks are labelled and may be padded by samples of weight 0;
+    every class of the first two has a sample. `head` is a head on raw reference features or None. See
+    `task_relatedness` and `evaluate_bound` for the rest.
+    """
+    transformation = fit_joint(reference, target, head, key, method=method, init=init)
+    return evaluate_bound(transformation, held_out_reference, held_out_target, method=method, block_sizes=block_sizes)
+
+
+def fit_joint(
+    reference: Task,
+    target: Task,
+    head: Head | None,
+    key: PRNGKeyArray,
+    *,
+    method: Joint,
+    init: Transformation | None = None,
+) -> Transformation:
+    """Learn Q, the head and M, m (or A, b) on labelled training samples; pure, under `jit` and `vmap`.
+
+    `init` is where learning starts. With `method.early_stopping` the result is never worse than it, by the bound on the
+    training samples kept aside.
+    """
+    standardise_r = _standardisation(reference, method)
+    standardise_t = _standardisation(target, method)
+    reference = standardised(reference, standardise_r)
+    target = standardised(target, standardise_t)
+    aside = None
+    if method.early_stopping:
+        (reference, aside_r), (target, aside_t) = (
+            kept_aside(task, every=VALIDATION_EVERY) for task in (reference, target)
+        )
+        aside = sampler_of(aside_r, aside_t, _points_per_class(aside_r, aside_t, method))
+    sampler = sampler_of(reference, target, _points_per_class(reference, target, method))
+    start, ridge = _start(sampler, None if head is None else on_standardised(head, standardise_r), method)
+    if init is not None:
+        start = _started_from(init, start, method)
+    best = start if init is None else _parameters_of(init)
+    prior = class_prior(*target.labelled, target.weights)
+    found, validation_bound = learned(start, best, sampler, aside, prior, ridge, key, method)
+    return Transformation.of(
+        pruned(found.conditional()),
+        prior,
+        found.head,
+        found.target_map(),
+        feature_map=None if isinstance(found.map, Head) else found.map,
+        ridge=ridge,
+        validation_bound=validation_bound,
+        reference_standardisation=standardise_r,
+        target_standardisation=standardise_t,
+    )
+
+
+def _check_identity(reference: Task, target: Task) -> None:
+    if (target.num_classes or 0) > (reference.num_classes or 0):
+        raise ValueError(
+            f"class_map='identity' needs a reference class for each of {target.num_classes} target classes, the "
+            f"reference has {reference.num_classes}: pass 'assigned', 'soft' or your own map."
+        )
+    names = class_numbers(reference.class_names, reference.num_classes or 0)
+    for number, name in enumerate(class_numbers(target.class_names, target.num_classes or 0)):
+        if name in names and names[number] != name:
+            raise ValueError(
+                f"class_map='identity' pairs classes by number, but class {number} of the target is {name!r} "
+                f"and of the reference {names[number]!r}: pass the same class_names to both tasks, or your own map."
+            )
+
+
+def _standardisation(task: Task, method: Joint) -> Standardisation:
+    if method.standardise:
+        return standardisation_of(task.features, task.weights)
+    return identity_standardisation(task.num_features, task.features.dtype)
+
+
+def _start(sampler: Sampler, head: Head | None, method: Joint) -> tuple[Parameters, Float[Array, ""]]:
+    """Where learning starts, and the ridge.
+
+    A head that is learned at a given ridge starts at 0, together with M: the minimum reached is the same, and no
+    regression has to be fitted first.
+    """
+    reference, target = sampler.reference, sampler.target
+    classes = (target, sampler.target_classes, reference, sampler.reference_classes)
+    logits, support = initial_logits(method.class_map, *classes)
+    width, dtype = target.num_features, logits.dtype
+    from_zero = head is None and method.learns_head and method.setting == "learned" and method.ridge is not None
+    zero = Head(jnp.zeros((logits.shape[1], width), dtype), jnp.zeros(logits.shape[1], dtype))
+    if head is None:
+        budget = method.lipschitz_budget
+        if budget == "validated":
+            raise ValueError("lipschitz_budget='validated' is resolved by task_relatedness: pass a number here.")
+        head = zero if from_zero else fit_head(reference, ridge=method.head_ridge, lipschitz_budget=budget)
+    start = Parameters(head, head, logits, support)
+    ridge = jnp.asarray(0.0 if method.ridge is None else method.ridge, dtype)
+    fitted = head
+    if method.setting != "fixed" and (method.ridge is None or (method.space == "prediction" and not from_zero)):
+        fitted, ridge = fit_target_map(target, start.conditional(), method.ridge, sampler.target_classes)
+    if method.space == "feature":
+        return dataclasses.replace(start, map=identity_map(width, method.feature_rank, dtype)), ridge
+    return dataclasses.replace(start, map=fitted), ridge
+
+
+def _parameters_of(init: Transformation) -> Parameters:
+    support = init.conditional > 0
+    logits = jnp.log(jnp.where(support, init.conditional, 1))
+    moved = init.target_map if init.feature_map is None else init.feature_map
+    return Parameters(init.head, moved, logits, support)
+
+
+def _started_from(init: Transformation, start: Parameters, method: Joint) -> Parameters:
+    """The parameters of an earlier transformation, with the support that this method allows."""
+    if (init.feature_map is None) != (method.space == "prediction") or type(start.map) is not type(
+        _parameters_of(init).map
+    ):
+        raise ValueError("init was learned in another space, or with another rank of the feature map.")
+    earlier = _parameters_of(init)
+    if method.setting != "learned":
+        return earlier
+    share = jnp.maximum(init.conditional, _SMALLEST_START / init.conditional.shape[1])
+    return dataclasses.replace(earlier, logits=jnp.log(share), support=start.support | earlier.support)
+
+
+def _points_per_class(reference: Task, target: Task, method: Joint) -> int:
+    (_, num_reference), (_, num_target) = reference.labelled, target.labelled
+    terms = num_target * (num_reference if method.space == "prediction" else 1)
+    # Not of the number of samples, which padding changes.
+    fitting = max(4, min(100, int((_MINIBATCH_COST_TERMS / terms) ** 0.5)))
+    return method.points_per_class or fitting

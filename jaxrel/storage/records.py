@@ -1,0 +1,224 @@
+"""Files and records on disk that survive a kill: written whole or not at all, and over nothing of another's."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import math
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+_log = logging.getLogger(__name__)
+
+_OPENING = b'{"jaxrel": "'  # of every line of a log; what follows is its checksum
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` so that readers meet the old file or the new one, never a part.
+
+    Raises:
+        OSError: it names `path`.
+    """
+    temporary = path.with_name(f".writing-{secrets.token_hex(8)}")
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the error that is raised already says more
+                temporary.unlink()
+            raise
+
+
+def check_replaceable(paths: Sequence[Path], rows: Collection[Any], rows_of: Callable[[Any], Iterable[Any]]) -> None:
+    """Raise ValueError where writing these files would lose results of another run.
+
+    Args:
+        paths: files that are written together; the first is JSON and says what they are about.
+        rows: what the new files will be about.
+        rows_of: what an old document is about. Nothing is lost where the new files have all of it.
+    """
+    first, *others = paths
+    try:
+        lost = not set(rows_of(json.loads(first.read_bytes()))) <= set(rows)
+    except FileNotFoundError:
+        lost = any(map(os.path.lexists, others))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        lost = True  # another program's
+    if lost:
+        raise ValueError(
+            f"{first.parent} holds results of another run, and {first.name} would be replaced: pass another --output."
+        )
+
+
+T = TypeVar("T")
+
+
+class RecordLog(Generic[T]):
+    """Finished results, a line of JSON each, in a file that one process at a time writes.
+
+    Each line begins with a checksum of the rest. A line, or the lines of a batch, are written by a single call and are
+    on the disk before the next begin. What a kill may have left of a last line is cut off when the file is opened, and
+    a line that is damaged is passed over: those results are computed again. A file of anything else is left alone.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, made if need be.
+
+        Raises:
+            BlockingIOError: another process writes to it.
+            OSError: it cannot be written to, is a link, or is not such a log.
+        """
+        self.path = path
+        with _naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+            self._descriptor = os.open(path, flags, 0o644)
+            try:
+                _check_ours(self._descriptor)
+                _lock(self._descriptor)
+                content = _content(self._descriptor)
+                whole = _whole(content)
+                if len(whole) < len(content):
+                    _log.warning("the last line of %s is torn: its score is computed again", path)
+                    os.ftruncate(self._descriptor, len(whole))
+                self._records = dict(_records(whole, path))
+            except BaseException:
+                self.close()
+                raise
+
+    def encoded(self, item: T) -> dict[str, Any]:
+        """What JSON has of a result, its "key" included."""
+        raise NotImplementedError
+
+    def decoded(self, record: dict[str, Any]) -> T:
+        """The result of a record."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        """Keep other processes from writing."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let other processes write."""
+        self.close()
+
+    def close(self) -> None:
+        """Let other processes write."""
+        os.close(self._descriptor)
+
+    def find(self, key: str) -> T | None:
+        """The finished result of this key, if there is one."""
+        record = self._records.get(key)
+        return None if record is None else self.decoded(record)
+
+    def append(self, item: T) -> None:
+        """Put a finished result on the disk."""
+        self.extend([item])
+
+    def extend(self, items: Iterable[T]) -> None:
+        """Put finished results on the disk, all of them by one call."""
+        records = [self.encoded(item) for item in items]
+        lines = b"".join(map(_line, records))
+        if not lines:
+            return
+        with _naming(self.path):
+            if os.write(self._descriptor, lines) != len(lines):
+                raise OSError(errno.ENOSPC, "took only a part of a score: is the disk full?")
+            os.fsync(self._descriptor)
+        self._records |= {record["key"]: record for record in records}
+
+
+def read_records(path: Path) -> dict[str, dict[str, Any]]:
+    """Finished results by key, of a file that another process may be writing: what is no whole line is left out."""
+    return dict(_records(_whole(path.read_bytes()), path))
+
+
+def json_number(value: float) -> float | str | None:
+    """`value`; where JSON has no number for it, "inf", "-inf" or, for a number that is missing (NaN), None."""
+    if math.isnan(value):
+        return None
+    return value if math.isfinite(value) else str(value)
+
+
+def from_json_number(value: float | str | None) -> float:
+    """The number that `json_number` wrote."""
+    return math.nan if value is None else float(value)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file in an OSError, which has none (a full disk) or that of a temporary file."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    """A record as its log has it."""
+    return json.dumps({"jaxrel": _checksum(record), **record}, allow_nan=False).encode() + b"\n"
+
+
+def _checksum(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()[:16]
+
+
+def _content(descriptor: int) -> bytes:
+    with open(descriptor, "rb", closefd=False) as file:
+        file.seek(0)
+        return file.read()
+
+
+def _check_ours(descriptor: int) -> None:
+    """Raise OSError for a file that holds anything but a log."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise OSError(errno.EINVAL, "is no regular file")
+    content = _content(descriptor)
+    if content and not any(line.startswith(_OPENING) for line in content.splitlines()):
+        raise OSError(errno.EEXIST, "is no log of this version of jaxrel: move it away, or pass another --output")
+
+
+def _whole(content: bytes) -> bytes:
+    """The lines that end."""
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _records(content: bytes, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    damaged = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            if record.pop("jaxrel") != _checksum(record):
+                raise ValueError("the checksum differs")
+            yield record["key"], record
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            damaged.append(number)
+    if damaged:
+        numbers = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
+        _log.warning("damaged lines of %s (%s): their scores are computed again", path, numbers)
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

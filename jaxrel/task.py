@@ -1,0 +1,219 @@
+"""A task: features of samples, their labels and weights.
+
+Padding and masking have one mechanism everywhere: a sample of weight 0 does not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+from jaxrel._core.arrays import on_device, real_array, to_array
+from jaxrel._core.labels import checked_classes, encoded_labels, renumbering
+from jaxrel._core.programs import compiled
+from jaxrel._core.size_classes import in_host_memory, with_rows
+
+__all__ = ["Task"]
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Task:
+    """Samples of one classification task, as an encoder sees them.
+
+    Args:
+        features: `(n, d)` real numbers, n >= 1 and d >= 1: an array, a torch tensor, a table or a list of rows. float64
+            is kept where JAX has 64-bit types enabled, anything else becomes float32 (bfloat16 and float16 are upcast).
+            A value that is masked, NA or null counts as NaN.
+        labels: `(n,)` integers, or names of classes: text, categories of a table, truth values. None where they are
+            unknown. Names are numbered in sorted order, categories in theirs, those that occur. Integers
+            `0 .. num_classes - 1` stay as they are; where some below the largest do not occur, those that do are
+            renumbered, in order, and their numbers become the class names.
+        weights: `(n,)` non-negative numbers of finite positive sum; None means 1 each. A weight of 2 is the sample
+            twice, a weight of 0 is padding (its features and label are ignored). Only their ratios matter.
+        num_classes: the class count, with which integers are not renumbered; None means as many as occur.
+        class_names: one name for each class, in the order in which labels that are names are numbered. Pass those of
+            the training task for a held-out sample that may lack classes, or let `with_classes_of` align it.
+
+    Raises:
+        ValueError: for wrong shapes, values that are not finite (here or in the dtype used), labels that are missing,
+            negative, out of range or no classes, weights that are negative or all 0. Inside a transformation (`jit`,
+            `vmap`) the values are unknown, so only shapes and dtypes are checked, and `num_classes` must be given.
+
+    A `Task` is a pytree: arrays are leaves, the class count and names are static. It cannot be changed.
+    """
+
+    features: Float[Array, "n d"]
+    labels: Int[Array, " n"] | None
+    weights: Float[Array, " n"]
+    num_classes: int | None
+    class_names: tuple[str, ...] | None
+
+    def __init__(  # noqa: D107 (described by the class)
+        self,
+        features: Float[ArrayLike, "n d"] | Any,
+        labels: Int[ArrayLike, " n"] | Any | None = None,
+        *,
+        weights: Float[ArrayLike, " n"] | Any | None = None,
+        num_classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        numbers = real_array("features", features)
+        if len(numbers.shape) != 2 or 0 in numbers.shape:
+            raise ValueError(
+                f"features must have shape (n, d) with n >= 1 and d >= 1, got {numbers.shape}: "
+                "pass one row for each sample (flatten images first)."
+            )
+        weights_array = _as_weights(weights, numbers.shape[0])
+        live = None if _is_traced(weights_array) else np.asarray(weights_array) > 0
+        features_array = _as_features(numbers, live)
+        classes: tuple[Any, int | None, tuple[str, ...] | None]
+        if labels is None:
+            classes = None, *checked_classes(num_classes, class_names)
+        else:
+            classes = encoded_labels(labels, live, numbers.shape[0], num_classes=num_classes, class_names=class_names)
+        self._set(features_array, classes[0], weights_array.astype(features_array.dtype), *classes[1:])
+
+    def _set(self, features: Any, labels: Any, weights: Any, num_classes: Any, class_names: Any) -> None:
+        object.__setattr__(self, "features", features)
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "weights", weights)
+        object.__setattr__(self, "num_classes", num_classes)
+        object.__setattr__(self, "class_names", class_names)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Task cannot be changed (attribute {name!r}): make a new one.")
+
+    def __repr__(self) -> str:
+        shape = getattr(self.features, "shape", None)
+        labelled = "unlabelled" if self.labels is None else f"{self.num_classes} classes"
+        return f"Task(features{shape}, {labelled})"
+
+    @property
+    def num_samples(self) -> int:
+        """Rows of `features`, padding included."""
+        return int(self.features.shape[0])
+
+    @property
+    def num_features(self) -> int:
+        """Width d of the features."""
+        return int(self.features.shape[1])
+
+    @property
+    def labelled(self) -> tuple[Int[Array, " n"], int]:
+        """Labels and class count; a ValueError where they are unknown."""
+        if self.labels is None or self.num_classes is None:
+            raise ValueError("this task has no labels: pass Task(features, labels).")
+        return self.labels, self.num_classes
+
+    def replaced(self, *, features: Array | None = None, weights: Array | None = None) -> Task:
+        """The same samples with other features or weights, without validation: for use inside kernels."""
+        features = self.features if features is None else features
+        weights = self.weights if weights is None else weights
+        return Task.tree_unflatten((self.num_classes, self.class_names), (features, self.labels, weights))
+
+    def with_classes_of(self, known: Task) -> Task:
+        """The same samples with every class numbered as that of the same name is in another task.
+
+        Classes that the other task does not have follow its own. Needed where two samples of one data set are numbered
+        by what occurs in them. Classes without names are called by their numbers.
+
+        Raises:
+            ValueError: where one task alone has names that are not numbers, as these classes cannot be compared.
+        """
+        return self.with_classes(known.class_names, known.labelled[1])
+
+    def with_classes(self, class_names: tuple[str, ...] | None, num_classes: int) -> Task:
+        """As `with_classes_of`, for the class names and the class count of another task."""
+        labels, own_count = self.labelled
+        changes = renumbering(self.class_names, own_count, class_names, num_classes)
+        if changes is None:
+            return self
+        numbers, names = changes
+        children = (self.features, jnp.asarray(numbers, jnp.int32)[labels], self.weights)
+        return Task.tree_unflatten((len(names), names), children)
+
+    def padded(self, num_samples: int) -> Task:
+        """The same task with rows of weight 0 appended, `num_samples` in all, so that sizes share a compilation."""
+        extra = num_samples - self.num_samples
+        if extra < 0:
+            raise ValueError(f"cannot pad {self.num_samples} samples to {num_samples}: pass a larger number.")
+        return jax.tree.map(lambda rows: with_rows(rows, num_samples), self)
+
+    def tree_flatten_with_keys(self) -> tuple[tuple[tuple[Any, Any], ...], tuple[Any, ...]]:
+        """Arrays as leaves; the class count and names are static."""
+        key = jax.tree_util.GetAttrKey
+        children = (
+            (key("features"), self.features),
+            (key("labels"), self.labels),
+            (key("weights"), self.weights),
+        )
+        return children, (self.num_classes, self.class_names)
+
+    @classmethod
+    def tree_unflatten(cls, aux: tuple[Any, ...], children: tuple[Any, ...]) -> Task:
+        """Rebuild without validation: JAX also passes tracers and placeholders here."""
+        task = object.__new__(cls)
+        task._set(*children, *aux)
+        return task
+
+
+def _is_traced(value: object) -> bool:
+    return isinstance(value, jax.core.Tracer)
+
+
+def _position(index: tuple[np.ndarray, ...]) -> str:
+    return ", ".join(str(int(axis[0])) for axis in index)
+
+
+def _as_features(features: Any, live: np.ndarray | None) -> Array:
+    wide = features.dtype == np.float64 and jax.config.jax_enable_x64  # type: ignore[attr-defined]
+    with np.errstate(over="ignore"):  # An overflow becomes inf, which is refused below.
+        array = on_device(features, np.float64 if wide else np.float32)
+    if not _is_traced(array) and live is not None:
+        if not _all_finite(array, live):
+            bad = np.nonzero(~np.isfinite(np.asarray(array)) & live[:, None])
+            original = np.asarray(features)[bad[0][0], bad[1][0]]
+            raise ValueError(
+                f"features[{_position(bad)}] is {original}{' or missing' if np.isnan(original) else ''}, not a finite "
+                f"{array.dtype} ({bad[0].size} such values): remove or impute these samples, give them weight 0, or "
+                "rescale the features."
+            )
+        if not live.all():
+            array = jnp.where(jnp.asarray(live)[:, None], array, 0)
+    return array
+
+
+def _all_finite(features: Float[Array, "n d"], live: np.ndarray) -> bool:
+    """Looked at where they are: copied to the host, wide features would take longer than their score."""
+    if in_host_memory(features):
+        finite = np.isfinite(np.asarray(features))
+        return bool(finite.all() or finite[live].all())
+    return bool(_all_finite_on_device(features, jnp.asarray(live)))
+
+
+@compiled
+def _all_finite_on_device(features: Float[Array, "n d"], live: Bool[Array, " n"]) -> Bool[Array, ""]:
+    return jnp.all(jnp.isfinite(features) | ~live[:, None])
+
+
+def _as_weights(weights: Any, num_samples: int) -> Array:
+    if weights is None:
+        return on_device(np.ones(num_samples))  # No program for each size, unlike `jnp.ones`.
+    array = to_array("weights", weights)
+    if array.shape != (num_samples,):
+        raise ValueError(f"weights must have shape ({num_samples},) as features has that many rows, got {array.shape}.")
+    if _is_traced(array):
+        return jnp.asarray(array)
+    values = np.asarray(array if array.dtype == np.bool_ else real_array("weights", array), np.float64)
+    bad = np.nonzero(~(np.isfinite(values) & (values >= 0)))
+    if bad[0].size:
+        position = _position(bad)
+        raise ValueError(f"weights[{position}] is {values[bad[0][0]]}: pass finite numbers >= 0.")
+    if values.max(initial=0.0) <= 0:
+        raise ValueError("weights are all 0: no sample is left; pass at least one positive weight.")
+    return on_device(values / values.max())

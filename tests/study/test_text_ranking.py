@@ -1,0 +1,96 @@
+"""Texts from a folder to a ranking: the command line with an encoder and data sets of one's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import fake_zoo
+import numpy as np
+import pytest
+import safetensors.numpy
+from fixtures.make_text_oracles import CONFIGS
+from paths import FIXTURES
+from tiny_texts import tensors_of, tiny_tokenizer
+
+import jaxrel
+from jaxrel import cli, encoders, ranking
+
+TOPICS = {"sea": "w1 w2 w3 w4", "sky": "w5 w6 w7 w8", "sand": "w9 w10 w11 w12"}
+NUMBERS = ["--samples", "60", "--held-out", "12", "--resamples", "5", "--batch-size", "8", "--quiet", "--no-plot"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two folders of texts and a small encoder with random weights, in a folder of their own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAXREL_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for name in ("notes", "letters"):
+        for topic, words in TOPICS.items():
+            folder = tmp_path / name / topic
+            folder.mkdir(parents=True)
+            for number in range(45):
+                text = " ".join(rng.choice(words.split(), rng.integers(3, 9)))
+                (folder / f"{number}.txt").write_text(f"{text} {name} {number}")
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    with np.load(FIXTURES / "text_oracles.npz", allow_pickle=False) as oracles:
+        tensors = {name: value.astype(np.float32) for name, value in tensors_of("bert", dict(oracles)).items()}
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(CONFIGS["bert"]))
+    tiny_tokenizer().save(str(folder / "tokenizer.json"))
+
+
+def ranked(*options: str) -> dict[str, object]:
+    words = ["rank", "--reference", "./notes", "--target", "./letters", "--encoder", "bert@tiny", *NUMBERS, *options]
+    assert cli.main(words) == 0
+    (line,) = Path("jaxrel-results/results.jsonl").read_text().splitlines()
+    return json.loads(line)
+
+
+def test_texts_of_ones_own_reach_the_score(monkeypatch):
+    seen = []
+
+    def record(reference, target, **options):
+        seen.append((reference, target))
+        return fake_zoo.task_relatedness(reference, target, **options)
+
+    monkeypatch.setattr(jaxrel, "task_relatedness", record)
+    monkeypatch.setattr(jaxrel.relatedness, "bound_resamples", fake_zoo.bound_resamples)
+    assert ranked()["status"] == "ok"
+    ((reference, target),) = seen
+    assert reference.features.shape == target.features.shape
+    assert target.features.shape[0] == 60
+    assert target.class_names == ("sand", "sea", "sky")
+
+
+@pytest.mark.slow
+def test_texts_of_ones_own_are_ranked():
+    score = ranked()
+    assert (score["reference"], score["target"], score["encoder"]) == ("./notes", "./letters", "bert@tiny")
+    assert score["status"] == "ok"
+    assert score["num_classes"] == 3
+    assert score["transferability"] > 0.6
+    assert score["target_loss"] <= score["bound"]
+
+
+@pytest.mark.slow
+def test_views_of_texts_serve_without_labels():
+    assert np.isfinite(float(ranked("--label-free", "--target-classes", "3")["transferability"]))
+
+
+def test_kinds_of_samples_must_fit(capsys):
+    command = ["rank", "--reference", "mnist", "--target", "./letters", "--encoder", "bert@tiny", *NUMBERS]
+    assert cli.main(command) == 2
+    assert "'bert@tiny' encodes texts, 'mnist' has images: pass an encoder of images" in capsys.readouterr().err
+
+
+def test_views_are_those_of_the_kind():
+    settings = ranking.Settings(samples=20, held_out=5)
+    sources = ranking.named_sources(["./notes"], settings=settings, store=ranking.feature_store())
+    first, second = sources["./notes"].views("bert@tiny", lambda *_: None)
+    split = sources["./notes"].features("bert@tiny", lambda *_: None)
+    assert first.shape == second.shape == split.train.features.shape
+    assert np.abs(first - second).max() > 1e-3
+    assert set(encoders.VIEWS) == {"images", "texts"}

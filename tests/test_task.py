@@ -1,0 +1,118 @@
+"""Validation, padding and the pytree contract of Task."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+from jaxrel import Task
+
+FEATURES = np.arange(12, dtype=np.float32).reshape(4, 3)
+LABELS = np.array([0, 1, 2, 1])
+
+
+def with_value(value: float) -> np.ndarray:
+    features = FEATURES.copy()
+    features[2, 1] = value
+    return features
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "options", "message"),
+    [
+        (np.zeros(3), None, {}, r"features must have shape \(n, d\).*got \(3,\)"),
+        (np.zeros((2, 2, 2)), None, {}, r"features must have shape .*flatten images"),
+        (np.zeros((0, 3)), None, {}, r"features must have shape .*\(0, 3\)"),
+        (np.zeros((3, 0)), None, {}, r"features must have shape .*\(3, 0\)"),
+        (np.array([["a", "b"]]), None, {}, "features must be real numbers"),
+        (FEATURES.astype(complex), None, {}, "features must be real numbers.*complex"),
+        (with_value(np.nan), LABELS, {}, r"features\[2, 1\] is nan.*remove or impute"),
+        (with_value(np.inf), LABELS, {}, r"features\[2, 1\] is inf"),
+        (
+            with_value(0).astype(np.float64) + 1e300 * np.eye(4, 3, -2),
+            LABELS,
+            {},
+            r"features\[2, 0\] is 1e\+300, not a finite float32.*rescale",
+        ),
+        (FEATURES, LABELS[:3], {}, r"labels must have shape \(4,\).*got \(3,\)"),
+        (FEATURES, [0.5, 1.0, 2.0, 1.0], {}, r"labels\[0\] is 0.5.*logme_regression_score.*numpy.digitize"),
+        (
+            FEATURES,
+            np.eye(4, 3),
+            {},
+            r"several labels a sample are tasks of their own, Task\(features, labels\[:, j\]\)",
+        ),
+        (FEATURES, np.eye(4, 3), {}, r"labels must have shape \(n,\).*one-hot.*argmax"),
+        (FEATURES, [0, 1, -1, 1], {}, r"labels\[2\] is -1, outside 0 \.\."),
+        (FEATURES, [0, 1, 5, 1], {"num_classes": 3}, r"labels\[2\] is 5, outside 0 \.\. 2.*larger num_classes"),
+        (FEATURES, [0, 1, 2**40, 1], {}, r"labels\[2\] is 1099511627776, outside 0"),
+        (FEATURES, LABELS, {"num_classes": 0}, "num_classes must be at least 1"),
+        (FEATURES, LABELS, {"num_classes": 2.5}, "num_classes must be an integer"),
+        (FEATURES, LABELS, {"weights": np.ones(3)}, r"weights must have shape \(4,\)"),
+        (FEATURES, LABELS, {"weights": [1, 1, -1, 1]}, r"weights\[2\] is -1"),
+        (FEATURES, LABELS, {"weights": [1, np.nan, 1, 1]}, r"weights\[1\] is nan"),
+        (FEATURES, LABELS, {"weights": np.zeros(4)}, "weights are all 0"),
+        (FEATURES, LABELS, {"weights": ["a"] * 4}, "weights must be real numbers"),
+        (FEATURES, LABELS, {"class_names": ["a", "b"]}, r"labels\[2\] is 2, .*class_names has 2 names"),
+    ],
+)
+def test_bad_input_is_named(features, labels, options, message):
+    with pytest.raises(ValueError, match=message):
+        Task(features, labels, **options)
+
+
+def test_values_of_absent_samples_are_not_looked_at():
+    task = Task(with_value(np.nan), [0, 1, -7, 1], weights=[1, 1, 0, 1])
+    assert task.num_classes == 2
+    assert np.isfinite(task.features).all()
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float32, np.float64, np.int8, np.uint8])
+def test_everything_becomes_float32(dtype):
+    task = Task(FEATURES.astype(dtype), LABELS)
+    assert task.features.dtype == jnp.float32
+    np.testing.assert_array_equal(task.features, FEATURES)
+
+
+@pytest.mark.usefixtures("x64")
+def test_float64_is_kept_where_it_is_enabled():
+    assert Task(FEATURES.astype(np.float64), LABELS).features.dtype == jnp.float64
+    assert Task(FEATURES, LABELS).features.dtype == jnp.float32
+
+
+def test_input_is_not_changed():
+    features, labels, weights = with_value(np.nan), LABELS.copy(), np.array([1.0, 1, 0, 1])
+    Task(features, labels, weights=weights)
+    np.testing.assert_array_equal(features, with_value(np.nan))
+    np.testing.assert_array_equal(labels, LABELS)
+    np.testing.assert_array_equal(weights, [1, 1, 0, 1])
+
+
+def test_padding_adds_samples_that_do_not_exist():
+    task = Task(FEATURES, LABELS, class_names=["a", "b", "c"]).padded(7)
+    assert task.features.shape == (7, 3)
+    np.testing.assert_array_equal(task.weights, [1, 1, 1, 1, 0, 0, 0])
+    assert task.class_names == ("a", "b", "c")
+    with pytest.raises(ValueError, match="cannot pad 7 samples to 4"):
+        task.padded(4)
+
+
+def test_a_task_travels_through_jit_and_vmap_and_cannot_be_changed():
+    task = Task(FEATURES, LABELS)
+    doubled = jax.jit(lambda t: jax.tree.map(lambda x: x * 2, t))(task)
+    assert doubled.num_classes == 3
+    np.testing.assert_array_equal(doubled.features, 2 * FEATURES)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), task, task)
+    assert jax.vmap(lambda t: t.features.sum())(stacked).shape == (2,)
+    with pytest.raises(AttributeError, match="cannot be changed"):
+        task.features = FEATURES
+
+
+def test_inside_jit_the_class_count_must_be_given():
+    with pytest.raises(ValueError, match="num_classes must be given inside jit"):
+        jax.jit(lambda x, y: Task(x, y).weights)(FEATURES, LABELS)
+    weights = jax.jit(lambda x, y: Task(x, y, num_classes=3).weights)(FEATURES, LABELS)
+    np.testing.assert_array_equal(weights, np.ones(4))
