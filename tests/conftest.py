@@ -15,10 +15,10 @@ from jaxrel.storage.assets import ASSETS, AssetError
 
 # Before any backend starts, for processes that tests start too. Compiling is most of what the tests do: they leave out
 # optimisations unless XLA_FLAGS says otherwise, and keep programs for the other workers and the next run.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
-)
+FLAGS = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
+if jax.version.__version_info__ < (0, 11):  # XLA aborts at a flag that it does not know any more
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 for name, value in {
     "jax_compilation_cache_dir": str(Path(__file__).parents[1] / ".pytest_cache" / "programs"),
     "jax_persistent_cache_min_compile_time_secs": 0.1,
