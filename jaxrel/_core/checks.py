@@ -8,9 +8,31 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-__all__ = ["checked_seed", "positive_number"]
+__all__ = ["checked_key", "checked_seed", "positive_number"]
+
+
+def checked_key(key: Any) -> PRNGKeyArray:
+    """A key of `jax.random`, made from an integer where one is given; a ValueError says what is wrong.
+
+    Keys of the old style, `jax.random.PRNGKey(0)`, are taken too; an integer may be traced.
+    """
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jnp.uint32) and key.ndim == 1:
+        key = jax.random.wrap_key_data(key)
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        if key.shape != ():
+            raise ValueError(f"key must be one key, got an array of shape {key.shape}: pass one of them.")
+        return key
+    if isinstance(key, jax.core.Tracer):
+        return jax.random.key(key)
+    try:
+        number = operator.index(key)
+    except TypeError as error:
+        raise ValueError(f"key must be a key of jax.random or an integer, got {key!r}.") from error
+    if not 0 <= number < 2**32:  # JAX without 64-bit types would silently keep the low 32 bits only.
+        raise ValueError(f"key must be a key of jax.random or an integer from 0 to 2**32 - 1, got {number}.")
+    return jax.random.key(np.uint32(number))
 
 
 def checked_seed(seed: Any) -> int:

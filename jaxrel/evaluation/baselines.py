@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
 from jaxrel._core.arrays import jax_array, number_array
+from jaxrel._core.checks import checked_key
 from jaxrel._core.programs import compiled
 from jaxrel.evaluation.bootstrap import TargetIntervals, by_target, repeat, target_intervals
 from jaxrel.evaluation.rank_correlation import STATISTICS, pair_signs
 from jaxrel.evaluation.validation import (
     as_mask,
     check_confidence,
-    check_seed,
     check_shapes,
     check_statistic,
     checked_count,
@@ -51,7 +51,7 @@ def null_distribution(
     where: Bool[ArrayLike, "m t"] | None = None,
     probabilities: Sequence[float] = (0.025, 0.05, 0.5, 0.95, 0.975),
     num_draws: int = 2000,
-    seed: Int[ArrayLike, ""] = 0,
+    key: PRNGKeyArray | Int[ArrayLike, ""] = 0,
 ) -> NullDistribution:
     """The distribution of a statistic, in the mean over targets, for a score that knows nothing.
 
@@ -69,7 +69,7 @@ def null_distribution(
         where: the pairs of encoder and target that count.
         probabilities: of the quantiles.
         num_draws: random scores, at least 1.
-        seed: of the draws.
+        key: of `jax.random`, or an integer, of the draws.
 
     Returns:
         A `NullDistribution`; NaN where the statistic is undefined on a target, as all its accuracies are tied.
@@ -80,14 +80,14 @@ def null_distribution(
     given = number_array("truth", truth)
     where = as_mask(where, given)
     check_statistic(statistic)
-    check_seed(seed)
+    key = checked_key(key)
     check_shapes(given, where)
     num_draws = checked_count("num_draws", num_draws, 1)
     _, truth = by_target(given, given, where, statistic)
     probabilities_array = jnp.asarray(probabilities, jnp.promote_types(truth.dtype, jnp.float32))
     num_encoders, num_targets = truth.shape
     num_orders = 1 if same_for_all_targets else num_targets
-    orders = _random_orders(seed, num_draws=num_draws, num_orders=num_orders, num_encoders=num_encoders)
+    orders = _random_orders(key, num_draws=num_draws, num_orders=num_orders, num_encoders=num_encoders)
     return _distribution(_of_orders(orders, truth, where, statistic=statistic), probabilities_array)
 
 
@@ -99,7 +99,7 @@ def ceiling(
     where: Bool[ArrayLike, "m t"] | None = None,
     confidence: Float[ArrayLike, ""] = 0.95,
     num_draws: int = 2000,
-    seed: Int[ArrayLike, ""] = 0,
+    key: PRNGKeyArray | Int[ArrayLike, ""] = 0,
 ) -> TargetIntervals:
     r"""The statistic that a perfect score would reach, given the noise of the ground truth.
 
@@ -130,7 +130,7 @@ def ceiling(
         where: the pairs of encoder and target that count.
         confidence: of the intervals.
         num_draws: draws of the noise, at least 1.
-        seed: of the draws.
+        key: of `jax.random`, or an integer, of the draws.
 
     Returns:
         `TargetIntervals`, the estimate being the mean over the draws; NaN where all accuracies of a target are equal.
@@ -145,7 +145,7 @@ def ceiling(
     where = as_mask(where, truth)
     check_statistic(statistic)
     check_confidence(confidence)
-    check_seed(seed)
+    key = checked_key(key)
     check_shapes(truth, where)
     num_draws = checked_count("num_draws", num_draws, 1)
     if num_test is None and truth.shape[0] == 1:
@@ -153,7 +153,7 @@ def ceiling(
     if num_test is not None:
         _check_binomial(truth, where, num_test)
     sizes = jnp.broadcast_to(jax_array("num_test", jnp.inf if num_test is None else num_test), truth.shape[-1:])
-    accuracy, observed = _simulated(truth, where, sizes, seed, num_draws=num_draws)
+    accuracy, observed = _simulated(truth, where, sizes, key, num_draws=num_draws)
     draws = _of_perfect_score(accuracy, observed, where, statistic=statistic)
     return target_intervals(jnp.mean(draws, axis=0), draws, confidence)
 
@@ -193,10 +193,10 @@ def leave_one_target_out_rank(
 
 @functools.partial(compiled, static_argnames=("num_draws", "num_orders", "num_encoders"))
 def _random_orders(
-    seed: Int[ArrayLike, ""], *, num_draws: int, num_orders: int, num_encoders: int
+    key: PRNGKeyArray, *, num_draws: int, num_orders: int, num_encoders: int
 ) -> Int[Array, "num_draws num_orders num_encoders"]:
     """Independent orders, 1 .. m each."""
-    bits = jax.random.bits(jax.random.key(seed), (num_draws, num_orders, num_encoders), jnp.uint32)
+    bits = jax.random.bits(key, (num_draws, num_orders, num_encoders), jnp.uint32)
     return 1 + jnp.argsort(bits, axis=-1)
 
 
@@ -220,13 +220,13 @@ def _simulated(
     truth: Float[Array, "s m t"],
     where: Bool[Array, "m t"],
     num_test: Float[Array, " t"],
-    seed: Int[ArrayLike, ""],
+    key: PRNGKeyArray,
     *,
     num_draws: int,
 ) -> tuple[Float[Array, "m t"], Float[Array, "num_draws m t"]]:
     """True accuracies, up to their mean, and noisy observations of them."""
     accuracy, deviation = _deconvolved(jnp.where(where, truth, 0), where, num_test)
-    noise = jax.random.normal(jax.random.key(seed), (num_draws, *accuracy.shape), accuracy.dtype)
+    noise = jax.random.normal(key, (num_draws, *accuracy.shape), accuracy.dtype)
     return accuracy, accuracy + deviation * noise
 
 

@@ -25,15 +25,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
 from jaxrel._core.arrays import number_array
+from jaxrel._core.checks import checked_key
 from jaxrel._core.programs import compiled
 from jaxrel.evaluation.rank_correlation import STATISTICS, representable
 from jaxrel.evaluation.validation import (
     as_mask,
     check_confidence,
-    check_seed,
     check_shapes,
     check_statistic,
     checked_count,
@@ -104,7 +104,7 @@ def bootstrap_intervals(
     where: Bool[ArrayLike, "m t"] | None = None,
     confidence: Float[ArrayLike, ""] = 0.95,
     num_resamples: int = 2000,
-    seed: Int[ArrayLike, ""] = 0,
+    key: PRNGKeyArray | Int[ArrayLike, ""] = 0,
 ) -> TargetIntervals:
     """A statistic of scores on each target and its mean over targets, with bootstrap intervals over encoders.
 
@@ -115,7 +115,7 @@ def bootstrap_intervals(
         where: the pairs of encoder and target that count; None means all.
         confidence: of the intervals.
         num_resamples: resamples, at least 1.
-        seed: the same seed, encoder count and resample count draw the same resamples.
+        key: of `jax.random`, or an integer: the same key, encoder count and resample count draw the same resamples.
 
     Returns:
         `TargetIntervals`. It can be transformed by `jit` and `vmap`.
@@ -125,8 +125,8 @@ def bootstrap_intervals(
     """
     given, accuracies = number_array("scores", scores), number_array("truth", truth)
     where = as_mask(where, accuracies)
-    num_resamples = _checked_options(given, accuracies, where, statistic, confidence, num_resamples, seed)
-    draws = _draws(seed, num_encoders=len(accuracies), num_resamples=num_resamples)
+    num_resamples = _checked_options(given, accuracies, where, statistic, confidence, num_resamples)
+    draws = _draws(checked_key(key), num_encoders=len(accuracies), num_resamples=num_resamples)
     values = _of_draws(*by_target(given, accuracies, where, statistic), where, draws, statistic=statistic)
     return target_intervals(values[0], values[1:], confidence)
 
@@ -140,13 +140,13 @@ def bootstrap_difference(
     where: Bool[ArrayLike, "m t"] | None = None,
     confidence: Float[ArrayLike, ""] = 0.95,
     num_resamples: int = 2000,
-    seed: Int[ArrayLike, ""] = 0,
+    key: PRNGKeyArray | Int[ArrayLike, ""] = 0,
 ) -> PairedDifference:
     """The statistic of `score` minus that of `baseline`, both in the mean over targets, on the same resamples.
 
     Args:
         score, baseline: as one of the scores in `bootstrap_intervals`.
-        truth, statistic, where, confidence, num_resamples, seed: as there.
+        truth, statistic, where, confidence, num_resamples, key: as there.
 
     Returns:
         A `PairedDifference`; above 0 the score is better, except for the regret. It can be transformed by `jit` and
@@ -158,9 +158,9 @@ def bootstrap_difference(
     given, accuracies = [number_array("score", score), number_array("baseline", baseline)], number_array("truth", truth)
     where = as_mask(where, accuracies)
     for values in given:
-        num_resamples = _checked_options(values, accuracies, where, statistic, confidence, num_resamples, seed)
+        num_resamples = _checked_options(values, accuracies, where, statistic, confidence, num_resamples)
     pairs = [by_target(values, accuracies, where, statistic) for values in given]
-    draws = _draws(seed, num_encoders=len(accuracies), num_resamples=num_resamples)
+    draws = _draws(checked_key(key), num_encoders=len(accuracies), num_resamples=num_resamples)
     scores = jnp.stack([scores for scores, _ in pairs])
     values = _of_draws(scores, pairs[0][1], where, draws, statistic=statistic)
     return _paired_difference(values, confidence)
@@ -210,12 +210,10 @@ def repeat(function: Callable[[Any], Array], inputs: Array, num_pairs: int) -> A
 
 @functools.partial(compiled, static_argnames=("num_encoders", "num_resamples"))
 def _draws(
-    seed: Int[ArrayLike, ""], *, num_encoders: int, num_resamples: int
+    key: PRNGKeyArray, *, num_encoders: int, num_resamples: int
 ) -> Int[Array, "num_resamples_and_1 num_encoders"]:
     """All encoders once, then the encoders of each resample."""
-    resamples = jax.random.randint(
-        jax.random.key(seed), (num_resamples, num_encoders), 0, num_encoders, dtype=jnp.int32
-    )
+    resamples = jax.random.randint(key, (num_resamples, num_encoders), 0, num_encoders, dtype=jnp.int32)
     return jnp.concatenate([jnp.arange(num_encoders, dtype=jnp.int32)[None], resamples])
 
 
@@ -271,12 +269,10 @@ def _checked_options(
     statistic: str,
     confidence: Float[ArrayLike, ""],
     num_resamples: int,
-    seed: Int[ArrayLike, ""],
 ) -> int:
     """The resample count, with everything checked."""
     check_statistic(statistic)
     check_confidence(confidence)
-    check_seed(seed)
     check_shapes(truth, where, scores)
     if truth.ndim != 2:
         raise ValueError(f"truth has shape {truth.shape}: pass (m, t), the mean over seeds.")

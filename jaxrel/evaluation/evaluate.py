@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import jax
 import numpy as np
-from jaxtyping import ArrayLike, Bool, Float
+from jaxtyping import ArrayLike, Bool, Float, PRNGKeyArray
 
 from jaxrel._core.arrays import real_array, truth_array
 from jaxrel.evaluation.baselines import ceiling, leave_one_target_out_rank, null_distribution
@@ -87,7 +87,7 @@ def evaluate_score(
     missing: str = "error",
     confidence: float = 0.95,
     num_resamples: int = 2000,
-    seed: int = 0,
+    key: PRNGKeyArray | int = 0,
 ) -> ScoreEvaluation:
     """How well a score predicts accuracies, by every statistic.
 
@@ -98,7 +98,7 @@ def evaluate_score(
         missing: what a score that is not finite means. `"error"` refuses it; `"worst"` places it below all others of
             the target, tied with others such (Pearson's correlation is NaN there, as the distance is unknown). That
             includes `+inf`, which a method returns where it failed as well.
-        confidence, num_resamples, seed: as in `bootstrap_intervals`.
+        confidence, num_resamples, key: as in `bootstrap_intervals`.
 
     Returns:
         A `ScoreEvaluation`.
@@ -118,7 +118,7 @@ def evaluate_score(
                 where=where,
                 confidence=confidence,
                 num_resamples=num_resamples,
-                seed=seed,
+                key=key,
             )
             for statistic in STATISTICS
         }
@@ -135,7 +135,7 @@ def compare_scores(
     missing: str = "error",
     confidence: float = 0.95,
     num_resamples: int = 2000,
-    seed: int = 0,
+    key: PRNGKeyArray | int = 0,
 ) -> PairedDifference:
     """By how much a score predicts accuracies better than another one does.
 
@@ -143,7 +143,7 @@ def compare_scores(
         scores, baseline: two scores as in `evaluate_score`.
         truth, where, missing: as there.
         statistic: a name in `STATISTICS`, chosen before looking: of six, some one is likely to favour either score.
-        confidence, num_resamples, seed: as in `bootstrap_intervals`.
+        confidence, num_resamples, key: as in `bootstrap_intervals`.
 
     Returns:
         A `PairedDifference`, scores minus baseline.
@@ -160,7 +160,7 @@ def compare_scores(
         where=where,
         confidence=confidence,
         num_resamples=num_resamples,
-        seed=seed,
+        key=key,
     )
 
 
@@ -174,7 +174,7 @@ def evaluate_scores(
     missing: str = "error",
     confidence: float = 0.95,
     num_resamples: int = 2000,
-    seed: int = 0,
+    key: PRNGKeyArray | int = 0,
 ) -> EvaluationTable:
     """A table of scores, beside a random order, the static baseline and what a perfect score could reach.
 
@@ -185,7 +185,7 @@ def evaluate_scores(
         num_test: as in `ceiling`; given for `(m, t)` accuracies it makes a ceiling of them as of one seed.
         statistic: of the paired differences to the static baseline, chosen before looking.
         where, missing: as in `evaluate_score`.
-        confidence, seed: of the intervals.
+        confidence, key: of the intervals.
         num_resamples: resamples, random orders and draws of the ceiling.
 
     Returns:
@@ -201,7 +201,7 @@ def evaluate_scores(
     seeds = seeds[None] if seeds.ndim == 2 else seeds
     mean, where = _checked_truth(seeds.mean(axis=0) if seeds.ndim == 3 else seeds, where)
     table = {name: _checked_scores(f"scores[{name!r}]", values, where, missing) for name, values in scores.items()}
-    options: dict[str, Any] = {"where": where, "seed": seed}
+    options: dict[str, Any] = {"where": where, "key": key}
     resampling: dict[str, Any] = {**options, "confidence": confidence, "num_resamples": num_resamples}
     drawing: dict[str, Any] = {**options, "num_draws": num_resamples}
     compared = mean.shape[1] > 1

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from jaxrel._core.arrays import truth_array
 from jaxrel.evaluation.rank_correlation import STATISTICS
 
-__all__ = ["as_mask", "check_confidence", "check_seed", "check_shapes", "check_statistic", "checked_count"]
+__all__ = ["as_mask", "check_confidence", "check_shapes", "check_statistic", "checked_count"]
 
 
 def check_statistic(statistic: str) -> None:
@@ -26,12 +26,6 @@ def check_confidence(confidence: Float[ArrayLike, ""]) -> None:
     """A ValueError unless it lies strictly between 0 and 1."""
     if not isinstance(confidence, jax.core.Tracer) and not 0 < float(np.asarray(confidence)) < 1:
         raise ValueError(f"confidence is {confidence}: pass a number between 0 and 1, such as 0.95.")
-
-
-def check_seed(seed: Int[ArrayLike, ""]) -> None:
-    """A ValueError unless it is an integer of 32 bits; JAX would silently keep the low bits of others."""
-    if not isinstance(seed, jax.core.Tracer) and not 0 <= checked_index("seed", seed) < 2**32:
-        raise ValueError(f"seed is {seed}: pass an integer between 0 and 2**32 - 1.")
 
 
 def checked_count(name: str, count: int, least: int) -> int:

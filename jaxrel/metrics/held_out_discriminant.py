@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
 from jaxrel._core import linalg
-from jaxrel._core.checks import checked_seed
+from jaxrel._core.checks import checked_key
 from jaxrel._core.halves import second_half
 from jaxrel._core.programs import compiled
 from jaxrel._core.size_classes import pads_samples
@@ -41,7 +41,7 @@ def held_out_discriminant_score(
     features: Float[ArrayLike, "n d"],
     labels: Int[ArrayLike, " n"],
     *,
-    seed: int = 0,
+    key: PRNGKeyArray | int = 0,
     weights: Float[ArrayLike, " n"] | None = None,
     num_classes: int | None = None,
 ) -> Score:
@@ -52,7 +52,7 @@ def held_out_discriminant_score(
     Args:
         features: `(n, d)`.
         labels: `(n,)` integers.
-        seed: deals the samples of each class to halves.
+        key: of `jax.random`, or an integer; deals the samples of each class to halves.
         weights: 0 is an absent sample; only their ratios matter. A sample of weight 2 falls into one half, two equal
             samples into both.
         num_classes: class count; needed inside `jit` and `vmap`.
@@ -62,10 +62,10 @@ def held_out_discriminant_score(
         class has two samples.
 
     Raises:
-        ValueError: for a seed out of 0 .. 2^32 - 1, else see `checked_labelled_sample`.
+        ValueError: for an integer key out of 0 .. 2^32 - 1, else see `checked_labelled_sample`.
     """
     sample = checked_labelled_sample(features, labels, weights, num_classes, shift_invariant=True)
-    return _held_out_discriminant(sample, jax.random.key(checked_seed(seed)))
+    return _held_out_discriminant(sample, checked_key(key))
 
 
 @kernel

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import jax
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from jaxrel._core.arrays import real_array
+from jaxrel._core.checks import checked_key
 from jaxrel._core.size_classes import pads_samples
 from jaxrel.metrics.decomposition import Decomposition, checked_decomposition
 from jaxrel.metrics.differentiation import no_derivative
@@ -36,7 +36,7 @@ def nleep_score(
     explained_variance: Float[ArrayLike, ""] = 0.8,
     max_directions: int | None = None,
     responsibilities: Float[ArrayLike, "n k"] | None = None,
-    seed: int = 0,
+    key: PRNGKeyArray | int = 0,
     weights: Float[ArrayLike, " n"] | None = None,
     num_classes: int | None = None,
     decomposition: Decomposition | None = None,
@@ -55,7 +55,7 @@ def nleep_score(
             not, as their number is not known when it is compiled.
         responsibilities: `(n, k)`, rows of sum 1, of a mixture of your own: the score is `leep_score` of them, and the
             features and the options above are not used.
-        seed: draws the starts of the mixture.
+        key: of `jax.random`, or an integer; draws the starts of the mixture.
         weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
         num_classes: class count; needed inside `jit` and `vmap`. Absent classes change nothing where labels are known.
         decomposition: `decompose(features, "centred", weights=weights)`, to share it between metrics; None computes it.
@@ -63,7 +63,7 @@ def nleep_score(
     Returns:
         A `Score` between minus the entropy of the labels and 0 that does not change with shifts, scale and rotation.
         Where all samples are equal it is minus the entropy of the labels. The mixture is a local maximum of the
-        likelihood, found by iteration: another seed, dtype or rounding can lead to another one.
+        likelihood, found by iteration: another key, dtype or rounding can lead to another one.
 
     Raises:
         ValueError: for options out of range, else see `checked_labelled_sample`.
@@ -93,7 +93,7 @@ def nleep_score(
         sample,
         checked_decomposition(sample, "centred", decomposition),
         _checked_share(explained_variance, sample.features.dtype),
-        _checked_key(seed),
+        checked_key(key),
         num_components=checked_positive_integer("num_components", num_components),
         max_directions=most,
     )
@@ -152,10 +152,3 @@ def _checked_share(explained_variance: Any, dtype: Any) -> Float[Array, ""]:
     if not isinstance(share, jax.core.Tracer) and not (share.shape == () and 0 < float(share) <= 1):
         raise ValueError(f"explained_variance must be a number above 0 and at most 1, got {explained_variance!r}.")
     return share
-
-
-def _checked_key(seed: Any) -> PRNGKeyArray:
-    try:
-        return jax.random.key(operator.index(seed))
-    except TypeError as error:
-        raise ValueError(f"seed must be an integer, got {seed!r}.") from error

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
-from jaxrel._core.checks import checked_seed
+from jaxrel._core.checks import checked_key
 from jaxrel._core.size_classes import pads_samples
 from jaxrel.metrics.class_blocks import checked_largest_class
 from jaxrel.metrics.cross_view import cluster_counts_of, cross_view_hits
@@ -40,7 +40,7 @@ def relatedness_score(
     labels: Int[ArrayLike, " n"],
     *,
     method: Joint = METHOD,
-    seed: int = 0,
+    key: PRNGKeyArray | int = 0,
     reference_weights: Float[ArrayLike, " m"] | None = None,
     weights: Float[ArrayLike, " n"] | None = None,
     reference_num_classes: int | None = None,
@@ -55,7 +55,7 @@ def relatedness_score(
         reference_features, reference_labels: `(m, d)` and `(m,)` integers, of the reference task.
         features, labels: `(n, d)` and `(n,)` integers, of the target task.
         method: how task-relatedness is learned.
-        seed: draws minibatches.
+        key: of `jax.random`, or an integer; draws minibatches.
         reference_weights, weights: 0 is an absent sample; only their ratios matter. A sample of weight 2 falls into one
             half, two equal samples into both.
         reference_num_classes, num_classes: class counts; needed inside `jit` and `vmap`.
@@ -66,7 +66,7 @@ def relatedness_score(
         A `Score`, at most 0; undefined if a class has no sample. A class of one sample is learned and judged on it.
 
     Raises:
-        ValueError: for a seed out of 0 .. 2^32 - 1, else see `checked_pair`.
+        ValueError: for an integer key out of 0 .. 2^32 - 1, else see `checked_pair`.
 
     Source: Mehra, Zhang, Hamm, "Understanding the transferability of representations via task-relatedness", NeurIPS
     2024; deviations: see `jaxrel.task_relatedness`.
@@ -81,9 +81,8 @@ def relatedness_score(
         reference_num_classes=reference_num_classes,
         num_classes=num_classes,
     )
-    key = jax.random.key(checked_seed(seed))
     block_size = checked_largest_class(labels, largest_class, pair.target.weights)
-    return _relatedness(pair, key, method, block_size=block_size)
+    return _relatedness(pair, checked_key(key), method, block_size=block_size)
 
 
 def _relatedness_kernel(pair: LabelledPair, key: PRNGKeyArray, method: Joint, *, block_size: int) -> Score:
@@ -105,7 +104,7 @@ def cross_view_score(
     first_view: Float[ArrayLike, "n d"],
     second_view: Float[ArrayLike, "n d"],
     *,
-    seed: int = 0,
+    key: PRNGKeyArray | int = 0,
     weights: Float[ArrayLike, " n"] | None = None,
 ) -> Score:
     """Share of views whose cluster a probe of the other half of the samples tells, 0 to 1; higher is better.
@@ -115,14 +114,14 @@ def cross_view_score(
     Args:
         features: `(n, d)`.
         first_view, second_view: `(n, d)`, of two augmentations of the same samples, row by row.
-        seed: draws the starts of the clusters.
+        key: of `jax.random`, or an integer; draws the starts of the clusters.
         weights: 0 is an absent sample; only their ratios matter.
 
     Returns:
         A `Score`; undefined for a sample of fewer than 40 rows, in which clusters have no samples.
 
     Raises:
-        ValueError: for views of another shape, a seed out of 0 .. 2^32 - 1, else see `checked_sample`.
+        ValueError: for views of another shape, an integer key out of 0 .. 2^32 - 1, else see `checked_sample`.
     """
     samples = [checked_sample(rows, weights) for rows in (features, first_view, second_view)]
     shapes = [sample.features.shape for sample in samples]
@@ -131,7 +130,7 @@ def cross_view_score(
     mass = samples[0].weights
     traced = isinstance(mass, jax.core.Tracer)
     counts = cluster_counts_of(shapes[0][0] if traced else int(np.count_nonzero(np.asarray(mass))))
-    return _cross_view(samples, jax.random.key(checked_seed(seed)), cluster_counts=counts)
+    return _cross_view(samples, checked_key(key), cluster_counts=counts)
 
 
 def _cross_view_kernel(samples: list[Sample], key: PRNGKeyArray, *, cluster_counts: tuple[int, ...]) -> Score:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from jaxrel._core.arrays import real_array, to_array
+from jaxrel._core.checks import checked_key
 from jaxrel._core.labels import encoded_labels
 from jaxrel.pseudo_labels.class_count import class_count
 from jaxrel.pseudo_labels.strategies import Known, Strategy, ViewClusters
@@ -63,7 +63,7 @@ def pseudo_label(
     views: tuple[Float[ArrayLike, "n d"], Float[ArrayLike, "n d"]] | None = None,
     reference: Task | None = None,
     class_prior: ClassPrior = "clusters",
-    seed: int = 0,
+    key: PRNGKeyArray | int = 0,
 ) -> PseudoLabels:
     """Give classes to the samples of a target without labels.
 
@@ -79,7 +79,7 @@ def pseudo_label(
         class_prior: share of each class in the weights of the samples: `"clusters"` leaves what was found, `"uniform"`
             weighs the classes equally, numbers are given to the classes by size, the largest to the largest, as
             clusters have no names (in order of the classes where these are the reference's).
-        seed: draws the starts of clusters.
+        key: of `jax.random`, or an integer; draws the starts of clusters.
 
     Raises:
         ValueError: for views of another shape or not finite, a strategy that lacks what it needs, shares that are not,
@@ -90,7 +90,7 @@ def pseudo_label(
         raise ValueError(f"target must be a Task, got {type(target).__name__}: pass Task(features).")
     checked = None if views is None else checked_views(views, target)
     known = Known(target.features, target.weights, checked, reference)
-    key = jax.random.key(_checked_seed(seed))
+    key = checked_key(key)
     if not callable(labels):
         labels = _given_shares(labels, target)
     num_classes, count_source = _class_count(target, labels, known, key)
@@ -135,13 +135,6 @@ def checked_views(views: Any, target: Task) -> tuple[Array, Array]:
             raise ValueError(f"views[{position}][{bad[0][0]}, {bad[0][1]}] is not finite ({len(bad)} such values).")
         arrays.append(jnp.where(jnp.asarray(live)[:, None], array, 0))
     return arrays[0], arrays[1]
-
-
-def _checked_seed(seed: int) -> int:
-    try:
-        return operator.index(seed)
-    except TypeError as error:
-        raise ValueError(f"seed must be an integer, got {seed!r}.") from error
 
 
 def _check_needs(strategy: Any, known: Known) -> None:

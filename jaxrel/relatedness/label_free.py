@@ -51,7 +51,7 @@ def pseudo_labelled_tasks(
     pseudo-labels together, so that a class means the same in both.
     """
     if evaluate_on is None:
-        found = pseudo_label(target, labels, views=views, reference=reference, class_prior=class_prior, seed=seed)
+        found = pseudo_label(target, labels, views=views, reference=reference, class_prior=class_prior, key=seed)
         pseudo_target = found.task(target.features)
         if views is None:
             return (reference, pseudo_target), None, found
@@ -75,7 +75,7 @@ def pseudo_labelled_tasks(
         weights=jnp.concatenate([target.weights, held_out_target.weights]),
         num_classes=target.num_classes,
     )
-    found = pseudo_label(both, labels, reference=reference, class_prior=class_prior, seed=seed)
+    found = pseudo_label(both, labels, reference=reference, class_prior=class_prior, key=seed)
     parts = (
         Task(features, found.labels[part], weights=found.weights[part], num_classes=found.num_classes)
         for features, part in ((target.features, slice(cut)), (held_out_target.features, slice(cut, None)))

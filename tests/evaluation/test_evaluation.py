@@ -146,12 +146,12 @@ def test_new_numbers_are_not_traced_again():
     @jax.jit
     def intervals(scores, truth, confidence, seed):
         traces.append(1)
-        return evaluation.bootstrap_intervals(scores, truth, confidence=confidence, num_resamples=25, seed=seed)
+        return evaluation.bootstrap_intervals(scores, truth, confidence=confidence, num_resamples=25, key=seed)
 
     for seed in range(3):
         result = intervals(*problem((8, 3), seed), 0.9 - seed / 10, seed)
     assert len(traces) == 1
-    expected = evaluation.bootstrap_intervals(*problem((8, 3), 2), confidence=0.7, num_resamples=25, seed=2)
+    expected = evaluation.bootstrap_intervals(*problem((8, 3), 2), confidence=0.7, num_resamples=25, key=2)
     assert_tree_close(result, expected, atol=1e-6)
 
 
@@ -167,7 +167,7 @@ def resampled(name, scores, truth, num_resamples, seed):
 @pytest.mark.parametrize("name", ["kendall_tau", "weighted_kendall_tau_by_truth", "spearman"])
 def test_the_bootstrap_is_that_of_a_loop(name, x64):
     scores, truth = problem((7, 3))
-    result = evaluation.bootstrap_intervals(scores, truth, statistic=name, confidence=0.8, num_resamples=50, seed=5)
+    result = evaluation.bootstrap_intervals(scores, truth, statistic=name, confidence=0.8, num_resamples=50, key=5)
     values = resampled(name, scores, truth, 50, 5)
     expected = np.nanquantile(values, [0.1, 0.9], axis=0)
     np.testing.assert_allclose([result.per_target.lower, result.per_target.upper], expected, atol=1e-12)
@@ -362,7 +362,7 @@ def test_the_table_holds_scores_and_baselines():
         (lambda s, t: evaluation.bootstrap_intervals(s, t, confidence=95), "confidence is 95"),
         (lambda s, t: evaluation.bootstrap_intervals(s, t, num_resamples=0), "at least 1"),
         (lambda s, t: evaluation.bootstrap_intervals(s, t, num_resamples=1.5), "an integer"),
-        (lambda s, t: evaluation.bootstrap_intervals(s, t, seed=-1), "seed is -1"),
+        (lambda s, t: evaluation.bootstrap_intervals(s, t, key=-1), "key must be .* got -1"),
         (lambda s, t: evaluation.bootstrap_intervals(s, t[None]), "mean over seeds"),
         (lambda s, t: evaluation.bootstrap_intervals(s[:1], t[:1]), "m >= 2"),
         (lambda s, t: evaluation.bootstrap_intervals(s, t, where=t[0] > 0), "where has shape"),

@@ -93,7 +93,7 @@ def test_bad_distributions_and_options_are_named():
         (lambda: nleep_score(rows, labels, max_directions=1.5), "max_directions must be an integer"),
         (lambda: nleep_score(rows, labels, explained_variance=0), "explained_variance"),
         (lambda: nleep_score(rows, labels, explained_variance=80), "explained_variance"),
-        (lambda: nleep_score(rows, labels, seed=0.5), "seed must be an integer"),
+        (lambda: nleep_score(rows, labels, key=0.5), "key must be a key of jax.random or an integer"),
         (lambda: cka_score(rows, rows[1:]), "features have 24 rows, aligned_features 23"),
         (lambda: cka_score(rows, rows[:, 0]), "must have shape"),
     ):

@@ -83,9 +83,9 @@ HEAVY = {
 }
 OTHER_OPTIONS = {
     "nearest_neighbours": ({"num_neighbours": 1}, {"num_neighbours": 4}),
-    "transferability": ({"seed": 1}, {"seed": 2}),
+    "transferability": ({"key": 1}, {"key": 2}),
     "ridge_probe": ({"ridges": np.array([0.1, 1.0])}, {"ridges": np.array([0.3, 2.0])}),
-    "nleep": ({"explained_variance": 0.7, "seed": 1}, {"explained_variance": 0.9, "seed": 2}),
+    "nleep": ({"explained_variance": 0.7, "key": 1}, {"explained_variance": 0.9, "key": 2}),
     "transrate": ({"eps": 1e-4}, {"eps": 0.1, "equal_classes": True}),
     "gbc": ({}, {"covariance": "diagonal", "variance_floor": 0.1, "logarithm": True}),
     "sfda": ({"shrinkage": 0.1}, {"shrinkage": 0.2}),
