@@ -312,7 +312,7 @@ def test_a_changed_pixel_is_found(make_toy: Callable[..., None], tmp_path: Path)
 
 
 def fake_tfds(monkeypatch: pytest.MonkeyPatch, builder: Callable[..., object]) -> None:
-    """Have a library of that name, which makes this builder; tests/test_data_sources.py has the real one."""
+    """Have a library of that name, which makes this builder; tests/data/test_data_sources.py has the real one."""
     module = types.ModuleType("tensorflow_datasets")
     module.builder = builder  # type: ignore[attr-defined]
     kinds = {name: type(name, (types.SimpleNamespace,), {}) for name in ("Image", "Text", "ClassLabel")}

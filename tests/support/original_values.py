@@ -1,6 +1,7 @@
 """Values of the implementations that authors and libraries publish, and what jaxrel finds on the same input.
 
-`tests/data/score_oracles.json` names the implementation, commit and file of each. Input is drawn again from its seed.
+`tests/fixtures/score_oracles.json` names the implementation, commit and file of each. Input is drawn again
+from its seed.
 """
 
 from __future__ import annotations

@@ -1,0 +1,38 @@
+"""The pages name files that exist, and what their programs print is what they print."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+NAMED = re.compile(r"\b(?:tests|benchmarks|docs|jaxrel|examples)/[\w./-]+\.(?:py|md|json|png)\b")
+NUMBER = re.compile(r"\d+\.\d+")
+LINKED = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_files_that_a_page_names_exist(page):
+    text = page.read_text()
+    files = {ROOT / name for name in NAMED.findall(text)} | {page.parent / name for name in LINKED.findall(text)}
+    assert not [str(file) for file in files if not file.exists()]
+
+
+@pytest.mark.slow
+def test_the_programs_of_the_readme_print_what_it_says(capsys, monkeypatch, tmp_path):
+    """Numbers to 0.02, as compilers round differently while something is learned."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    names, printed, checked = {}, "", 0
+    for language, block in blocks:
+        if language == "python":
+            exec(block, names)
+            printed = capsys.readouterr().out
+        elif not language:
+            assert NUMBER.split(printed) == NUMBER.split(block)
+            found, said = (np.array(NUMBER.findall(text), float) for text in (printed, block))
+            np.testing.assert_allclose(found, said, atol=0.02)
+            printed, checked = "", checked + 1
+    assert checked >= 5
