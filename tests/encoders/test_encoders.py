@@ -78,7 +78,7 @@ def oracles() -> dict[str, np.ndarray]:
 def check_parity(name: str, size: int, dtype: Any, tolerance: float, oracles: dict[str, np.ndarray]) -> None:
     entry = registry._ENTRIES[name]
     assert entry.weights is not None
-    network = entry.build(np.random.default_rng(0))
+    network = entry.make(rng=np.random.default_rng(0))
     tensors = read_tensors(ASSETS[entry.weights.distribution].file(entry.weights.file))
     load_torch_tensors(network.torch_names(), tensors, dtype=dtype)
     graph, state = nnx.split(network)

@@ -10,7 +10,8 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from jaxrel.encoders.checkpoints.files import CheckpointError, as_weights, find_prefix
+from jaxrel.encoders.checkpoints.files import CheckpointError
+from jaxrel.encoders.checkpoints.tensors import find_prefix, refuse_surplus, take
 from jaxrel.encoders.images.layers import ConvNorm, Layer
 
 __all__ = ["load_tensors", "load_torch_tensors", "state_of", "to_channels_last"]
@@ -94,22 +95,13 @@ def load_tensors(
     remaining = dict(tensors)
     for layer, names in layers:
         for variable, name in zip(_variables(layer), names, strict=True):
-            if name not in remaining:
-                raise ValueError(f"the file has no tensor {name!r}; it is not of this architecture")
-            value = remaining.pop(name)
-            if value.shape != variable.shape:
-                raise ValueError(
-                    f"tensor {name!r} has shape {value.shape} (channels last), expected {variable.shape}; "
-                    "it is not of this architecture"
-                )
-            weights = as_weights(name, value, kernel_type if variable is layer.kernel else other_type)
+            weights = take(remaining, name, variable.shape, kernel_type if variable is layer.kernel else other_type)
             if isinstance(layer, ConvNorm) and variable is layer.var and (weights < 0).any():
                 raise CheckpointError(
                     f"tensor {name!r}, of variances, holds {weights.min()}: the checkpoint is damaged"
                 )
             variable.set_value(jnp.asarray(weights))
-    if remaining:
-        raise ValueError(f"the file has tensors this architecture lacks: {', '.join(list(remaining)[:5])}")
+    refuse_surplus(remaining)
 
 
 def _variables(layer: Layer) -> tuple[nnx.Variable[jax.Array], ...]:

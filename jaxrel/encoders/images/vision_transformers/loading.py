@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from jax.typing import DTypeLike
 
-from jaxrel.encoders.checkpoints.files import CheckpointError, check_size, locate_checkpoint, read_checkpoint, read_json
+from jaxrel.encoders.checkpoints.files import CheckpointError, locate_checkpoint, read_checkpoint, read_json
+from jaxrel.encoders.checkpoints.tensors import check_size
 from jaxrel.encoders.encoder import Encoder, fingerprint, from_network
 from jaxrel.encoders.images.vision_transformers.config import VisionTransformerConfig
 from jaxrel.encoders.images.vision_transformers.families import FAMILIES

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from jaxrel.encoders.checkpoints.files import CheckpointError, as_weights, find_prefix
+from jaxrel.encoders.checkpoints.tensors import find_prefix, refuse_surplus, take
 from jaxrel.encoders.images.vision_transformers.config import VisionTransformerConfig
 from jaxrel.encoders.images.vision_transformers.families import FAMILIES
 from jaxrel.encoders.images.vision_transformers.network import VisionTransformer
@@ -116,29 +116,19 @@ def network_of(
             tensor = f"{names[layer]}.{'bias' if last == 'bias' else 'weight'}"
         stacked = "{}" in tensor
         shape = variable.shape[1:] if stacked else variable.shape
+        layout = functools.partial(_as_variable, shape=shape, is_kernel=last == "kernel")
         values = [
-            as_weights(tensor.format(i), _take(remaining, tensor.format(i), shape, is_kernel=last == "kernel"), dtype)
+            take(remaining, tensor.format(i), shape, dtype, layout=layout)
             for i in range(config.num_layers if stacked else 1)
         ]
         value = np.stack(values) if stacked else values[0]
         filled.append((path, variable.replace(jnp.asarray(value))))
-    if remaining:
-        raise CheckpointError(f"the checkpoint has tensors this architecture lacks: {', '.join(list(remaining)[:5])}")
+    refuse_surplus(remaining)
     network: VisionTransformer = nnx.merge(graph, nnx.from_flat_state(filled))
     return network
 
 
-def _take(remaining: dict[str, np.ndarray], name: str, shape: tuple[int, ...], *, is_kernel: bool) -> np.ndarray:
-    """The tensor of that name, removed from `remaining`, in the layout of its variable."""
-    if name not in remaining:
-        raise CheckpointError(f"the checkpoint has no tensor {name!r}; it is not of this architecture")
-    value = remaining.pop(name)
-    if is_kernel:
-        value = to_channels_last(value)
+def _as_variable(tensor: np.ndarray, *, shape: tuple[int, ...], is_kernel: bool) -> np.ndarray:
+    value = to_channels_last(tensor) if is_kernel else tensor
     # Attention keeps its heads on an axis of their own, and tokens have an axis for the batch.
-    if value.shape != shape and (value.size != math.prod(shape) or value.ndim == len(shape)):
-        raise CheckpointError(
-            f"tensor {name!r} has shape {value.shape} (channels last), expected {shape}; "
-            "it is not of this architecture, or config.json describes another"
-        )
-    return value.reshape(shape)
+    return value.reshape(shape) if value.size == math.prod(shape) and value.ndim != len(shape) else value
