@@ -23,14 +23,8 @@ from paths import FIXTURES
 from jaxrel import encoders
 from jaxrel.encoders import registry
 from jaxrel.encoders.checkpoints.torch_pickle import TorchFileError, read_tensors
-from jaxrel.encoders.images.layers import (
-    ConvNorm,
-    InvertedResidualNet,
-    Linear,
-    Stage,
-    grouped_convolution,
-    shifted_multiply_adds,
-)
+from jaxrel.encoders.images.inverted_residuals import InvertedResidualNet, Stage
+from jaxrel.encoders.images.layers import ConvNorm, Linear, grouped_convolution, shifted_multiply_adds
 from jaxrel.encoders.images.weights import load_torch_tensors
 from jaxrel.storage.assets import ASSETS
 

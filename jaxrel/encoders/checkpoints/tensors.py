@@ -40,7 +40,7 @@ def take(
     if value.shape != shape:
         raise CheckpointError(
             f"tensor {name!r} has shape {value.shape} (channels last, linear maps as (in, out)), expected {shape}; "
-            "it is not of this architecture"
+            "it is not of this architecture, or config.json, where there is one, describes another"
         )
     return as_weights(name, value, dtype)
 

@@ -109,11 +109,9 @@ def network_of(
         remaining.pop(names.get("registers", ""), None)  # DINOv3 keeps a table of none
     filled = []
     for path, variable in nnx.to_flat_state(state):
-        *parts, last = map(str, path)
-        layer = ".".join(parts)
-        tensor = names[".".join((layer, last)).lstrip(".")] if layer not in names else None
-        if tensor is None:
-            tensor = f"{names[layer]}.{'bias' if last == 'bias' else 'weight'}"
+        place = ".".join(map(str, path))
+        layer, _, last = place.rpartition(".")
+        tensor = names[place] if place in names else f"{names[layer]}.{'bias' if last == 'bias' else 'weight'}"
         stacked = "{}" in tensor
         shape = variable.shape[1:] if stacked else variable.shape
         layout = functools.partial(_as_variable, shape=shape, is_kernel=last == "kernel")
