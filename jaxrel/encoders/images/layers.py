@@ -218,7 +218,6 @@ class ConvBias(nnx.Module):
         stride: step from one window to the next.
         activation: what is applied to the result; None for nothing.
         padding: how images are padded.
-        gain: multiplies the initial weights.
     """
 
     def __init__(
@@ -231,10 +230,9 @@ class ConvBias(nnx.Module):
         stride: int = 1,
         activation: Activation | None = "relu",
         padding: Padding,
-        gain: float = 1.0,
     ) -> None:
         """Draw the initial weights."""
-        self.kernel = nnx.Param(_he_normal(rng, (kernel_size, kernel_size, in_width, out_width), gain=gain))
+        self.kernel = nnx.Param(_he_normal(rng, (kernel_size, kernel_size, in_width, out_width)))
         self.bias = nnx.Param(jnp.asarray(np.zeros(out_width, np.float32)))
         self.stride = stride
         self.activation = activation
