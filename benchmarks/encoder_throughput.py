@@ -116,7 +116,7 @@ def text_sides(name: str, batch_size: int) -> tuple[Side, Side]:
 
         tensors = {key: read_checkpoint(folder / "model.safetensors")[key] for key in shapes}
     else:
-        from jaxrel.encoders.texts.bert import load_hugging_face_tensors
+        from jaxrel.encoders.texts.bert_checkpoints import load_hugging_face_tensors
 
         load_hugging_face_tensors(network, {key: value.astype(np.float32) for key, value in tensors.items()})
     original.load_state_dict({key: torch.from_numpy(value.astype(np.float32)) for key, value in tensors.items()})

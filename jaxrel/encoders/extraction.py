@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from jaxrel.encoders.encoder import Encoder, EncoderOutput, check_images
 from jaxrel.encoders.samples import as_samples
-from jaxrel.encoders.texts.models import check_texts
+from jaxrel.encoders.texts.tokens import check_texts
 from jaxrel.storage.features import FeatureStore, FeatureType, Table, numpy_type
 from jaxrel.version import __version__
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-__all__ = ["Preprocessing"]
+__all__ = ["Preprocessing", "resized_square"]
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,19 @@ class Preprocessing:
 
     def __call__(self, images: UInt8[Array, "b h w c"]) -> Float[Array, "b s s d"]:
         """Preprocessed images, float32."""
-        batch, height, width, channels = images.shape
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        square = images[:, top : top + side, left : left + side].astype(jnp.float32)
-        resized = jax.image.resize(
-            square, (batch, self.image_size, self.image_size, channels), "linear", antialias=True
-        )
-        scaled: jax.Array = (resized - jnp.asarray(self.mean, jnp.float32)) / jnp.asarray(self.std, jnp.float32)
+        pixels = self.resize(images)
+        scaled: jax.Array = (pixels - jnp.asarray(self.mean, jnp.float32)) / jnp.asarray(self.std, jnp.float32)
         return scaled.mean(-1, keepdims=True) if len(self.mean) == 1 else scaled
+
+    def resize(self, images: UInt8[Array, "b h w c"]) -> Float[Array, "b s s c"]:
+        """The pixels of the result, 0..255."""
+        return resized_square(images, self.image_size, "linear")
+
+
+def resized_square(images: UInt8[Array, "b h w c"], size: int, method: str) -> Float[Array, "b s s c"]:
+    """The central square of images, brought to a size by an anti-aliased interpolation of :func:`jax.image.resize`."""
+    batch, height, width, channels = images.shape
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = images[:, top : top + side, left : left + side].astype(jnp.float32)
+    return jax.image.resize(square, (batch, size, size, channels), method, antialias=True)

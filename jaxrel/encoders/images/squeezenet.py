@@ -1,4 +1,4 @@
-"""SqueezeNet 1.1, with weights of torchvision or of Keras."""
+"""SqueezeNet 1.1."""
 
 from __future__ import annotations
 

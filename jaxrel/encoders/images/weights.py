@@ -1,8 +1,8 @@
-"""Tensors of weight files into NNX layers."""
+"""Tensors of PyTorch files into NNX layers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,11 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from jaxrel.encoders.checkpoints.files import CheckpointError, as_weights, find_prefix
+from jaxrel.encoders.checkpoints.files import CheckpointError
+from jaxrel.encoders.checkpoints.tensors import find_prefix, refuse_surplus, take
 from jaxrel.encoders.images.layers import ConvNorm, Layer
 
-__all__ = ["load_tensors", "load_torch_tensors", "state_of", "to_channels_last"]
+__all__ = ["load_torch_tensors", "state_of", "to_channels_last"]
 
 
 def load_torch_tensors(
@@ -33,16 +34,30 @@ def load_torch_tensors(
     Raises:
         ValueError: a tensor is missing, has another shape than its variable, or is left over.
     """
-    load_tensors(
-        ((layer, _torch_names(layer, prefixes)) for layer, prefixes in layers),
-        {
-            name: to_channels_last(value)
-            for name, value in tensors.items()
-            # PyTorch counts the batches its running statistics have seen; inference has no use for it.
-            if not name.endswith(".num_batches_tracked")
-        },
-        dtype=dtype,
-    )
+    kernel_type = np.dtype(dtype)
+    other_type = jnp.promote_types(kernel_type, np.float32)
+    # PyTorch counts the batches its running statistics have seen; inference has no use for it.
+    remaining = {name: value for name, value in tensors.items() if not name.endswith(".num_batches_tracked")}
+    for layer, prefixes in layers:
+        for name, variable in _variables(layer, prefixes):
+            kind = kernel_type if variable is layer.kernel else other_type
+            weights = take(remaining, name, variable.shape, kind, layout=to_channels_last)
+            if isinstance(layer, ConvNorm) and variable is layer.var and (weights < 0).any():
+                raise CheckpointError(
+                    f"tensor {name!r}, of variances, holds {weights.min()}: the checkpoint is damaged"
+                )
+            variable.set_value(jnp.asarray(weights))
+    refuse_surplus(remaining)
+
+
+def _variables(layer: Layer, prefixes: tuple[str, ...]) -> Iterator[tuple[str, nnx.Variable[jax.Array]]]:
+    """The variables of a layer by the names of their tensors."""
+    yield f"{prefixes[0]}.weight", layer.kernel
+    if isinstance(layer, ConvNorm):
+        yield f"{prefixes[1]}.weight", layer.scale
+        yield f"{prefixes[1]}.running_mean", layer.mean
+        yield f"{prefixes[1]}.running_var", layer.var
+    yield f"{prefixes[-1]}.bias", layer.bias
 
 
 def state_of(
@@ -70,62 +85,6 @@ def state_of(
 
 
 _HEADS = ("fc", "_fc", "head", "heads", "classifier", "linear", "mlp", "projection_head", "projector", "predictor")
-
-
-def load_tensors(
-    layers: Iterable[tuple[Layer, tuple[str, ...]]],
-    tensors: Mapping[str, np.ndarray],
-    *,
-    dtype: DTypeLike = np.float32,
-) -> None:
-    """Set the variables of each layer from tensors in its own layout (channels last).
-
-    Args:
-        layers: each layer with the names of its tensors: kernel, scale, bias, mean and variance of a
-            :class:`ConvNorm`, kernel and bias of a :class:`ConvBias` or :class:`Linear`.
-        tensors: the tensors by name; kernels of convolutions are `(k, k, in, out)`, of linear maps `(in, out)`.
-        dtype: floating-point type the kernels get; the other variables get at least float32.
-
-    Raises:
-        ValueError: a tensor is missing, has another shape than its variable, or is left over.
-    """
-    kernel_type = np.dtype(dtype)
-    other_type = jnp.promote_types(kernel_type, np.float32)
-    remaining = dict(tensors)
-    for layer, names in layers:
-        for variable, name in zip(_variables(layer), names, strict=True):
-            if name not in remaining:
-                raise ValueError(f"the file has no tensor {name!r}; it is not of this architecture")
-            value = remaining.pop(name)
-            if value.shape != variable.shape:
-                raise ValueError(
-                    f"tensor {name!r} has shape {value.shape} (channels last), expected {variable.shape}; "
-                    "it is not of this architecture"
-                )
-            weights = as_weights(name, value, kernel_type if variable is layer.kernel else other_type)
-            if isinstance(layer, ConvNorm) and variable is layer.var and (weights < 0).any():
-                raise CheckpointError(
-                    f"tensor {name!r}, of variances, holds {weights.min()}: the checkpoint is damaged"
-                )
-            variable.set_value(jnp.asarray(weights))
-    if remaining:
-        raise ValueError(f"the file has tensors this architecture lacks: {', '.join(list(remaining)[:5])}")
-
-
-def _variables(layer: Layer) -> tuple[nnx.Variable[jax.Array], ...]:
-    if isinstance(layer, ConvNorm):
-        return layer.kernel, layer.scale, layer.bias, layer.mean, layer.var
-    return layer.kernel, layer.bias
-
-
-def _torch_names(layer: Layer, prefixes: tuple[str, ...]) -> tuple[str, ...]:
-    """Names in the order of the layer's variables."""
-    if isinstance(layer, ConvNorm):
-        convolution, norm = prefixes
-        statistics = ("weight", "bias", "running_mean", "running_var")
-        return (f"{convolution}.weight", *(f"{norm}.{name}" for name in statistics))
-    (prefix,) = prefixes
-    return f"{prefix}.weight", f"{prefix}.bias"
 
 
 def to_channels_last(value: np.ndarray) -> np.ndarray:

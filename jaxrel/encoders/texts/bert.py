@@ -11,8 +11,7 @@ residual sums, normalisation and softmax are float32 at least, and so are the fe
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -23,10 +22,9 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxrel.encoders.checkpoints.files import as_weights, find_prefix
 from jaxrel.encoders.encoder import EncoderOutput
 
-__all__ = ["BertConfig", "BertEncoder", "Family", "Pooling", "load_hugging_face_tensors"]
+__all__ = ["BertConfig", "BertEncoder", "Family", "Pooling"]
 
 Family = Literal["bert", "roberta", "distilbert"]
 
@@ -170,11 +168,6 @@ class Dense(nnx.Module):
         )
         return product + self.bias[...]
 
-    def named_variables(self) -> Iterator[tuple[str, nnx.Param[jax.Array]]]:
-        """Each variable by the end of its name in PyTorch."""
-        yield "weight", self.kernel
-        yield "bias", self.bias
-
 
 class LayerNorm(nnx.Module):
     """Normalisation of each vector by its own mean and variance, then a gain and a bias."""
@@ -190,11 +183,6 @@ class LayerNorm(nnx.Module):
         centred = x - x.mean(-1, keepdims=True)
         variance = jnp.square(centred).mean(-1, keepdims=True)
         return centred * lax.rsqrt(variance + self.epsilon) * self.scale[...] + self.bias[...]
-
-    def named_variables(self) -> Iterator[tuple[str, nnx.Param[jax.Array]]]:
-        """Each variable by the end of its name in PyTorch."""
-        yield "weight", self.scale
-        yield "bias", self.bias
 
 
 class SelfAttention(nnx.Module):
@@ -239,12 +227,6 @@ class TransformerLayer(nnx.Module):
         """Apply the layer."""
         x = self.attention_norm(x + self.attention(x, mask))
         return self.output_norm(x + self.contract(jax.nn.gelu(self.expand(x), approximate=False)))
-
-    def parts(self) -> tuple[Dense | LayerNorm, ...]:
-        """The maps and normalisations in the order of `_LAYER_NAMES`."""
-        attention = self.attention
-        maps = (attention.query, attention.key, attention.value, attention.output)
-        return (*maps, self.attention_norm, self.expand, self.contract, self.output_norm)
 
 
 class BertEncoder(nnx.Module):
@@ -323,22 +305,6 @@ class BertEncoder(nnx.Module):
         """What beside its variables decides the features."""
         return f"{self.config} pooling={self.pooling} layer={self.layer} normalise={self.normalise}"
 
-    def named_variables(self) -> Iterator[tuple[str, nnx.Param[jax.Array]]]:
-        """Each variable by its name in a Hugging Face checkpoint of the family, without prefix."""
-        yield "embeddings.word_embeddings.weight", self.words
-        yield "embeddings.position_embeddings.weight", self.positions
-        if self.token_types is not None:
-            yield "embeddings.token_type_embeddings.weight", self.token_types
-        parts: dict[str, Dense | LayerNorm] = {"embeddings.LayerNorm": self.norm}
-        stem, names = _LAYER_NAMES[self.config.family]
-        for i, layer in enumerate(self.layers):
-            parts |= {f"{stem}.{i}.{name}": part for name, part in zip(names, layer.parts(), strict=True)}
-        if self.pooler is not None:
-            parts["pooler.dense"] = self.pooler
-        for name, part in parts.items():
-            for end, variable in part.named_variables():
-                yield f"{name}.{end}", variable
-
     def _embed(self, ids: Int[Array, "b s"]) -> Float[Array, "b s d"]:
         dtype = _sum_type(self.words[...].dtype)
         first = self.config.first_position
@@ -352,86 +318,6 @@ class BertEncoder(nnx.Module):
             shown = mask[..., None].astype(x.dtype)
             return (x * shown).sum(1) / jnp.maximum(shown.sum(1), 1)
         return x[:, 0] if self.pooler is None else jnp.tanh(self.pooler(x[:, 0]))
-
-
-_BERT_LAYER = (
-    "attention.self.query",
-    "attention.self.key",
-    "attention.self.value",
-    "attention.output.dense",
-    "attention.output.LayerNorm",
-    "intermediate.dense",
-    "output.dense",
-    "output.LayerNorm",
-)
-_DISTILBERT_LAYER = (
-    "attention.q_lin",
-    "attention.k_lin",
-    "attention.v_lin",
-    "attention.out_lin",
-    "sa_layer_norm",
-    "ffn.lin1",
-    "ffn.lin2",
-    "output_layer_norm",
-)
-_LAYER_NAMES: Mapping[Family, tuple[str, tuple[str, ...]]] = {
-    "bert": ("encoder.layer", _BERT_LAYER),
-    "roberta": ("encoder.layer", _BERT_LAYER),
-    "distilbert": ("transformer.layer", _DISTILBERT_LAYER),
-}
-
-# Heads of the tasks that checkpoints were trained for, and a constant table that older ones keep.
-_IGNORED = re.compile(
-    r"embeddings\.position_ids|"
-    r"(pooler|cls|lm_head|classifier|pre_classifier|qa_outputs|vocab_transform|vocab_layer_norm|vocab_projector)\..*"
-)
-
-
-def load_hugging_face_tensors(
-    network: BertEncoder, tensors: Mapping[str, np.ndarray], *, dtype: np.dtype | type = np.float32
-) -> None:
-    """Set the variables of a network from a checkpoint of its family.
-
-    Args:
-        network: gets the variables.
-        tensors: the checkpoint's, linear maps as (out, in), under any prefix ("bert." in checkpoints with a head).
-            Heads are ignored, and so is a pooler that the network does not use.
-        dtype: floating-point type the variables get.
-
-    Raises:
-        ValueError: a tensor is missing, has another shape than its variable, or is left over.
-    """
-    remaining = _without_prefix(tensors)
-    for name, variable in network.named_variables():
-        if name not in remaining:
-            raise ValueError(f"the checkpoint has no tensor {name!r}; it is not of this architecture")
-        value = remaining.pop(name)
-        if value.ndim == 2 and not name.startswith("embeddings."):  # a linear map
-            value = value.T
-        if value.shape != variable.shape:
-            raise ValueError(
-                f"tensor {name!r} has shape {value.shape} (linear maps as (in, out)), expected {variable.shape}; "
-                "it is not of this architecture"
-            )
-        variable.set_value(jnp.asarray(as_weights(name, value, dtype)))
-    if surplus := [name for name in remaining if not _IGNORED.fullmatch(name)]:
-        raise ValueError(f"the checkpoint has tensors this architecture lacks: {', '.join(surplus[:5])}")
-
-
-def _without_prefix(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The network's tensors by their names without prefix, gains and biases of normalisation by those of today."""
-    prefix = find_prefix(tensors, "embeddings.word_embeddings.weight")
-    named: dict[str, np.ndarray] = {}
-    for name, tensor in tensors.items():
-        if not name.startswith(prefix):
-            continue  # a head
-        short = name.removeprefix(prefix)
-        short = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", short)
-        short = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", short)
-        if short in named:
-            raise ValueError(f"the checkpoint has more than one tensor {short!r}")
-        named[short] = tensor
-    return named
 
 
 def _initial_weights(rng: np.random.Generator | None, rows: int, columns: int) -> jax.Array:

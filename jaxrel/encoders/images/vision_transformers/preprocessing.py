@@ -1,0 +1,85 @@
+"""From uint8 images to the input of a vision transformer, as a preprocessor_config.json describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from jaxrel.encoders.checkpoints.files import CheckpointError, read_json
+from jaxrel.encoders.images.vision_transformers.config import VisionTransformerConfig
+from jaxrel.encoders.images.vision_transformers.families import FAMILIES
+from jaxrel.encoders.preprocessing import Preprocessing, resized_square
+
+__all__ = ["CroppedPreprocessing", "read_preprocessing"]
+
+_LARGEST_IMAGE = 4096
+
+_METHODS: Mapping[int, str] = {1: "lanczos3", 2: "linear", 3: "cubic"}  # by Pillow's numbers
+
+
+@dataclass(frozen=True)
+class CroppedPreprocessing(Preprocessing):
+    """Central square, resized with anti-aliasing, cropped in its middle, then `(pixels - mean) / std`.
+
+    Args:
+        image_size: height and width of the result.
+        mean: subtracted from the pixels 0..255, one number for each channel.
+        std: divides the difference.
+        resized: height and width before the crop, at least `image_size`.
+        method: interpolation, of :func:`jax.image.resize`.
+    """
+
+    resized: int
+    method: str
+
+    def resize(self, images: UInt8[Array, "b h w c"]) -> Float[Array, "b s s c"]:
+        """The pixels of the result, 0..255."""
+        margin = (self.resized - self.image_size) // 2
+        inner = slice(margin, margin + self.image_size)
+        resized = resized_square(images, self.resized, self.method)[:, inner, inner]
+        return jnp.clip(resized, 0, 255)  # cubic interpolation overshoots
+
+
+def read_preprocessing(path: Path, config: VisionTransformerConfig) -> CroppedPreprocessing:
+    """What a preprocessor_config.json says, or else the family's own."""
+    entry = FAMILIES[config.family]
+    settings = read_json(path) if path.is_file() else {}
+    try:
+        size = _side(settings.get("size"), config.image_size) if settings.get("do_resize", True) else config.image_size
+        cropped = settings.get("do_center_crop", settings.get("crop_size") is not None)
+        image_size = _side(settings.get("crop_size"), size) if cropped else size
+        if size > _LARGEST_IMAGE:
+            raise ValueError(f"images of {size} pixels: at most {_LARGEST_IMAGE} are taken from a file")
+        if image_size > size:
+            raise ValueError(f"crop_size {image_size} is more than the size {size}")
+        method = _METHODS.get(settings.get("resample", entry.resample))
+        if method is None:
+            raise ValueError(f"resample is {settings['resample']!r}: {_METHODS} are known, by their numbers")
+        mean, std = settings.get("image_mean", entry.scaling[0]), settings.get("image_std", entry.scaling[1])
+        if not settings.get("do_normalize", True):
+            mean, std = (0.0,) * 3, (1.0,) * 3
+        # (factor * pixels - mean) / std
+        factor = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1.0
+        if not (len(mean) == len(std) == 3 and min(std) > 0 and factor > 0):
+            raise ValueError(f"image_mean {mean}, image_std {std} and rescale_factor {factor} are no scaling of RGB")
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    mean, std = (tuple(float(number / factor) for number in each) for each in (mean, std))
+    return CroppedPreprocessing(image_size, mean, std, resized=size, method=method)
+
+
+def _side(size: Any, default: int) -> int:
+    """The side of a square: its number, its height and width, or the shortest edge of what it is cut from."""
+    if isinstance(size, dict):
+        height, width = (size.get("shortest_edge", size.get(axis)) for axis in ("height", "width"))
+        side = height if height == width else size
+    else:
+        side = default if size is None else size
+    if type(side) is not int or side < 1:
+        raise ValueError(f"the size {size!r} is no square")
+    return side

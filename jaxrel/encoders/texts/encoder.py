@@ -1,0 +1,123 @@
+"""From a way to make tokens and a network on them to an encoder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from jaxrel._core.programs import compiled
+from jaxrel.encoders.encoder import REVISION, Encoder, EncoderOutput, as_output, check_finite, fingerprint
+from jaxrel.encoders.texts.tokens import TokenBatch, check_texts, pad
+
+if TYPE_CHECKING:
+    from flax import nnx
+    from tokenizers import Tokenizer
+
+__all__ = ["apply", "make_encoder", "sha256", "text_encoder"]
+
+
+def text_encoder(
+    network: nnx.Module,
+    tokenizer: Tokenizer,
+    *,
+    name: str,
+    max_length: int,
+    description: str = "",
+    pretraining: str = "unknown",
+    licence: str = "unknown",
+) -> Encoder:
+    """Make an encoder of texts of a Flax NNX network and its tokenizer.
+
+    Args:
+        network: maps token ids `(b, s)` int32 and their mask `(b, s)` bool to an :class:`EncoderOutput`. Its variables
+            are taken as they are now.
+        tokenizer: of the package `tokenizers`; it adds the special tokens. Its own padding and truncation are not used.
+        name: the encoder's name, part of its fingerprint: networks that differ in more than their variables need
+            different names or descriptions.
+        max_length: texts are cut off after so many tokens, special ones included.
+        description: settings of the network that its variables do not show (how it pools, say), for the fingerprint.
+        pretraining: what the weights were trained on.
+        licence: the licence of the weights.
+
+    Raises:
+        ValueError: `max_length` leaves no room for a token of the text, or is more than the network takes.
+    """
+    from flax import nnx
+
+    special = tokenizer.num_special_tokens_to_add(is_pair=False)
+    if max_length <= special:
+        raise ValueError(f"max_length is {max_length}: pass more than the {special} special tokens of every text")
+    tokenizer = type(tokenizer).from_str(tokenizer.to_str())  # a copy, whose settings may be changed
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length)
+
+    def tokenise(texts: Sequence[str]) -> list[Sequence[int]]:
+        return [encoding.ids for encoding in tokenizer.encode_batch(check_texts(texts))]
+
+    graph, state = nnx.split(network)
+    check_finite(state)
+    return make_encoder(
+        tokenise,
+        partial(apply, graph),
+        state,
+        max_length=max_length,
+        identity=f"{REVISION} {name} {max_length} {description} {tokenizer.to_str()}",
+        name=name,
+        num_parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))),
+        pretraining=pretraining,
+        licence=licence,
+        preprocessing=f"tokenizer of SHA-256 {sha256(tokenizer.to_str())}, at most {max_length} tokens",
+    )
+
+
+# At module level, so that encoders of one architecture share what is compiled.
+@partial(compiled, static_argnums=0)
+def apply(graph: nnx.GraphDef[Any], state: nnx.State[Any, Any], tokens: TokenBatch) -> EncoderOutput:
+    """What a network gives for tokens."""
+    from flax import nnx
+
+    return as_output(nnx.merge(graph, state)(tokens.ids, tokens.mask))
+
+
+def make_encoder(
+    tokenise: Callable[[Any], list[Sequence[int]]],
+    apply: Callable[[Any, TokenBatch], EncoderOutput],
+    state: Any,
+    *,
+    max_length: int,
+    identity: str,
+    **facts: Any,
+) -> Encoder:
+    """Make an encoder of texts.
+
+    Args:
+        tokenise: makes tokens of texts, at most `max_length` of each.
+        apply: what there is for tokens with weights.
+        state: the weights.
+        max_length: how many tokens of a text count.
+        identity: what beside the weights decides the features, for the fingerprint.
+        facts: other fields of the encoder.
+    """
+    forward = jax.tree_util.Partial(apply, state)
+    output = jax.eval_shape(forward, pad([[0] * max_length], max_length))
+    return Encoder(
+        modality="texts",
+        feature_width=output.features.shape[1],
+        num_logits=None if output.logits is None else output.logits.shape[1],
+        fingerprint=fingerprint(identity, state),
+        prepare=lambda texts: pad(tokenise(texts), max_length),
+        forward=forward,
+        lengths=lambda texts: np.array([len(ids) for ids in tokenise(texts)]),
+        weights_sha256=fingerprint("", state),
+        **facts,
+    )
+
+
+def sha256(content: str) -> str:
+    """The digest of a text."""
+    return hashlib.sha256(content.encode()).hexdigest()

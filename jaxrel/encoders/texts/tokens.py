@@ -1,0 +1,83 @@
+"""Texts as rows of tokens, and the tokenizers that make them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Bool, Int32
+
+from jaxrel.encoders.checkpoints.files import CheckpointError, import_extra
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+__all__ = ["LENGTHS", "TokenBatch", "check_texts", "pad", "read_tokenizer"]
+
+LENGTHS = (16, 32, 64, 128, 256, 512)
+"""Lengths in tokens to which batches are padded, so that an encoder is compiled for few shapes."""
+
+
+class TokenBatch(NamedTuple):
+    """Texts as rows of tokens, each padded at its end to the same length; the mask is true for the tokens."""
+
+    ids: Int32[Array | np.ndarray, "b s"]
+    mask: Bool[Array | np.ndarray, "b s"]
+
+
+def check_texts(texts: Sequence[str]) -> list[str]:
+    """The texts as a list.
+
+    Raises:
+        ValueError: there are none, one is no string or not valid Unicode, or a single string was passed.
+    """
+    if isinstance(texts, str):
+        raise ValueError(f"texts must be a sequence of strings, got the string {texts[:40]!r}; pass [text]")
+    texts = list(texts)
+    if not texts:
+        raise ValueError("texts must not be empty; pass at least one string")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(
+                f"texts must be strings, got {type(text).__name__} at position {i}; convert it by str, or leave out "
+                "samples that have no text"
+            )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"the text at position {i} is not valid Unicode ({error}); "
+                "mend it, e.g. text.encode(errors='replace').decode()"
+            ) from error
+    return texts
+
+
+def pad(sequences: Sequence[Sequence[int]], max_length: int) -> TokenBatch:
+    """The sequences as rows of the next length of the ladder."""
+    lengths = np.array([len(ids) for ids in sequences])
+    width = min([length for length in LENGTHS if length >= lengths.max()] + [max_length])
+    ids = np.zeros((len(sequences), width), np.int32)
+    for row, sequence in zip(ids, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    return TokenBatch(ids, np.arange(width) < lengths[:, None])
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer in a tokenizer.json.
+
+    Raises:
+        CheckpointError: there is no such file, or it holds something else.
+        ImportError: tokenizers is not installed.
+    """
+    tokenizers = import_extra("tokenizers", extra="text")
+    if not path.is_file():
+        raise CheckpointError(
+            f"there is no file {path}; tokenizers in other formats are saved as tokenizer.json by "
+            "transformers.AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+        )
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the package raises nothing more particular
+        raise CheckpointError(f"{path} is no tokenizer, or it is damaged ({error})") from error
