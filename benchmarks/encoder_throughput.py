@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxrel.encoders import load_network
-from jaxrel.encoders.texts.models import load_packaged_network
+from jaxrel.encoders.texts import load_packaged_network
 from jaxrel.storage.assets import ASSETS
 from jaxrel.storage.records import write_atomically
 

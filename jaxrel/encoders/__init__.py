@@ -2,7 +2,7 @@
 
 `names()` lists the encoders, `load(name)` gives an :class:`Encoder`, `extract_features(encoder, samples)` applies it to
 any number of samples. `from_network` makes an encoder of your own Flax NNX network of images,
-`jaxrel.encoders.texts.models.text_encoder` one of texts, `jaxrel.encoders.images.vision_transformers` those of ViT,
+`jaxrel.encoders.texts.text_encoder` one of texts, `jaxrel.encoders.images.vision_transformers` those of ViT,
 CLIP, SigLIP and DINO checkpoints. `ImageView` and `TextView` make augmented copies of samples, for
 scoring without labels. Importing this package does not import Flax; making an encoder does.
 """

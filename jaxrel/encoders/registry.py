@@ -12,10 +12,10 @@ import numpy as np
 
 from jaxrel._core.plugins import Registry
 from jaxrel._core.suggestions import suggestion
+from jaxrel.encoders import texts
 from jaxrel.encoders.checkpoints.files import locate_checkpoint, read_checkpoint
 from jaxrel.encoders.encoder import Encoder, Modality, from_network
 from jaxrel.encoders.preprocessing import Preprocessing
-from jaxrel.encoders.texts import models as texts
 from jaxrel.storage.assets import ASSETS
 
 if TYPE_CHECKING:
@@ -221,9 +221,7 @@ def load_network(name: str, *, seed: int = 0, image_size: int | None = None) -> 
     if name in PLUGINS:
         raise ValueError(f"{name!r} is an encoder of another package, which has no network to give: use load")
     if encoded != "images":
-        raise ValueError(
-            f"{name!r} encodes texts: its network is that of jaxrel.encoders.texts.models.load_packaged_network"
-        )
+        raise ValueError(f"{name!r} encodes texts: its network is that of jaxrel.encoders.texts.load_packaged_network")
     if _base(name) in VISION_TRANSFORMERS:
         from jaxrel.encoders.images.vision_transformers import load_vision_transformer_network
 

@@ -27,9 +27,9 @@ import jaxrel.data
 from jaxrel._core import packed_files
 from jaxrel.data import DataError
 from jaxrel.data.readers import pictures, read_npz, read_numpy_pickle, read_pictures, read_table
+from jaxrel.encoders import texts as text
 from jaxrel.encoders.checkpoints.files import CheckpointError, locate_checkpoint, read_checkpoint, read_json
 from jaxrel.encoders.checkpoints.onnx_file import read_initialisers
-from jaxrel.encoders.texts import models as text
 from jaxrel.storage.assets import ASSETS, AssetError, cache_dir
 
 MEMO = b"\x80\x02K\x00r" + struct.pack("<I", 2**28) + b"."

@@ -11,7 +11,7 @@ from PIL import Image
 
 from jaxrel.encoders import extract_features, load
 from jaxrel.encoders.samples import as_samples
-from jaxrel.encoders.texts.models import check_texts
+from jaxrel.encoders.texts import check_texts
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 30, 30, 3), dtype=np.uint8)
 TEXTS = ["one", "two", ""]
