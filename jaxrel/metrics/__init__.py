@@ -43,7 +43,7 @@ from jaxrel.metrics.streamed import score_blocks
 from jaxrel.metrics.task_relatedness import cross_view_score, relatedness_score
 from jaxrel.metrics.transferability import Transferability, transferability_score
 from jaxrel.metrics.transrate import transrate_score
-from jaxrel.metrics.two_sample import energy_distance_score, mmd_score
+from jaxrel.metrics.two_sample import energy_distance_score, mmd_score, sinkhorn_divergence_score
 
 __all__ = [
     "CLUSTER_COUNTS",
@@ -106,6 +106,7 @@ __all__ = [
     "score_encoders",
     "sfda_score",
     "silhouette_score",
+    "sinkhorn_divergence_score",
     "spectral_decay",
     "transferability_score",
     "transrate_score",

@@ -39,7 +39,7 @@ from jaxrel.metrics.silhouette import silhouette_score
 from jaxrel.metrics.spectrum import alpha_req_score, rankme_score
 from jaxrel.metrics.task_relatedness import cross_view_score, relatedness_score
 from jaxrel.metrics.transrate import transrate_score
-from jaxrel.metrics.two_sample import energy_distance_score, mmd_score
+from jaxrel.metrics.two_sample import energy_distance_score, mmd_score, sinkhorn_divergence_score
 
 __all__ = ["METRICS", "NEEDS", "Metric"]
 
@@ -227,6 +227,14 @@ METRICS = Registry(
             shift_invariant=True,
         ),
         Metric("mmd", mmd_score, _TWO_SAMPLES, "Gretton et al., JMLR 2012", differentiable=True, shift_invariant=True),
+        Metric(
+            "sinkhorn_divergence",
+            sinkhorn_divergence_score,
+            _TWO_SAMPLES,
+            "Feydy et al., AISTATS 2019",
+            differentiable=True,
+            shift_invariant=True,
+        ),
         Metric(
             "cka",
             cka_score,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+import ot
 import pytest
 import scipy.optimize
 import scipy.special
@@ -18,6 +19,7 @@ from jaxrel.metrics import (
     energy_score,
     mmd_score,
     rankme_score,
+    sinkhorn_divergence_score,
     spectral_decay,
 )
 
@@ -65,7 +67,21 @@ def test_energy_distance_and_mmd_against_all_pairs():
     assert float(mmd_score(x, y)) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("function", [energy_distance_score, mmd_score])
+@pytest.mark.usefixtures("x64")
+def test_sinkhorn_divergence_lies_between_wasserstein_and_energy_distance():
+    data = problem(dtype=np.float64)
+    x, y = data["features"], data["reference_features"]
+    distances = np.linalg.norm(x[:, None] - y, axis=-1)
+    exact = -ot.emd2(ot.unif(len(x)), ot.unif(len(y)), distances) / distances.mean()
+    assert float(sinkhorn_divergence_score(x, y, epsilon=1e-4)) == pytest.approx(exact, abs=1e-3)
+    assert float(sinkhorn_divergence_score(x, y, epsilon=1e4)) == pytest.approx(
+        float(energy_distance_score(x, y)), abs=1e-3
+    )
+    with pytest.raises(ValueError, match="epsilon must be one positive"):
+        sinkhorn_divergence_score(x, y, epsilon=0)
+
+
+@pytest.mark.parametrize("function", [energy_distance_score, mmd_score, sinkhorn_divergence_score])
 def test_equal_samples_are_at_distance_0(function):
     data = problem()
     first = (np.arange(24) < 10).astype(np.float32)

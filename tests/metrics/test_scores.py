@@ -46,11 +46,13 @@ SCALE_DEPENDENT = {
 SHIFT_DEPENDENT = {"logme", "logme_regression", "rankme", "energy", "etran", "lfc"} | {
     "energy_distance",  # of one sample alone, here
     "mmd",
+    "sinkhorn_divergence",
     "otdd",
 }
 ROTATION_DEPENDENT = {"parc", "h_score", "ridge_probe", "transferability", "energy", "etran"} | {
     "energy_distance",  # of one sample alone, here
     "mmd",
+    "sinkhorn_divergence",
     "ot_nce",
     "f_otce",
     "jc_otce",
@@ -96,6 +98,7 @@ OTHER_OPTIONS = {
     "pactran_gaussian": ({}, {"inverse_ridge": 0.1, "prior_variance": 3.0}),
     "f_otce": ({}, {"epsilon": 0.3}),
     "jc_otce": ({}, {"label_weight": 0.2}),
+    "sinkhorn_divergence": ({}, {"epsilon": 0.2}),
 }
 
 

@@ -69,7 +69,7 @@ def test_all_that_is_given_suffices_for_is_computed():
     sources = score_encoders(None, data["labels"], source_labels=[data["source_labels"]] * 2)
     assert list(sources) == ["nce"]
     names = set(score_encoders(given, reference_features=[data["reference_features"]] * 2))
-    assert names == {"rankme", "alpha_req", "energy", "energy_distance", "mmd"}
+    assert names == {"rankme", "alpha_req", "energy", "energy_distance", "mmd", "sinkhorn_divergence"}
 
 
 def test_labels_of_another_target_need_no_compilation(caplog):
