@@ -20,11 +20,11 @@ from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jaxrel._core.size_classes import pads_samples
+from jaxrel.heads.newton import fit_softmax
 from jaxrel.metrics.decomposition import Decomposition, checked_decomposition
 from jaxrel.metrics.differentiation import no_derivative
 from jaxrel.metrics.kernels import kernel
 from jaxrel.metrics.result import Score, make_score
-from jaxrel.metrics.softmax_regression import fit_softmax
 from jaxrel.metrics.validation import (
     LabelledSample,
     checked_labelled_probabilities,

@@ -1,4 +1,8 @@
-"""Softmax regression with a ridge, to the minimum: Newton's method, its systems solved by conjugate gradients."""
+"""Softmax regression with a ridge, to the minimum: Newton's method, its systems solved by conjugate gradients.
+
+For evidence that needs the curvature at the minimum, as of PACTran. Where a tolerance of the gradient is enough,
+`fit_head` needs a seventh to a twenty-fifth of the time.
+"""
 
 from __future__ import annotations
 
