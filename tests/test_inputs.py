@@ -19,7 +19,7 @@ from jaxrel._core.arrays import real_array, to_array, truth_array
 from jaxrel.data import DataError
 from jaxrel.pseudo_labels import checked_views, pseudo_label
 from jaxrel.relatedness import Joint, StoredTask, bound_resamples, evaluate_bound
-from jaxrel.relatedness.api import checked_training_tasks
+from jaxrel.relatedness.in_memory import checked_training_tasks
 from jaxrel.scoreboard import from_arrays, from_file
 from jaxrel.transport import PointCloud, sinkhorn
 from jaxrel.transport.validation import checked_problem

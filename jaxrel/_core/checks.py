@@ -8,9 +8,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
-__all__ = ["checked_seed", "positive_number"]
+__all__ = ["Seed", "checked_seed", "is_traced", "positive_number", "random_key"]
+
+
+Seed = int | Int[Array, ""] | PRNGKeyArray
+
+
+def is_traced(*trees: Any) -> bool:
+    """Whether any array in them is traced, so that its values are unknown."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def random_key(seed: Seed) -> PRNGKeyArray:
+    """The key of a seed, which is checked unless it is traced; a key is taken as it is."""
+    if isinstance(seed, jax.Array) and jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
+        return seed
+    return jax.random.key(seed if is_traced(seed) else checked_seed(seed))
 
 
 def checked_seed(seed: Any) -> int:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
 from jaxrel._core import linalg
-from jaxrel._core.checks import checked_seed
+from jaxrel._core.checks import Seed, random_key
 from jaxrel._core.halves import second_half
 from jaxrel._core.programs import compiled
 from jaxrel._core.size_classes import pads_samples
@@ -41,7 +41,7 @@ def held_out_discriminant_score(
     features: Float[ArrayLike, "n d"],
     labels: Int[ArrayLike, " n"],
     *,
-    seed: int = 0,
+    seed: Seed = 0,
     weights: Float[ArrayLike, " n"] | None = None,
     num_classes: int | None = None,
 ) -> Score:
@@ -65,7 +65,7 @@ def held_out_discriminant_score(
         ValueError: for a seed out of 0 .. 2^32 - 1, else see `checked_labelled_sample`.
     """
     sample = checked_labelled_sample(features, labels, weights, num_classes, shift_invariant=True)
-    return _held_out_discriminant(sample, jax.random.key(checked_seed(seed)))
+    return _held_out_discriminant(sample, random_key(seed))
 
 
 @kernel

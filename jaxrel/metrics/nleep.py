@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import jax
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from jaxrel._core.arrays import real_array
+from jaxrel._core.checks import Seed, random_key
 from jaxrel._core.size_classes import pads_samples
 from jaxrel.metrics.decomposition import Decomposition, checked_decomposition
 from jaxrel.metrics.differentiation import no_derivative
@@ -36,7 +36,7 @@ def nleep_score(
     explained_variance: Float[ArrayLike, ""] = 0.8,
     max_directions: int | None = None,
     responsibilities: Float[ArrayLike, "n k"] | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     weights: Float[ArrayLike, " n"] | None = None,
     num_classes: int | None = None,
     decomposition: Decomposition | None = None,
@@ -93,7 +93,7 @@ def nleep_score(
         sample,
         checked_decomposition(sample, "centred", decomposition),
         _checked_share(explained_variance, sample.features.dtype),
-        _checked_key(seed),
+        random_key(seed),
         num_components=checked_positive_integer("num_components", num_components),
         max_directions=most,
     )
@@ -152,10 +152,3 @@ def _checked_share(explained_variance: Any, dtype: Any) -> Float[Array, ""]:
     if not isinstance(share, jax.core.Tracer) and not (share.shape == () and 0 < float(share) <= 1):
         raise ValueError(f"explained_variance must be a number above 0 and at most 1, got {explained_variance!r}.")
     return share
-
-
-def _checked_key(seed: Any) -> PRNGKeyArray:
-    try:
-        return jax.random.key(operator.index(seed))
-    except TypeError as error:
-        raise ValueError(f"seed must be an integer, got {seed!r}.") from error

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
-from jaxrel._core.checks import checked_seed
+from jaxrel._core.checks import Seed, random_key
 from jaxrel._core.size_classes import pads_samples
 from jaxrel.metrics.class_blocks import checked_largest_class
 from jaxrel.metrics.cross_view import cluster_counts_of, cross_view_hits
@@ -22,8 +22,9 @@ from jaxrel.metrics.kernels import kernel, safe_divide
 from jaxrel.metrics.labelled_pairs import LabelledPair, checked_pair
 from jaxrel.metrics.result import Score, make_score
 from jaxrel.metrics.validation import LabelledSample, Sample, checked_sample
+from jaxrel.relatedness import task_relatedness
 from jaxrel.relatedness.blocks import kept_aside
-from jaxrel.relatedness.methods import Joint, joint_relatedness
+from jaxrel.relatedness.methods import Joint
 from jaxrel.task import Task
 
 __all__ = ["METHOD", "cross_view_score", "relatedness_score"]
@@ -40,7 +41,7 @@ def relatedness_score(
     labels: Int[ArrayLike, " n"],
     *,
     method: Joint = METHOD,
-    seed: int = 0,
+    seed: Seed = 0,
     reference_weights: Float[ArrayLike, " m"] | None = None,
     weights: Float[ArrayLike, " n"] | None = None,
     reference_num_classes: int | None = None,
@@ -81,7 +82,7 @@ def relatedness_score(
         reference_num_classes=reference_num_classes,
         num_classes=num_classes,
     )
-    key = jax.random.key(checked_seed(seed))
+    key = random_key(seed)
     block_size = checked_largest_class(labels, largest_class, pair.target.weights)
     return _relatedness(pair, key, method, block_size=block_size)
 
@@ -90,7 +91,8 @@ def _relatedness_kernel(pair: LabelledPair, key: PRNGKeyArray, method: Joint, *,
     reference, target = _tasks(pair)
     (learned_r, judged_r), (learned_t, judged_t) = (kept_aside(task, every=2) for task in (reference, target))
     blocks = (reference.num_samples, block_size)
-    result = joint_relatedness(learned_r, learned_t, judged_r, judged_t, None, key, method=method, block_sizes=blocks)
+    judged = judged_r, judged_t
+    result = task_relatedness(learned_r, learned_t, evaluate_on=judged, method=method, seed=key, block_sizes=blocks)
     undefined = ~_all_classes_occur(pair) | ~jnp.isfinite(result.bound)
     return make_score(-result.bound, pair.status, undefined=undefined)
 
@@ -105,7 +107,7 @@ def cross_view_score(
     first_view: Float[ArrayLike, "n d"],
     second_view: Float[ArrayLike, "n d"],
     *,
-    seed: int = 0,
+    seed: Seed = 0,
     weights: Float[ArrayLike, " n"] | None = None,
 ) -> Score:
     """Share of views whose cluster a probe of the other half of the samples tells, 0 to 1; higher is better.
@@ -131,7 +133,7 @@ def cross_view_score(
     mass = samples[0].weights
     traced = isinstance(mass, jax.core.Tracer)
     counts = cluster_counts_of(shapes[0][0] if traced else int(np.count_nonzero(np.asarray(mass))))
-    return _cross_view(samples, jax.random.key(checked_seed(seed)), cluster_counts=counts)
+    return _cross_view(samples, random_key(seed), cluster_counts=counts)
 
 
 def _cross_view_kernel(samples: list[Sample], key: PRNGKeyArray, *, cluster_counts: tuple[int, ...]) -> Score:

@@ -1,51 +1,25 @@
-"""`task_relatedness`: validation of concrete values, then the kernels of the method, compiled once for each shape."""
+"""`task_relatedness`: checks, learning, evaluation."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import ArrayLike, Float
 
-from jaxrel._core.arrays import jax_array
-from jaxrel._core.checks import checked_seed
-from jaxrel._core.programs import compiled
-from jaxrel._core.size_classes import in_size_class
+from jaxrel._core.checks import Seed, is_traced, random_key
 from jaxrel.heads import Head
 from jaxrel.pseudo_labels import ClassPrior, Strategy
-from jaxrel.relatedness.bound import Contributions
+from jaxrel.relatedness.checks import check_label_free, check_method, checked_head, checked_tasks
+from jaxrel.relatedness.in_memory import evaluated, fit, shareable
 from jaxrel.relatedness.label_free import pseudo_labelled_tasks
 from jaxrel.relatedness.methods import Joint, Method
-from jaxrel.relatedness.result import ComputedWith, Relatedness, Transformation
+from jaxrel.relatedness.result import ComputedWith, Relatedness
 from jaxrel.task import Task
 from jaxrel.version import __version__
 
-__all__ = ["block_sizes", "task_relatedness"]
-
-
-# Compiled on first use, then for each new shape and structure of the method, whose numbers are traced.
-@compiled
-def _fit(method: Method, *given: Any) -> Transformation:
-    return method.fit(*given)
-
-
-@functools.partial(compiled, static_argnames="block_sizes")
-def _evaluate(
-    method: Method, transformation: Transformation, reference: Task, target: Task, *, block_sizes: tuple[int, int]
-) -> tuple[Relatedness, Contributions]:
-    return method.evaluate(transformation, reference, target, block_sizes)
-
-
-def evaluated(
-    method: Method, transformation: Transformation, reference: Task, target: Task
-) -> tuple[Relatedness, Contributions]:
-    """The bound on concrete, shareable tasks, and what each sample adds to it."""
-    sizes = block_sizes(transformation, reference, target)
-    return _evaluate(method.for_evaluation(), transformation, reference, target, block_sizes=sizes)
+__all__ = ["task_relatedness"]
 
 
 def task_relatedness(
@@ -59,7 +33,8 @@ def task_relatedness(
     pseudo_labels: Strategy | Any | None = None,
     views: tuple[Float[ArrayLike, "n d"], Float[ArrayLike, "n d"]] | None = None,
     class_prior: ClassPrior = "clusters",
-    seed: int = 0,
+    seed: Seed = 0,
+    block_sizes: tuple[int, int] | None = None,
 ) -> Relatedness:
     r"""An upper bound on the target loss in three terms, with the transformation that attains it.
 
@@ -91,7 +66,10 @@ def task_relatedness(
             samples confirm the clusters that they made, other views of other samples need not. Goes with
             `pseudo_labels`, instead of `evaluate_on`.
         class_prior: share of each pseudo-class in the weights: `"clusters"`, `"uniform"` or numbers.
-        seed: draws the minibatches and the starts of clusters; the same seed gives the same numbers.
+        seed: draws the minibatches and the starts of clusters; the same seed gives the same numbers. An integer, which
+            may be traced, or a key of `jax.random`.
+        block_sizes: see `evaluate_bound`. None takes what the tasks need, which inside `jit` is all samples: static
+            sizes make it faster there.
 
     Returns:
         A `Relatedness`; call `.raise_if_failed()` on it or look at `.messages`.
@@ -102,6 +80,11 @@ def task_relatedness(
             a method that has no use for it or from another space, a class map that does not fit the classes; for
             pseudo-labels or views of a target that has labels, and what `pseudo_label` raises.
 
+    It runs inside `jit`, `vmap`, `pmap` and `shard_map` as it does outside, over tasks, seeds, heads and the numbers of
+    a method. Values that are traced are not checked: such tasks need a `num_classes`, each of whose classes has a
+    sample, padding is by samples of weight 0, trouble is in the status, and `computed_with` lacks a seed or method that
+    is traced.
+
     Source: Mehra, Zhang, Hamm, "Understanding the Transferability of Representations via Task-Relatedness", NeurIPS
     2024, Theorem 3. Deviations: the coupling J = P_T Q is learned instead of (B, D) with a penalty; transport is
     blocked by target class; the ground cost lives on logits by default (tighter, no inverse of A) and in feature
@@ -109,29 +92,28 @@ def task_relatedness(
     """
     found = None
     if pseudo_labels is not None or views is not None:
-        _check_label_free(reference, target, evaluate_on, pseudo_labels)
+        check_label_free(reference, target, evaluate_on, pseudo_labels)
         (reference, target), evaluate_on, found = pseudo_labelled_tasks(
             reference, target, evaluate_on, labels=pseudo_labels, views=views, class_prior=class_prior, seed=seed
         )
-    reference, target, held_out = _checked_tasks(reference, target, evaluate_on)
+    reference, target, held_out = checked_tasks(reference, target, evaluate_on)
     check_method(method)
     if init is not None and not isinstance(init, Relatedness):
         raise ValueError(f"init must be a Relatedness, got {type(init).__name__}.")
     start = None if init is None else init.transformation
-    head = _checked_head(head, reference)
-    seed = checked_seed(seed)
+    head = checked_head(head, reference)
+    key = random_key(seed)
     method.check(reference, target, head, start)
     names = reference.class_names, target.class_names
     num_reference, num_target = (task.num_samples for task in held_out or (reference, target))
     reference, target = map(shareable, (reference, target))
     evaluation = tuple(map(shareable, held_out)) if held_out else (reference, target)
-    key = jax.random.key(seed)
     method = method.resolved(reference, target, key)
-    transformation = _fit(method, reference, target, head, key, start)
-    result, _ = evaluated(method, transformation, *evaluation)
+    transformation = fit(method, reference, target, head, key, start)
+    result, _ = evaluated(method, transformation, *evaluation, sizes=block_sizes)
     computed_with = ComputedWith(
-        method=method,
-        seed=seed,
+        method=None if is_traced(method) else method,
+        seed=None if isinstance(seed, jax.Array) else int(seed),
         evaluated_on="training samples" if held_out is None else "held-out samples",
         num_reference=num_reference,
         num_target=num_target,
@@ -142,168 +124,3 @@ def task_relatedness(
         version=__version__,
     )
     return dataclasses.replace(result, pseudo_labels=found, computed_with=computed_with)
-
-
-def _check_label_free(reference: Task, target: Task, evaluate_on: tuple[Task, Task] | None, pseudo_labels: Any) -> None:
-    for name, task in {"reference": reference, "target": target}.items():
-        if not isinstance(task, Task):
-            raise ValueError(f"{name} must be a Task, got {type(task).__name__}: pass Task(features, ...).")
-    held_out = None if evaluate_on is None else evaluate_on[1]
-    if target.labels is not None or (held_out is not None and held_out.labels is not None):
-        raise ValueError(
-            "the target has labels: leave out pseudo_labels and views, or leave out the labels, "
-            "Task(features, num_classes=k)."
-        )
-    if pseudo_labels is None:
-        raise ValueError("views are for a target without labels: pass pseudo_labels too, such as ViewClusters().")
-    if reference.labels is None:
-        raise ValueError("reference has no labels: pass Task(features, labels); only the target may lack them.")
-    if reference.num_features != target.num_features:
-        raise ValueError(
-            f"target has {target.num_features} features and reference has {reference.num_features}: "
-            "extract all of them with the same encoder."
-        )
-    _check_classes("reference", reference)
-
-
-def checked_training_tasks(reference: Task, target: Task) -> tuple[Task, Task]:
-    """Two labelled tasks of one width and dtype, each class with a sample; a ValueError says what is wrong."""
-    checked_reference, checked_target, _ = _checked_tasks(reference, target, None)
-    return shareable(checked_reference), shareable(checked_target)
-
-
-def check_method(method: Any) -> None:
-    """A ValueError for anything else."""
-    if not isinstance(method, Method):
-        raise ValueError(f"method must be a Joint(...), a Paper(...) or a Method of your own, got {method!r}.")
-
-
-def block_sizes(transformation: Transformation, reference: Task, target: Task) -> tuple[int, int]:
-    """The smallest `block_sizes` of `evaluate_bound` that leave nothing out, rounded up to share compilations.
-
-    Needs concrete arrays.
-    """
-    num_target = max(transformation.conditional.shape[0], target.num_classes or 0)
-    counts_r = _class_counts(reference, transformation.conditional.shape[1])
-    counts_t = _class_counts(target, num_target)
-    used = np.asarray(transformation.conditional) > 0
-    rows, columns = max(1, int((used @ counts_r).max())), max(1, int(counts_t.max()))
-    return (min(_rounded_up(rows), reference.num_samples), min(_rounded_up(columns), target.num_samples))
-
-
-def _rounded_up(size: int) -> int:
-    """The next of 2 or 3 times a power of two: at most half too large."""
-    step = max(1, 2 ** (max(size, 1).bit_length() - 2))
-    return -(-size // step) * step
-
-
-def _class_counts(task: Task, num_classes: int) -> np.ndarray:
-    live = np.asarray(task.weights) > 0
-    return np.bincount(np.asarray(task.labels)[live], minlength=num_classes)
-
-
-def _checked_tasks(
-    reference: Task, target: Task, evaluate_on: tuple[Task, Task] | None
-) -> tuple[Task, Task, tuple[Task, Task] | None]:
-    named = {"reference": reference, "target": target}
-    if evaluate_on is not None:
-        if not isinstance(evaluate_on, tuple | list) or len(evaluate_on) != 2:
-            raise ValueError("evaluate_on must be a pair (held-out reference Task, held-out target Task).")
-        named |= {"evaluate_on[0]": evaluate_on[0], "evaluate_on[1]": evaluate_on[1]}
-    for name, task in named.items():
-        if not isinstance(task, Task):
-            raise ValueError(f"{name} must be a Task, got {type(task).__name__}: pass Task(features, labels).")
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(task)):
-            raise ValueError(
-                f"{name} holds traced arrays: inside jit or vmap call jaxrel.relatedness.joint_relatedness."
-            )
-        if task.labels is None:
-            raise ValueError(
-                f"{name} has no labels: pass Task(features, labels)"
-                + (", or pseudo_labels=, such as ViewClusters() with views=." if "target" in name else ".")
-            )
-        if task.num_features != reference.num_features:
-            raise ValueError(
-                f"{name} has {task.num_features} features and reference has {reference.num_features}: "
-                "extract all of them with the same encoder."
-            )
-    for name in ("reference", "target"):
-        _check_classes(name, named[name])
-    if evaluate_on is not None:
-        for held_out, known in (("evaluate_on[0]", "reference"), ("evaluate_on[1]", "target")):
-            named[held_out] = numbered_as(held_out, named[held_out], named[known])
-        _check_held_out_reference(named["evaluate_on[0]"], reference)
-    dtype = functools.reduce(jnp.promote_types, (task.features.dtype for task in named.values()))
-    tasks = [_with_dtype(task, dtype) for task in named.values()]
-    return tasks[0], tasks[1], (tasks[2], tasks[3]) if evaluate_on is not None else None
-
-
-def numbered_as(name: str, task: Any, known: Any) -> Any:
-    """A task with the class numbers of another one; a ValueError with its name where these cannot be compared."""
-    try:
-        return task.with_classes_of(known)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-
-
-def _check_classes(name: str, task: Task) -> None:
-    counts = _class_counts(task, task.num_classes or 0)
-    if (counts == 0).any():
-        empty = int(np.argmin(counts))
-        label = f" ({task.class_names[empty]})" if task.class_names else ""
-        raise ValueError(
-            f"{name} has no sample of class {empty}{label} of its {task.num_classes} classes: "
-            "add samples of it, or renumber the labels without it."
-        )
-
-
-def _check_held_out_reference(held_out: Task, reference: Task) -> None:
-    unknown = np.nonzero(
-        (np.asarray(held_out.labels) >= (reference.num_classes or 0)) & (np.asarray(held_out.weights) > 0)
-    )[0]
-    if unknown.size:
-        raise ValueError(
-            f"evaluate_on[0] labels[{unknown[0]}] is {_class_name(held_out, unknown[0])}, but reference has "
-            f"{_classes(reference)}: leave such samples out."
-        )
-
-
-def _class_name(task: Task, row: int) -> str:
-    number = int(np.asarray(task.labels)[row])
-    return str(number) if task.class_names is None else task.class_names[number]
-
-
-def _classes(task: Task) -> str:
-    return f"classes 0 .. {(task.num_classes or 0) - 1}" if task.class_names is None else str(task.class_names)
-
-
-def _with_dtype(task: Task, dtype: jnp.dtype) -> Task:
-    def cast(leaf: Array) -> Array:
-        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-
-    return jax.tree.map(cast, task)
-
-
-def shareable(task: Task) -> Task:
-    """The same task in the form in which tasks share programs: in a size class, classes without names."""
-    task = in_size_class(task)
-    return Task.tree_unflatten((task.num_classes, None), (task.features, task.labels, task.weights))
-
-
-def _checked_head(head: Head | None, reference: Task) -> Head | None:
-    if head is None:
-        return None
-    if not isinstance(head, Head):
-        raise ValueError(f"head must be a Head(weights, bias), got {type(head).__name__}.")
-    expected = (reference.num_classes or 0, reference.num_features)
-    weights, bias = jax_array("head.weights", head.weights), jax_array("head.bias", head.bias)
-    if weights.shape != expected or bias.shape != expected[:1]:
-        raise ValueError(
-            f"head has weights {weights.shape} and bias {bias.shape}, but the reference needs {expected} and "
-            f"{expected[:1]}: one row for each reference class, one column for each feature."
-        )
-    for name, values in (("weights", weights), ("bias", bias)):
-        bad = np.argwhere(~np.isfinite(np.asarray(values)))
-        if bad.size:
-            raise ValueError(f"head.{name}[{', '.join(map(str, bad[0]))}] is not finite.")
-    return Head(weights.astype(reference.features.dtype), bias.astype(reference.features.dtype))

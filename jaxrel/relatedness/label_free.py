@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from jaxrel._core.checks import Seed, is_traced
 from jaxrel.pseudo_labels import ClassPrior, PseudoLabels, Strategy, checked_views, pseudo_label
 from jaxrel.relatedness.blocks import kept_aside
 from jaxrel.task import Task
@@ -43,7 +44,7 @@ def pseudo_labelled_tasks(
     labels: Strategy | Any,
     views: tuple[Float[ArrayLike, "n d"], Float[ArrayLike, "n d"]] | None,
     class_prior: ClassPrior,
-    seed: int,
+    seed: Seed,
 ) -> tuple[TaskPair, TaskPair | None, PseudoLabels]:
     """The tasks to learn on and to evaluate on, and the pseudo-labels, for a target without labels.
 
@@ -86,6 +87,8 @@ def pseudo_labelled_tasks(
 
 def _without_absent(tasks: TaskPair) -> TaskPair:
     """The same tasks without the samples of weight 0, which need no space where shapes may depend on values."""
+    if is_traced(tasks):
+        return tasks
 
     def compact(task: Task) -> Task:
         live = np.flatnonzero(np.asarray(task.weights) > 0)

@@ -38,11 +38,12 @@ from jaxrel._core.checks import checked_seed
 from jaxrel._core.labels import check_all_named
 from jaxrel._core.programs import compiled
 from jaxrel.heads import cross_entropy
-from jaxrel.relatedness.api import check_method, checked_training_tasks, numbered_as
 from jaxrel.relatedness.bound import class_loss, log_label_map, point_rounding, transport_points
+from jaxrel.relatedness.checks import check_method, numbered_as
 from jaxrel.relatedness.class_transport import certified_transport
 from jaxrel.relatedness.coupling import class_totals, held_out_conditional, label_coupling, mismatch_by_class
 from jaxrel.relatedness.cuts import Block, cut_together, stratified_order
+from jaxrel.relatedness.in_memory import checked_training_tasks, fit
 from jaxrel.relatedness.memory import (
     BlockSizes,
     LearningSizes,
@@ -52,7 +53,7 @@ from jaxrel.relatedness.memory import (
     learning_sizes_within,
     rows_at_once,
 )
-from jaxrel.relatedness.methods import Joint, Method, fit_joint
+from jaxrel.relatedness.methods import Joint, Method
 from jaxrel.relatedness.result import ClassTerms, ComputedWith, Relatedness, Status, Transformation
 from jaxrel.relatedness.stored_tasks import StoredTask, subsample
 from jaxrel.task import Task
@@ -68,8 +69,6 @@ _AXIS = "blocks"
 _ALONG = P(_AXIS)
 
 Progress = Callable[[str, int, int], None]
-
-_fit_joint = compiled(fit_joint)
 
 
 def task_relatedness_in_blocks(
@@ -247,7 +246,7 @@ def _learned(
     key = jax.random.key(seed)
     method = dataclasses.replace(method, points_per_class=sizes.points_per_class).resolved(reference, target, key)
     _log.info("learning from %d reference and %d target samples", reference.num_samples, target.num_samples)
-    return jax.block_until_ready(_fit_joint(reference, target, None, key, method=method)), method
+    return jax.block_until_ready(fit(method, reference, target, None, key)), method
 
 
 def _evaluated(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Literal
 
 import jax
@@ -12,10 +11,10 @@ import numpy as np
 
 from jaxrel._core.programs import compiled
 from jaxrel._core.standardisation import standardisation_of
-from jaxrel.relatedness.api import checked_training_tasks
 from jaxrel.relatedness.blocks import class_order
 from jaxrel.relatedness.class_maps import class_costs
-from jaxrel.relatedness.methods import Joint, fit_joint
+from jaxrel.relatedness.in_memory import checked_training_tasks, fit
+from jaxrel.relatedness.methods import Joint
 from jaxrel.relatedness.standardised import standardised
 from jaxrel.task import Task
 from jaxrel.transport import assign_classes
@@ -57,8 +56,8 @@ def select_reference_classes(
         case "nearest":
             rank = np.asarray(_nearness(reference, target))
         case "learned":
-            fit = compiled(functools.partial(fit_joint, method=dataclasses.replace(method, setting="learned")))
-            learned = fit(reference, target, None, jax.random.key(seed))
+            method = dataclasses.replace(method, setting="learned")
+            learned = fit(method, reference, target, None, jax.random.key(seed))
             rank = np.argsort(np.argsort(-np.asarray(learned.prior), kind="stable"))
         case _:
             raise ValueError(f"rule must be 'nearest', 'learned' or 'random', got {rule!r}.")

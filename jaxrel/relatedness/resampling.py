@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxrel._core.programs import compiled
-from jaxrel.relatedness.api import block_sizes, evaluated, shareable
 from jaxrel.relatedness.bound import Contributions
 from jaxrel.relatedness.class_transport import LARGEST_PLAN
 from jaxrel.relatedness.coupling import held_out_conditional
+from jaxrel.relatedness.in_memory import block_sizes, evaluated, shareable
 from jaxrel.relatedness.result import Relatedness, Transformation
 from jaxrel.task import Task
 

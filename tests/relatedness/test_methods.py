@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxrel import Joint, Paper, Task, fit_head, task_relatedness
-from jaxrel.relatedness import Method, Transformation, api, bound_resamples, evaluate_bound_in_blocks
+from jaxrel.relatedness import Method, Transformation, bound_resamples, evaluate_bound_in_blocks, in_memory
 from jaxrel.relatedness.coupling import class_prior
 
 
@@ -48,9 +48,9 @@ def test_it_is_evaluated_as_the_same_transformation_by_another_method():
 
 def test_its_numbers_are_traced():
     task_relatedness(task(0), task(1), method=HeadAlone(ridge=0.1))
-    before = api._fit._cache_size(), api._evaluate._cache_size()
+    before = in_memory.fit._cache_size(), in_memory._evaluate._cache_size()
     task_relatedness(task(0), task(1), method=HeadAlone(ridge=0.2))
-    assert (api._fit._cache_size(), api._evaluate._cache_size()) == before
+    assert (in_memory.fit._cache_size(), in_memory._evaluate._cache_size()) == before
 
 
 def test_methods_that_differ_in_learning_share_the_evaluation():
