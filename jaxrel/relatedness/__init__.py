@@ -7,7 +7,6 @@ from jaxrel.relatedness.explanation import Explanation, explain, plot_coupling
 from jaxrel.relatedness.feature_maps import FeatureMap, LowRankFeatureMap
 from jaxrel.relatedness.ground_costs import Euclidean, FeatureDistance, GroundCost, Margin, Range
 from jaxrel.relatedness.in_memory import block_sizes
-from jaxrel.relatedness.large import evaluate_bound_in_blocks, task_relatedness_in_blocks
 from jaxrel.relatedness.methods import Joint, Method, Paper
 from jaxrel.relatedness.reference_classes import restricted_to_classes, select_reference_classes
 from jaxrel.relatedness.resampling import bound_resamples
@@ -20,6 +19,7 @@ from jaxrel.relatedness.result import (
     Transformation,
 )
 from jaxrel.relatedness.stored_tasks import StoredTask
+from jaxrel.relatedness.streaming import evaluate_bound_in_blocks, task_relatedness_in_blocks
 
 __all__ = [
     "BUDGETS",

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from problems import brute_force, random_problem
 
 from jaxrel import Joint, Paper, StoredTask, Task, task_relatedness, task_relatedness_in_blocks
-from jaxrel.relatedness import Relatedness, Status, evaluate_bound, evaluate_bound_in_blocks, large, memory
-from jaxrel.relatedness.cuts import cut_together, stratified_order
+from jaxrel.relatedness import Relatedness, Status, evaluate_bound, evaluate_bound_in_blocks
 from jaxrel.relatedness.stored_tasks import subsample
+from jaxrel.relatedness.streaming import devices, losses, memory, transport
+from jaxrel.relatedness.streaming.cuts import cut_together, stratified_order
 from jaxrel.storage.features import FeatureStore
 
 METHOD = Joint(ridge=0.01, num_steps=20)
@@ -211,11 +212,11 @@ def test_the_number_of_devices_changes_nothing(learned: tuple[StoredTask, Stored
 @pytest.mark.usefixtures("tiny_blocks")
 def test_more_blocks_are_more_calls_of_the_same_programs(learned: tuple[StoredTask, StoredTask, Relatedness]) -> None:
     in_tiny_blocks(learned)
-    before = [f._cache_size() for f in (large._with_blocks, large._with_losses, large._over_devices)]
+    before = [f._cache_size() for f in (transport._with_blocks, losses._with_losses, devices._over_devices)]
     more = StoredTask(*samples(301, seed=5)), StoredTask(*samples(207, seed=6)), learned[2]
     calls: list[tuple[str, int, int]] = []
     in_tiny_blocks(more, method=dataclasses.replace(METHOD, certificate_gap=0.02), progress=lambda *c: calls.append(c))
-    after = [f._cache_size() for f in (large._with_blocks, large._with_losses, large._over_devices)]
+    after = [f._cache_size() for f in (transport._with_blocks, losses._with_losses, devices._over_devices)]
     assert after == before
     assert [done for what, done, _ in calls if "transport" in what] == list(range(1, len(calls)))
     assert calls[-1][1] == calls[-1][2]
