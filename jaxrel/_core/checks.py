@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
-__all__ = ["Seed", "checked_seed", "is_traced", "positive_number", "random_key"]
+__all__ = ["Seed", "checked_seed", "host_generator", "is_traced", "positive_number", "random_key"]
 
 
 Seed = int | Int[Array, ""] | PRNGKeyArray
@@ -37,6 +37,13 @@ def checked_seed(seed: Any) -> int:
     if not 0 <= seed < 2**32:  # JAX without 64-bit types would silently keep the low 32 bits only.
         raise ValueError(f"seed must be between 0 and 2**32 - 1, got {seed}.")
     return int(seed)
+
+
+def host_generator(seed: Seed, *stream: int) -> np.random.Generator:
+    """NumPy's generator of a seed or key, and of one of its streams."""
+    is_key = isinstance(seed, jax.Array) and jnp.issubdtype(seed.dtype, jax.dtypes.prng_key)
+    numbers = np.asarray(jax.random.key_data(seed)).ravel().tolist() if is_key else [checked_seed(seed)]
+    return np.random.default_rng([*numbers, *stream])
 
 
 def positive_number(name: str, value: Float[ArrayLike, ""], advice: str, dtype: jnp.dtype) -> Float[Array, ""]:

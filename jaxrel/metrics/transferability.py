@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
-from jaxrel._core.checks import Seed, is_traced, random_key
+from jaxrel._core.checks import Seed, host_generator, is_traced, random_key
 from jaxrel._core.size_classes import in_size_class, with_rows
 from jaxrel._core.status import HasStatus
 from jaxrel.metrics.cross_view import CLUSTER_COUNTS, SAMPLES_A_CLUSTER, cluster_counts_of, cross_view_hits
@@ -111,7 +111,8 @@ def transferability_score(
     if not isinstance(target, Task):
         raise ValueError(f"target must be a Task, got {type(target).__name__}: pass Task(features, ...).")
     key = random_key(seed)
-    unpadded, num_samples, target = target, target.num_samples, in_size_class(target)
+    unpadded = target.loaded()
+    num_samples, target = target.num_samples, in_size_class(unpadded)
     majority = jnp.asarray(jnp.nan, target.features.dtype)
     if target.labels is None:
         strata = jnp.zeros(target.num_samples, jnp.int32)
@@ -179,8 +180,7 @@ def resampled_means(
     first, size = np.repeat(starts, sizes), np.repeat(sizes, sizes)
     counted = (np.arange(live.size) > first) | (size == 1)  # m - 1 draws
     parts = np.add.reduceat(mass, starts)
-    is_key = isinstance(seed, jax.Array) and jnp.issubdtype(seed.dtype, jax.dtypes.prng_key)
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(seed)) if is_key else seed)
+    generator = host_generator(seed)
     unseen = generator.beta(0.5, 1 / np.sum(mass**2), (2, num_resamples))
     means = np.empty(num_resamples)
     for position in range(num_resamples):

@@ -90,6 +90,7 @@ def pseudo_label(
     """
     if not isinstance(target, Task):
         raise ValueError(f"target must be a Task, got {type(target).__name__}: pass Task(features).")
+    target = target.loaded()
     checked = None if views is None else checked_views(views, target)
     known = Known(target.features, target.weights, checked, reference)
     key = random_key(seed)

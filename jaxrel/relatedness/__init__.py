@@ -1,7 +1,6 @@
 """Task-relatedness: `task_relatedness`, its kernels and its results."""
 
-from jaxrel.relatedness.api import task_relatedness
-from jaxrel.relatedness.bound import evaluate_bound
+from jaxrel.relatedness.api import evaluate_bound, task_relatedness
 from jaxrel.relatedness.budgets import BUDGETS, validation_bounds
 from jaxrel.relatedness.explanation import Explanation, explain, plot_coupling
 from jaxrel.relatedness.feature_maps import FeatureMap, LowRankFeatureMap
@@ -18,8 +17,6 @@ from jaxrel.relatedness.result import (
     Status,
     Transformation,
 )
-from jaxrel.relatedness.stored_tasks import StoredTask
-from jaxrel.relatedness.streaming import evaluate_bound_in_blocks, task_relatedness_in_blocks
 
 __all__ = [
     "BUDGETS",
@@ -39,17 +36,14 @@ __all__ = [
     "Range",
     "Relatedness",
     "Status",
-    "StoredTask",
     "Transformation",
     "block_sizes",
     "bound_resamples",
     "evaluate_bound",
-    "evaluate_bound_in_blocks",
     "explain",
     "plot_coupling",
     "restricted_to_classes",
     "select_reference_classes",
     "task_relatedness",
-    "task_relatedness_in_blocks",
     "validation_bounds",
 ]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Int
 
 from jaxrel._core.arrays import jax_array
 from jaxrel._core.checks import is_traced
@@ -22,7 +19,7 @@ __all__ = ["check_label_free", "check_method", "checked_head", "checked_tasks", 
 def checked_tasks(
     reference: Task, target: Task, evaluate_on: tuple[Task, Task] | None
 ) -> tuple[Task, Task, tuple[Task, Task] | None]:
-    """Labelled tasks of one width and dtype, numbered alike; a ValueError says what is wrong."""
+    """Labelled tasks of one width, numbered alike; a ValueError says what is wrong."""
     named = {"reference": reference, "target": target}
     if evaluate_on is not None:
         if not isinstance(evaluate_on, tuple | list) or len(evaluate_on) != 2:
@@ -47,8 +44,7 @@ def checked_tasks(
         for held_out, known in (("evaluate_on[0]", "reference"), ("evaluate_on[1]", "target")):
             named[held_out] = numbered_as(held_out, named[held_out], named[known])
         _check_held_out_reference(named["evaluate_on[0]"], reference)
-    dtype = functools.reduce(jnp.promote_types, (task.features.dtype for task in named.values()))
-    tasks = [_with_dtype(task, dtype) for task in named.values()]
+    tasks = list(named.values())
     return tasks[0], tasks[1], (tasks[2], tasks[3]) if evaluate_on is not None else None
 
 
@@ -90,7 +86,7 @@ def numbered_as(name: str, task: Any, known: Any) -> Any:
 
 
 def _check_classes(name: str, task: Task) -> None:
-    if is_traced(task):
+    if is_traced(task.labels, task.weights):
         return
     counts = class_counts(task, task.num_classes or 0)
     if (counts == 0).any():
@@ -103,7 +99,7 @@ def _check_classes(name: str, task: Task) -> None:
 
 
 def _check_held_out_reference(held_out: Task, reference: Task) -> None:
-    if is_traced(held_out):
+    if is_traced(held_out.labels, held_out.weights):
         return
     unknown = np.nonzero(
         (np.asarray(held_out.labels) >= (reference.num_classes or 0)) & (np.asarray(held_out.weights) > 0)
@@ -124,13 +120,6 @@ def _classes(task: Task) -> str:
     return f"classes 0 .. {(task.num_classes or 0) - 1}" if task.class_names is None else str(task.class_names)
 
 
-def _with_dtype(task: Task, dtype: jnp.dtype) -> Task:
-    def cast(leaf: Array) -> Array:
-        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-
-    return jax.tree.map(cast, task)
-
-
 def checked_head(head: Head | None, reference: Task) -> Head | None:
     """A head that fits the reference, in its type; a ValueError says what is wrong."""
     if head is None:
@@ -148,7 +137,7 @@ def checked_head(head: Head | None, reference: Task) -> Head | None:
         if not is_traced(values) and not np.isfinite(np.asarray(values)).all():
             bad = np.argwhere(~np.isfinite(np.asarray(values)))
             raise ValueError(f"head.{name}[{', '.join(map(str, bad[0]))}] is not finite.")
-    return Head(weights.astype(reference.features.dtype), bias.astype(reference.features.dtype))
+    return Head(weights.astype(reference.dtype), bias.astype(reference.dtype))
 
 
 def class_counts(task: Task, num_classes: int) -> Int[np.ndarray, " k"]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from jaxrel._core.checks import is_traced
 from jaxrel._core.programs import compiled
@@ -16,19 +19,29 @@ from jaxrel.relatedness.methods import Method
 from jaxrel.relatedness.result import Relatedness, Transformation
 from jaxrel.task import Task
 
-__all__ = ["block_sizes", "checked_training_tasks", "evaluated", "fit", "shareable"]
+__all__ = ["block_sizes", "checked_training_tasks", "evaluated", "fit", "loaded_alike", "shareable"]
 
 
 def shareable(task: Task) -> Task:
     """The same task in the form in which tasks share programs: in a size class, classes without names."""
-    task = in_size_class(task)
+    task = in_size_class(task.loaded())
     return Task.tree_unflatten((task.num_classes, None), (task.features, task.labels, task.weights))
+
+
+def loaded_alike(*tasks: Task) -> list[Task]:
+    """The tasks in memory, in the widest of their types."""
+    dtype = functools.reduce(jnp.promote_types, (task.dtype for task in tasks))
+
+    def cast(leaf: Array) -> Array:
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return [jax.tree.map(cast, task.loaded()) for task in tasks]
 
 
 def checked_training_tasks(reference: Task, target: Task) -> tuple[Task, Task]:
     """Two labelled tasks of one width and dtype, each class with a sample; a ValueError says what is wrong."""
-    checked_reference, checked_target, _ = checked_tasks(reference, target, None)
-    return shareable(checked_reference), shareable(checked_target)
+    reference, target = map(shareable, loaded_alike(*checked_tasks(reference, target, None)[:2]))
+    return reference, target
 
 
 # Compiled on first use, then for each new shape and structure of the method, whose numbers are traced.

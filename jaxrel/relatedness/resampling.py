@@ -71,9 +71,9 @@ def bound_resamples(
 def _check_evaluated(name: str, task: Task, num_samples: int | None, num_features: int) -> None:
     if not isinstance(task, Task) or task.labels is None:
         raise ValueError(f"{name} must be a Task with labels, the one the result was evaluated on.")
-    if task.features.shape != (num_samples, num_features):
+    if (task.num_samples, task.num_features) != (num_samples, num_features):
         raise ValueError(
-            f"{name} has features {task.features.shape}, but the result was evaluated on "
+            f"{name} has features {(task.num_samples, task.num_features)}, but the result was evaluated on "
             f"{(num_samples, num_features)}: pass the same samples (evaluate_on, if that was given)."
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
@@ -33,6 +34,7 @@ from jaxrel.task import Task
 __all__ = ["Joint"]
 
 _MINIBATCH_COST_TERMS = 2**21
+_FEWEST_POINTS, _MOST_POINTS = 4, 100  # of each class in a minibatch
 _SMALLEST_START = 1e-2  # share of a reference class at the start where an earlier transformation had it at 0
 
 
@@ -168,6 +170,13 @@ class Joint(Method):
         budget = validated_budget(reference, target, key, method=plain)
         return dataclasses.replace(self, lipschitz_budget=budget if is_traced(budget) else float(budget))
 
+    def within(self, fits: Callable[[int], bool]) -> Self:
+        """With fewer points of each class where as many as usual do not fit, four at least."""
+        points = usual = self.points_per_class or _MOST_POINTS
+        while points > _FEWEST_POINTS and not fits(points):
+            points = max(_FEWEST_POINTS, points // 2)
+        return self if points == usual else dataclasses.replace(self, points_per_class=points)
+
     def fit(
         self,
         reference: Task,
@@ -291,5 +300,5 @@ def _points_per_class(reference: Task, target: Task, method: Joint) -> int:
     (_, num_reference), (_, num_target) = reference.labelled, target.labelled
     terms = num_target * (num_reference if method.space == "prediction" else 1)
     # Not of the number of samples, which padding changes.
-    fitting = max(4, min(100, int((_MINIBATCH_COST_TERMS / terms) ** 0.5)))
+    fitting = max(_FEWEST_POINTS, min(_MOST_POINTS, int((_MINIBATCH_COST_TERMS / terms) ** 0.5)))
     return method.points_per_class or fitting

@@ -11,10 +11,10 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from jaxrel.relatedness.stored_tasks import StoredTask
 from jaxrel.relatedness.streaming.cuts import Block, cut_together
 from jaxrel.relatedness.streaming.devices import read_by_devices, sharded
 from jaxrel.relatedness.streaming.memory import BlockSizes
+from jaxrel.task import Task
 
 __all__ = ["Blocks", "Clouds", "placed"]
 
@@ -23,37 +23,48 @@ __all__ = ["Blocks", "Clouds", "placed"]
 class Clouds:
     """The reference cloud of each target class and its target samples, in the orders in which they are cut."""
 
-    reference: StoredTask
-    target: StoredTask
+    reference: Task
+    target: Task
     order_r: Int[np.ndarray, " n"]
     order_t: Int[np.ndarray, " m"]
     conditional: Float[np.ndarray, "t r"]
     totals_r: Float[np.ndarray, " r"]
 
+    @property
+    def labels(self) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]:
+        """Labels of both tasks, in their own orders."""
+        return np.asarray(self.reference.labels), np.asarray(self.target.labels)
+
+    @property
+    def weights(self) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:
+        """Weights of both tasks, in their own orders."""
+        return np.asarray(self.reference.weights), np.asarray(self.target.weights)
+
     def sizes(self) -> tuple[int, int]:
         """Points of the largest reference cloud that is in use, and of the largest target class."""
-        counts_r = np.bincount(self.reference.labels[self.order_r], minlength=self.conditional.shape[1])
-        counts_t = np.bincount(self.target.labels[self.order_t], minlength=self.conditional.shape[0])
+        labels_r, labels_t = self.labels
+        counts_r = np.bincount(labels_r[self.order_r], minlength=self.conditional.shape[1])
+        counts_t = np.bincount(labels_t[self.order_t], minlength=self.conditional.shape[0])
         used = (self.conditional > 0) & (counts_t > 0)[:, None]
         return max(1, int((used @ counts_r).max())), max(1, int(counts_t.max()))
 
     def blocks(self, rows: int, columns: int) -> Iterator[tuple[int, Block]]:
         """Target class by target class, all blocks; none for a class without samples or without reference classes."""
-        labels_r, labels_t = self.reference.labels[self.order_r], self.target.labels[self.order_t]
+        (labels_r, labels_t), (weights_r, weights_t) = self.labels, self.weights
+        along_r, along_t = labels_r[self.order_r], labels_t[self.order_t]
         for k, row in enumerate(self.conditional):
-            y = self.order_t[labels_t == k]
-            x = self.order_r[row[labels_r] > 0]
+            y = self.order_t[along_t == k]
+            x = self.order_r[row[along_r] > 0]
             if x.size and y.size:
-                a = self.reference.weights[x].astype(np.float64)
+                a = weights_r[x].astype(np.float64)
                 if np.count_nonzero(row) > 1:  # Q_kc w_i / W_c; of one class the w_i will do, which are whole as a rule
-                    a *= (row / np.where(self.totals_r > 0, self.totals_r, 1))[self.reference.labels[x]]
-                yield from (
-                    (k, block) for block in cut_together(x, a, y, self.target.weights[y], rows=rows, columns=columns)
-                )
+                    a *= (row / np.where(self.totals_r > 0, self.totals_r, 1))[labels_r[x]]
+                yield from ((k, block) for block in cut_together(x, a, y, weights_t[y], rows=rows, columns=columns))
 
     def rounding(self, k: int) -> float:
         """Mass that float64 may have put elsewhere in cutting class k: a few roundings of a share for each point."""
-        points = np.count_nonzero(self.conditional[k, self.reference.labels] > 0) + np.sum(self.target.labels == k)
+        labels_r, labels_t = self.labels
+        points = np.count_nonzero(self.conditional[k, labels_r] > 0) + np.sum(labels_t == k)
         return float(8 * points * np.finfo(np.float64).eps)
 
 
@@ -89,7 +100,7 @@ def placed(
     target_class = np.pad(np.array([k for k, _ in call], np.int32), rest)
     mass = np.pad(np.array([block.mass for _, block in call], dtype), rest)
 
-    def features(task: StoredTask, index: np.ndarray) -> Array:
+    def features(task: Task, index: np.ndarray) -> Array:
         def read(part: slice) -> np.ndarray:
             return task.rows(index[part].reshape(-1)).reshape(-1, index.shape[1], task.num_features)
 

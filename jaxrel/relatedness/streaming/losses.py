@@ -15,15 +15,15 @@ from jaxrel._core.programs import compiled
 from jaxrel.heads import cross_entropy
 from jaxrel.relatedness.coupling import class_totals
 from jaxrel.relatedness.result import Transformation
-from jaxrel.relatedness.stored_tasks import StoredTask
 from jaxrel.relatedness.streaming.devices import ALONG, Progress, accumulated, read_by_devices, sharded, told
 from jaxrel.relatedness.streaming.memory import BlockSizes
+from jaxrel.task import Task
 
 __all__ = ["reference_losses"]
 
 
 def reference_losses(
-    reference: StoredTask,
+    reference: Task,
     totals: Float[np.ndarray, " r"],
     sizes: BlockSizes,
     transformation: Transformation,
@@ -34,7 +34,8 @@ def reference_losses(
     num_rows = sizes.rows_at_once * devices.size
     starts = range(0, reference.num_samples, num_rows)
     dtype = transformation.conditional.dtype
-    share = reference.weights / np.where(totals > 0, totals, 1)[reference.labels]
+    all_labels = np.asarray(reference.labels)
+    share = np.asarray(reference.weights) / np.where(totals > 0, totals, 1)[all_labels]
 
     def read(start: int) -> tuple[Array, Array, Array]:
         def part(rows: slice) -> np.ndarray:
@@ -43,7 +44,7 @@ def reference_losses(
             return np.pad(found, ((0, last - first - len(found)), (0, 0)))
 
         rest = (0, max(0, start + num_rows - reference.num_samples))
-        labels = np.pad(reference.labels[start : start + num_rows], rest)
+        labels = np.pad(all_labels[start : start + num_rows], rest)
         weights = np.pad(share[start : start + num_rows].astype(dtype), rest)
         features = read_by_devices(part, (num_rows, reference.num_features), devices)
         return features, sharded(labels, devices), sharded(weights, devices)
