@@ -4,8 +4,8 @@
 
 Two tasks of ten Gaussian classes in 128 dimensions, float32, in files that are mapped into memory (512 MB each for a
 million samples; they are kept in the folder and used again). The target is the reference moved, its classes in another
-order. `task_relatedness_in_blocks` learns on a subsample and evaluates on all samples; every size has a process of
-its own, which starts with nothing compiled.
+order. What the budget holds is taken whole; beyond it `task_relatedness` learns on a subsample and evaluates on all
+samples, in blocks. Every size has a process of its own, which starts with nothing compiled.
 
 Seconds: "compile" is tracing, lowering and compiling as JAX reports them, wherever they occur; "learning" is what
 happens before the evaluation, "evaluation" the rest, compiling included in both. Memory: "peak" is ru_maxrss, in which
@@ -101,7 +101,7 @@ def measure(n: int, budget: int, folder: Path) -> dict[str, Any]:
     """Terms, seconds and memory of one size, in this process."""
     import jax
 
-    from jaxrel import Joint, StoredTask, task_relatedness_in_blocks
+    from jaxrel import Joint, Task, task_relatedness
 
     compiling: list[float] = []
     ends: dict[str, float] = {}
@@ -111,7 +111,7 @@ def measure(n: int, budget: int, folder: Path) -> dict[str, Any]:
             compiling.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    tasks = [StoredTask(*mapped_features(folder, side, n)) for side in ("reference", "target")]
+    tasks = [Task(*mapped_features(folder, side, n)) for side in ("reference", "target")]
     jax.block_until_ready(jax.numpy.ones(3) + 1)
     compiling.clear()
     before = anonymous_bytes()
@@ -124,7 +124,7 @@ def measure(n: int, budget: int, folder: Path) -> dict[str, Any]:
 
     start = time.perf_counter()
     with watched_anonymous_bytes() as anonymous:
-        result = task_relatedness_in_blocks(
+        result = task_relatedness(
             *tasks, method=Joint(ridge=RIDGE), memory_budget=budget, progress=progress
         ).raise_if_failed()
     end = time.perf_counter()

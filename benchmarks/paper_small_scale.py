@@ -117,7 +117,7 @@ def published(seeds: int = 5, peer_steps: int = 50) -> Part:
     rows = []
     for seed in range(seeds):
         result = task_relatedness(
-            reference, target, evaluate_on=held_out, method=Paper(), head=head, seed=seed
+            reference, target, evaluate_on=held_out, method=Paper(), head=head, key=seed
         ).raise_if_failed()
         estimate = result.published
         assert estimate is not None
@@ -387,7 +387,7 @@ def reference_classes(draws: int = 10) -> Part:
                     target[0],
                     evaluate_on=(reference[1], target[1]),
                     method=Joint(class_map=class_map, ridge=0.01),  # type: ignore[arg-type]
-                    seed=draw_index,
+                    key=draw_index,
                 )
                 row.append(float(result.raise_if_failed().bound))
             rows.append(row)
@@ -417,7 +417,7 @@ def reference_difficulty(draws: int = 5) -> Part:
             noisy = [with_wrong_labels(task, share, seed) for task in reference]
             results.append(
                 task_relatedness(
-                    noisy[0], target[0], evaluate_on=(noisy[1], target[1]), method=Joint(ridge=0.01), seed=seed
+                    noisy[0], target[0], evaluate_on=(noisy[1], target[1]), method=Joint(ridge=0.01), key=seed
                 ).raise_if_failed()
             )
         rows.append([float(result.bound) for result in results])

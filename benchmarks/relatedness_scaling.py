@@ -45,8 +45,9 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxrel import Joint, Relatedness, Task
-from jaxrel.relatedness import Transformation, block_sizes, evaluate_bound, fit_joint
+from jaxrel.relatedness import Transformation, block_sizes, evaluate_bound
 from jaxrel.relatedness.class_transport import LARGEST_PLAN
+from jaxrel.relatedness.in_memory import fit as learn
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "relatedness_scaling.json"
@@ -68,7 +69,6 @@ QUANTITIES = {
 }
 
 console = Console(highlight=False, width=150)
-learn = jax.jit(fit_joint)
 certify = jax.jit(evaluate_bound, static_argnames="block_sizes")
 
 
@@ -238,8 +238,8 @@ def measure_size(size: Size) -> dict[str, Any]:
     training, held_out = training_and_held_out(size)
     method = Joint(ridge=RIDGE, num_steps=NUM_STEPS)
     key = jax.random.key(0)
-    learning = measured(partial(learn, *training, None, key, method=method))
-    setup_seconds = warm_seconds(partial(learn, *training, None, key, method=replace(method, num_steps=0)))
+    learning = measured(partial(learn, method, *training, None, key))
+    setup_seconds = warm_seconds(partial(learn, replace(method, num_steps=0), *training, None, key))
     transformation: Transformation = learning.value
     sizes = block_sizes(transformation, *held_out)
     certificate = measured(partial(certify, transformation, *held_out, method=method, block_sizes=sizes))
@@ -283,7 +283,7 @@ def measure_solvers(size: Size) -> dict[str, Any]:
     for seed in SEEDS:
         training, held_out = training_and_held_out(size, seed)
         for name, method in methods.items():
-            run = partial(learn, *training, None, key, method=method)
+            run = partial(learn, method, *training, None, key)
             if name not in first:
                 _, first[name] = seconds_of(run)
             transformation, elapsed = seconds_of(run)

@@ -16,10 +16,8 @@ if TYPE_CHECKING:
         Joint,
         Paper,
         Relatedness,
-        StoredTask,
         explain,
         task_relatedness,
-        task_relatedness_in_blocks,
     )
     from jaxrel.task import Task
 
@@ -30,14 +28,12 @@ _HOMES = {
     "Paper": "jaxrel.relatedness",
     "Relatedness": "jaxrel.relatedness",
     "ResultError": "jaxrel._core.status",
-    "StoredTask": "jaxrel.relatedness",
     "Task": "jaxrel.task",
     "Transferability": "jaxrel.metrics.transferability",
     "explain": "jaxrel.relatedness",
     "fit_head": "jaxrel.heads",
     "gradient_penalised_head": "jaxrel.heads",
     "task_relatedness": "jaxrel.relatedness",
-    "task_relatedness_in_blocks": "jaxrel.relatedness",
     "transferability_score": "jaxrel.metrics.transferability",
 }
 _SUBPACKAGES = (
@@ -59,7 +55,6 @@ __all__ = [
     "Paper",
     "Relatedness",
     "ResultError",
-    "StoredTask",
     "Task",
     "Transferability",
     "__version__",
@@ -75,7 +70,6 @@ __all__ = [
     "relatedness",
     "scoreboard",
     "task_relatedness",
-    "task_relatedness_in_blocks",
     "transferability_score",
     "transport",
 ]

@@ -1,4 +1,4 @@
-"""A task: features of samples, their labels and weights.
+"""A task: features of samples, in memory or where they are kept, their labels and weights.
 
 Padding and masking have one mechanism everywhere: a sample of weight 0 does not exist.
 """
@@ -6,19 +6,35 @@ Padding and masking have one mechanism everywhere: a sample of weight 0 does not
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from jaxrel._core.arrays import on_device, real_array, to_array
+from jaxrel._core.arrays import is_real, on_device, real_array, to_array
+from jaxrel._core.checks import is_traced
 from jaxrel._core.labels import checked_classes, encoded_labels, renumbering
 from jaxrel._core.programs import compiled
 from jaxrel._core.size_classes import in_host_memory, with_rows
 
-__all__ = ["Task"]
+__all__ = ["Rows", "Task"]
+
+
+class Rows(Protocol):
+    """What features are read from: `numpy.memmap`, `jaxrel.storage.features.Table` and the like."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of rows and their width."""
+
+    @property
+    def dtype(self) -> Any:
+        """Type of the numbers."""
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        """The rows of a slice, or of an array of integers."""
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -28,7 +44,8 @@ class Task:
     Args:
         features: `(n, d)` real numbers, n >= 1 and d >= 1: an array, a torch tensor, a table or a list of rows. float64
             is kept where JAX has 64-bit types enabled, anything else becomes float32 (bfloat16 and float16 are upcast).
-            A value that is masked, NA or null counts as NaN.
+            A value that is masked, NA or null counts as NaN. `Rows` (a `numpy.memmap`, a table of the feature store)
+            stay where they are, and are read and checked when they are used: `rows` reads some, `loaded` all.
         labels: `(n,)` integers, or names of classes: text, categories of a table, truth values. None where they are
             unknown. Names are numbered in sorted order, categories in theirs, those that occur. Integers
             `0 .. num_classes - 1` stay as they are; where some below the largest do not occur, those that do are
@@ -47,7 +64,7 @@ class Task:
     A `Task` is a pytree: arrays are leaves, the class count and names are static. It cannot be changed.
     """
 
-    features: Float[Array, "n d"]
+    _source: Any
     labels: Int[Array, " n"] | None
     weights: Float[Array, " n"]
     num_classes: int | None
@@ -62,24 +79,26 @@ class Task:
         num_classes: int | None = None,
         class_names: Sequence[str] | None = None,
     ) -> None:
-        numbers = real_array("features", features)
+        numbers: Any = features if _is_stored(features) else real_array("features", features)
         if len(numbers.shape) != 2 or 0 in numbers.shape:
             raise ValueError(
                 f"features must have shape (n, d) with n >= 1 and d >= 1, got {numbers.shape}: "
                 "pass one row for each sample (flatten images first)."
             )
         weights_array = _as_weights(weights, numbers.shape[0])
-        live = None if _is_traced(weights_array) else np.asarray(weights_array) > 0
-        features_array = _as_features(numbers, live)
+        live = None if is_traced(weights_array) else np.asarray(weights_array) > 0
+        if not _is_stored(numbers):
+            numbers = _as_features(numbers, live)
         classes: tuple[Any, int | None, tuple[str, ...] | None]
         if labels is None:
             classes = None, *checked_classes(num_classes, class_names)
         else:
             classes = encoded_labels(labels, live, numbers.shape[0], num_classes=num_classes, class_names=class_names)
-        self._set(features_array, classes[0], weights_array.astype(features_array.dtype), *classes[1:])
+        self._set(numbers, classes[0], weights_array, *classes[1:])
+        object.__setattr__(self, "weights", weights_array.astype(self.dtype))
 
-    def _set(self, features: Any, labels: Any, weights: Any, num_classes: Any, class_names: Any) -> None:
-        object.__setattr__(self, "features", features)
+    def _set(self, source: Any, labels: Any, weights: Any, num_classes: Any, class_names: Any) -> None:
+        object.__setattr__(self, "_source", source)
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "weights", weights)
         object.__setattr__(self, "num_classes", num_classes)
@@ -89,19 +108,64 @@ class Task:
         raise AttributeError(f"a Task cannot be changed (attribute {name!r}): make a new one.")
 
     def __repr__(self) -> str:
-        shape = getattr(self.features, "shape", None)
+        shape = getattr(self._source, "shape", None)
         labelled = "unlabelled" if self.labels is None else f"{self.num_classes} classes"
-        return f"Task(features{shape}, {labelled})"
+        return f"Task({'features' if self.in_memory else 'stored features'}{shape}, {labelled})"
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the features are; where they are not, each use of `features` reads all of them."""
+        return not _is_stored(self._source)
+
+    @property
+    def features(self) -> Float[Array, "n d"]:
+        """All features, checked."""
+        features: Array = self.loaded()._source
+        return features
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type that features are computed with."""
+        return np.dtype(_computed_type(self._source)) if _is_stored(self._source) else self._source.dtype
 
     @property
     def num_samples(self) -> int:
         """Rows of `features`, padding included."""
-        return int(self.features.shape[0])
+        return int(self._source.shape[0])
 
     @property
     def num_features(self) -> int:
         """Width d of the features."""
-        return int(self.features.shape[1])
+        return int(self._source.shape[1])
+
+    def loaded(self) -> Task:
+        """The same task with all features in memory, checked; itself where they are."""
+        if not _is_stored(self._source):
+            return self
+        features = _as_features(np.asarray(self._source[:]), np.asarray(self.weights) > 0)
+        return self.replaced(features=features)
+
+    def rows(self, which: slice | Int[np.ndarray, " k"]) -> Float[np.ndarray, "k d"]:
+        """Some rows of the features, as an array of NumPy; those of weight 0 as zeros. Their values are not checked."""
+        found = np.asarray(self._source)[which] if self.in_memory else np.asarray(self._source[which], self.dtype)
+        live = np.asarray(self.weights)[which] > 0
+        return found if live.all() else np.where(live[:, None], found, 0)
+
+    def class_weights(self, num_classes: int) -> Float[np.ndarray, " k"]:
+        """Total weight of each of the first `num_classes` classes, in float64."""
+        weights = np.asarray(self.weights, np.float64)
+        return np.bincount(np.asarray(self.labels), weights, num_classes)[:num_classes]
+
+    def check_values(self, name: str, rows_at_once: int) -> None:
+        """Read what is stored once, a part at a time; a ValueError says where a value is not finite."""
+        for start in () if self.in_memory else range(0, self.num_samples, rows_at_once):
+            found = self.rows(slice(start, start + rows_at_once))
+            if not np.isfinite(found).all():
+                row, column = np.argwhere(~np.isfinite(found))[0]
+                raise ValueError(
+                    f"{name}.features[{start + row}, {column}] is {found[row, column]}: remove or impute such samples, "
+                    "or give them weight 0."
+                )
 
     @property
     def labelled(self) -> tuple[Int[Array, " n"], int]:
@@ -112,7 +176,7 @@ class Task:
 
     def replaced(self, *, features: Array | None = None, weights: Array | None = None) -> Task:
         """The same samples with other features or weights, without validation: for use inside kernels."""
-        features = self.features if features is None else features
+        features = self._source if features is None else features
         weights = self.weights if weights is None else weights
         return Task.tree_unflatten((self.num_classes, self.class_names), (features, self.labels, weights))
 
@@ -134,7 +198,7 @@ class Task:
         if changes is None:
             return self
         numbers, names = changes
-        children = (self.features, jnp.asarray(numbers, jnp.int32)[labels], self.weights)
+        children = (self._source, jnp.asarray(numbers, jnp.int32)[labels], self.weights)
         return Task.tree_unflatten((len(names), names), children)
 
     def padded(self, num_samples: int) -> Task:
@@ -162,8 +226,21 @@ class Task:
         return task
 
 
-def _is_traced(value: object) -> bool:
-    return isinstance(value, jax.core.Tracer)
+def _is_stored(features: Any) -> bool:
+    """Whether they are read when they are used: rows of real numbers that no array library has in memory."""
+    if isinstance(features, np.memmap):
+        return is_real(features.dtype)
+    if isinstance(features, np.ndarray | jax.Array) or hasattr(features, "__dlpack__"):
+        return False
+    dtype = getattr(features, "dtype", None)
+    readable = hasattr(features, "__array__") and hasattr(features, "__getitem__")
+    return readable and isinstance(dtype, np.dtype) and is_real(dtype) and len(getattr(features, "shape", ())) == 2
+
+
+def _computed_type(features: Any) -> type:
+    """float64 where features have it and it is enabled, float32 otherwise."""
+    wide = features.dtype == np.float64 and jax.config.jax_enable_x64  # type: ignore[attr-defined]
+    return np.float64 if wide else np.float32
 
 
 def _position(index: tuple[np.ndarray, ...]) -> str:
@@ -171,10 +248,9 @@ def _position(index: tuple[np.ndarray, ...]) -> str:
 
 
 def _as_features(features: Any, live: np.ndarray | None) -> Array:
-    wide = features.dtype == np.float64 and jax.config.jax_enable_x64  # type: ignore[attr-defined]
     with np.errstate(over="ignore"):  # An overflow becomes inf, which is refused below.
-        array = on_device(features, np.float64 if wide else np.float32)
-    if not _is_traced(array) and live is not None:
+        array = on_device(features, _computed_type(features))
+    if not is_traced(array) and live is not None:
         if not _all_finite(array, live):
             bad = np.nonzero(~np.isfinite(np.asarray(array)) & live[:, None])
             original = np.asarray(features)[bad[0][0], bad[1][0]]
@@ -207,7 +283,7 @@ def _as_weights(weights: Any, num_samples: int) -> Array:
     array = to_array("weights", weights)
     if array.shape != (num_samples,):
         raise ValueError(f"weights must have shape ({num_samples},) as features has that many rows, got {array.shape}.")
-    if _is_traced(array):
+    if is_traced(array):
         return jnp.asarray(array)
     values = np.asarray(array if array.dtype == np.bool_ else real_array("weights", array), np.float64)
     bad = np.nonzero(~(np.isfinite(values) & (values >= 0)))

@@ -18,8 +18,8 @@ from jaxrel import Task, evaluation, metrics, ranking
 from jaxrel._core.arrays import real_array, to_array, truth_array
 from jaxrel.data import DataError
 from jaxrel.pseudo_labels import checked_views, pseudo_label
-from jaxrel.relatedness import Joint, StoredTask, bound_resamples, evaluate_bound
-from jaxrel.relatedness.api import checked_training_tasks
+from jaxrel.relatedness import Joint, bound_resamples, evaluate_bound
+from jaxrel.relatedness.in_memory import checked_training_tasks
 from jaxrel.scoreboard import from_arrays, from_file
 from jaxrel.transport import PointCloud, sinkhorn
 from jaxrel.transport.validation import checked_problem
@@ -352,8 +352,6 @@ def test_classes_of_held_out_samples_are_those_of_the_training_task(kind):
     kept = LABELS != 1
     train, held_out = Task(NUMBERS, every), Task(NUMBERS[kept], every[kept])
     np.testing.assert_array_equal(held_out.with_classes_of(train).labels, train.labels[kept])
-    stored = StoredTask(NUMBERS, every), StoredTask(NUMBERS[kept], every[kept])
-    np.testing.assert_array_equal(stored[1].with_classes_of(stored[0]).labels, stored[0].labels[kept])
     mine = ranking.FeatureArrays("mine", {"net": (train, held_out)})
     np.testing.assert_array_equal(mine.features("net", ranking.silent).held_out.labels, train.labels[kept])
 
@@ -423,7 +421,7 @@ VALUES = {
     "views": lambda x, form: checked_views((form(x), form(x + 1)), Task(x))[1],
     "statistic": lambda x, form: evaluation.spearman(form(x.T)[0], form(x.T)[1]),
     "scoreboard": lambda x, form: from_arrays("net", {"features": form(x)}).load(ranking.silent)["features"],
-    "stored": lambda x, form: StoredTask(form(x), LABELS).rows(slice(12)),
+    "rows": lambda x, form: Task(form(x), LABELS).rows(slice(12)),
 }
 
 

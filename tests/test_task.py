@@ -116,3 +116,70 @@ def test_inside_jit_the_class_count_must_be_given():
         jax.jit(lambda x, y: Task(x, y).weights)(FEATURES, LABELS)
     weights = jax.jit(lambda x, y: Task(x, y, num_classes=3).weights)(FEATURES, LABELS)
     np.testing.assert_array_equal(weights, np.ones(4))
+
+
+class Kept:
+    """Rows that are somewhere else, and how often they were read."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self._rows, self.reads = rows, 0
+        self.shape, self.dtype = rows.shape, rows.dtype
+
+    def __getitem__(self, which: object) -> np.ndarray:
+        self.reads += 1
+        return self._rows[which]
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        raise AssertionError("read as an array")
+
+
+def test_stored_features_are_read_when_they_are_used():
+    kept = Kept(FEATURES.astype(np.float64))
+    task = Task(kept, ["a", "b", "c", "b"], weights=[1, 1, 0, 2])
+    assert not task.in_memory
+    assert (task.num_samples, task.num_features, task.num_classes, task.dtype) == (4, 3, 2, np.float32)
+    assert repr(task) == "Task(stored features(4, 3), 2 classes)"
+    renumbered = task.with_classes(("b", "a"), 2)
+    np.testing.assert_array_equal(renumbered.labels[:2], [1, 0])
+    assert kept.reads == 0
+    np.testing.assert_array_equal(task.rows(np.array([2, 1])), [[0, 0, 0], FEATURES[1]])
+    np.testing.assert_array_equal(renumbered.rows(slice(3, 9)), FEATURES[3:])
+    assert kept.reads == 2
+    whole = task.loaded()
+    assert whole.in_memory
+    assert whole.loaded() is whole
+    assert kept.reads == 3
+    expected = Task(FEATURES, [0, 1, 0, 1], weights=[1, 1, 0, 2])
+    jax.tree.map(np.testing.assert_array_equal, (whole.features, whole.labels), (expected.features, expected.labels))
+    np.testing.assert_array_equal(task.features, whole.features)
+    assert jax.jit(lambda t: t.features.sum())(task) == whole.features.sum()
+    np.testing.assert_array_equal(whole.rows(slice(2)), FEATURES[:2])
+
+
+def test_stored_features_are_checked_when_they_are_read(tmp_path):
+    path = tmp_path / "features"
+    np.memmap(path, np.float32, "w+", shape=(4, 3))[:] = with_value(np.nan)
+    task = Task(np.memmap(path, np.float32, "r", shape=(4, 3)), LABELS)
+    with pytest.raises(ValueError, match=r"features\[2, 1\] is nan.*remove or impute"):
+        task.loaded()
+    with pytest.raises(ValueError, match=r"target.features\[2, 1\] is nan"):
+        task.check_values("target", 2)
+    absent = Task(np.memmap(path, np.float32, "r", shape=(4, 3)), LABELS, weights=[1, 1, 0, 1])
+    absent.check_values("target", 2)
+    assert np.isfinite(absent.features).all()
+
+
+@pytest.mark.usefixtures("x64")
+def test_stored_float64_is_kept_where_it_is_enabled():
+    task = Task(Kept(FEATURES.astype(np.float64)))
+    assert task.dtype == task.rows(slice(2)).dtype == task.features.dtype == np.float64
+    assert Task(Kept(FEATURES.astype(int))).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [(Kept(np.zeros((0, 3))), r"must have shape \(n, d\)"), (np.zeros((2, 3), "M8[s]"), "must be real numbers")],
+)
+def test_stored_features_of_no_use_are_refused(features, message):
+    with pytest.raises(ValueError, match=message):
+        Task(features)

@@ -33,10 +33,9 @@ from jaxrel.metrics.cross_view import cross_view_hits
 from jaxrel.metrics.held_out_discriminant import balanced_shares, held_out_hits
 from jaxrel.metrics.task_relatedness import METHOD
 from jaxrel.pseudo_labels import KMeans, Known, ReferenceHead, Strategy, ViewClusters
-from jaxrel.relatedness import Joint, Relatedness, joint_relatedness
+from jaxrel.relatedness import Joint, Relatedness, task_relatedness
 from jaxrel.relatedness.blocks import kept_aside
 from jaxrel.relatedness.label_free import cross_view_tasks
-from jaxrel.relatedness.methods import fit_joint
 from jaxrel.storage.records import write_atomically
 from jaxrel.transport import PointCloud, sinkhorn
 
@@ -155,7 +154,7 @@ def transformed_head(seen: Seen, labels: Labels) -> Array:
     def hits(fold: tuple[Array, Array, Array]) -> Array:
         *weights, key = fold
         reference, target = (task.replaced(weights=half) for task, half in zip(tasks, weights, strict=True))
-        transformation = fit_joint(reference, target, None, key, method=METHOD)
+        transformation = METHOD.fit(reference, target, None, key)
         return transformation.target_classes(transformation.target_logits(seen.target)) == labels.target
 
     reference_halves, target_halves = map(jnp.stack, halves)
@@ -184,8 +183,7 @@ def bound(
     learned_on: tuple[Task, Task], evaluated_on: tuple[Task, Task], method: Joint, blocks: tuple[int, int]
 ) -> Relatedness:
     """Task-relatedness."""
-    key = jax.random.key(0)
-    return joint_relatedness(*learned_on, *evaluated_on, None, key, method=method, block_sizes=blocks)
+    return task_relatedness(*learned_on, evaluate_on=evaluated_on, method=method, block_sizes=blocks)
 
 
 def parts_of(result: Relatedness) -> dict[str, Array]:

@@ -3,47 +3,56 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
-__all__ = ["checked_key", "checked_seed", "positive_number"]
+__all__ = ["Key", "checked_key", "host_generator", "is_traced", "positive_number"]
 
 
-def checked_key(key: Any) -> PRNGKeyArray:
+Key = int | Int[Array, ""] | PRNGKeyArray
+
+
+def is_traced(*trees: Any) -> bool:
+    """Whether any array in them is traced, so that its values are unknown."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def checked_key(key: Key) -> PRNGKeyArray:
     """A key of `jax.random`, made from an integer where one is given; a ValueError says what is wrong.
 
     Keys of the old style, `jax.random.PRNGKey(0)`, are taken too; an integer may be traced.
     """
-    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jnp.uint32) and key.ndim == 1:
+    if isinstance(key, jax.Array) and key.dtype == jnp.uint32 and key.ndim == 1:
         key = jax.random.wrap_key_data(key)
-    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        if key.shape != ():
-            raise ValueError(f"key must be one key, got an array of shape {key.shape}: pass one of them.")
-        return key
-    if isinstance(key, jax.core.Tracer):
-        return jax.random.key(key)
+    if not _is_key(key):
+        return jax.random.key(key if is_traced(key) else np.uint32(_checked_integer(key)))
+    if key.shape != ():
+        raise ValueError(f"key must be one key, got an array of shape {key.shape}: pass one of them.")
+    return key
+
+
+def host_generator(key: Key, *stream: int) -> np.random.Generator:
+    """NumPy's generator of a key, and of one of its streams."""
+    numbers = np.asarray(jax.random.key_data(key)).ravel().tolist() if _is_key(key) else [_checked_integer(key)]
+    return np.random.default_rng([*numbers, *stream])
+
+
+def _is_key(key: Any) -> TypeGuard[PRNGKeyArray]:
+    return isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+
+
+def _checked_integer(key: Any) -> int:
     try:
         number = operator.index(key)
     except TypeError as error:
         raise ValueError(f"key must be a key of jax.random or an integer, got {key!r}.") from error
     if not 0 <= number < 2**32:  # JAX without 64-bit types would silently keep the low 32 bits only.
         raise ValueError(f"key must be a key of jax.random or an integer from 0 to 2**32 - 1, got {number}.")
-    return jax.random.key(np.uint32(number))
-
-
-def checked_seed(seed: Any) -> int:
-    """The seed; a ValueError says what is wrong."""
-    try:
-        seed = operator.index(seed)
-    except TypeError as error:
-        raise ValueError(f"seed must be an integer, got {seed!r}.") from error
-    if not 0 <= seed < 2**32:  # JAX without 64-bit types would silently keep the low 32 bits only.
-        raise ValueError(f"seed must be between 0 and 2**32 - 1, got {seed}.")
-    return int(seed)
+    return number
 
 
 def positive_number(name: str, value: Float[ArrayLike, ""], advice: str, dtype: jnp.dtype) -> Float[Array, ""]:

@@ -20,6 +20,8 @@ from typing import Any
 import jax
 import jax.monitoring
 
+from jaxrel._core.checks import is_traced
+
 __all__ = ["compiled", "keep_in", "release_if_many"]
 
 _log = logging.getLogger(__name__)
@@ -67,7 +69,7 @@ def compiled(function: Callable[..., Any], **options: Any) -> Any:
     @functools.wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
         result = jitted(*arguments, **named)
-        if _compilations.new >= _BETWEEN_LOOKS and not _is_traced(result):
+        if _compilations.new >= _BETWEEN_LOOKS and not is_traced(result):
             release_if_many()
         return result
 
@@ -136,7 +138,3 @@ def _maps_in_use() -> tuple[int, float]:
             return sum(1 for _ in maps), min(limit, _MOST_MAPS)
     except (OSError, ValueError):
         return 0, float("inf")
-
-
-def _is_traced(result: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(result))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
 from jaxrel._core.arrays import jax_array, number_array
-from jaxrel._core.checks import checked_key
+from jaxrel._core.checks import Key, checked_key
 from jaxrel._core.programs import compiled
 from jaxrel.evaluation.bootstrap import TargetIntervals, by_target, repeat, target_intervals
 from jaxrel.evaluation.rank_correlation import STATISTICS, pair_signs
@@ -51,7 +51,7 @@ def null_distribution(
     where: Bool[ArrayLike, "m t"] | None = None,
     probabilities: Sequence[float] = (0.025, 0.05, 0.5, 0.95, 0.975),
     num_draws: int = 2000,
-    key: PRNGKeyArray | Int[ArrayLike, ""] = 0,
+    key: Key = 0,
 ) -> NullDistribution:
     """The distribution of a statistic, in the mean over targets, for a score that knows nothing.
 
@@ -99,7 +99,7 @@ def ceiling(
     where: Bool[ArrayLike, "m t"] | None = None,
     confidence: Float[ArrayLike, ""] = 0.95,
     num_draws: int = 2000,
-    key: PRNGKeyArray | Int[ArrayLike, ""] = 0,
+    key: Key = 0,
 ) -> TargetIntervals:
     r"""The statistic that a perfect score would reach, given the noise of the ground truth.
 

@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
 from jaxrel._core.arrays import number_array
-from jaxrel._core.checks import checked_key
+from jaxrel._core.checks import Key, checked_key
 from jaxrel._core.programs import compiled
 from jaxrel.evaluation.rank_correlation import STATISTICS, representable
 from jaxrel.evaluation.validation import (
@@ -104,7 +104,7 @@ def bootstrap_intervals(
     where: Bool[ArrayLike, "m t"] | None = None,
     confidence: Float[ArrayLike, ""] = 0.95,
     num_resamples: int = 2000,
-    key: PRNGKeyArray | Int[ArrayLike, ""] = 0,
+    key: Key = 0,
 ) -> TargetIntervals:
     """A statistic of scores on each target and its mean over targets, with bootstrap intervals over encoders.
 
@@ -140,7 +140,7 @@ def bootstrap_difference(
     where: Bool[ArrayLike, "m t"] | None = None,
     confidence: Float[ArrayLike, ""] = 0.95,
     num_resamples: int = 2000,
-    key: PRNGKeyArray | Int[ArrayLike, ""] = 0,
+    key: Key = 0,
 ) -> PairedDifference:
     """The statistic of `score` minus that of `baseline`, both in the mean over targets, on the same resamples.
 

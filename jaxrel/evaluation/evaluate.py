@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 
 import jax
 import numpy as np
-from jaxtyping import ArrayLike, Bool, Float, PRNGKeyArray
+from jaxtyping import ArrayLike, Bool, Float
 
 from jaxrel._core.arrays import real_array, truth_array
+from jaxrel._core.checks import Key
 from jaxrel.evaluation.baselines import ceiling, leave_one_target_out_rank, null_distribution
 from jaxrel.evaluation.bootstrap import (
     Interval,
@@ -87,7 +88,7 @@ def evaluate_score(
     missing: str = "error",
     confidence: float = 0.95,
     num_resamples: int = 2000,
-    key: PRNGKeyArray | int = 0,
+    key: Key = 0,
 ) -> ScoreEvaluation:
     """How well a score predicts accuracies, by every statistic.
 
@@ -135,7 +136,7 @@ def compare_scores(
     missing: str = "error",
     confidence: float = 0.95,
     num_resamples: int = 2000,
-    key: PRNGKeyArray | int = 0,
+    key: Key = 0,
 ) -> PairedDifference:
     """By how much a score predicts accuracies better than another one does.
 
@@ -174,7 +175,7 @@ def evaluate_scores(
     missing: str = "error",
     confidence: float = 0.95,
     num_resamples: int = 2000,
-    key: PRNGKeyArray | int = 0,
+    key: Key = 0,
 ) -> EvaluationTable:
     """A table of scores, beside a random order, the static baseline and what a perfect score could reach.
 

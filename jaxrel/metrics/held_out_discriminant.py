@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
 from jaxrel._core import linalg
-from jaxrel._core.checks import checked_key
+from jaxrel._core.checks import Key, checked_key
 from jaxrel._core.halves import second_half
 from jaxrel._core.programs import compiled
 from jaxrel._core.size_classes import pads_samples
@@ -41,7 +41,7 @@ def held_out_discriminant_score(
     features: Float[ArrayLike, "n d"],
     labels: Int[ArrayLike, " n"],
     *,
-    key: PRNGKeyArray | int = 0,
+    key: Key = 0,
     weights: Float[ArrayLike, " n"] | None = None,
     num_classes: int | None = None,
 ) -> Score:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from jaxrel._core.arrays import real_array
-from jaxrel._core.checks import checked_key
+from jaxrel._core.checks import Key, checked_key
 from jaxrel._core.size_classes import pads_samples
 from jaxrel.metrics.decomposition import Decomposition, checked_decomposition
 from jaxrel.metrics.differentiation import no_derivative
@@ -36,7 +36,7 @@ def nleep_score(
     explained_variance: Float[ArrayLike, ""] = 0.8,
     max_directions: int | None = None,
     responsibilities: Float[ArrayLike, "n k"] | None = None,
-    key: PRNGKeyArray | int = 0,
+    key: Key = 0,
     weights: Float[ArrayLike, " n"] | None = None,
     num_classes: int | None = None,
     decomposition: Decomposition | None = None,

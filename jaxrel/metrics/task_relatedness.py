@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
-from jaxrel._core.checks import checked_key
+from jaxrel._core.checks import Key, checked_key
 from jaxrel._core.size_classes import pads_samples
 from jaxrel.metrics.class_blocks import checked_largest_class
 from jaxrel.metrics.cross_view import cluster_counts_of, cross_view_hits
@@ -22,8 +22,9 @@ from jaxrel.metrics.kernels import kernel, safe_divide
 from jaxrel.metrics.labelled_pairs import LabelledPair, checked_pair
 from jaxrel.metrics.result import Score, make_score
 from jaxrel.metrics.validation import LabelledSample, Sample, checked_sample
+from jaxrel.relatedness import task_relatedness
 from jaxrel.relatedness.blocks import kept_aside
-from jaxrel.relatedness.methods import Joint, joint_relatedness
+from jaxrel.relatedness.methods import Joint
 from jaxrel.task import Task
 
 __all__ = ["METHOD", "cross_view_score", "relatedness_score"]
@@ -40,7 +41,7 @@ def relatedness_score(
     labels: Int[ArrayLike, " n"],
     *,
     method: Joint = METHOD,
-    key: PRNGKeyArray | int = 0,
+    key: Key = 0,
     reference_weights: Float[ArrayLike, " m"] | None = None,
     weights: Float[ArrayLike, " n"] | None = None,
     reference_num_classes: int | None = None,
@@ -89,7 +90,8 @@ def _relatedness_kernel(pair: LabelledPair, key: PRNGKeyArray, method: Joint, *,
     reference, target = _tasks(pair)
     (learned_r, judged_r), (learned_t, judged_t) = (kept_aside(task, every=2) for task in (reference, target))
     blocks = (reference.num_samples, block_size)
-    result = joint_relatedness(learned_r, learned_t, judged_r, judged_t, None, key, method=method, block_sizes=blocks)
+    judged = judged_r, judged_t
+    result = task_relatedness(learned_r, learned_t, evaluate_on=judged, method=method, key=key, block_sizes=blocks)
     undefined = ~_all_classes_occur(pair) | ~jnp.isfinite(result.bound)
     return make_score(-result.bound, pair.status, undefined=undefined)
 
@@ -104,7 +106,7 @@ def cross_view_score(
     first_view: Float[ArrayLike, "n d"],
     second_view: Float[ArrayLike, "n d"],
     *,
-    key: PRNGKeyArray | int = 0,
+    key: Key = 0,
     weights: Float[ArrayLike, " n"] | None = None,
 ) -> Score:
     """Share of views whose cluster a probe of the other half of the samples tells, 0 to 1; higher is better.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
-from jaxrel._core.checks import checked_seed
+from jaxrel._core.checks import Key, checked_key, host_generator, is_traced
 from jaxrel._core.size_classes import in_size_class, with_rows
 from jaxrel._core.status import HasStatus
 from jaxrel.metrics.cross_view import CLUSTER_COUNTS, SAMPLES_A_CLUSTER, cluster_counts_of, cross_view_hits
@@ -44,7 +44,7 @@ class Transferability(HasStatus):
         accuracy: the mean of `hits` over samples, to be held against `majority`.
         majority: accuracy of the best constant guess, the share of the largest class; NaN without labels.
         hits: of each target sample, from 0 to 1.
-        resamples: values of the bootstrap, in no order. The same seed and labels draw the same samples for every
+        resamples: values of the bootstrap, in no order. The same key and labels draw the same samples for every
             encoder, so that differences between two encoders are paired.
         status: bits of `jaxrel.metrics.ScoreStatus`.
         recipe: what was computed.
@@ -74,7 +74,7 @@ def transferability_score(
     views: tuple[Float[ArrayLike, "n d"], Float[ArrayLike, "n d"]] | None = None,
     confidence: float = 0.9,
     num_resamples: int = 1000,
-    seed: int = 0,
+    key: Key = 0,
 ) -> Transferability:
     """One number to rank encoders by, of the target alone: how often samples are told right.
 
@@ -88,17 +88,21 @@ def transferability_score(
             (`jaxrel.encoders.image_views` makes such images).
         confidence: of the interval.
         num_resamples: bootstrap resamples of the target samples for it, of each class by itself where there are labels.
-        seed: deals samples to halves, and draws starts of clusters and resamples.
+        key: deals samples to halves, and draws starts of clusters and resamples: an integer, which may be traced, or
+            a key of `jax.random`.
 
     Raises:
         ValueError: for a target of one class, or without two samples of any class; with labels and views; without
             labels and without views, or with fewer than 40 samples; for views of another shape or not finite, a
-            confidence out of (0, 1), a seed out of 0 .. 2^32 - 1.
+            confidence out of (0, 1), an integer key out of 0 .. 2^32 - 1.
 
     A class of one sample cannot be learned without seeing it: it is a wrong answer for others, but counts neither in
     `value` nor in `accuracy`. Cost: time grows as `n (d^2 + d c) + d^3` for c classes, see
-    `jaxrel.metrics.held_out_discriminant.held_out_hits`, which is also what to call inside `jit`; or one
-    `cross_view_hits`.
+    `jaxrel.metrics.held_out_discriminant.held_out_hits`; or one `cross_view_hits`.
+
+    It runs inside `jit`, `vmap` and `pmap` as it does outside, over tasks, views and seeds. Values that are traced are
+    not checked: such a target needs a `num_classes`, and what would be refused has the value NaN and a status. There
+    JAX draws the resamples, and NumPy outside: intervals are of the same law, not the same to the last digit.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}: pass a number between 0 and 1, such as 0.9.")
@@ -106,34 +110,43 @@ def transferability_score(
         raise ValueError(f"num_resamples is {num_resamples}: pass an integer of at least 2.")
     if not isinstance(target, Task):
         raise ValueError(f"target must be a Task, got {type(target).__name__}: pass Task(features, ...).")
-    key = jax.random.key(checked_seed(seed))
-    given, target = target, in_size_class(target)
+    key = checked_key(key)
+    unpadded = target.loaded()
+    num_samples, target = target.num_samples, in_size_class(unpadded)
     majority = jnp.asarray(jnp.nan, target.features.dtype)
     if target.labels is None:
-        strata = np.zeros(target.num_samples, np.int32)
-        hits, varies = _label_free_hits(given, target, views, key), jnp.asarray(True)
+        strata = jnp.zeros(target.num_samples, jnp.int32)
+        hits, varies = _label_free_hits(unpadded, target, views, key), jnp.asarray(True)
         shares = target.weights / jnp.sum(target.weights)
         recipe = LABEL_FREE_RECIPE
     else:
         labels, num_classes = _checked_labels(target, views)
-        strata = np.asarray(labels)
+        strata = labels
         hits, varies = held_out_hits(target.features, labels, target.weights, key, num_classes=num_classes)
         shares = balanced_shares(labels, target.weights, num_classes=num_classes)
         totals = jax.ops.segment_sum(target.weights, labels, num_classes)
         majority = jnp.max(totals) / jnp.sum(totals)
         recipe = LABELLED_RECIPE
     judged = jnp.where(shares > 0, target.weights, 0)
-    resamples = resampled_means(hits, shares, strata=strata, num_resamples=num_resamples, seed=seed)
-    lower, upper = np.quantile(resamples, [(1 - confidence) / 2, (1 + confidence) / 2])
-    value = jnp.minimum(shares @ hits, 1)  # which the rounding of the sum can exceed
+    # The rounding of the sum can exceed 1; without shares there is nothing to tell.
+    value = jnp.where(jnp.sum(shares) > 0, jnp.minimum(shares @ hits, 1), jnp.nan)
+    traced = is_traced(hits)
+    ends = (1 - confidence) / 2, (1 + confidence) / 2
+    if traced:
+        resamples = _traced_means(hits, shares, strata, key, num_resamples)
+        lower, upper = jnp.quantile(resamples, jnp.asarray(ends))
+    else:
+        drawn = resampled_means(hits, shares, strata=strata, num_resamples=num_resamples, key=key)
+        resamples, (lower, upper) = jnp.asarray(drawn, hits.dtype), jnp.asarray(np.quantile(drawn, ends), hits.dtype)
     return Transferability(
         value=value,
-        lower=jnp.minimum(jnp.asarray(lower, hits.dtype), value),
-        upper=jnp.maximum(jnp.asarray(upper, hits.dtype), value),
+        lower=jnp.minimum(lower, value),
+        upper=jnp.maximum(upper, value),
         accuracy=jnp.minimum(judged @ hits / jnp.sum(judged), 1),
         majority=majority,
-        hits=jnp.asarray(np.asarray(hits)[: given.num_samples]),  # a slice by JAX would be a program for each size
-        resamples=jnp.asarray(resamples, hits.dtype),
+        # A slice by JAX would be a program for each size.
+        hits=hits[:num_samples] if traced else jnp.asarray(np.asarray(hits)[:num_samples]),
+        resamples=resamples,
         status=(
             jnp.where(jnp.isfinite(value), 0, ScoreStatus.UNDEFINED)
             | jnp.where(varies, 0, ScoreStatus.CONSTANT_FEATURES)
@@ -149,14 +162,14 @@ def resampled_means(
     *,
     strata: Int[ArrayLike, " n"] | None = None,
     num_resamples: int = 1000,
-    seed: int = 0,
+    key: Key = 0,
 ) -> Float[np.ndarray, " r"]:
     """Means of `hits`, weighed by `shares`, of resamples of each stratum by itself.
 
     Of the m samples of a stratum m - 1 are drawn with replacement (Rao and Wu, 1988), so that the variance is unbiased
     for few samples too, and the stratum keeps its part of the shares. To these comes one observation that was not made,
     a hit and a miss of half its weight each: where all samples are hits, resamples are not certain of it either
-    (Jeffreys' interval). The same seed, shares and strata draw the same samples.
+    (Jeffreys' interval). The same key, shares and strata draw the same samples.
     """
     values, mass = np.asarray(hits, np.float64), np.asarray(shares, np.float64)
     groups = np.zeros(values.size, np.int32) if strata is None else np.asarray(strata)
@@ -167,7 +180,7 @@ def resampled_means(
     first, size = np.repeat(starts, sizes), np.repeat(sizes, sizes)
     counted = (np.arange(live.size) > first) | (size == 1)  # m - 1 draws
     parts = np.add.reduceat(mass, starts)
-    generator = np.random.default_rng(seed)
+    generator = host_generator(key)
     unseen = generator.beta(0.5, 1 / np.sum(mass**2), (2, num_resamples))
     means = np.empty(num_resamples)
     for position in range(num_resamples):
@@ -178,10 +191,44 @@ def resampled_means(
     return (1 - unseen.sum(axis=0)) * means + unseen[0]
 
 
+def _traced_means(
+    hits: Float[Array, " n"],
+    shares: Float[Array, " n"],
+    strata: Int[Array, " n"],
+    key: PRNGKeyArray,
+    num_resamples: int,
+) -> Float[Array, " r"]:
+    """As `resampled_means`, drawn by JAX; NaN without shares."""
+    live = shares > 0
+    order = jnp.lexsort((strata, ~live))
+    values, mass, groups = hits[order], (shares / jnp.sum(shares))[order], jnp.where(live, strata, -1)[order]
+    index, begins = jnp.arange(mass.size), jnp.insert(groups[1:] != groups[:-1], 0, True)
+    first, group = jax.lax.cummax(jnp.where(begins, index, 0)), jnp.cumsum(begins) - 1
+
+    def sums(of: Array) -> Array:
+        return jax.ops.segment_sum(of, group, mass.size)
+
+    size = sums(jnp.ones_like(index))[group]
+    counted = (index > first) | (size == 1)
+    drawing, missing = jax.random.split(key)
+
+    def mean(key: PRNGKeyArray) -> Float[Array, ""]:
+        drawn = first + jax.random.randint(key, mass.shape, 0, size)
+        weights = counted * mass[drawn]
+        totals = sums(weights)
+        return sums(mass) @ jnp.where(totals > 0, sums(weights * values[drawn]) / jnp.where(totals > 0, totals, 1), 0)
+
+    means = jax.lax.map(mean, jax.random.split(drawing, num_resamples))
+    unseen = jax.random.beta(missing, 0.5, 1 / jnp.sum(mass**2), (2, num_resamples))
+    return (1 - jnp.sum(unseen, axis=0)) * means + unseen[0]
+
+
 def _checked_labels(target: Task, views: Any) -> tuple[Int[Array, " n"], int]:
     if views is not None:
         raise ValueError("views are for a target without labels: leave out views, or the labels.")
     labels, num_classes = target.labelled
+    if is_traced(labels, target.weights):
+        return labels, num_classes
     live = np.asarray(target.weights) > 0
     sizes = np.bincount(np.asarray(labels)[live], minlength=num_classes)
     if np.count_nonzero(sizes) < 2:
@@ -199,7 +246,8 @@ def _label_free_hits(target: Task, padded: Task, views: Any, key: PRNGKeyArray) 
             "the target has no labels: pass views, features of two augmented views of its samples; or its labels."
         )
     first, second = (with_rows(view, padded.num_samples) for view in checked_views(views, target))
-    counts = cluster_counts_of(int(np.count_nonzero(np.asarray(target.weights))))
+    traced = is_traced(target.weights)
+    counts = cluster_counts_of(target.num_samples if traced else int(np.count_nonzero(np.asarray(target.weights))))
     if not counts:
         least = SAMPLES_A_CLUSTER * min(CLUSTER_COUNTS)
         raise ValueError(f"target has {target.num_samples} samples: without labels at least {least} are needed.")

@@ -96,7 +96,7 @@ def checked_sample(features: Any, weights: Any = None, *, shift_invariant: bool 
     """
     if shift_invariant:
         (features,) = about_centre((features, weights))
-    return _sample_of(Task(features, weights=weights), weights)
+    return _sample_of(Task(features, weights=weights).loaded(), weights)
 
 
 def checked_labelled_sample(
@@ -113,7 +113,7 @@ def checked_labelled_sample(
         raise ValueError("this metric needs labels: pass the class of each sample, or choose a label-free metric.")
     if shift_invariant:
         (features,) = about_centre((features, weights))
-    task = Task(features, labels, weights=weights, num_classes=num_classes)
+    task = Task(features, labels, weights=weights, num_classes=num_classes).loaded()
     classes, class_count = task.labelled
     sample = _sample_of(task, weights)
     memberships, known = _memberships(classes, sample.weights, class_count, sample.features.dtype)

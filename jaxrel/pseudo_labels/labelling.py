@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from jaxrel._core.arrays import real_array, to_array
-from jaxrel._core.checks import checked_key
+from jaxrel._core.checks import Key, checked_key, is_traced
 from jaxrel._core.labels import encoded_labels
 from jaxrel.pseudo_labels.class_count import class_count
 from jaxrel.pseudo_labels.strategies import Known, Strategy, ViewClusters
@@ -63,7 +63,7 @@ def pseudo_label(
     views: tuple[Float[ArrayLike, "n d"], Float[ArrayLike, "n d"]] | None = None,
     reference: Task | None = None,
     class_prior: ClassPrior = "clusters",
-    key: PRNGKeyArray | int = 0,
+    key: Key = 0,
 ) -> PseudoLabels:
     """Give classes to the samples of a target without labels.
 
@@ -81,6 +81,8 @@ def pseudo_label(
             clusters have no names (in order of the classes where these are the reference's).
         key: of `jax.random`, or an integer; draws the starts of clusters.
 
+    Inside `jit` and `vmap` values are not checked, and the class count is to be given.
+
     Raises:
         ValueError: for views of another shape or not finite, a strategy that lacks what it needs, shares that are not,
             an unknown class count without views, a prior that does not fit, a class that no sample has and a prior
@@ -88,6 +90,7 @@ def pseudo_label(
     """
     if not isinstance(target, Task):
         raise ValueError(f"target must be a Task, got {type(target).__name__}: pass Task(features).")
+    target = target.loaded()
     checked = None if views is None else checked_views(views, target)
     known = Known(target.features, target.weights, checked, reference)
     key = checked_key(key)
@@ -104,13 +107,13 @@ def pseudo_label(
     hard = jnp.argmax(shares, axis=1)
     mass = jnp.zeros(num_classes, target.weights.dtype).at[hard].add(target.weights)
     named = count_source == "reference" or not callable(labels)
-    prior = _prior(class_prior, np.asarray(mass / jnp.sum(mass)), named)
-    weights = target.weights * (jnp.asarray(prior, mass.dtype) / jnp.where(mass > 0, mass, 1))[hard]
+    prior = _prior(class_prior, mass / jnp.sum(mass), named)
+    weights = target.weights * (prior / jnp.where(mass > 0, mass, 1))[hard]
     return PseudoLabels(
         labels=hard,
         shares=shares,
         weights=weights / jnp.max(weights),
-        sizes=jnp.asarray(prior, mass.dtype),
+        sizes=prior,
         num_classes=num_classes,
         source=source,
         count_source=count_source,
@@ -121,7 +124,7 @@ def checked_views(views: Any, target: Task) -> tuple[Array, Array]:
     """Two finite arrays of the target's shape; a ValueError says what is wrong."""
     if not isinstance(views, tuple | list) or len(views) != 2:
         raise ValueError("views must be a pair of arrays: features of two augmented views of the target samples.")
-    live = np.asarray(target.weights) > 0
+    live = target.weights > 0
     arrays = []
     for position, view in enumerate(views):
         array = jnp.asarray(real_array(f"views[{position}]", view), target.features.dtype)
@@ -130,10 +133,11 @@ def checked_views(views: Any, target: Task) -> tuple[Array, Array]:
                 f"views[{position}] has shape {array.shape}, the target features {target.features.shape}: pass a row "
                 "for every target sample, in the same order, of the same encoder."
             )
-        bad = np.argwhere(~np.isfinite(np.asarray(array)) & live[:, None])
-        if bad.size:
-            raise ValueError(f"views[{position}][{bad[0][0]}, {bad[0][1]}] is not finite ({len(bad)} such values).")
-        arrays.append(jnp.where(jnp.asarray(live)[:, None], array, 0))
+        if not is_traced(array, live):
+            bad = np.argwhere(~np.isfinite(np.asarray(array)) & np.asarray(live)[:, None])
+            if bad.size:
+                raise ValueError(f"views[{position}][{bad[0][0]}, {bad[0][1]}] is not finite ({len(bad)} such values).")
+        arrays.append(jnp.where(live[:, None], array, 0))
     return arrays[0], arrays[1]
 
 
@@ -155,9 +159,10 @@ def _class_count(target: Task, labels: Any, known: Known, key: PRNGKeyArray) -> 
         return known.reference.labelled[1], "reference"
     if not callable(labels):
         return labels.shape[1], "given"
-    if known.views is None:
+    if known.views is None or is_traced(known.features, known.weights, known.views):
         raise ValueError(
-            "the number of target classes is unknown: pass Task(features, num_classes=k), or views to estimate it from."
+            "the number of target classes is unknown: pass Task(features, num_classes=k), or, outside of jit, views to "
+            "estimate it from."
         )
     return _estimated_count(known, key), "estimated"
 
@@ -182,7 +187,7 @@ def _given_shares(labels: Any, target: Task) -> Float[Array, "n k"]:
         )
     classes = encoded_labels(
         labels,
-        np.asarray(target.weights) > 0,
+        None if is_traced(target.weights) else np.asarray(target.weights) > 0,
         target.num_samples,
         num_classes=target.num_classes,
         class_names=target.class_names,
@@ -196,32 +201,33 @@ def _check_shares(shares: Array, target: Task, num_classes: int, source: str) ->
             f"pseudo-labels ({source}) have shape {shares.shape}, expected {(target.num_samples, num_classes)}: "
             "a row for each target sample and a column for each class."
         )
+    if is_traced(shares, target.weights):
+        return
     values = np.asarray(shares)[np.asarray(target.weights) > 0]
     if not np.isfinite(values).all() or (values < 0).any() or not np.allclose(values.sum(axis=1), 1, atol=1e-3):
         raise ValueError(f"pseudo-labels ({source}) must be shares of classes: not negative, rows that sum to 1.")
 
 
-def _prior(class_prior: Any, found: np.ndarray, named: bool) -> np.ndarray:
+def _prior(class_prior: Any, found: Float[Array, " k"], named: bool) -> Float[Array, " k"]:
     if isinstance(class_prior, str):
         if class_prior == "clusters":
             return found
         if class_prior == "uniform":
-            return (found > 0) / np.count_nonzero(found)
+            return ((found > 0) / jnp.sum(found > 0)).astype(found.dtype)
         raise ValueError(f"class_prior must be 'clusters', 'uniform' or a number for each class, got {class_prior!r}.")
-    prior = np.asarray(class_prior, np.float64)
-    if prior.shape != found.shape or not np.isfinite(prior).all() or (prior < 0).any() or prior.sum() <= 0:
+    given = np.asarray(class_prior, np.float64)
+    if given.shape != found.shape or not np.isfinite(given).all() or (given < 0).any() or given.sum() <= 0:
         raise ValueError(
             f"class_prior must have {found.size} numbers >= 0 of positive sum, one for each class, got {class_prior!r}."
         )
-    prior = prior / prior.sum()
+    prior = jnp.asarray(given / given.sum(), found.dtype)
     if not named:
-        by_size = np.empty_like(prior)
-        by_size[np.argsort(-found, kind="stable")] = np.sort(prior)[::-1]
-        prior = by_size
-    if ((prior > 0) & (found == 0)).any():
-        empty = int(np.argmax((prior > 0) & (found == 0)))
+        prior = prior.at[jnp.argsort(-found, stable=True)].set(jnp.sort(prior, descending=True))
+    lacking = (prior > 0) & (found == 0)
+    if not is_traced(lacking) and lacking.any():
+        empty = int(jnp.argmax(lacking))
         raise ValueError(
-            f"class_prior gives {prior[empty]:.3g} to pseudo-class {empty}, which no sample has: pass class_prior="
-            "'clusters', fewer classes or another strategy."
+            f"class_prior gives {float(prior[empty]):.3g} to pseudo-class {empty}, which no sample has: pass "
+            "class_prior='clusters', fewer classes or another strategy."
         )
     return prior

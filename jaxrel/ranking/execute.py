@@ -275,7 +275,7 @@ def _numbers(score: Score, pair: Pair, features: _Features, settings: Settings) 
                 views=views,
                 confidence=settings.confidence,
                 num_resamples=settings.resamples,
-                seed=settings.seed,
+                key=settings.seed,
             )
             numbers = {
                 "transferability": float(found.value),
@@ -314,7 +314,7 @@ def _terms(score: Score, pair: Pair, features: _Features, settings: Settings) ->
     reference, target = pair
     assert reference is not None  # noqa: S101 (for the type checker)
     known, (task, views) = features.of(reference), _seen(target, features, settings)
-    options: dict[str, Any] = {"method": settings.joint(), "seed": settings.seed}
+    options: dict[str, Any] = {"method": settings.joint(), "key": settings.seed}
     with stopwatch() as watch:
         resampled: tuple[float, ...] = ()
         if settings.label_free:
@@ -330,7 +330,7 @@ def _terms(score: Score, pair: Pair, features: _Features, settings: Settings) ->
             prior, target_labels = _prior(of_target), score.target_labels
             if not result.messages:
                 resampled = _rounded(
-                    bound_resamples(result, held_out, of_target, num_resamples=settings.resamples, seed=settings.seed)
+                    bound_resamples(result, held_out, of_target, num_resamples=settings.resamples, key=settings.seed)
                 )
         numbers = _taken_over(result, prior) | {"target_labels": target_labels, "resampled_bounds": resampled}
     return numbers | {

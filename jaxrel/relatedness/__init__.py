@@ -1,22 +1,12 @@
 """Task-relatedness: `task_relatedness`, its kernels and its results."""
 
-from jaxrel.relatedness.api import block_sizes, task_relatedness
-from jaxrel.relatedness.bound import evaluate_bound
+from jaxrel.relatedness.api import evaluate_bound, task_relatedness
 from jaxrel.relatedness.budgets import BUDGETS, validation_bounds
 from jaxrel.relatedness.explanation import Explanation, explain, plot_coupling
 from jaxrel.relatedness.feature_maps import FeatureMap, LowRankFeatureMap
 from jaxrel.relatedness.ground_costs import Euclidean, FeatureDistance, GroundCost, Margin, Range
-from jaxrel.relatedness.large import evaluate_bound_in_blocks, task_relatedness_in_blocks
-from jaxrel.relatedness.methods import (
-    Joint,
-    Method,
-    Paper,
-    evaluate_paper,
-    fit_joint,
-    fit_paper,
-    joint_relatedness,
-    paper_relatedness,
-)
+from jaxrel.relatedness.in_memory import block_sizes
+from jaxrel.relatedness.methods import Joint, Method, Paper
 from jaxrel.relatedness.reference_classes import restricted_to_classes, select_reference_classes
 from jaxrel.relatedness.resampling import bound_resamples
 from jaxrel.relatedness.result import (
@@ -27,7 +17,6 @@ from jaxrel.relatedness.result import (
     Status,
     Transformation,
 )
-from jaxrel.relatedness.stored_tasks import StoredTask
 
 __all__ = [
     "BUDGETS",
@@ -47,22 +36,14 @@ __all__ = [
     "Range",
     "Relatedness",
     "Status",
-    "StoredTask",
     "Transformation",
     "block_sizes",
     "bound_resamples",
     "evaluate_bound",
-    "evaluate_bound_in_blocks",
-    "evaluate_paper",
     "explain",
-    "fit_joint",
-    "fit_paper",
-    "joint_relatedness",
-    "paper_relatedness",
     "plot_coupling",
     "restricted_to_classes",
     "select_reference_classes",
     "task_relatedness",
-    "task_relatedness_in_blocks",
     "validation_bounds",
 ]

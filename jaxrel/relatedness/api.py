@@ -1,51 +1,31 @@
-"""`task_relatedness`: validation of concrete values, then the kernels of the method, compiled once for each shape."""
+"""`task_relatedness` and `evaluate_bound`: checks, then kernels on whole tasks, or on blocks of those streamed."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jax.sharding import Mesh
+from jaxtyping import ArrayLike, Float
 
-from jaxrel._core.arrays import jax_array
-from jaxrel._core.checks import checked_seed
-from jaxrel._core.programs import compiled
-from jaxrel._core.size_classes import in_size_class
+from jaxrel._core.checks import Key, checked_key, is_traced
 from jaxrel.heads import Head
 from jaxrel.pseudo_labels import ClassPrior, Strategy
-from jaxrel.relatedness.bound import Contributions
+from jaxrel.relatedness.bound import evaluate_bound_with_contributions
+from jaxrel.relatedness.checks import check_label_free, check_method, checked_head, checked_tasks
+from jaxrel.relatedness.in_memory import evaluated, fit, loaded_alike, shareable
 from jaxrel.relatedness.label_free import pseudo_labelled_tasks
 from jaxrel.relatedness.methods import Joint, Method
 from jaxrel.relatedness.result import ComputedWith, Relatedness, Transformation
+from jaxrel.relatedness.streaming import Progress, check_evaluation, learned, plan_of, told
+from jaxrel.relatedness.streaming import evaluated as streamed
 from jaxrel.task import Task
 from jaxrel.version import __version__
 
-__all__ = ["block_sizes", "task_relatedness"]
+__all__ = ["evaluate_bound", "task_relatedness"]
 
-
-# Compiled on first use, then for each new shape and structure of the method, whose numbers are traced.
-@compiled
-def _fit(method: Method, *given: Any) -> Transformation:
-    return method.fit(*given)
-
-
-@functools.partial(compiled, static_argnames="block_sizes")
-def _evaluate(
-    method: Method, transformation: Transformation, reference: Task, target: Task, *, block_sizes: tuple[int, int]
-) -> tuple[Relatedness, Contributions]:
-    return method.evaluate(transformation, reference, target, block_sizes)
-
-
-def evaluated(
-    method: Method, transformation: Transformation, reference: Task, target: Task
-) -> tuple[Relatedness, Contributions]:
-    """The bound on concrete, shareable tasks, and what each sample adds to it."""
-    sizes = block_sizes(transformation, reference, target)
-    return _evaluate(method.for_evaluation(), transformation, reference, target, block_sizes=sizes)
+_NAMES = ("reference", "target", "evaluate_on[0]", "evaluate_on[1]")
 
 
 def task_relatedness(
@@ -59,7 +39,11 @@ def task_relatedness(
     pseudo_labels: Strategy | Any | None = None,
     views: tuple[Float[ArrayLike, "n d"], Float[ArrayLike, "n d"]] | None = None,
     class_prior: ClassPrior = "clusters",
-    seed: int = 0,
+    key: Key = 0,
+    block_sizes: tuple[int, int] | None = None,
+    memory_budget: int | None = None,
+    mesh: Mesh | None = None,
+    progress: Progress | None = None,
 ) -> Relatedness:
     r"""An upper bound on the target loss in three terms, with the transformation that attains it.
 
@@ -91,7 +75,23 @@ def task_relatedness(
             samples confirm the clusters that they made, other views of other samples need not. Goes with
             `pseudo_labels`, instead of `evaluate_on`.
         class_prior: share of each pseudo-class in the weights: `"clusters"`, `"uniform"` or numbers.
-        seed: draws the minibatches and the starts of clusters; the same seed gives the same numbers.
+        key: draws the minibatches and the starts of clusters; the same key gives the same numbers. An integer, which
+            may be traced, or a key of `jax.random`.
+        block_sizes: see `evaluate_bound`. None takes what the tasks need, which inside `jit` is all samples: static
+            sizes make it faster there.
+        memory_budget: bytes that all of this may take at once, on all devices together; None is 2 GiB for tasks that
+            are stored, and no limit for those in memory. What a process has anyway (JAX and its compiled programs,
+            about 500 MB) and pages of mapped files, which the system takes back when it needs them, are not in it.
+        mesh: devices that share blocks and rows of tasks that are streamed, whatever the mesh's axes. None takes one.
+        progress: told `(what, done, total)` after learning, and after each call of the devices where it streams.
+
+    Tasks that the budget holds are taken whole. Others are streamed: the transformation is learned on a subsample of at
+    most 32,768 samples of each task, drawn class by class, in which every class has the weight that it has in the
+    whole; a budget that asks for it lowers that number and the minibatches. Then every term is evaluated on all samples
+    in blocks, see `evaluate_bound`: `distribution_mismatch` is the cost of plans within them, an upper end for all.
+    Of the samples evaluated only that part was learned on, so even without `evaluate_on` the numbers are nearly
+    held-out. A key gives the same numbers on any number of devices, up to rounding, where the budget allows the same
+    blocks on all of them. Pseudo-labels are made in memory, and `published` is None.
 
     Returns:
         A `Relatedness`; call `.raise_if_failed()` on it or look at `.messages`.
@@ -100,7 +100,13 @@ def task_relatedness(
         ValueError: for tasks without labels, different feature widths, an empty class in training, labels of the
             held-out reference that the training reference does not have, a head that does not fit, an `init` for
             a method that has no use for it or from another space, a class map that does not fit the classes; for
-            pseudo-labels or views of a target that has labels, and what `pseudo_label` raises.
+            pseudo-labels or views of a target that has labels, and what `pseudo_label` raises; for a budget that is too
+            small, with the least that would do.
+
+    It runs inside `jit`, `vmap`, `pmap` and `shard_map` as it does outside, over tasks, seeds, heads and the numbers of
+    a method. Values that are traced are not checked: such tasks need a `num_classes`, each of whose classes has a
+    sample, padding is by samples of weight 0, trouble is in the status, and `computed_with` lacks a key or method that
+    is traced.
 
     Source: Mehra, Zhang, Hamm, "Understanding the Transferability of Representations via Task-Relatedness", NeurIPS
     2024, Theorem 3. Deviations: the coupling J = P_T Q is learned instead of (B, D) with a penalty; transport is
@@ -109,201 +115,102 @@ def task_relatedness(
     """
     found = None
     if pseudo_labels is not None or views is not None:
-        _check_label_free(reference, target, evaluate_on, pseudo_labels)
+        check_label_free(reference, target, evaluate_on, pseudo_labels)
         (reference, target), evaluate_on, found = pseudo_labelled_tasks(
-            reference, target, evaluate_on, labels=pseudo_labels, views=views, class_prior=class_prior, seed=seed
+            reference.loaded(),
+            target.loaded(),
+            evaluate_on,
+            labels=pseudo_labels,
+            views=views,
+            class_prior=class_prior,
+            key=key,
         )
-    reference, target, held_out = _checked_tasks(reference, target, evaluate_on)
+    reference, target, held_out = checked_tasks(reference, target, evaluate_on)
     check_method(method)
     if init is not None and not isinstance(init, Relatedness):
         raise ValueError(f"init must be a Relatedness, got {type(init).__name__}.")
     start = None if init is None else init.transformation
-    head = _checked_head(head, reference)
-    seed = checked_seed(seed)
+    randomness = checked_key(key)
     method.check(reference, target, head, start)
     names = reference.class_names, target.class_names
-    num_reference, num_target = (task.num_samples for task in held_out or (reference, target))
-    reference, target = map(shareable, (reference, target))
-    evaluation = tuple(map(shareable, held_out)) if held_out else (reference, target)
-    key = jax.random.key(seed)
-    method = method.resolved(reference, target, key)
-    transformation = _fit(method, reference, target, head, key, start)
-    result, _ = evaluated(method, transformation, *evaluation)
+    tasks = dict(zip(_NAMES, (reference, target, *(held_out or ())), strict=False))
+    plan = plan_of(tasks, memory_budget, mesh, progress, method)
+    if plan is None:
+        reference, target, *others = loaded_alike(*tasks.values())
+        head = checked_head(head, reference)
+        reference, target, *others = map(shareable, (reference, target, *others))
+        method = method.resolved(reference, target, randomness)
+        transformation = fit(method, reference, target, head, randomness, start)
+        told(progress, "learning", 1)(1)
+        result, _ = evaluated(method, transformation, *(others or (reference, target)), sizes=block_sizes)
+    else:
+        on_all = held_out or (reference, target)
+        check_evaluation(*on_all, num_reference=reference.labelled[1], num_target=target.labelled[1])
+        head = checked_head(head, reference)
+        transformation, method = learned(reference, target, head, start, method, plan, key)
+        result = streamed(transformation, *on_all, method, plan, key)
+    num_reference, num_target = (task.num_samples for task in held_out or list(tasks.values())[:2])
     computed_with = ComputedWith(
-        method=method,
-        seed=seed,
+        method=None if is_traced(method) else method,
+        key=None if isinstance(key, jax.Array) else int(key),
         evaluated_on="training samples" if held_out is None else "held-out samples",
         num_reference=num_reference,
         num_target=num_target,
         target_labels="given" if found is None else f"pseudo-labels: {found.source}",
         reference_classes=names[0],
         target_classes=names[1],
-        dtype=str(reference.features.dtype),
+        dtype=str(result.bound.dtype),
         version=__version__,
     )
     return dataclasses.replace(result, pseudo_labels=found, computed_with=computed_with)
 
 
-def _check_label_free(reference: Task, target: Task, evaluate_on: tuple[Task, Task] | None, pseudo_labels: Any) -> None:
-    for name, task in {"reference": reference, "target": target}.items():
-        if not isinstance(task, Task):
-            raise ValueError(f"{name} must be a Task, got {type(task).__name__}: pass Task(features, ...).")
-    held_out = None if evaluate_on is None else evaluate_on[1]
-    if target.labels is not None or (held_out is not None and held_out.labels is not None):
-        raise ValueError(
-            "the target has labels: leave out pseudo_labels and views, or leave out the labels, "
-            "Task(features, num_classes=k)."
-        )
-    if pseudo_labels is None:
-        raise ValueError("views are for a target without labels: pass pseudo_labels too, such as ViewClusters().")
-    if reference.labels is None:
-        raise ValueError("reference has no labels: pass Task(features, labels); only the target may lack them.")
-    if reference.num_features != target.num_features:
-        raise ValueError(
-            f"target has {target.num_features} features and reference has {reference.num_features}: "
-            "extract all of them with the same encoder."
-        )
-    _check_classes("reference", reference)
+def evaluate_bound(
+    transformation: Transformation,
+    reference: Task,
+    target: Task,
+    *,
+    method: Method,
+    block_sizes: tuple[int, int] | None = None,
+    memory_budget: int | None = None,
+    mesh: Mesh | None = None,
+    key: Key = 0,
+    progress: Progress | None = None,
+) -> Relatedness:
+    """Every term of the bound on these samples, B frozen at the transformation's.
 
+    Args:
+        transformation: any; the inequalities hold for every Q, B, M, m and head, learned or not.
+        reference, target: labelled, with the class counts of the transformation; a padded sample has weight 0.
+            Reference classes absent here leave Q and its rows are renormalised; target classes absent here drop out.
+        method: its cost, `certificate_gap` and `certificate_sweeps` are used.
+        block_sizes: static sizes (reference points, target points) of the largest class block, for speed: the number
+            of reference samples that carry weight for one target class, and of samples in one target class. None
+            takes all samples. Sizes that leave out weight give an infinite bound and a status that says so.
+        memory_budget, mesh, progress: as in `task_relatedness`. Of tasks that are streamed the budget decides how many
+            samples a block has (at most 1,024 of each task on average, fewer loosen the distribution mismatch), how
+            many blocks a call has, and how many rows are read at a time. None of this depends on the number of samples,
+            up to the few bytes that each takes: more samples are more calls of what is compiled already.
+        key: orders the samples of tasks that are streamed.
 
-def checked_training_tasks(reference: Task, target: Task) -> tuple[Task, Task]:
-    """Two labelled tasks of one width and dtype, each class with a sample; a ValueError says what is wrong."""
-    checked_reference, checked_target, _ = _checked_tasks(reference, target, None)
-    return shareable(checked_reference), shareable(checked_target)
+    A target class whose cost array would exceed 2^22 entries gets plans between blocks of about 1,800 shuffled samples:
+    the bound holds as before, is a little larger, and its time and memory are linear in the number of samples. The
+    lower end of its distribution mismatch is then 0.
 
+    Of tasks that are streamed, means are over all samples, up to rounding; `distribution_mismatch` is the cost of a
+    plan between the whole tasks, made of plans within blocks of equal mass, with all roundings allowed for, hence at
+    least the exact optimum; where no class is cut it is that of whole tasks. `distribution_mismatch_lower` is the
+    larger of 0 and the target loss less the transformed reference loss, class by class (that of the solver for a class
+    that is not cut). Devices exchange nothing but the sums at the very end.
 
-def check_method(method: Any) -> None:
-    """A ValueError for anything else."""
-    if not isinstance(method, Method):
-        raise ValueError(f"method must be a Joint(...), a Paper(...) or a Method of your own, got {method!r}.")
-
-
-def block_sizes(transformation: Transformation, reference: Task, target: Task) -> tuple[int, int]:
-    """The smallest `block_sizes` of `evaluate_bound` that leave nothing out, rounded up to share compilations.
-
-    Needs concrete arrays.
+    Tasks that are taken whole may be traced: it runs under `jit` and `vmap`, one compilation for each shape.
     """
-    num_target = max(transformation.conditional.shape[0], target.num_classes or 0)
-    counts_r = _class_counts(reference, transformation.conditional.shape[1])
-    counts_t = _class_counts(target, num_target)
-    used = np.asarray(transformation.conditional) > 0
-    rows, columns = max(1, int((used @ counts_r).max())), max(1, int(counts_t.max()))
-    return (min(_rounded_up(rows), reference.num_samples), min(_rounded_up(columns), target.num_samples))
-
-
-def _rounded_up(size: int) -> int:
-    """The next of 2 or 3 times a power of two: at most half too large."""
-    step = max(1, 2 ** (max(size, 1).bit_length() - 2))
-    return -(-size // step) * step
-
-
-def _class_counts(task: Task, num_classes: int) -> np.ndarray:
-    live = np.asarray(task.weights) > 0
-    return np.bincount(np.asarray(task.labels)[live], minlength=num_classes)
-
-
-def _checked_tasks(
-    reference: Task, target: Task, evaluate_on: tuple[Task, Task] | None
-) -> tuple[Task, Task, tuple[Task, Task] | None]:
-    named = {"reference": reference, "target": target}
-    if evaluate_on is not None:
-        if not isinstance(evaluate_on, tuple | list) or len(evaluate_on) != 2:
-            raise ValueError("evaluate_on must be a pair (held-out reference Task, held-out target Task).")
-        named |= {"evaluate_on[0]": evaluate_on[0], "evaluate_on[1]": evaluate_on[1]}
-    for name, task in named.items():
-        if not isinstance(task, Task):
-            raise ValueError(f"{name} must be a Task, got {type(task).__name__}: pass Task(features, labels).")
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(task)):
-            raise ValueError(
-                f"{name} holds traced arrays: inside jit or vmap call jaxrel.relatedness.joint_relatedness."
-            )
-        if task.labels is None:
-            raise ValueError(
-                f"{name} has no labels: pass Task(features, labels)"
-                + (", or pseudo_labels=, such as ViewClusters() with views=." if "target" in name else ".")
-            )
-        if task.num_features != reference.num_features:
-            raise ValueError(
-                f"{name} has {task.num_features} features and reference has {reference.num_features}: "
-                "extract all of them with the same encoder."
-            )
-    for name in ("reference", "target"):
-        _check_classes(name, named[name])
-    if evaluate_on is not None:
-        for held_out, known in (("evaluate_on[0]", "reference"), ("evaluate_on[1]", "target")):
-            named[held_out] = numbered_as(held_out, named[held_out], named[known])
-        _check_held_out_reference(named["evaluate_on[0]"], reference)
-    dtype = functools.reduce(jnp.promote_types, (task.features.dtype for task in named.values()))
-    tasks = [_with_dtype(task, dtype) for task in named.values()]
-    return tasks[0], tasks[1], (tasks[2], tasks[3]) if evaluate_on is not None else None
-
-
-def numbered_as(name: str, task: Any, known: Any) -> Any:
-    """A task with the class numbers of another one; a ValueError with its name where these cannot be compared."""
-    try:
-        return task.with_classes_of(known)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-
-
-def _check_classes(name: str, task: Task) -> None:
-    counts = _class_counts(task, task.num_classes or 0)
-    if (counts == 0).any():
-        empty = int(np.argmin(counts))
-        label = f" ({task.class_names[empty]})" if task.class_names else ""
-        raise ValueError(
-            f"{name} has no sample of class {empty}{label} of its {task.num_classes} classes: "
-            "add samples of it, or renumber the labels without it."
-        )
-
-
-def _check_held_out_reference(held_out: Task, reference: Task) -> None:
-    unknown = np.nonzero(
-        (np.asarray(held_out.labels) >= (reference.num_classes or 0)) & (np.asarray(held_out.weights) > 0)
-    )[0]
-    if unknown.size:
-        raise ValueError(
-            f"evaluate_on[0] labels[{unknown[0]}] is {_class_name(held_out, unknown[0])}, but reference has "
-            f"{_classes(reference)}: leave such samples out."
-        )
-
-
-def _class_name(task: Task, row: int) -> str:
-    number = int(np.asarray(task.labels)[row])
-    return str(number) if task.class_names is None else task.class_names[number]
-
-
-def _classes(task: Task) -> str:
-    return f"classes 0 .. {(task.num_classes or 0) - 1}" if task.class_names is None else str(task.class_names)
-
-
-def _with_dtype(task: Task, dtype: jnp.dtype) -> Task:
-    def cast(leaf: Array) -> Array:
-        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-
-    return jax.tree.map(cast, task)
-
-
-def shareable(task: Task) -> Task:
-    """The same task in the form in which tasks share programs: in a size class, classes without names."""
-    task = in_size_class(task)
-    return Task.tree_unflatten((task.num_classes, None), (task.features, task.labels, task.weights))
-
-
-def _checked_head(head: Head | None, reference: Task) -> Head | None:
-    if head is None:
-        return None
-    if not isinstance(head, Head):
-        raise ValueError(f"head must be a Head(weights, bias), got {type(head).__name__}.")
-    expected = (reference.num_classes or 0, reference.num_features)
-    weights, bias = jax_array("head.weights", head.weights), jax_array("head.bias", head.bias)
-    if weights.shape != expected or bias.shape != expected[:1]:
-        raise ValueError(
-            f"head has weights {weights.shape} and bias {bias.shape}, but the reference needs {expected} and "
-            f"{expected[:1]}: one row for each reference class, one column for each feature."
-        )
-    for name, values in (("weights", weights), ("bias", bias)):
-        bad = np.argwhere(~np.isfinite(np.asarray(values)))
-        if bad.size:
-            raise ValueError(f"head.{name}[{', '.join(map(str, bad[0]))}] is not finite.")
-    return Head(weights.astype(reference.features.dtype), bias.astype(reference.features.dtype))
+    plan = plan_of({"reference": reference, "target": target}, memory_budget, mesh, progress)
+    if plan is None:
+        tasks = reference.loaded(), target.loaded()
+        return evaluate_bound_with_contributions(transformation, *tasks, method=method, block_sizes=block_sizes)[0]
+    check_method(method)
+    num_target, num_reference = transformation.conditional.shape
+    width = transformation.head.weights.shape[1]
+    check_evaluation(reference, target, num_reference=num_reference, num_target=num_target, width=width)
+    return streamed(transformation, reference, target, method, plan, key)

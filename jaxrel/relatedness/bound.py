@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxrel._core.labels import check_all_named
 from jaxrel.heads import Head, cross_entropy
@@ -34,7 +34,7 @@ from jaxrel.transport.certificates import rounding_allowance, shallow_sum, sum_d
 if TYPE_CHECKING:
     from jaxrel.relatedness.methods import Method
 
-__all__ = ["Contributions", "class_loss", "evaluate_bound", "evaluate_bound_with_contributions", "log_label_map"]
+__all__ = ["Contributions", "class_loss", "evaluate_bound_with_contributions", "log_label_map", "relatedness_of"]
 
 
 @jax.tree_util.register_dataclass
@@ -114,36 +114,6 @@ def point_rounding(
     return jax.lax.stop_gradient((alpha, beta))
 
 
-def evaluate_bound(
-    transformation: Transformation,
-    reference: Task,
-    target: Task,
-    *,
-    method: Method,
-    block_sizes: tuple[int, int] | None = None,
-) -> Relatedness:
-    """Every term of the bound on these samples, B frozen at the transformation's.
-
-    Args:
-        transformation: any; the inequalities hold for every Q, B, M, m and head, learned or not.
-        reference, target: labelled, with the class counts of the transformation; a padded sample has weight 0.
-            Reference classes absent here leave Q and its rows are renormalised; target classes absent here drop out.
-        method: its cost, `certificate_gap` and `certificate_sweeps` are used.
-        block_sizes: static sizes (reference points, target points) of the largest class block, for speed: the number
-            of reference samples that carry weight for one target class, and of samples in one target class. None
-            takes all samples. Sizes that leave out weight give an infinite bound and a status that says so.
-
-    A target class whose cost array would exceed 2^22 entries gets plans between blocks of about 1,800 shuffled samples:
-    the bound holds as before, is a little larger, and its time and memory are linear in the number of samples. The
-    lower end of its distribution mismatch is then 0.
-
-    Runs under `jit` and `vmap`; one compilation for each shape.
-    """
-    return evaluate_bound_with_contributions(transformation, reference, target, method=method, block_sizes=block_sizes)[
-        0
-    ]
-
-
 def evaluate_bound_with_contributions(
     transformation: Transformation,
     reference: Task,
@@ -152,7 +122,7 @@ def evaluate_bound_with_contributions(
     method: Method,
     block_sizes: tuple[int, int] | None = None,
 ) -> tuple[Relatedness, Contributions]:
-    """`evaluate_bound`, and what each sample adds to the bound by the dual potentials of its transport problems."""
+    """Every term of the bound, and what each sample adds to it by the dual potentials of its transport problems."""
     (labels_r, _), (labels_t, num_classes) = reference.labelled, target.labelled
     for name, task, known in zip(
         ("target", "reference"), (target, reference), transformation.conditional.shape, strict=True
@@ -230,6 +200,33 @@ def evaluate_bound_with_contributions(
         target_loss=achieved,
         reference_loss=class_totals(labels_r, num_reference, within_class * losses),
     )
+    relatedness = relatedness_of(
+        transformation,
+        coupling,
+        terms,
+        lower=jnp.sum(_silenced(prior, transport.lower)),
+        accuracy=jnp.sum(sample_share * (predicted == labels_t)),
+        faults={
+            Status.UNSEEN_TARGET_CLASS: unseen,
+            Status.LOST_REFERENCE_CLASS: lost,
+            Status.SUPPORT_TOO_SMALL: left_out,
+            Status.BLOCK_OVERFLOW: overflow,
+        },
+    )
+    dual = jnp.sum((prior[:, None] * cloud) * transport.f) + jnp.sum(sample_share * transport.g)
+    return relatedness, Contributions(losses, transport.f, transport.g, slack=relatedness.distribution_mismatch - dual)
+
+
+def relatedness_of(
+    transformation: Transformation,
+    coupling: Float[Array, "t r"],
+    terms: ClassTerms,
+    *,
+    lower: Float[Array, ""],
+    accuracy: Float[Array, ""],
+    faults: dict[Status, Bool[Array, " t"]],
+) -> Relatedness:
+    """The result of the terms of every class; `faults` say of which classes, if any, the bound is infinite, and why."""
     reweighted, mismatch, upper, transformed, target_loss = (
         jnp.sum(term)
         for term in (
@@ -240,33 +237,24 @@ def evaluate_bound_with_contributions(
             terms.target_loss,
         )
     )
-    infinite = jnp.any(uncertified)
-    finite = jnp.isfinite(reweighted + mismatch + upper + transformed + target_loss)
-    status = (
-        Status.UNSEEN_TARGET_CLASS * jnp.any(unseen)
-        + Status.LOST_REFERENCE_CLASS * jnp.any(lost)
-        + Status.SUPPORT_TOO_SMALL * jnp.any(left_out)
-        + Status.BLOCK_OVERFLOW * jnp.any(overflow)
-        + Status.NOT_FINITE * (~finite & ~infinite)
-    )
     bound = reweighted + mismatch + upper
-    relatedness = Relatedness(
+    status = sum((int(fault) * jnp.any(classes) for fault, classes in faults.items()), start=jnp.zeros((), jnp.int32))
+    not_finite = ~jnp.isfinite(bound + transformed + target_loss) & (status == 0)
+    return Relatedness(
         bound=bound,
         tight_bound=jnp.minimum(transformed + upper, bound),  # equal in theory for a permutation, rounded in two ways
         reweighted_reference_loss=reweighted,
         label_mismatch=mismatch,
         distribution_mismatch=upper,
-        distribution_mismatch_lower=jnp.sum(_silenced(prior, transport.lower)),
+        distribution_mismatch_lower=lower,
         transformed_reference_loss=transformed,
         target_loss=target_loss,
-        target_accuracy=jnp.sum(sample_share * (predicted == labels_t)),
+        target_accuracy=accuracy,
         coupling=coupling,
         class_terms=terms,
         transformation=transformation,
-        status=status.astype(jnp.int32),
+        status=(status + int(Status.NOT_FINITE) * not_finite).astype(jnp.int32),
     )
-    dual = jnp.sum((prior[:, None] * cloud) * transport.f) + jnp.sum(sample_share * transport.g)
-    return relatedness, Contributions(losses, transport.f, transport.g, slack=upper - dual)
 
 
 def _with_unseen_classes(transformation: Transformation, count: int) -> Transformation:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from jaxrel._core.checks import Key, is_traced
 from jaxrel.pseudo_labels import ClassPrior, PseudoLabels, Strategy, checked_views, pseudo_label
 from jaxrel.relatedness.blocks import kept_aside
 from jaxrel.task import Task
@@ -43,7 +44,7 @@ def pseudo_labelled_tasks(
     labels: Strategy | Any,
     views: tuple[Float[ArrayLike, "n d"], Float[ArrayLike, "n d"]] | None,
     class_prior: ClassPrior,
-    seed: int,
+    key: Key,
 ) -> tuple[TaskPair, TaskPair | None, PseudoLabels]:
     """The tasks to learn on and to evaluate on, and the pseudo-labels, for a target without labels.
 
@@ -51,7 +52,7 @@ def pseudo_labelled_tasks(
     pseudo-labels together, so that a class means the same in both.
     """
     if evaluate_on is None:
-        found = pseudo_label(target, labels, views=views, reference=reference, class_prior=class_prior, key=seed)
+        found = pseudo_label(target, labels, views=views, reference=reference, class_prior=class_prior, key=key)
         pseudo_target = found.task(target.features)
         if views is None:
             return (reference, pseudo_target), None, found
@@ -75,7 +76,7 @@ def pseudo_labelled_tasks(
         weights=jnp.concatenate([target.weights, held_out_target.weights]),
         num_classes=target.num_classes,
     )
-    found = pseudo_label(both, labels, reference=reference, class_prior=class_prior, key=seed)
+    found = pseudo_label(both, labels, reference=reference, class_prior=class_prior, key=key)
     parts = (
         Task(features, found.labels[part], weights=found.weights[part], num_classes=found.num_classes)
         for features, part in ((target.features, slice(cut)), (held_out_target.features, slice(cut, None)))
@@ -86,6 +87,8 @@ def pseudo_labelled_tasks(
 
 def _without_absent(tasks: TaskPair) -> TaskPair:
     """The same tasks without the samples of weight 0, which need no space where shapes may depend on values."""
+    if is_traced(tasks):
+        return tasks
 
     def compact(task: Task) -> Task:
         live = np.flatnonzero(np.asarray(task.weights) > 0)

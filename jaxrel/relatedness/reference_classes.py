@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrel._core.checks import Key, checked_key, host_generator
 from jaxrel._core.programs import compiled
 from jaxrel._core.standardisation import standardisation_of
-from jaxrel.relatedness.api import checked_training_tasks
 from jaxrel.relatedness.blocks import class_order
 from jaxrel.relatedness.class_maps import class_costs
-from jaxrel.relatedness.methods import Joint, fit_joint
+from jaxrel.relatedness.in_memory import checked_training_tasks, fit
+from jaxrel.relatedness.methods import Joint
 from jaxrel.relatedness.standardised import standardised
 from jaxrel.task import Task
 from jaxrel.transport import assign_classes
@@ -30,7 +30,7 @@ def select_reference_classes(
     num_classes: int,
     rule: Literal["nearest", "learned", "random"] = "nearest",
     method: Joint = Joint(class_map="soft"),  # noqa: B008 (immutable)
-    seed: int = 0,
+    key: Key = 0,
 ) -> tuple[int, ...]:
     """The reference classes to keep, in ascending order; `restricted_to_classes` makes the smaller tasks.
 
@@ -41,7 +41,7 @@ def select_reference_classes(
             cost from any target class. `"learned"`: those of the largest re-weighted prior D after `method` has learned
             Q. `"random"`: without looking.
         method: of the rule `"learned"`.
-        seed: of the rules `"random"` and `"learned"`.
+        key: of the rules `"random"` and `"learned"`.
 
     Raises:
         ValueError: for a number of classes below 1 or above that of the reference, an unknown rule, and for tasks that
@@ -53,12 +53,12 @@ def select_reference_classes(
         raise ValueError(f"num_classes must be an integer between 1 and {num_reference}, got {num_classes!r}.")
     match rule:
         case "random":
-            rank = np.random.default_rng(seed).permutation(num_reference)
+            rank = host_generator(key).permutation(num_reference)
         case "nearest":
             rank = np.asarray(_nearness(reference, target))
         case "learned":
-            fit = compiled(functools.partial(fit_joint, method=dataclasses.replace(method, setting="learned")))
-            learned = fit(reference, target, None, jax.random.key(seed))
+            method = dataclasses.replace(method, setting="learned")
+            learned = fit(method, reference, target, None, checked_key(key))
             rank = np.argsort(np.argsort(-np.asarray(learned.prior), kind="stable"))
         case _:
             raise ValueError(f"rule must be 'nearest', 'learned' or 'random', got {rule!r}.")

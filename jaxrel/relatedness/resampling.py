@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxrel._core.checks import Key, host_generator
 from jaxrel._core.programs import compiled
-from jaxrel.relatedness.api import block_sizes, evaluated, shareable
 from jaxrel.relatedness.bound import Contributions
 from jaxrel.relatedness.class_transport import LARGEST_PLAN
 from jaxrel.relatedness.coupling import held_out_conditional
+from jaxrel.relatedness.in_memory import block_sizes, evaluated, shareable
 from jaxrel.relatedness.result import Relatedness, Transformation
 from jaxrel.task import Task
 
@@ -19,7 +20,7 @@ __all__ = ["bound_resamples"]
 
 
 def bound_resamples(
-    result: Relatedness, reference: Task, target: Task, *, num_resamples: int = 1000, seed: int = 0
+    result: Relatedness, reference: Task, target: Task, *, num_resamples: int = 1000, key: Key = 0
 ) -> Float[np.ndarray, " num_resamples"]:
     r"""The bound on bootstrap resamples of the samples it was evaluated on, in nats.
 
@@ -33,7 +34,7 @@ def bound_resamples(
         result: of `task_relatedness`.
         reference, target: the tasks it was evaluated on (`evaluate_on` if that was given).
         num_resamples: resamples, at least 1.
-        seed: the same seed, sizes and labels draw the same samples, so that two encoders can be compared in pairs.
+        key: the same key, sizes and labels draw the same samples, so that two encoders can be compared in pairs.
 
     Raises:
         ValueError: for a failed result, fewer than 1 resamples, a result without a method, tasks that are not the
@@ -61,7 +62,7 @@ def bound_resamples(
             f"the largest class has {sizes[0]} reference and {sizes[1]} target samples: blockwise plans have no "
             "potentials to resample with; evaluate on fewer samples for an interval."
         )
-    counts = _resampled_counts(reference, target, num_resamples, seed)
+    counts = _resampled_counts(reference, target, num_resamples, key)
     # By the program that gave the result: to compile another would take as long as all the rest.
     _, parts = evaluated(method, result.transformation, reference, target)
     labels, weights = (reference.labels, target.labels), (reference.weights, target.weights)
@@ -71,16 +72,16 @@ def bound_resamples(
 def _check_evaluated(name: str, task: Task, num_samples: int | None, num_features: int) -> None:
     if not isinstance(task, Task) or task.labels is None:
         raise ValueError(f"{name} must be a Task with labels, the one the result was evaluated on.")
-    if task.features.shape != (num_samples, num_features):
+    if (task.num_samples, task.num_features) != (num_samples, num_features):
         raise ValueError(
-            f"{name} has features {task.features.shape}, but the result was evaluated on "
+            f"{name} has features {(task.num_samples, task.num_features)}, but the result was evaluated on "
             f"{(num_samples, num_features)}: pass the same samples (evaluate_on, if that was given)."
         )
 
 
-def _resampled_counts(reference: Task, target: Task, num_resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _resampled_counts(reference: Task, target: Task, num_resamples: int, key: Key) -> tuple[np.ndarray, np.ndarray]:
     """How often each sample is drawn: `(resamples, samples)`."""
-    rng = np.random.default_rng(seed)
+    rng = host_generator(key)
 
     def counts(members: np.ndarray, num_samples: int) -> np.ndarray:
         drawn = np.zeros((num_resamples, num_samples), np.float32)

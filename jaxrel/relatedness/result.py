@@ -144,7 +144,7 @@ class ComputedWith:
     """What the numbers were computed with; the same for every encoder of a comparison, or they do not compare."""
 
     method: Method | None = None
-    seed: int | None = None
+    key: int | None = None
     evaluated_on: str | None = None
     num_reference: int | None = None
     num_target: int | None = None

@@ -78,7 +78,7 @@ def test_padding_leaves_folds_as_they_are():
 
 def test_the_hits_of_transferability_are_those_of_the_unpadded_samples():
     features, labels = labelled(101)
-    found = transferability_score(Task(features, labels), seed=3)
+    found = transferability_score(Task(features, labels), key=3)
     hits, _ = held_out_hits(jnp.asarray(features), jnp.asarray(labels), jnp.ones(101), jax.random.key(3), num_classes=3)
     np.testing.assert_allclose(found.hits, hits, atol=1e-6)
 

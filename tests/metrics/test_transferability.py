@@ -212,7 +212,7 @@ def test_interval_covers_the_mean_as_often_as_it_says() -> None:
     for trial in range(200):
         hits = rng.random(100) < np.where(strata, 0.9, 0.6)
         shares = 0.5 / np.bincount(strata)[strata]
-        means = resampled_means(hits, shares, strata=strata, num_resamples=300, seed=trial)
+        means = resampled_means(hits, shares, strata=strata, num_resamples=300, key=trial)
         low, high = np.quantile(means, [0.05, 0.95])
         covered += low <= 0.75 <= high
     assert 0.83 <= covered / 200 <= 0.97  # 0.9; of 200 trials, three deviations are 0.064
@@ -220,8 +220,8 @@ def test_interval_covers_the_mean_as_often_as_it_says() -> None:
 
 def test_resamples_of_equal_samples_are_paired() -> None:
     hits, shares = np.arange(20) % 2, np.ones(20)
-    first, second = resampled_means(hits, shares, seed=3), resampled_means(np.ones(20), shares, seed=3)
-    other = resampled_means(1 - hits, shares, seed=3)
+    first, second = resampled_means(hits, shares, key=3), resampled_means(np.ones(20), shares, key=3)
+    other = resampled_means(1 - hits, shares, key=3)
     assert np.std(first + other - second) < 0.05 < np.std(first)
     assert np.all(second - first > 0)
 
@@ -274,8 +274,8 @@ def test_an_encoder_collapsed_to_a_few_points_is_below_a_good_one() -> None:
         (sample(1.0), {"views": views_of(sample(1.0))}, "leave out views, or the labels"),
         (sample(1.0), {"confidence": 1.0}, "confidence is 1.0"),
         (sample(1.0), {"num_resamples": 1}, "num_resamples is 1"),
-        (sample(1.0), {"seed": 1.5}, "seed must be an integer"),
-        (sample(1.0), {"seed": -1}, "seed must be between"),
+        (sample(1.0), {"key": 1.5}, "key must be .* an integer"),
+        (sample(1.0), {"key": -1}, "key must be .* an integer from 0"),
         (Task(sample(1.0).features, np.zeros(60, int)), {}, "same label"),
         (Task(sample(1.0).features, np.arange(60)), {}, "no target class has two samples"),
         (Task(sample(1.0).features), {}, "pass views"),

@@ -149,12 +149,12 @@ class TestSelection:
 
     def test_random_depends_on_the_seed_alone(self):
         draws = {
-            select_reference_classes(self.reference, self.target, num_classes=3, rule="random", seed=seed)
+            select_reference_classes(self.reference, self.target, num_classes=3, rule="random", key=seed)
             for seed in range(20)
         }
         assert len(draws) > 5
         assert all(len(set(draw)) == 3 and draw == tuple(sorted(draw)) for draw in draws)
-        again = select_reference_classes(self.reference, clusters((0, 4), seed=9), num_classes=3, rule="random", seed=3)
+        again = select_reference_classes(self.reference, clusters((0, 4), seed=9), num_classes=3, rule="random", key=3)
         assert again in draws
 
     @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import jax
@@ -11,7 +12,7 @@ import pytest
 from problems import brute_force, random_problem
 
 from jaxrel import Joint, Task, task_relatedness
-from jaxrel.relatedness import Margin, evaluate_bound, evaluate_bound_in_blocks, ground_costs
+from jaxrel.relatedness import Margin, evaluate_bound, ground_costs
 from jaxrel.relatedness.bound import class_loss, transport_points
 from jaxrel.relatedness.ground_costs import GROUND_COSTS, ground_cost
 
@@ -65,10 +66,13 @@ def evaluate_blockwise(monkeypatch):
     return evaluate_bound
 
 
+def evaluate_streamed(monkeypatch):
+    monkeypatch.setattr("jaxrel.relatedness.streaming.plan.fits_whole", lambda *_: False)
+    return functools.partial(evaluate_bound, memory_budget=2**31)
+
+
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(
-    "evaluate", [lambda _: jax.jit(evaluate_bound), evaluate_blockwise, lambda _: evaluate_bound_in_blocks]
-)
+@pytest.mark.parametrize("evaluate", [lambda _: jax.jit(evaluate_bound), evaluate_blockwise, evaluate_streamed])
 def test_a_cost_of_ones_own_is_evaluated_like_the_others(evaluate, monkeypatch):
     problem = problem_for(TwiceTheMargin(), held_out=False, padded=14)
     method = Joint(cost=TwiceTheMargin(), certificate_gap=1e-3)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxrel import Head, Joint, Task, task_relatedness
-from jaxrel.relatedness import BUDGETS, LowRankFeatureMap, fit_joint, joint_relatedness, validation_bounds
+from jaxrel.relatedness import BUDGETS, LowRankFeatureMap, validation_bounds
 from jaxrel.relatedness.blocks import kept_aside
 from jaxrel.relatedness.feature_maps import FeatureMap, identity_map
 from jaxrel.relatedness.methods import joint as joint_module
@@ -133,7 +133,7 @@ class TestLipschitzBudget:
     def test_kernels_take_numbers_only(self):
         method = dataclasses.replace(self.method, lipschitz_budget="validated")
         with pytest.raises(ValueError, match="resolved by task_relatedness"):
-            fit_joint(self.reference, self.target, None, jax.random.key(0), method=method)
+            method.fit(self.reference, self.target, None, jax.random.key(0))
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -190,7 +190,7 @@ class TestFullBatchSolver:
 
     def test_does_not_depend_on_the_seed_and_is_as_good_as_adam(self):
         reference, target = clusters(seed=0), clusters(seed=1)
-        results = [task_relatedness(reference, target, method=self.method, seed=seed) for seed in (0, 1)]
+        results = [task_relatedness(reference, target, method=self.method, key=seed) for seed in (0, 1)]
         np.testing.assert_array_equal(results[0].bound, results[1].bound)
         adam = task_relatedness(reference, target, method=dataclasses.replace(FAST, num_steps=300, learning_rate=0.02))
         assert float(results[0].bound) < float(adam.bound) * 1.05
@@ -230,7 +230,7 @@ def test_vmap_over_seeds_references_and_targets():
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *tasks)
 
     def score(reference, target, key):
-        return joint_relatedness(reference, target, reference, target, None, key, method=FAST)
+        return task_relatedness(reference, target, method=FAST, key=key)
 
     over_keys = jax.vmap(score, (None, None, 0))
     over_targets = jax.vmap(over_keys, (None, 0, None))

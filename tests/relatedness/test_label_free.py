@@ -144,7 +144,7 @@ class TestPseudoLabels:
             (lambda: pseudo_label(UNLABELLED, KMeans(), class_prior="equal"), "class_prior must be"),
             (lambda: pseudo_label(UNLABELLED, KMeans(), class_prior=(1.0, 2.0)), "4 numbers"),
             (lambda: pseudo_label(UNLABELLED, LABELS % 2, class_prior=(0.25,) * 4), "which no sample has"),
-            (lambda: pseudo_label(UNLABELLED, KMeans(), seed=0.5), "seed must be an integer"),
+            (lambda: pseudo_label(UNLABELLED, KMeans(), key=0.5), "key must be a key of jax.random or an integer"),
         ],
     )
     def test_misuse_is_named(self, call, message):

@@ -13,7 +13,6 @@ import pytest
 from scipy.special import log_softmax, softmax, xlogy
 
 from jaxrel import Head, Paper, Task, task_relatedness
-from jaxrel.relatedness import paper_relatedness
 from jaxrel.relatedness.methods import paper
 from jaxrel.relatedness.minibatches import sampler_of
 
@@ -241,17 +240,13 @@ def test_vmap_over_seeds_equals_single_runs_and_numbers_do_not_compile_again():
     @jax.jit
     def over_seeds(keys, method):
         traces.append(None)
-        return jax.vmap(lambda key: paper_relatedness(reference, target, reference, target, HEAD, key, method=method))(
-            keys
-        )
+        return jax.vmap(lambda key: task_relatedness(reference, target, head=HEAD, method=method, key=key))(keys)
 
     keys = jax.random.split(jax.random.key(0), 3)
     many = over_seeds(keys, FAST)
     over_seeds(keys, dataclasses.replace(FAST, num_steps=11, learning_rate=0.003, label_weight=10.0, plan_gap=0.1))
     assert len(traces) == 1
-    one = jax.jit(functools.partial(paper_relatedness, method=FAST))(
-        reference, target, reference, target, HEAD, keys[1]
-    )
+    one = task_relatedness(reference, target, head=HEAD, method=FAST, key=keys[1])
     np.testing.assert_allclose(many.bound[1], one.bound, rtol=1e-3)
     np.testing.assert_allclose(many.published.bound[1], one.published.bound, rtol=1e-3)
     assert np.ptp(np.asarray(many.bound)) > 0

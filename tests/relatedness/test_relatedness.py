@@ -19,7 +19,7 @@ from problems import cost_matrix
 
 import jaxrel
 from jaxrel import Head, Joint, Relatedness, Task, fit_head, task_relatedness
-from jaxrel.relatedness import api, bound_resamples, joint_relatedness, resampling
+from jaxrel.relatedness import bound_resamples, in_memory, resampling
 from jaxrel.relatedness.result import Status
 
 FAST = Joint(num_steps=20, ridge=0.01, certificate_gap=0.001)
@@ -91,9 +91,9 @@ class TestErrors:
                 lambda s: {"method": "joint"},
                 r"method must be a Joint\(...\), a Paper\(...\) or a Method of your own, got 'joint'",
             ),
-            (lambda s: {"seed": 1.5}, "seed must be an integer, got 1.5"),
-            (lambda s: {"seed": 2**32}, "seed must be between 0 and"),
-            (lambda s: {"seed": -1}, "seed must be between 0 and"),
+            (lambda s: {"key": 1.5}, "key must be .* an integer, got 1.5"),
+            (lambda s: {"key": 2**32}, "key must be .* an integer from 0"),
+            (lambda s: {"key": -1}, "key must be .* an integer from 0"),
             (lambda s: {"head": np.ones((3, 5))}, "head must be a Head"),
             (lambda s: {"head": Head(jnp.ones((3, 4)), jnp.ones(3))}, r"head has weights \(3, 4\).*needs \(3, 5\)"),
             (lambda s: {"head": Head(jnp.ones((3, 5)), jnp.array([0, jnp.inf, 0]))}, r"head.bias\[1\] is not finite"),
@@ -103,10 +103,6 @@ class TestErrors:
         arguments = {"reference": self.reference, "target": self.target} | make(self)
         with pytest.raises(ValueError, match=message):
             task_relatedness(arguments.pop("reference"), arguments.pop("target"), **arguments)
-
-    def test_traced_tasks_are_sent_to_the_kernel(self):
-        with pytest.raises(ValueError, match="joint_relatedness"):
-            jax.jit(lambda t: task_relatedness(t, t).bound)(self.target)
 
 
 METHODS = [
@@ -233,65 +229,84 @@ class TestInvariances:
 
 
 class TestTransformations:
-    """The kernel inside a user's jit, vmap, pmap and shard_map; no new number compiles again."""
+    """Inside a user's jit, vmap, pmap and shard_map it is as outside; no new number compiles again."""
 
     def tasks(self, seed=0):
         return clusters(seed=seed), clusters(seed=seed + 1)
 
-    def kernel(self, reference, target, key, method=FAST):
-        return joint_relatedness(reference, target, reference, target, None, key, method=method)
+    def related(self, reference, target, seed, method=FAST):
+        return task_relatedness(reference, target, method=method, key=seed)
 
-    def by_the_verb(self, seeds, keys):
-        return [
-            float(task_relatedness(*self.tasks(s), method=FAST, seed=k).bound) for s, k in zip(seeds, keys, strict=True)
-        ]
+    def outside(self, *seeds):
+        return [float(self.related(*self.tasks(seed), seed).bound) for seed in seeds]
 
     def stacked(self, seeds):
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(self.tasks(seed) for seed in seeds))
 
     @pytest.mark.slow
     def test_vmap_over_seeds_references_and_targets(self):
-        keys = jnp.stack([jax.random.key(seed) for seed in (3, 4)])
-        batch = jax.jit(jax.vmap(self.kernel))(*self.stacked((0, 10)), keys)
-        assert batch.messages == ()
-        np.testing.assert_allclose(batch.bound, self.by_the_verb((0, 10), (3, 4)), rtol=1e-3)
+        seeds = (0, 10)
+        for given in (jnp.array(seeds), jax.vmap(jax.random.key)(jnp.array(seeds))):
+            batch = jax.jit(jax.vmap(self.related))(*self.stacked(seeds), given)
+            assert batch.messages == ()
+            np.testing.assert_allclose(batch.bound, self.outside(*seeds), rtol=1e-3)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("transform", ["pmap", "shard_map"])
     def test_four_devices(self, transform):
         seeds = (0, 10, 20, 30)
-        keys = jnp.stack([jax.random.key(seed) for seed in seeds])
 
-        def bound(reference, target, key):
-            return self.kernel(reference, target, key).bound
+        def bound(reference, target, seed):
+            return self.related(reference, target, seed).bound
 
         if transform == "pmap":
-            spread = jax.pmap(bound)(*self.stacked(seeds), keys)
+            spread = jax.pmap(bound)(*self.stacked(seeds), jnp.array(seeds))
         else:
             mesh = jax.make_mesh((4,), ("pairs",), axis_types=(jax.sharding.AxisType.Auto,))
             spec = jax.sharding.PartitionSpec("pairs")
             mapped = jax.shard_map(jax.vmap(bound), mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
-            spread = jax.jit(mapped)(*self.stacked(seeds), keys)
+            spread = jax.jit(mapped)(*self.stacked(seeds), jnp.array(seeds))
         assert len(spread.sharding.device_set) == 4
-        np.testing.assert_allclose(spread, self.by_the_verb(seeds, seeds), rtol=1e-3)
+        np.testing.assert_allclose(spread, self.outside(*seeds), rtol=1e-3)
 
-    def test_under_jit_it_is_the_verb_and_new_numbers_do_not_compile_again(self):
+    def test_under_jit_it_is_as_outside_and_new_numbers_do_not_compile_again(self):
         traces = 0
 
         @jax.jit
-        def counted(reference, target, key, method):
+        def counted(reference, target, seed, method):
             nonlocal traces
             traces += 1
-            return self.kernel(reference, target, key, method).bound
+            return self.related(reference, target, seed, method)
 
         for seed, changes in enumerate(
             ({}, {"num_steps": 9, "num_sweeps": 4}, {"epsilon": 1.0, "head_ridge": 0.3, "certificate_sweeps": 5})
         ):
             method = dataclasses.replace(FAST, **changes)
-            bound = counted(*self.tasks(seed), jax.random.key(seed), method)
-            verb = task_relatedness(*self.tasks(seed), method=method, seed=seed).bound
-            assert float(bound) == pytest.approx(float(verb), rel=1e-3)
+            inside, outside = (related(*self.tasks(seed), seed, method) for related in (counted, self.related))
+            assert float(inside.bound) == pytest.approx(float(outside.bound), rel=1e-3)
+            np.testing.assert_allclose(inside.coupling, outside.coupling, atol=1e-4)
+            changes = {"method": None, "key": None}
+            assert inside.computed_with == dataclasses.replace(outside.computed_with, **changes)
         assert traces == 1
+
+    @pytest.mark.slow
+    def test_held_out_samples_and_a_budget_that_is_chosen(self):
+        method = dataclasses.replace(FAST, learn_head=False, lipschitz_budget="validated")
+        held_out = self.tasks(5)
+
+        def related(reference, target):
+            return task_relatedness(reference, target, evaluate_on=held_out, method=method, block_sizes=(24, 24))
+
+        inside, outside = jax.jit(related)(*self.tasks()), related(*self.tasks())
+        assert float(inside.bound) == pytest.approx(float(outside.bound), rel=1e-3)
+        assert inside.computed_with.evaluated_on == "held-out samples"
+
+    def test_shapes_are_checked_and_class_counts_asked_for(self):
+        reference, target = self.tasks()
+        with pytest.raises(ValueError, match="num_classes must be given inside jit"):
+            jax.jit(lambda x, y: task_relatedness(Task(x, y), target))(reference.features, reference.labels)
+        with pytest.raises(ValueError, match="target has 4 features and reference has 5"):
+            jax.jit(task_relatedness)(reference, clusters(d=4))
 
     @pytest.mark.slow
     def test_bound_is_differentiable_in_the_features_it_is_evaluated_on(self):
@@ -316,7 +331,7 @@ import json, numpy as np
 from jaxrel import Joint, Task, task_relatedness
 rng = np.random.default_rng(0)
 tasks = [Task(rng.normal(size=(50, 6)) + i, np.arange(50) % 3) for i in range(2)]
-result = task_relatedness(*tasks, method=Joint(num_steps=30), seed=7)
+result = task_relatedness(*tasks, method=Joint(num_steps=30), key=7)
 print(json.dumps([float(result.bound).hex(), float(result.target_loss).hex(), float(result.tight_bound).hex()]))
 """
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
@@ -345,14 +360,14 @@ class TestResamples:
         )
         again = bound_resamples(self.result, self.reference, self.target, num_resamples=400)
         np.testing.assert_array_equal(resamples, again)
-        other = bound_resamples(self.result, self.reference, self.target, num_resamples=400, seed=1)
+        other = bound_resamples(self.result, self.reference, self.target, num_resamples=400, key=1)
         assert not np.array_equal(resamples, other)
 
     def test_they_need_no_evaluation_of_their_own(self):
         assert not self.result.messages
-        before = api._evaluate._cache_size()
+        before = in_memory._evaluate._cache_size()
         bound_resamples(self.result, self.reference, self.target, num_resamples=10)
-        assert api._evaluate._cache_size() == before
+        assert in_memory._evaluate._cache_size() == before
 
     @pytest.mark.slow
     def test_every_sample_once_is_the_bound_itself(self):

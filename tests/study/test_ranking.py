@@ -288,7 +288,7 @@ def test_the_number_of_the_table_is_that_of_the_function(tmp_path: Path) -> None
     task = jaxrel.Task(generator.normal(size=(20, 4)) + labels[:, None], labels)
     mine = FeatureArrays("mine", {"net": task})
     (table,) = ranking.rank([mine], ["net"], output=tmp_path, settings=Settings(seed=3, confidence=0.8)).tables
-    expected = jaxrel.transferability_score(task, seed=3, confidence=0.8, num_resamples=1000)
+    expected = jaxrel.transferability_score(task, key=3, confidence=0.8, num_resamples=1000)
     found = table.rows[0].score
     assert (found.transferability, found.lower, found.upper) == tuple(
         float(value) for value in (expected.value, expected.lower, expected.upper)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import Literal, Self
 
 from jaxtyping import PRNGKeyArray
 
 from jaxrel.heads import Head
 from jaxrel.relatedness.bound import Contributions, evaluate_bound_with_contributions
-from jaxrel.relatedness.ground_costs import GroundCost
+from jaxrel.relatedness.ground_costs import GroundCost, Space
 from jaxrel.relatedness.result import Relatedness, Transformation
 from jaxrel.task import Task
 
@@ -29,11 +30,13 @@ class Method(abc.ABC):
     fields as well. `fit` and `evaluate` are pure functions of arrays that run under `jit`.
 
     Attributes:
+        space: what a step of learning transports.
         cost: the ground cost of the bound, a name or a `GroundCost`; None takes the tightest of the space.
         certificate_gap: relative gap aimed at between the ends of the certified transport cost of each target class.
         certificate_sweeps: Sinkhorn sweeps that may be spent on it.
     """
 
+    space: Space = "feature"
     cost: str | GroundCost | None = None
     certificate_gap: float = 0.01
     certificate_sweeps: int = 2000
@@ -47,6 +50,10 @@ class Method(abc.ABC):
 
     def resolved(self, reference: Task, target: Task, key: PRNGKeyArray) -> Self:  # noqa: ARG002
         """The method with numbers in place of options that depend on the data; called before anything is traced."""
+        return self
+
+    def within(self, fits: Callable[[int], bool]) -> Self:  # noqa: ARG002
+        """The method with minibatches that fit into memory: `fits` says whether so many points of each class do."""
         return self
 
     @abc.abstractmethod

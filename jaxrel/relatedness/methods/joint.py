@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
@@ -10,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxrel._core.checks import is_traced
 from jaxrel._core.labels import class_numbers
 from jaxrel._core.standardisation import Standardisation, identity_standardisation, standardisation_of
 from jaxrel.heads import Head, fit_head
 from jaxrel.relatedness.blocks import VALIDATION_EVERY, kept_aside
-from jaxrel.relatedness.bound import evaluate_bound
 from jaxrel.relatedness.budgets import validated_budget
 from jaxrel.relatedness.class_maps import ClassMap, check_class_map, initial_logits, pruned
 from jaxrel.relatedness.coupling import class_prior
@@ -26,13 +27,14 @@ from jaxrel.relatedness.methods.joint_descent import learned
 from jaxrel.relatedness.methods.joint_objective import Parameters
 from jaxrel.relatedness.methods.target_maps import fit_target_map
 from jaxrel.relatedness.minibatches import Sampler, sampler_of
-from jaxrel.relatedness.result import Relatedness, Transformation
+from jaxrel.relatedness.result import Transformation
 from jaxrel.relatedness.standardised import on_standardised, standardised
 from jaxrel.task import Task
 
-__all__ = ["Joint", "fit_joint", "joint_relatedness"]
+__all__ = ["Joint"]
 
 _MINIBATCH_COST_TERMS = 2**21
+_FEWEST_POINTS, _MOST_POINTS = 4, 100  # of each class in a minibatch
 _SMALLEST_START = 1e-2  # share of a reference class at the start where an earlier transformation had it at 0
 
 
@@ -165,7 +167,15 @@ class Joint(Method):
         if self.lipschitz_budget != "validated":
             return self
         plain = dataclasses.replace(self, lipschitz_budget=None)
-        return dataclasses.replace(self, lipschitz_budget=float(validated_budget(reference, target, key, method=plain)))
+        budget = validated_budget(reference, target, key, method=plain)
+        return dataclasses.replace(self, lipschitz_budget=budget if is_traced(budget) else float(budget))
+
+    def within(self, fits: Callable[[int], bool]) -> Self:
+        """With fewer points of each class where as many as usual do not fit, four at least."""
+        points = usual = self.points_per_class or _MOST_POINTS
+        while points > _FEWEST_POINTS and not fits(points):
+            points = max(_FEWEST_POINTS, points // 2)
+        return self if points == usual else dataclasses.replace(self, points_per_class=points)
 
     def fit(
         self,
@@ -175,8 +185,38 @@ class Joint(Method):
         key: PRNGKeyArray,
         init: Transformation | None = None,
     ) -> Transformation:
-        """See `fit_joint`."""
-        return fit_joint(reference, target, head, key, method=self, init=init)
+        """Learn Q, the head and M, m (or A, b).
+
+        With `early_stopping` the result is never worse than `init`, by the bound on the training samples kept aside.
+        """
+        standardise_r = _standardisation(reference, self)
+        standardise_t = _standardisation(target, self)
+        reference = standardised(reference, standardise_r)
+        target = standardised(target, standardise_t)
+        aside = None
+        if self.early_stopping:
+            (reference, aside_r), (target, aside_t) = (
+                kept_aside(task, every=VALIDATION_EVERY) for task in (reference, target)
+            )
+            aside = sampler_of(aside_r, aside_t, _points_per_class(aside_r, aside_t, self))
+        sampler = sampler_of(reference, target, _points_per_class(reference, target, self))
+        start, ridge = _start(sampler, None if head is None else on_standardised(head, standardise_r), self)
+        if init is not None:
+            start = _started_from(init, start, self)
+        best = start if init is None else _parameters_of(init)
+        prior = class_prior(*target.labelled, target.weights)
+        found, validation_bound = learned(start, best, sampler, aside, prior, ridge, key, self)
+        return Transformation.of(
+            pruned(found.conditional()),
+            prior,
+            found.head,
+            found.target_map(),
+            feature_map=None if isinstance(found.map, Head) else found.map,
+            ridge=ridge,
+            validation_bound=validation_bound,
+            reference_standardisation=standardise_r,
+            target_standardisation=standardise_t,
+        )
 
     def for_evaluation(self) -> Joint:
         """Space, cost and certificate."""
@@ -186,73 +226,6 @@ class Joint(Method):
             certificate_gap=self.certificate_gap,
             certificate_sweeps=self.certificate_sweeps,
         )
-
-
-def joint_relatedness(
-    reference: Task,
-    target: Task,
-    held_out_reference: Task,
-    held_out_target: Task,
-    head: Head | None,
-    key: PRNGKeyArray,
-    *,
-    method: Joint,
-    init: Transformation | None = None,
-    block_sizes: tuple[int, int] | None = None,
-) -> Relatedness:
-    """Learn the transformation on two tasks and evaluate every term on two others, the kernel of `Joint`.
-
-    Pure: runs inside `jit` and `vmap` (over keys, references, targets, numbers of the method), checks no values,
-    reports trouble through `Relatedness.status`. All four tasks are labelled and may be padded by samples of weight 0;
-    every class of the first two has a sample. `head` is a head on raw reference features or None. See
-    `task_relatedness` and `evaluate_bound` for the rest.
-    """
-    transformation = fit_joint(reference, target, head, key, method=method, init=init)
-    return evaluate_bound(transformation, held_out_reference, held_out_target, method=method, block_sizes=block_sizes)
-
-
-def fit_joint(
-    reference: Task,
-    target: Task,
-    head: Head | None,
-    key: PRNGKeyArray,
-    *,
-    method: Joint,
-    init: Transformation | None = None,
-) -> Transformation:
-    """Learn Q, the head and M, m (or A, b) on labelled training samples; pure, under `jit` and `vmap`.
-
-    `init` is where learning starts. With `method.early_stopping` the result is never worse than it, by the bound on the
-    training samples kept aside.
-    """
-    standardise_r = _standardisation(reference, method)
-    standardise_t = _standardisation(target, method)
-    reference = standardised(reference, standardise_r)
-    target = standardised(target, standardise_t)
-    aside = None
-    if method.early_stopping:
-        (reference, aside_r), (target, aside_t) = (
-            kept_aside(task, every=VALIDATION_EVERY) for task in (reference, target)
-        )
-        aside = sampler_of(aside_r, aside_t, _points_per_class(aside_r, aside_t, method))
-    sampler = sampler_of(reference, target, _points_per_class(reference, target, method))
-    start, ridge = _start(sampler, None if head is None else on_standardised(head, standardise_r), method)
-    if init is not None:
-        start = _started_from(init, start, method)
-    best = start if init is None else _parameters_of(init)
-    prior = class_prior(*target.labelled, target.weights)
-    found, validation_bound = learned(start, best, sampler, aside, prior, ridge, key, method)
-    return Transformation.of(
-        pruned(found.conditional()),
-        prior,
-        found.head,
-        found.target_map(),
-        feature_map=None if isinstance(found.map, Head) else found.map,
-        ridge=ridge,
-        validation_bound=validation_bound,
-        reference_standardisation=standardise_r,
-        target_standardisation=standardise_t,
-    )
 
 
 def _check_identity(reference: Task, target: Task) -> None:
@@ -327,5 +300,5 @@ def _points_per_class(reference: Task, target: Task, method: Joint) -> int:
     (_, num_reference), (_, num_target) = reference.labelled, target.labelled
     terms = num_target * (num_reference if method.space == "prediction" else 1)
     # Not of the number of samples, which padding changes.
-    fitting = max(4, min(100, int((_MINIBATCH_COST_TERMS / terms) ** 0.5)))
+    fitting = max(_FEWEST_POINTS, min(_MOST_POINTS, int((_MINIBATCH_COST_TERMS / terms) ** 0.5)))
     return method.points_per_class or fitting

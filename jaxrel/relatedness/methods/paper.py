@@ -34,7 +34,7 @@ from jaxrel.transport import (
     squared_distance,
 )
 
-__all__ = ["Paper", "evaluate_paper", "fit_paper", "paper_relatedness"]
+__all__ = ["Paper"]
 
 _CLASS_PLAN_GAP = 1e-3
 _PRESETS: dict[str, dict[str, Any]] = {
@@ -132,13 +132,60 @@ class Paper(Method):
         key: PRNGKeyArray,
         init: Transformation | None = None,  # noqa: ARG002
     ) -> Transformation:
-        """See `fit_paper`."""
-        return fit_paper(reference, target, head, key, method=self)
+        """Learn A, b, B and D."""
+        standardise_r = standardisation_of(reference.features, reference.weights)
+        standardise_t = standardisation_of(target.features, target.weights)
+        reference, target = standardised(reference, standardise_r), standardised(target, standardise_t)
+        head_key, map_key, step_key = jax.random.split(key, 3)
+        if head is None:
+            head = gradient_penalised_head(reference, head_key, gradient_norm=self.gradient_norm, penalty=self.penalty)
+        else:
+            head = on_standardised(head, standardise_r)
+        (_, num_target), (_, num_reference) = target.labelled, reference.labelled
+        sampler = sampler_of(reference, target, max(1, self.batch_size // num_target))
+        prior = class_prior(*target.labelled, target.weights)
+        width, dtype = reference.num_features, reference.features.dtype
+        variables = _Variables(
+            matrix=jnp.eye(width, dtype=dtype),
+            inverse=jnp.eye(width, dtype=dtype),
+            offset=jnp.zeros(width, dtype),
+            map_logits=jax.random.uniform(map_key, (num_target, num_reference), dtype),
+            # As published: a softmax of the prior itself, so D starts closer to uniform than the prior is.
+            prior_logits=class_prior(*reference.labelled, reference.weights),
+        )
+        if self.setting == "learned":
+            variables = _descend(variables, None, sampler, head, prior, step_key, self)
+            columns = jax.nn.softmax(variables.map_logits, axis=0)
+            class_weights = jax.nn.softmax(variables.prior_logits)
+            joint = columns * class_weights
+            conditional = joint / jnp.sum(joint, axis=1, keepdims=True)
+        else:
+            costs = class_costs(target, sampler.target_classes, reference, sampler.reference_classes)
+            support = assign_classes(costs).astype(dtype)
+            conditional = support / jnp.sum(support, axis=1, keepdims=True)
+            columns = label_map(label_coupling(prior, conditional), prior)
+            class_weights = prior @ conditional
+            if self.setting == "learned_features":
+                variables = _descend(variables, conditional, sampler, head, prior, step_key, self)
+        feature_map = FeatureMap(variables.matrix, variables.offset)
+        return Transformation(
+            conditional=conditional,
+            coupling=label_coupling(prior, conditional),
+            prior=class_weights,
+            label_map=columns,
+            head=head,
+            target_map=feature_map.carried(head),
+            feature_map=feature_map,
+            ridge=jnp.zeros((), dtype),
+            validation_bound=jnp.asarray(jnp.inf, dtype),
+            reference_standardisation=standardise_r,
+            target_standardisation=standardise_t,
+        )
 
     def evaluate(
         self, transformation: Transformation, reference: Task, target: Task, block_sizes: tuple[int, int] | None
     ) -> tuple[Relatedness, Contributions]:
-        """See `evaluate_paper`."""
+        """The bound, with the published estimate beside it."""
         result, contributions = super().evaluate(transformation, reference, target, block_sizes)
         published = _published_estimate(transformation, reference, target, self, block_sizes)
         return dataclasses.replace(result, published=published), contributions
@@ -146,34 +193,6 @@ class Paper(Method):
     def for_evaluation(self) -> Paper:
         """The certificate."""
         return Paper(certificate_gap=self.certificate_gap, certificate_sweeps=self.certificate_sweeps)
-
-
-def paper_relatedness(
-    reference: Task,
-    target: Task,
-    held_out_reference: Task,
-    held_out_target: Task,
-    head: Head | None,
-    key: PRNGKeyArray,
-    *,
-    method: Paper,
-    block_sizes: tuple[int, int] | None = None,
-) -> Relatedness:
-    """`joint_relatedness` by the published scheme: learn on two tasks, evaluate on two others; pure."""
-    transformation = fit_paper(reference, target, head, key, method=method)
-    return evaluate_paper(transformation, held_out_reference, held_out_target, method=method, block_sizes=block_sizes)
-
-
-def evaluate_paper(
-    transformation: Transformation,
-    reference: Task,
-    target: Task,
-    *,
-    method: Paper,
-    block_sizes: tuple[int, int] | None = None,
-) -> Relatedness:
-    """`evaluate_bound` with the published estimate beside it."""
-    return method.evaluate(transformation, reference, target, block_sizes)[0]
 
 
 @jax.tree_util.register_dataclass
@@ -186,58 +205,6 @@ class _Variables:
     offset: Float[Array, " d"]
     map_logits: Float[Array, "t r"]
     prior_logits: Float[Array, " r"]
-
-
-def fit_paper(reference: Task, target: Task, head: Head | None, key: PRNGKeyArray, *, method: Paper) -> Transformation:
-    """Learn A, b, B and D on labelled training samples; pure, under `jit` and `vmap`."""
-    standardise_r = standardisation_of(reference.features, reference.weights)
-    standardise_t = standardisation_of(target.features, target.weights)
-    reference, target = standardised(reference, standardise_r), standardised(target, standardise_t)
-    head_key, map_key, step_key = jax.random.split(key, 3)
-    if head is None:
-        head = gradient_penalised_head(reference, head_key, gradient_norm=method.gradient_norm, penalty=method.penalty)
-    else:
-        head = on_standardised(head, standardise_r)
-    (_, num_target), (_, num_reference) = target.labelled, reference.labelled
-    sampler = sampler_of(reference, target, max(1, method.batch_size // num_target))
-    prior = class_prior(*target.labelled, target.weights)
-    width, dtype = reference.num_features, reference.features.dtype
-    variables = _Variables(
-        matrix=jnp.eye(width, dtype=dtype),
-        inverse=jnp.eye(width, dtype=dtype),
-        offset=jnp.zeros(width, dtype),
-        map_logits=jax.random.uniform(map_key, (num_target, num_reference), dtype),
-        # As published: a softmax of the prior itself, so D starts closer to uniform than the prior is.
-        prior_logits=class_prior(*reference.labelled, reference.weights),
-    )
-    if method.setting == "learned":
-        variables = _descend(variables, None, sampler, head, prior, step_key, method)
-        columns = jax.nn.softmax(variables.map_logits, axis=0)
-        class_weights = jax.nn.softmax(variables.prior_logits)
-        joint = columns * class_weights
-        conditional = joint / jnp.sum(joint, axis=1, keepdims=True)
-    else:
-        costs = class_costs(target, sampler.target_classes, reference, sampler.reference_classes)
-        support = assign_classes(costs).astype(dtype)
-        conditional = support / jnp.sum(support, axis=1, keepdims=True)
-        columns = label_map(label_coupling(prior, conditional), prior)
-        class_weights = prior @ conditional
-        if method.setting == "learned_features":
-            variables = _descend(variables, conditional, sampler, head, prior, step_key, method)
-    feature_map = FeatureMap(variables.matrix, variables.offset)
-    return Transformation(
-        conditional=conditional,
-        coupling=label_coupling(prior, conditional),
-        prior=class_weights,
-        label_map=columns,
-        head=head,
-        target_map=feature_map.carried(head),
-        feature_map=feature_map,
-        ridge=jnp.zeros((), dtype),
-        validation_bound=jnp.asarray(jnp.inf, dtype),
-        reference_standardisation=standardise_r,
-        target_standardisation=standardise_t,
-    )
 
 
 def _descend(

@@ -1,4 +1,4 @@
-"""Task-relatedness in blocks against brute force, the one-piece certificate, and itself on other devices."""
+"""Tasks that are streamed: in blocks against brute force, the one-piece certificate, and itself on other devices."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import dataclasses
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import brute_force, random_problem
 
-from jaxrel import Joint, Paper, StoredTask, Task, task_relatedness, task_relatedness_in_blocks
-from jaxrel.relatedness import Relatedness, Status, evaluate_bound, evaluate_bound_in_blocks, large, memory
-from jaxrel.relatedness.cuts import cut_together, stratified_order
-from jaxrel.relatedness.stored_tasks import subsample
+from jaxrel import Joint, Paper, Task, task_relatedness
+from jaxrel.relatedness import Relatedness, Status, evaluate_bound
+from jaxrel.relatedness.streaming import devices, losses, memory, plan, transport
+from jaxrel.relatedness.streaming.cuts import cut_together, stratified_order
+from jaxrel.relatedness.streaming.learning import subsample
 from jaxrel.storage.features import FeatureStore
 
 METHOD = Joint(ridge=0.01, num_steps=20)
+BUDGET = 2**31
 TERMS = (
     "bound",
     "tight_bound",
@@ -35,6 +39,18 @@ TERMS = (
     "target_loss",
     "target_accuracy",
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def streamed() -> Iterator[None]:
+    """Nothing fits whole, so that small tasks with a budget are streamed as large ones are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "fits_whole", lambda *_: False)
+        yield
+
+
+def evaluate_streamed(*arguments: Any, **options: Any) -> Relatedness:
+    return evaluate_bound(*arguments, **{"memory_budget": BUDGET, "method": METHOD} | options)
 
 
 @pytest.fixture
@@ -113,9 +129,7 @@ def test_terms_are_exact_and_transport_is_between_its_ends(space: str, coupling:
         problem = random_problem(
             seed, num_target=3, num_reference=4, coupling=coupling, space=space, held_out=True, padded=40
         )
-        result = evaluate_bound_in_blocks(
-            problem.transformation, problem.reference, problem.target, method=method, seed=seed
-        )
+        result = evaluate_streamed(problem.transformation, problem.reference, problem.target, method=method, key=seed)
         exact = brute_force(problem, "feature" if space == "feature" else "margin")
         np.testing.assert_allclose(
             [result.reweighted_reference_loss, result.label_mismatch, result.transformed_reference_loss],
@@ -138,7 +152,7 @@ def test_terms_are_exact_and_transport_is_between_its_ends(space: str, coupling:
 def test_one_block_is_the_certificate_in_one_piece() -> None:
     method = Joint(certificate_gap=1e-4)
     problem = random_problem(3, num_target=3, num_reference=3, coupling="soft", padded=24)
-    result = evaluate_bound_in_blocks(problem.transformation, problem.reference, problem.target, method=method)
+    result = evaluate_streamed(problem.transformation, problem.reference, problem.target, method=method)
     whole = jax.jit(evaluate_bound)(problem.transformation, problem.reference, problem.target, method=method)
     np.testing.assert_allclose(terms(result), terms(whole), rtol=2e-4)
     for name in ("reweighted_reference_loss", "label_mismatch", "transformed_reference_loss", "target_loss"):
@@ -153,22 +167,20 @@ def test_one_block_is_the_certificate_in_one_piece() -> None:
 def test_one_block_is_the_exact_optimum_of_any_cost(cost: str) -> None:
     problem = random_problem(3, num_target=3, num_reference=3, coupling="soft", padded=24)
     method = Joint(cost=cost, certificate_gap=1e-4)
-    result = evaluate_bound_in_blocks(problem.transformation, problem.reference, problem.target, method=method)
+    result = evaluate_streamed(problem.transformation, problem.reference, problem.target, method=method)
     np.testing.assert_allclose(result.distribution_mismatch, brute_force(problem, cost)["transport"], rtol=2e-4)
 
 
 @pytest.fixture(scope="module")
-def learned() -> tuple[StoredTask, StoredTask, Relatedness]:
-    reference, target = StoredTask(*samples(150)), StoredTask(*samples(110, shift=1.0, seed=1))
-    return reference, target, task_relatedness_in_blocks(reference, target, method=METHOD)
+def learned() -> tuple[Task, Task, Relatedness]:
+    reference, target = Task(*samples(150)), Task(*samples(110, shift=1.0, seed=1))
+    return reference, target, task_relatedness(reference, target, memory_budget=BUDGET, method=METHOD)
 
 
 @pytest.mark.slow
-def test_learned_on_everything_it_is_task_relatedness(learned: tuple[StoredTask, StoredTask, Relatedness]) -> None:
+def test_learned_on_everything_it_is_task_relatedness(learned: tuple[Task, Task, Relatedness]) -> None:
     reference, target, result = learned
-    plain = task_relatedness(
-        Task(reference.features, reference.labels), Task(target.features, target.labels), method=METHOD
-    )
+    plain = task_relatedness(reference, target, method=METHOD)
     for one, other in zip(jax.tree.leaves(result.transformation), jax.tree.leaves(plain.transformation), strict=True):
         np.testing.assert_array_equal(one, other)
     np.testing.assert_allclose(terms(result), terms(plain), rtol=2e-3, atol=1e-3)
@@ -178,15 +190,15 @@ def test_learned_on_everything_it_is_task_relatedness(learned: tuple[StoredTask,
 
 @pytest.mark.slow
 def test_weights_are_samples_that_are_there_several_times(
-    learned: tuple[StoredTask, StoredTask, Relatedness],
+    learned: tuple[Task, Task, Relatedness],
 ) -> None:
     reference, target, result = learned
     counts = np.arange(target.num_samples) % 3
     features = np.asarray(target.features)
-    weighted = StoredTask(features, target.labels, counts)
-    repeated = StoredTask(np.repeat(features, counts, axis=0), np.repeat(target.labels, counts))
+    weighted = Task(features, target.labels, weights=counts)
+    repeated = Task(np.repeat(features, counts, axis=0), np.repeat(target.labels, counts))
     one, other = (
-        evaluate_bound_in_blocks(result.transformation, reference, task, method=METHOD) for task in (weighted, repeated)
+        evaluate_streamed(result.transformation, reference, task, method=METHOD) for task in (weighted, repeated)
     )
     np.testing.assert_allclose(terms(one), terms(other), rtol=0.02, atol=2e-3)
     np.testing.assert_allclose(one.target_loss, other.target_loss, rtol=1e-5)
@@ -195,13 +207,13 @@ def test_weights_are_samples_that_are_there_several_times(
 # Sharded, and from anywhere
 
 
-def in_tiny_blocks(learned: tuple[StoredTask, StoredTask, Relatedness], **options: object) -> Relatedness:
+def in_tiny_blocks(learned: tuple[Task, Task, Relatedness], **options: object) -> Relatedness:
     reference, target, result = learned
-    return evaluate_bound_in_blocks(result.transformation, reference, target, **{"method": METHOD} | options)
+    return evaluate_streamed(result.transformation, reference, target, **options)
 
 
 @pytest.mark.usefixtures("tiny_blocks")
-def test_the_number_of_devices_changes_nothing(learned: tuple[StoredTask, StoredTask, Relatedness]) -> None:
+def test_the_number_of_devices_changes_nothing(learned: tuple[Task, Task, Relatedness]) -> None:
     one = in_tiny_blocks(learned)
     several = in_tiny_blocks(learned, mesh=jax.make_mesh((2, 2), ("a", "b")))
     np.testing.assert_allclose(terms(several), terms(one), rtol=1e-5, atol=1e-6)
@@ -209,27 +221,27 @@ def test_the_number_of_devices_changes_nothing(learned: tuple[StoredTask, Stored
 
 
 @pytest.mark.usefixtures("tiny_blocks")
-def test_more_blocks_are_more_calls_of_the_same_programs(learned: tuple[StoredTask, StoredTask, Relatedness]) -> None:
+def test_more_blocks_are_more_calls_of_the_same_programs(learned: tuple[Task, Task, Relatedness]) -> None:
     in_tiny_blocks(learned)
-    before = [f._cache_size() for f in (large._with_blocks, large._with_losses, large._over_devices)]
-    more = StoredTask(*samples(301, seed=5)), StoredTask(*samples(207, seed=6)), learned[2]
+    before = [f._cache_size() for f in (transport._with_blocks, losses._with_losses, devices._over_devices)]
+    more = Task(*samples(301, seed=5)), Task(*samples(207, seed=6)), learned[2]
     calls: list[tuple[str, int, int]] = []
     in_tiny_blocks(more, method=dataclasses.replace(METHOD, certificate_gap=0.02), progress=lambda *c: calls.append(c))
-    after = [f._cache_size() for f in (large._with_blocks, large._with_losses, large._over_devices)]
+    after = [f._cache_size() for f in (transport._with_blocks, losses._with_losses, devices._over_devices)]
     assert after == before
     assert [done for what, done, _ in calls if "transport" in what] == list(range(1, len(calls)))
     assert calls[-1][1] == calls[-1][2]
 
 
 @pytest.mark.usefixtures("tiny_blocks")
-def test_a_seed_gives_its_numbers(learned: tuple[StoredTask, StoredTask, Relatedness]) -> None:
-    one, again, other = (in_tiny_blocks(learned, seed=seed) for seed in (1, 1, 2))
+def test_a_seed_gives_its_numbers(learned: tuple[Task, Task, Relatedness]) -> None:
+    one, again, other = (in_tiny_blocks(learned, key=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(terms(one), terms(again))
     assert one.distribution_mismatch != other.distribution_mismatch
     np.testing.assert_allclose(one.target_loss, other.target_loss, rtol=1e-5)
 
 
-def test_features_may_come_from_anywhere(learned: tuple[StoredTask, StoredTask, Relatedness], tmp_path: Path) -> None:
+def test_features_may_come_from_anywhere(learned: tuple[Task, Task, Relatedness], tmp_path: Path) -> None:
     reference, target, result = learned
     features = np.asarray(target.features)
     path = tmp_path / "features"
@@ -238,24 +250,22 @@ def test_features_may_come_from_anywhere(learned: tuple[StoredTask, StoredTask, 
     for shard in range(table.num_shards):
         table.write(shard, features[table.span(shard)])
     for source in (np.memmap(path, np.float32, "r", shape=features.shape), table, jnp.asarray(features)):
-        found = evaluate_bound_in_blocks(
-            result.transformation, reference, StoredTask(source, target.labels), method=METHOD
-        )
+        found = evaluate_streamed(result.transformation, reference, Task(source, target.labels), method=METHOD)
         np.testing.assert_array_equal(terms(found), terms(result))
 
 
-def test_padding_may_hold_anything(learned: tuple[StoredTask, StoredTask, Relatedness]) -> None:
+def test_padding_may_hold_anything(learned: tuple[Task, Task, Relatedness]) -> None:
     reference, target, result = learned
     features = np.concatenate([np.full((5, 6), np.nan, np.float32), target.features])
-    padded = StoredTask(features, np.pad(target.labels, (5, 0)), np.pad(target.weights, (5, 0)))
-    found = evaluate_bound_in_blocks(result.transformation, reference, padded, method=METHOD)
+    padded = Task(features, np.pad(target.labels, (5, 0)), weights=np.pad(target.weights, (5, 0)))
+    found = evaluate_streamed(result.transformation, reference, padded, method=METHOD)
     np.testing.assert_allclose(terms(found), terms(result), rtol=1e-3, atol=1e-4)
 
 
-def test_a_lost_reference_class_is_reported(learned: tuple[StoredTask, StoredTask, Relatedness]) -> None:
+def test_a_lost_reference_class_is_reported(learned: tuple[Task, Task, Relatedness]) -> None:
     reference, target, result = learned
-    without = StoredTask(reference.features, reference.labels, reference.labels != 0, 3)
-    found = evaluate_bound_in_blocks(result.transformation, without, target, method=METHOD)
+    without = Task(reference.features, reference.labels, weights=reference.labels != 0, num_classes=3)
+    found = evaluate_streamed(result.transformation, without, target, method=METHOD)
     assert found.status == Status.LOST_REFERENCE_CLASS
     assert np.isinf(found.bound)
     assert np.isfinite(found.label_mismatch)
@@ -270,19 +280,19 @@ def test_a_subsample_has_every_class_and_the_prior_of_the_whole() -> None:
     labels[:5] = np.arange(5)
     weights = rng.choice([0.0, 1.0, 3.0], 2000)
     weights[:5] = 1
-    task = StoredTask(rng.normal(size=(2000, 2)), labels, weights)
+    task = Task(rng.normal(size=(2000, 2)), labels, weights=weights)
     part = subsample(task, 100, rng)
     assert 95 <= part.num_samples <= 105
-    share = np.bincount(part.labels, part.weights)
+    share = np.bincount(np.asarray(part.labels), np.asarray(part.weights))
     np.testing.assert_allclose(share / share.sum(), np.bincount(labels, weights) / weights.sum(), rtol=1e-5)
 
 
 def test_held_out_samples_are_evaluated_with_what_was_learned(
-    learned: tuple[StoredTask, StoredTask, Relatedness],
+    learned: tuple[Task, Task, Relatedness],
 ) -> None:
-    held_out = StoredTask(*samples(130, seed=2)), StoredTask(*samples(100, shift=1.0, seed=3))
-    result = task_relatedness_in_blocks(*learned[:2], evaluate_on=held_out, method=METHOD)
-    again = evaluate_bound_in_blocks(learned[2].transformation, *held_out, method=METHOD)
+    held_out = Task(*samples(130, seed=2)), Task(*samples(100, shift=1.0, seed=3))
+    result = task_relatedness(*learned[:2], evaluate_on=held_out, memory_budget=BUDGET, method=METHOD)
+    again = evaluate_streamed(learned[2].transformation, *held_out, method=METHOD)
     np.testing.assert_array_equal(terms(result), terms(again))
     assert result.computed_with.evaluated_on == "held-out samples"
     assert result.computed_with.num_target == 100
@@ -293,19 +303,43 @@ def test_held_out_samples_are_evaluated_with_what_was_learned(
 # Budgets and bad input
 
 
-def test_a_budget_that_is_too_small_says_what_would_do(learned: tuple[StoredTask, StoredTask, Relatedness]) -> None:
+def test_a_budget_that_is_too_small_says_what_would_do(learned: tuple[Task, Task, Relatedness]) -> None:
     reference, target, result = learned
     with pytest.raises(ValueError, match="memory_budget of 1,000 bytes is too small") as caught:
-        evaluate_bound_in_blocks(result.transformation, reference, target, method=METHOD, memory_budget=1000)
+        evaluate_streamed(result.transformation, reference, target, method=METHOD, memory_budget=1000)
     least = int(re.findall(r"take ([\d,]+) bytes", str(caught.value))[0].replace(",", ""))
-    found = evaluate_bound_in_blocks(result.transformation, reference, target, method=METHOD, memory_budget=least)
+    found = evaluate_streamed(result.transformation, reference, target, method=METHOD, memory_budget=least)
     assert found.distribution_mismatch >= result.distribution_mismatch_lower
     with pytest.raises(ValueError, match=f"{least:,}"):
-        evaluate_bound_in_blocks(result.transformation, reference, target, method=METHOD, memory_budget=least - 1)
-    with pytest.raises(ValueError, match="whole number of bytes"):
-        evaluate_bound_in_blocks(result.transformation, reference, target, method=METHOD, memory_budget=2e9)
+        evaluate_streamed(result.transformation, reference, target, method=METHOD, memory_budget=least - 1)
     with pytest.raises(ValueError, match="too small"):
-        task_relatedness_in_blocks(reference, target, memory_budget=1000)
+        task_relatedness(reference, target, memory_budget=1000)
+
+
+def test_what_fits_is_taken_whole(learned: tuple[Task, Task, Relatedness], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "fits_whole", memory.fits_whole)
+    reference, target, _ = learned
+    kept = [Task(stored(np.asarray(task.features)), task.labels) for task in (reference, target)]
+    whole = task_relatedness(reference, target, method=METHOD)
+    for result in (task_relatedness(*kept, method=METHOD), task_relatedness(*kept, method=METHOD, memory_budget=2**30)):
+        np.testing.assert_array_equal(terms(result), terms(whole))
+        assert result.computed_with == whole.computed_with
+    told = []
+    small = task_relatedness(*kept, method=METHOD, memory_budget=2**19, progress=lambda *call: told.append(call))
+    assert told[0] == ("learning", 1, 1)
+    assert small.target_loss <= small.tight_bound
+    with pytest.raises(ValueError, match="whole number of bytes"):
+        task_relatedness(*kept, memory_budget=2e9)
+
+
+@pytest.mark.slow
+def test_any_method_is_streamed(learned: tuple[Task, Task, Relatedness]) -> None:
+    reference, target, _ = learned
+    method = Paper(num_steps=3)
+    result = task_relatedness(reference, target, method=method, memory_budget=BUDGET)
+    whole = task_relatedness(reference, target, method=method)
+    np.testing.assert_allclose(terms(result), terms(whole), rtol=0.03, atol=1e-3)
+    assert result.published is None
 
 
 @settings(max_examples=200)
@@ -318,47 +352,42 @@ def test_sizes_keep_within_the_budget(budget: int, n: int, m: int, width: int, n
         return
     sizes = memory.block_sizes_within(budget, work, (n, m))
     assert work.state + work.block_bytes(sizes.rows, sizes.columns, sizes.at_once, sizes.blocks_per_call) <= budget
-    learning = memory.learning_sizes_within(budget, work, METHOD)
-    assert work.state + work.learning_bytes(learning.num_samples) <= budget
+    num_samples, _ = memory.learned_within(budget, work, METHOD)
+    assert work.state + work.learning_bytes(num_samples) <= budget
     more = memory.block_sizes_within(2 * budget, work, (n, m))
     assert more.rows * more.columns >= sizes.rows * sizes.columns
+
+
+def stored(rows: np.ndarray) -> np.memmap:
+    """Rows in a file of their own."""
+    with tempfile.TemporaryFile() as file:
+        mapped = np.memmap(file, rows.dtype, "w+", shape=rows.shape)  # type: ignore[call-overload]
+    mapped[:] = rows
+    return mapped
 
 
 def bad_inputs() -> Iterator[tuple[str, dict[str, object], str]]:
     good = samples(30)
     spoilt = good[0].copy()
     spoilt[7, 2] = np.nan
-    yield "not finite", {"target": StoredTask(spoilt, good[1])}, r"target.features\[7, 2\] is nan"
+    yield "not finite", {"target": Task(stored(spoilt), good[1])}, r"target.features\[7, 2\] is nan"
     yield "no labels", {"target": Task(good[0])}, "target has no labels"
-    yield "an array", {"reference": good[0]}, "reference must be a StoredTask or a Task, got ndarray"
-    yield "width", {"target": StoredTask(good[0][:, :5], good[1])}, "5 features"
-    yield "class without sample", {"target": StoredTask(*good, num_classes=4)}, "no sample of class 3"
-    unknown = StoredTask(*good), StoredTask(good[0], good[1] + 1)
-    yield "unknown class", {"evaluate_on": unknown}, r"learned were classes 0 .. 2"
+    yield "an array", {"reference": good[0]}, "reference must be a Task, got ndarray"
+    yield "width", {"target": Task(good[0][:, :5], good[1])}, "5 features"
+    yield "class without sample", {"target": Task(*good, num_classes=4)}, "no sample of class 3"
+    unknown = Task(*good), Task(good[0], good[1] + 1)
+    yield "unknown class", {"evaluate_on": unknown[::-1]}, r"evaluate_on\[0\] labels\[2\] is 3"
+    yield "unknown target class", {"evaluate_on": unknown}, r"learned were classes 0 .. 2"
     yield "no pair", {"evaluate_on": unknown[0]}, "must be a pair"
-    yield "method", {"method": Paper()}, "must be a Joint"
-    yield "seed", {"seed": -1}, "seed must be between"
+    yield "method", {"method": "joint"}, "must be a Joint"
+    yield "key", {"key": -1}, "key must be .* an integer from 0"
 
 
 @pytest.mark.parametrize(("options", "message"), [pytest.param(o, m, id=name) for name, o, m in bad_inputs()])
 def test_bad_input_is_refused(options: dict[str, object], message: str) -> None:
-    given = {"reference": StoredTask(*samples(30)), "target": StoredTask(*samples(30)), "method": METHOD} | options
+    given = {"reference": Task(*samples(30)), "target": Task(*samples(30)), "method": METHOD} | options
     with pytest.raises(ValueError, match=message):
-        task_relatedness_in_blocks(**given)
-
-
-@pytest.mark.parametrize(
-    ("features", "labels", "message"),
-    [
-        (np.zeros(3), [0, 1, 0], r"shape \(n, d\)"),
-        (np.zeros((3, 2)), [0, 1], r"labels must have shape \(3,\)"),
-        (np.zeros((3, 2)), [0, -1, 0], r"labels\[1\] is -1"),
-        (np.zeros((3, 2), complex), [0, 1, 0], "real numbers"),
-    ],
-)
-def test_bad_stored_tasks_are_refused(features: np.ndarray, labels: list[int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        StoredTask(features, np.array(labels))
+        task_relatedness(**given, memory_budget=BUDGET)
 
 
 # In processes of their own
@@ -368,7 +397,7 @@ import sys
 import jax
 import numpy as np
 jax.config.update("jax_num_cpu_devices", 8)
-from jaxrel import Joint, StoredTask, task_relatedness_in_blocks
+from jaxrel import Joint, Task, task_relatedness
 
 def anonymous():
     return int(open("/proc/self/status").read().partition("RssAnon:")[2].split()[0]) * 1024
@@ -376,7 +405,7 @@ def anonymous():
 def task(seed):
     labels = np.arange(int(sys.argv[1])) % 4
     rng = np.random.default_rng(seed)
-    return StoredTask((rng.normal(size=(labels.size, 64)) + labels[:, None]).astype(np.float32), labels)
+    return Task((rng.normal(size=(labels.size, 64)) + labels[:, None]).astype(np.float32), labels)
 
 tasks = task(0), task(1)
 options = {"method": Joint(ridge=0.01, num_steps=5), "memory_budget": int(sys.argv[2])}
@@ -387,7 +416,7 @@ def watch(*_):
     peak = max(peak, anonymous())
 for n in (1, 2, 4, 8):
     mesh = jax.make_mesh((n,), ("d",), devices=jax.devices()[:n])
-    result = task_relatedness_in_blocks(*tasks, mesh=mesh, progress=watch, **options)
+    result = task_relatedness(*tasks, mesh=mesh, progress=watch, **options)
     print(float(result.bound), float(result.target_loss), result.status, peak - before)
 """
 

@@ -1,4 +1,4 @@
-"""What fits into a budget of memory: sizes of blocks, of calls, of what is read at a time and of what is learned from.
+"""What fits into a budget: whole tasks, or sizes of blocks, of calls, of what is read at a time and learned from.
 
 Estimates, not measurements: how many arrays of a kind are alive at once was counted by their effect on the memory of
 processes. All sizes are powers of two, so that budgets and tasks of about one size share what is compiled.
@@ -9,27 +9,34 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jaxrel.relatedness.stored_tasks import StoredTask
+from jaxrel.relatedness.class_transport import LARGEST_PLAN
+from jaxrel.relatedness.methods import Method
+from jaxrel.task import Task
 
-if TYPE_CHECKING:
-    from jaxrel.relatedness.methods import Joint
-
-__all__ = ["BlockSizes", "LearningSizes", "Workload", "block_sizes_within", "checked_budget", "learning_sizes_within"]
+__all__ = [
+    "BlockSizes",
+    "Workload",
+    "block_sizes_within",
+    "checked_budget",
+    "fits_whole",
+    "learned_within",
+    "rows_at_once",
+]
 
 _BYTES_PER_SAMPLE = 64  # labels, weights, orders, and what sorting them takes
 _COST_ARRAYS = 8  # of the size of the cost array of a block: itself, scaled, the kernel, and temporaries
 _FEATURE_COPIES = 5  # read ahead, on the device, in use, standardised
 _LEARNING_COPIES = 8  # of features and logits that are learned from: given, standardised, kept aside, of line searches
 _MINIBATCH_COPIES = 6
+_CLOUD_COPIES = 8  # of weights and potentials of every sample for every target class, where tasks are taken whole
 _LARGEST_SIDE, _SMALLEST_SIDE = 1024, 32  # samples of a block of as many of each task
 _LARGEST_SKEW = 3  # log2 of how much longer than that one side of a block may be, where one cloud is larger
 _ENTRIES_ON_CPU, _ENTRIES = 2**20, 2**24  # of cost arrays solved side by side: what a cache holds, what a GPU likes
 _GROUPS = 4  # of blocks solved side by side in a call
 _MOST_ROWS = 8192  # read at a time in a pass over a file
 _MOST_LEARNING = 2**15
-_USUAL_POINTS = 100  # of each class in a minibatch
 
 
 @dataclass(frozen=True)
@@ -48,13 +55,13 @@ class Workload:
     on_cpu: bool
 
     @classmethod
-    def of(cls, tasks: set[StoredTask], reference: StoredTask, target: StoredTask, devices: Any) -> Workload:
+    def of(cls, tasks: set[Task], reference: Task, target: Task, devices: Any) -> Workload:
         """That of these tasks, of which `reference` and `target` are one pair."""
         return cls(
             num_samples=sum(task.num_samples for task in tasks),
             width=reference.num_features,
-            num_reference=reference.num_classes,
-            num_target=target.num_classes,
+            num_reference=reference.labelled[1],
+            num_target=target.labelled[1],
             itemsize=max(task.dtype.itemsize for task in tasks),
             num_devices=devices.size,
             on_cpu=devices.devices.flat[0].platform == "cpu",
@@ -64,6 +71,13 @@ class Workload:
     def state(self) -> int:
         """Bytes that are held all the time."""
         return _BYTES_PER_SAMPLE * self.num_samples
+
+    @property
+    def whole_bytes(self) -> int:
+        """Bytes of learning from, and evaluating on, all samples at once."""
+        costs = _COST_ARRAYS * min(LARGEST_PLAN, self.num_samples**2)
+        clouds = _CLOUD_COPIES * self.num_target * self.num_samples
+        return self.itemsize * (costs + clouds) + self.learning_bytes(self.num_samples) // 2
 
     def block_bytes(self, rows: int, columns: int, at_once: int = 1, blocks: int = 1) -> int:
         """Bytes of a call that solves some blocks, `at_once` of them side by side on each device."""
@@ -97,20 +111,16 @@ class BlockSizes:
     rows_at_once: int
 
 
-@dataclass(frozen=True)
-class LearningSizes:
-    """Samples of each task that are learned from, and the points of each class in a minibatch (None: as usual)."""
-
-    num_samples: int
-    points_per_class: int | None
-
-
-def checked_budget(memory_budget: Any, work: Workload, method: Joint | None = None) -> int:
-    """The budget; a ValueError says what is wrong, or the least that would do, for `method` with learning."""
+def fits_whole(memory_budget: Any, work: Workload) -> bool:
+    """Whether tasks may be taken whole; a ValueError where the budget is none."""
     try:
-        budget = operator.index(memory_budget)
+        return work.state + work.whole_bytes <= operator.index(memory_budget)
     except TypeError as error:
         raise ValueError(f"memory_budget must be a whole number of bytes, got {memory_budget!r}.") from error
+
+
+def checked_budget(budget: int, work: Workload, method: Method | None = None) -> int:
+    """The budget; a ValueError says the least that would do, for `method` with learning."""
     least = work.block_bytes(_SMALLEST_SIDE, _SMALLEST_SIDE)
     if method is not None:
         least = max(least, 2 * work.learning_bytes(work.fewest_learned), 2 * work.minibatch_bytes(4, method.space))
@@ -122,14 +132,12 @@ def checked_budget(memory_budget: Any, work: Workload, method: Joint | None = No
     return budget
 
 
-def learning_sizes_within(budget: int, work: Workload, method: Joint) -> LearningSizes:
-    """As much as half of what is left can hold, and minibatches in the other half."""
+def learned_within(budget: int, work: Workload, method: Method) -> tuple[int, Method]:
+    """As many samples of each task as half of what is left can hold, and the method with minibatches for the other."""
     half = (budget - work.state) // 2
     num_samples = min(_MOST_LEARNING, _largest_power(half // work.learning_bytes(1)))
-    points = usual = method.points_per_class or _USUAL_POINTS
-    while points > 4 and work.minibatch_bytes(points, method.space) > half:
-        points = max(4, points // 2)
-    return LearningSizes(max(work.fewest_learned, num_samples), method.points_per_class if points == usual else points)
+    fitting = method.within(lambda points: work.minibatch_bytes(points, method.space) <= half)
+    return max(work.fewest_learned, num_samples), fitting
 
 
 def block_sizes_within(budget: int, work: Workload, clouds: tuple[int, int]) -> BlockSizes:

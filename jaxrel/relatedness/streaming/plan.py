@@ -1,0 +1,53 @@
+"""Whether tasks are streamed, and within what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jax.sharding import Mesh
+
+from jaxrel._core.checks import is_traced
+from jaxrel.relatedness.methods import Method
+from jaxrel.relatedness.streaming.devices import Progress, in_one_row
+from jaxrel.relatedness.streaming.memory import Workload, checked_budget, fits_whole, rows_at_once
+from jaxrel.task import Task
+
+__all__ = ["Plan", "plan_of"]
+
+_USUAL_BUDGET = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A budget of memory, what it is spent on, the devices in one row, and who is told how far things are."""
+
+    budget: int
+    work: Workload
+    devices: Mesh
+    progress: Progress | None
+
+
+def plan_of(
+    named: dict[str, Task],
+    memory_budget: int | None,
+    mesh: Mesh | None,
+    progress: Progress | None,
+    method: Method | None = None,
+) -> Plan | None:
+    """How to stream the tasks, a reference and a target first, or None where they are taken whole.
+
+    `method` is the one to learn by, None where nothing is learned. Values that are stored are checked here.
+    """
+    reference, target, *_ = tasks = list(named.values())
+    unlimited = memory_budget is None and all(task.in_memory for task in tasks)
+    if unlimited or any(is_traced(task.labels, task.weights) for task in tasks):
+        return None
+    devices = in_one_row(mesh)
+    work = Workload.of(set(tasks), reference, target, devices)
+    budget = _USUAL_BUDGET if memory_budget is None else memory_budget
+    if fits_whole(budget, work):
+        return None
+    budget = checked_budget(budget, work, method)
+    for name, task in named.items():
+        task.check_values(name, rows_at_once(budget, work))
+    return Plan(budget, work, devices, progress)
