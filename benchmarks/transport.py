@@ -175,7 +175,7 @@ def certified_case(
         "jaxrel": {
             "compile_seconds": compile_seconds,
             "largest_gap": float(np.max((upper - lower) / upper)),
-            "sweeps": [int(np.min(result.num_iters)), int(np.max(result.num_iters))],
+            "iterations": [int(np.min(result.num_iterations)), int(np.max(result.num_iterations))],
             "epsilon_over_mean_cost": (np.asarray(result.epsilon) / problems.mean_cost).round(5).tolist(),
         },
         "ott": searches,

@@ -387,7 +387,7 @@ def test_classes_that_cannot_be_compared_are_refused():
 
 def test_relatedness_on_held_out_samples_does_not_depend_on_how_classes_are_numbered():
     kept = LABELS != 1
-    method = Joint(num_steps=2, num_sweeps=2)
+    method = Joint(num_steps=2, sinkhorn_iterations=2)
 
     def relatedness(labels, **options):
         train = Task(NUMBERS, labels), Task(NUMBERS[::-1], labels[::-1])

@@ -21,10 +21,10 @@ __all__ = ["batches"]
 _SIZES = ((8, 7, 2, 3), (5, 9, 3, 2))  # reference and target samples and classes
 _FEATURES = 3
 _METHODS = {
-    "margin": Joint(cost="margin", certificate_sweeps=60),
-    "range": Joint(cost="range", certificate_sweeps=60),
-    "euclidean": Joint(cost="euclidean", certificate_sweeps=60),
-    "feature": Joint(space="feature", certificate_sweeps=60),
+    "margin": Joint(cost="margin", certificate_iterations=60),
+    "range": Joint(cost="range", certificate_iterations=60),
+    "euclidean": Joint(cost="euclidean", certificate_iterations=60),
+    "feature": Joint(space="feature", certificate_iterations=60),
 }
 _PROBLEMS, _AT_ONCE = 4096, 8
 

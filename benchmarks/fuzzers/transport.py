@@ -80,7 +80,7 @@ def _blockwise(rng: np.random.Generator, dtype: Any) -> Tally:
     equal = np.full_like(a, 1 / 30), np.full_like(b, 1 / 20)
     with jax.enable_x64(dtype == np.float64):
         result = blockwise_interval(
-            PointCloud(jnp.asarray(x), jnp.asarray(y)), *equal, block_size=8, relative_gap=0.1, max_sweeps=200
+            PointCloud(jnp.asarray(x), jnp.asarray(y)), *equal, block_size=8, relative_gap=0.1, max_iterations=200
         )
     problems = (x, y, *equal)
     found = (np.asarray(result.lower), np.asarray(result.upper), np.asarray(result.status))
@@ -134,11 +134,11 @@ def _cloud_pairs(rng: np.random.Generator, shape: tuple[int, int], count: int, d
 
 
 @functools.partial(jax.jit, static_argnames=("gap", "cost", "tile"))
-def _solve(problems: Any, number: Any, sweeps: Any, *, gap: bool, cost: str | None, tile: int | None) -> Any:
+def _solve(problems: Any, number: Any, iterations: Any, *, gap: bool, cost: str | None, tile: int | None) -> Any:
     def solve(step: Any) -> Any:
         *geometry, a, b, number = step
         given = PointCloud(geometry[0], geometry[1], cost=cost, tile=tile) if cost else geometry[0]
-        result = sinkhorn(given, a, b, max_sweeps=sweeps, **{"relative_gap" if gap else "epsilon": number})
+        result = sinkhorn(given, a, b, max_iterations=iterations, **{"relative_gap" if gap else "epsilon": number})
         return result.lower, result.upper, result.status
 
     return jax.lax.map(solve, (*problems, number))
@@ -150,10 +150,10 @@ def _solved(
     steps = problems[0].shape[0] // batch
     gap = batch % 2 == 1
     number = 10.0 ** rng.uniform(-2 if gap else -3, 0, (steps, batch))
-    sweeps = int(rng.choice([1, 20, 200]))
+    iterations = int(rng.choice([1, 20, 200]))
     stepped = tuple(z.reshape(steps, batch, *z.shape[1:]) for z in problems)
     with jax.enable_x64(dtype == np.float64):
-        found = _solve(stepped, number.astype(dtype), sweeps, gap=gap, cost=cost, tile=tile)
+        found = _solve(stepped, number.astype(dtype), iterations, gap=gap, cost=cost, tile=tile)
     return tuple(np.asarray(z).reshape(-1) for z in found)
 
 

@@ -560,7 +560,7 @@ def ot_nce(problem: Problem) -> float:
 
 @original("POT")
 def f_otce(problem: Problem) -> float:
-    """Sinkhorn's algorithm on n x n costs, at most 1,000 sweeps; a loop over pairs of classes."""
+    """Sinkhorn's algorithm on n x n costs, at most 1,000 iterations; a loop over pairs of classes."""
     cost = ot.dist(unit_rows(problem.reference_features), unit_rows(problem.features))
     return -entropy_of_plan(problem, ot.sinkhorn(uniform(problem.reference_labels), uniform(problem.labels), cost, 0.1))
 

@@ -46,8 +46,8 @@ FORMER_LABEL_FREE = "cross-view probe, hits of equal worth"  # computed by an ea
 COMPARED = ("transformed head", "LogME", "ridge probe, cross-validated", "relatedness, features, A = I")
 REFERENCE_CLASSES = 10
 CLUSTERS = 10  # of label-free scores that need a count: no target has more classes, and emoji have nine
-LEARNED = replace(METHOD, certificate_gap=0.1, certificate_sweeps=40)
-FIXED = Joint(setting="fixed", space="feature", head_ridge=0.1, certificate_gap=0.1, certificate_sweeps=40)
+LEARNED = replace(METHOD, certificate_gap=0.1, certificate_iterations=40)
+FIXED = Joint(setting="fixed", space="feature", head_ridge=0.1, certificate_gap=0.1, certificate_iterations=40)
 # Points of the reference and of the target in one class of half of 1,000 images, at most; clusters may be larger.
 CLASS_BLOCKS = (256, 256)
 CLUSTER_BLOCKS = (256, 512)

@@ -25,7 +25,7 @@ _BITS_A_STAGE = 4  # each further one at a 16th of the epsilon before.
 _TIED_ROUNDINGS = 32.0
 _KEPT = 64.0  # in units of epsilon: all that is cut off has less mass than a rounding.
 _ROUGH, _FINE = 1e-5, 1e-8  # errors of the marginals, between stages and at the end
-_MAX_SWEEPS = 20000
+_MAX_ITERATIONS = 20000
 _LARGEST_ERROR = _LARGEST_EXCESS = 1e-3
 _ABSOLUTE = SinkhornConfig(epsilon_unit="cost")
 
@@ -112,7 +112,7 @@ def _solved(
             b,
             epsilon=jnp.maximum(_level(index) * size, goal),
             tolerance=jnp.where(index == _STAGES - 1, fine, max(_ROUGH, fine)),
-            max_sweeps=_MAX_SWEEPS,
+            max_iterations=_MAX_ITERATIONS,
             config=_ABSOLUTE,
         )
         rest = jnp.where(live, rest - (result.f[..., :, None] + result.g[..., None, :]), 0)

@@ -23,7 +23,7 @@ __all__ = ["Inner", "LabelDistances", "checked_blocks", "label_distances", "pool
 
 Inner = Literal["exact", "gaussian"]
 
-_MAX_SWEEPS = 5000
+_MAX_ITERATIONS = 5000
 
 
 class LabelDistances(NamedTuple):
@@ -154,7 +154,7 @@ def _exact_distances(first: _Clouds, second: _Clouds) -> LabelDistances:
         weights_y=second.shares,
         cost="squared_euclidean",
         relative_gap=gap,
-        max_sweeps=_MAX_SWEEPS,
+        max_iterations=_MAX_ITERATIONS,
     )
     lower = jnp.maximum(about.lower, 0)
     between = squared_distance(first.means, second.means)

@@ -109,9 +109,10 @@ def otce_components(
     finds, which depends on the order of the samples; this one the one of largest entropy, so that features that are
     all the same have H = H(labels), its largest value. The coupling is entropic with an epsilon of 2^-22 (float32:
     2^-18) of the mean size of the cost without its terms of one sample alone: costs that differ by less count as ties.
-    Where very many nearly do, Sinkhorn's algorithm stops before that (at 20,000 sweeps; H of 1,797 digits is 3e-5 off).
+    Where very many nearly do, Sinkhorn's algorithm stops before that (at 20,000 iterations; H of 1,797 digits is 3e-5
+    off).
 
-    `O(n m (d + s))` operations with s the sweeps, some 100 to some 10,000; `O(n m)` memory.
+    `O(n m (d + s))` operations with s the iterations, some 100 to some 10,000; `O(n m)` memory.
     """
     pair = checked_pair(
         reference_features,

@@ -100,7 +100,7 @@ def otdd_distance(
     of 1e-3 (float64: 1e-7). Its outer problem is left after some ten annealing steps, about 1 % short; here it
     converges. Covariances are divided by the number of samples, not by one less.
 
-    `O(n m (d + s))` operations with s the sweeps of Sinkhorn's algorithm, `O(n m)` memory, and for "exact" as much
+    `O(n m (d + s))` operations with s the iterations of Sinkhorn's algorithm, `O(n m)` memory, and for "exact" as much
     again between classes, with `r t k l` entries for r and t classes of at most k and l samples; for "gaussian"
     `O((n + m) d^2 + r t d^3)`, or `O(r t k l (d + min(k, l)))` where k and l are below d. The divergence takes four
     times as much.

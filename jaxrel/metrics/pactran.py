@@ -34,7 +34,7 @@ from jaxrel.metrics.validation import (
 
 __all__ = ["pactran_dirichlet_score", "pactran_gamma_score", "pactran_gaussian_score"]
 
-_SWEEPS = 10
+_ITERATIONS = 10
 
 
 @pads_samples
@@ -152,10 +152,10 @@ def _updated(
     def posterior_of(responsibilities: Float[Array, "n s"]) -> Float[Array, "c s"]:
         return prior + sample.memberships.T @ (sample.weights[:, None] * responsibilities)
 
-    def sweep(_: Any, responsibilities: Float[Array, "n s"]) -> Float[Array, "n s"]:
+    def iterate(_: Any, responsibilities: Float[Array, "n s"]) -> Float[Array, "n s"]:
         return jax.nn.softmax(log_source + evidence(posterior_of(responsibilities)))
 
-    before_last = jax.lax.fori_loop(0, _SWEEPS - 1, sweep, sample.features)
+    before_last = jax.lax.fori_loop(0, _ITERATIONS - 1, iterate, sample.features)
     posterior = posterior_of(before_last)
     terms = evidence(posterior)
     logits = log_source + terms

@@ -165,7 +165,7 @@ class TransportedClasses:
     """
 
     epsilon: float = 0.02
-    num_sweeps: int = 100
+    num_iterations: int = 100
 
     needs_reference: ClassVar[bool] = True
 
@@ -179,7 +179,7 @@ class TransportedClasses:
         scale = mean_cost(cost, a, b)
         scale = jnp.where(scale > 0, scale, 1)
         epsilon = self.epsilon * scale
-        f, _ = sinkhorn_potentials(cost, a, b, epsilon=epsilon, num_sweeps=self.num_sweeps, start_epsilon=scale)
+        f, _ = sinkhorn_potentials(cost, a, b, epsilon=epsilon, num_iterations=self.num_iterations, start_epsilon=scale)
         labels, _ = reference.labelled
         # A uniform weight of the target: its columns then sum to 1, those of weight 0 included.
         shares = entropic_plan(cost, a, jnp.ones_like(b), f, epsilon)

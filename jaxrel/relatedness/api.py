@@ -183,7 +183,7 @@ def evaluate_bound(
         transformation: any; the inequalities hold for every Q, B, M, m and head, learned or not.
         reference, target: labelled, with the class counts of the transformation; a padded sample has weight 0.
             Reference classes absent here leave Q and its rows are renormalised; target classes absent here drop out.
-        method: its cost, `certificate_gap` and `certificate_sweeps` are used.
+        method: its cost, `certificate_gap` and `certificate_iterations` are used.
         block_sizes: static sizes (reference points, target points) of the largest class block, for speed: the number
             of reference samples that carry weight for one target class, and of samples in one target class. None
             takes all samples. Sizes that leave out weight give an infinite bound and a status that says so.

@@ -62,7 +62,7 @@ def certified_transport(
         a,
         b,
         relative_gap=method.certificate_gap,
-        max_sweeps=method.certificate_sweeps,
+        max_iterations=method.certificate_iterations,
     )
     value, f, g = (scale * leaf for leaf in (result.value, result.f, result.g))
     rounding = _rounding(cost, x)
@@ -95,7 +95,7 @@ def class_transport(
         log_map: log B.
         target: labels and weights of the y.
         scale: the factor of all costs.
-        method: its `certificate_gap` and `certificate_sweeps`.
+        method: its `certificate_gap` and `certificate_iterations`.
         block_sizes: static sizes of the largest class, see `evaluate_bound`.
     """
     rows, columns = block_sizes or (x.shape[0], y.shape[0])
@@ -162,7 +162,7 @@ def _blockwise(
         block_size=_BLOCK,
         relative_gap=method.certificate_gap,
         lower=False,
-        max_sweeps=method.certificate_sweeps,
+        max_iterations=method.certificate_iterations,
         key=jax.random.key(0),  # The order of samples must not mean anything.
     )
     overflow = (interval.status & int(TransportStatus.BLOCK_OVERFLOW)) > 0

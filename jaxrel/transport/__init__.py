@@ -7,7 +7,7 @@ from jaxrel.transport.classes import assign_classes, class_pair_costs
 from jaxrel.transport.costs import euclidean_cost, feature_distance, margin_cost, range_cost, squared_distance
 from jaxrel.transport.divergence import SelfTerm, SinkhornDivergence, self_term, sinkhorn_divergence
 from jaxrel.transport.exact import AssignmentResult, assignment
-from jaxrel.transport.fixed_sweeps import entropic_plan, mean_cost, rough_potential, sinkhorn_potentials
+from jaxrel.transport.fixed_iterations import entropic_plan, mean_cost, rough_potential, sinkhorn_potentials
 from jaxrel.transport.gaussian import bures_distances, gaussian_moments
 from jaxrel.transport.ott_adapter import cost_function
 from jaxrel.transport.point_clouds import PointCloud, cost_array

@@ -75,7 +75,7 @@ def blockwise_interval(
     block_size: int = 1024,
     relative_gap: Float[ArrayLike, ""] = 0.05,
     lower: bool = True,
-    max_sweeps: Int[ArrayLike, ""] = 5000,
+    max_iterations: Int[ArrayLike, ""] = 5000,
     key: Array | None = None,
 ) -> BlockwiseInterval:
     r"""Bounds of the unregularised optimum: the upper in linear time, the lower in one pass over all pairs.
@@ -98,7 +98,7 @@ def blockwise_interval(
             where they are None. One that has more makes upper infinite, and the status says so.
         relative_gap: how accurately blocks are solved, and the potentials of the lower bound.
         lower: False skips that bound, which is then -inf, and leaves linear time.
-        max_sweeps: as in `sinkhorn`, for each block.
+        max_iterations: as in `sinkhorn`, for each block.
         key: shuffles both clouds first; advisable when their order means something.
 
     Returns:
@@ -118,7 +118,9 @@ def blockwise_interval(
     gap = checked_number("relative_gap", relative_gap, batch=(), dtype=weights_a.dtype)
     if gap is None:
         raise ValueError("relative_gap must be a number.")
-    return _intervals(checked, weights_a, weights_b, gap, max_sweeps, key, block_size, lower, (a is None, b is None))
+    return _intervals(
+        checked, weights_a, weights_b, gap, max_iterations, key, block_size, lower, (a is None, b is None)
+    )
 
 
 @functools.partial(compiled, static_argnums=(6, 7, 8))
@@ -127,7 +129,7 @@ def _intervals(
     a: Float[Array, "*b n"],
     b: Float[Array, "*b m"],
     relative_gap: Float[Array, ""],
-    max_sweeps: Int[ArrayLike, ""],
+    max_iterations: Int[ArrayLike, ""],
     key: Array | None,
     block_size: int,
     lower: bool,
@@ -148,12 +150,12 @@ def _intervals(
             _cut_equally(weights, num_blocks, key) if equal else _cut(weights, num_blocks, key)
             for weights, equal, key in zip((a, b), equal_weights, keys, strict=True)
         )
-        interval = _upper(problem, blocks_x, blocks_y, relative_gap, max_sweeps)
+        interval = _upper(problem, blocks_x, blocks_y, relative_gap, max_iterations)
         low = interval.lower
         if not lower:
             low = jnp.full_like(low, -jnp.inf)
         elif num_blocks > 1:
-            low = _lower(problem, a, b, relative_gap, max_sweeps)
+            low = _lower(problem, a, b, relative_gap, max_iterations)
         invalid = invalid | ~empty & (jnp.isnan(low) | jnp.isnan(interval.upper))
         unequal = unequal & ~invalid & ~empty
 
@@ -222,7 +224,7 @@ def _upper(
     blocks_x: _Blocks,
     blocks_y: _Blocks,
     relative_gap: Float[Array, ""],
-    max_sweeps: Int[ArrayLike, ""],
+    max_iterations: Int[ArrayLike, ""],
 ) -> BlockwiseInterval:
     r"""The upper end from plans within blocks, and the lower end too where there is one block only.
 
@@ -243,7 +245,7 @@ def _upper(
     def solved(part: Any) -> tuple[Array, ...]:
         index_x, index_y, weights_x, weights_y = part
         cost = cloud.cost_function(cloud.x[index_x], cloud.y[index_y])
-        result = sinkhorn(cost, weights_x, weights_y, relative_gap=relative_gap, max_sweeps=max_sweeps)
+        result = sinkhorn(cost, weights_x, weights_y, relative_gap=relative_gap, max_iterations=max_iterations)
         live = (weights_x > 0)[..., :, None] & (weights_y > 0)[..., None, :]
         return result.lower, result.upper, jnp.max(jnp.where(live, jnp.abs(cost), 0), axis=(-1, -2)), result.status
 
@@ -282,7 +284,7 @@ def _lower(
     a: Float[Array, " n"],
     b: Float[Array, " m"],
     relative_gap: Float[Array, ""],
-    max_sweeps: Int[ArrayLike, ""],
+    max_iterations: Int[ArrayLike, ""],
 ) -> Float[Array, ""]:
     """`<a, f> + <b, g>` with g from a subset and `f_i = min_j C_ij - g_j` over all j."""
     tile = min(cloud.tile or _TILE, max(a.shape[0], b.shape[0]))
@@ -301,7 +303,7 @@ def _lower(
         sample_a,
         sample_b,
         relative_gap=relative_gap,
-        max_sweeps=max_sweeps,
+        max_iterations=max_iterations,
     )
     # Any f and g make a valid bound: a subset without mass or without a plan only makes it a poor one.
     f = jnp.where(sample_a > 0, finite_or_zero(coarse.f), -jnp.inf)

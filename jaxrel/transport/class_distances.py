@@ -77,7 +77,7 @@ def class_distances(
     epsilon: Float[ArrayLike, ""] | None = None,
     relative_gap: Float[ArrayLike, ""] | None = None,
     tolerance: Float[ArrayLike, ""] | None = None,
-    max_sweeps: Int[ArrayLike, ""] = 5000,
+    max_iterations: Int[ArrayLike, ""] = 5000,
     config: SinkhornConfig = _RELATIVE,
 ) -> SinkhornResult:
     """Transport from each of r classes to each of t: a `SinkhornResult` with batch (r, t).
@@ -87,7 +87,7 @@ def class_distances(
         weights_x, weights_y: normalised here, class by class; a weight of 0 pads a class that has fewer points, and
             whatever such a point holds is ignored. None weighs all points equally.
         cost: as in `PointCloud`.
-        epsilon, relative_gap, tolerance, max_sweeps, config: as in `sinkhorn`; without epsilon and relative_gap,
+        epsilon, relative_gap, tolerance, max_iterations, config: as in `sinkhorn`; without epsilon and relative_gap,
             epsilon is 0.05 of the mean cost of each pair of classes.
 
     Returns:
@@ -116,7 +116,7 @@ def class_distances(
     }
     cloud = PointCloud(x, y, cost)
     functions = cloud.cost_function, cloud.cost_error
-    return _solve_pairs(x.astype(dtype), y.astype(dtype), a, b, numbers, max_sweeps, functions, config)
+    return _solve_pairs(x.astype(dtype), y.astype(dtype), a, b, numbers, max_iterations, functions, config)
 
 
 @functools.partial(compiled, static_argnums=(6, 7))
@@ -126,7 +126,7 @@ def _solve_pairs(
     a: Float[Array, "r s"],
     b: Float[Array, "t q"],
     numbers: dict[str, Any],
-    max_sweeps: Int[ArrayLike, ""],
+    max_iterations: Int[ArrayLike, ""],
     functions: tuple[CostFunction, CostFunction | None],
     config: SinkhornConfig,
 ) -> SinkhornResult:
@@ -146,7 +146,9 @@ def _solve_pairs(
         def between(function: CostFunction) -> Float[Array, "k t s q"]:
             return function(x.reshape(k * s, d), y.reshape(t * q, d)).reshape(k, s, t, q).swapaxes(1, 2)
 
-        result = sinkhorn(between(cost_function), a[:, None], b, max_sweeps=max_sweeps, config=config, **numbers)
+        result = sinkhorn(
+            between(cost_function), a[:, None], b, max_iterations=max_iterations, config=config, **numbers
+        )
         if cost_error is None:
             return result
         live = (a > 0)[:, None, :, None] & (b > 0)[:, None, :]

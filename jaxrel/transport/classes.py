@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxrel.transport.costs import feature_distance
-from jaxrel.transport.fixed_sweeps import entropic_plan, mean_cost, rough_potential
+from jaxrel.transport.fixed_iterations import entropic_plan, mean_cost, rough_potential
 
 __all__ = ["assign_classes", "class_pair_costs"]
 
@@ -17,14 +17,14 @@ def class_pair_costs(
     reference_points: Float[Array, "r s d"],
     *,
     epsilon: float = 0.05,
-    num_sweeps: int = 20,
+    num_iterations: int = 20,
 ) -> Float[Array, "t r"]:
     """Entropic 1-Wasserstein cost between every target class and every reference class.
 
     Args:
         target_points, reference_points: s points of each class, equally weighted.
         epsilon: regularisation relative to the mean cost of the pair.
-        num_sweeps: Sinkhorn sweeps.
+        num_iterations: Sinkhorn iterations.
 
     One target class at a time, against all reference classes at once: memory is r * s * s.
     """
@@ -34,7 +34,7 @@ def class_pair_costs(
     def against_all(points: Float[Array, "s d"]) -> Float[Array, " r"]:
         cost = feature_distance(reference_points, jnp.broadcast_to(points, (a.shape[0], *points.shape)))
         scale = jnp.maximum(mean_cost(cost, a, b), jnp.finfo(cost.dtype).tiny * 2**24)
-        f = rough_potential(cost, a, b, epsilon=epsilon * scale, num_sweeps=num_sweeps)
+        f = rough_potential(cost, a, b, epsilon=epsilon * scale, num_iterations=num_iterations)
         return jnp.sum(entropic_plan(cost, a, b, f, epsilon * scale) * cost, axis=(-1, -2))
 
     return jax.lax.map(against_all, target_points)

@@ -1,4 +1,4 @@
-"""Sinkhorn sweeps and certificates on cost arrays that fit in memory.
+"""Sinkhorn iterations and certificates on cost arrays that fit in memory.
 
 The operators here and in `tiled` have the same methods; `sinkhorn` drives either. They see costs scaled to about 1 in
 size, weights of sum 1, and potentials that are -inf at masked points, which keeps these out of every sum, minimum and
@@ -25,12 +25,12 @@ from jaxrel.transport.certificates import (
     transposed_times,
 )
 from jaxrel.transport.log_domain import soft_min
-from jaxrel.transport.operators import ScaledProblem, Sweeps, forbidden_cost
+from jaxrel.transport.operators import Iterations, ScaledProblem, forbidden_cost
 
 __all__ = ["DenseOperator", "dense_operator", "scaled_array"]
 
 # Epsilon scaling begins at this part of the range of the cost, about an eighth of its standard deviation: the largest
-# epsilon, measured on Gaussian clouds in 10 to 100 dimensions, from which a few sweeps from nothing converge.
+# epsilon, measured on Gaussian clouds in 10 to 100 dimensions, from which a few iterations from nothing converge.
 _FIRST_LEVEL = 1 / 64
 _LARGEST_LOG_SCALING = 40.0  # exp(40) for rows times exp(40) for columns stays inside float32.
 
@@ -61,20 +61,20 @@ class DenseOperator:
         """`g_j = -eps log sum_i a_i exp((f_i - C_ij) / eps)`."""
         return jnp.where(self.b > 0, soft_min(self.cost, f, self.a, epsilon, axis=-2), -jnp.inf)
 
-    def scaling_sweeps(
+    def scaling_iterations(
         self,
         f: Float[Array, "*b n"],
         g: Float[Array, "*b m"],
         epsilon: Float[Array, "*b"],
         relaxation: Float[Array, "*b"],
-        num_sweeps: Int[Array, "*b"],
-    ) -> Sweeps:
-        """Over-relaxed sweeps in the scaling domain: `(f, g, marginal error, plan)`, columns of the plan exact.
+        num_iterations: Int[Array, "*b"],
+    ) -> Iterations:
+        """Over-relaxed iterations in the scaling domain: `(f, g, marginal error, plan)`, columns of the plan exact.
 
         They go on from f, or from g alone where f is not finite.
 
         g is absorbed into the kernel `E_ij = exp((f_i + g_j - C_ij) / eps)`, with the f that makes the largest entry
-        of each row 1: no row can underflow. What is left are two matrix-vector products a sweep, ten times cheaper
+        of each row 1: no row can underflow. What is left are two matrix-vector products an iteration, ten times cheaper
         than exponentials, on scalings whose logarithms move by
 
             log v <- (1 - w) log v - w log(E^T (a u)),    log u <- (1 - w) log u - w log(E (b v))
@@ -87,9 +87,9 @@ class DenseOperator:
         kernel = jnp.exp((g[..., None, :] - self.cost + nearest[..., None]) / eps[..., None])
         relax = relaxation[..., None]
 
-        def sweep(index: Int[Array, ""], logs: tuple[Array, Array]) -> tuple[Array, Array]:
+        def iterate(index: Int[Array, ""], logs: tuple[Array, Array]) -> tuple[Array, Array]:
             log_u, log_v = logs
-            on = index < num_sweeps[..., None]
+            on = index < num_iterations[..., None]
             column_sums = transposed_times(kernel, self.a * jnp.exp(log_u))
             log_v = jnp.where(on, _limited((1 - relax) * log_v - relax * jnp.log(column_sums)), log_v)
             row_sums = times(kernel, self.b * jnp.exp(log_v))
@@ -97,7 +97,7 @@ class DenseOperator:
 
         plain = -jnp.log(times(kernel, self.b))
         log_u = _limited(jnp.where(jnp.isfinite(f), (f - nearest) / eps, plain))
-        log_u, _ = jax.lax.fori_loop(0, jnp.max(num_sweeps), sweep, (log_u, jnp.zeros_like(self.b)))
+        log_u, _ = jax.lax.fori_loop(0, jnp.max(num_iterations), iterate, (log_u, jnp.zeros_like(self.b)))
         rows = self.a * jnp.exp(log_u)
         log_v = _limited(-jnp.log(transposed_times(kernel, rows)))
         plan = PlanFactors(rows, kernel, self.b * jnp.exp(log_v))
@@ -108,7 +108,7 @@ class DenseOperator:
     def plan(self, f: Float[Array, "*b n"], g: Float[Array, "*b m"], epsilon: Float[Array, "*b"]) -> PlanFactors:
         """`P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps)`, the largest kernel entry of each column made 1.
 
-        Columns are normalised to b, which they are at the end of a sweep: nothing overflows for any f.
+        Columns are normalised to b, which they are at the end of an iteration: nothing overflows for any f.
         """
         del g
         nearest = c_transform(self.cost, f, axis=-2)

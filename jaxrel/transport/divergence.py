@@ -78,7 +78,7 @@ def self_term(
     where: Bool[ArrayLike, "*b n"] | None = None,
     tile: int | None = None,
     tolerance: Float[ArrayLike, "*b"] | None = None,
-    max_sweeps: Int[ArrayLike, ""] = 5000,
+    max_iterations: Int[ArrayLike, ""] = 5000,
     config: SinkhornConfig = _ABSOLUTE,
 ) -> SelfTerm:
     """The entropic transport of clouds onto themselves; the arguments are those of `sinkhorn_divergence`."""
@@ -92,7 +92,7 @@ def self_term(
         tolerance=tolerance,
         where_a=where,
         where_b=where,
-        max_sweeps=max_sweeps,
+        max_iterations=max_iterations,
         config=config,
     )
     # The epsilon that was asked for: the one of the result may be the smallest that the dtype resolves.
@@ -114,7 +114,7 @@ def sinkhorn_divergence(
     self_y: SelfTerm | None = None,
     tile: int | None = None,
     tolerance: Float[ArrayLike, "*b"] | None = None,
-    max_sweeps: Int[ArrayLike, ""] = 5000,
+    max_iterations: Int[ArrayLike, ""] = 5000,
     config: SinkhornConfig = _ABSOLUTE,
 ) -> SinkhornDivergence:
     r"""`OT_eps(a, b) - OT_eps(a, a) / 2 - OT_eps(b, b) / 2` (Feydy et al., AISTATS 2019).
@@ -134,7 +134,7 @@ def sinkhorn_divergence(
         where_a, where_b: points that count.
         self_x, self_y: the self terms where they are known, from `self_term` or an earlier result. They must belong to
             these points, weights, cost and epsilon; the last two are checked.
-        tolerance, max_sweeps, config: as in `sinkhorn`; config must have `epsilon_unit="cost"`.
+        tolerance, max_iterations, config: as in `sinkhorn`; config must have `epsilon_unit="cost"`.
 
     Returns:
         A `SinkhornDivergence`. Its value is differentiable with respect to points and weights by the envelope rule;
@@ -148,7 +148,7 @@ def sinkhorn_divergence(
     """
     _check_unit(config)
     x, y = jax_array("x", x), jax_array("y", y)
-    options: dict[str, Any] = {"tile": tile, "max_sweeps": max_sweeps, "tolerance": tolerance, "config": config}
+    options: dict[str, Any] = {"tile": tile, "max_iterations": max_iterations, "tolerance": tolerance, "config": config}
     if x.ndim < 2 or y.ndim < 2 or x.shape[-1] != y.shape[-1]:
         raise ValueError(f"x and y must be (*b, n, d) and (*b, m, d), got {x.shape} and {y.shape}.")
     try:
@@ -176,7 +176,7 @@ def sinkhorn_divergence(
         b,
         epsilon=epsilon,
         tolerance=tolerance,
-        max_sweeps=max_sweeps,
+        max_iterations=max_iterations,
         config=config,
     )
     return SinkhornDivergence(

@@ -1,4 +1,4 @@
-"""The driver: sweeps in one `while_loop` over a batch, until each problem is finished."""
+"""The driver: iterations in one `while_loop` over a batch, until each problem is finished."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrel.transport.certificates import Certificate, dual_value
-from jaxrel.transport.operators import Operator, SweepFunction
+from jaxrel.transport.operators import IterationFunction, Operator
 
 __all__ = ["Limits", "State", "iterate", "precision_floor", "varying_with"]
 
-_SCALING_FACTOR = 4.0  # Between the levels of epsilon: with over-relaxation a few sweeps on each are enough.
+_SCALING_FACTOR = 4.0  # Between the levels of epsilon: with over-relaxation a few iterations on each are enough.
 _SMALLEST_STEP = 2.0
 _START_RELAXATION = 1.5
 _MOST_DOUBLINGS = 4
@@ -30,7 +30,7 @@ class Limits:
     epsilon: Float[Array, "*b"]
     tolerance: Float[Array, "*b"]
     relative_gap: Float[Array, "*b"] | None
-    max_sweeps: Int[Array, ""]
+    max_iterations: Int[Array, ""]
 
 
 @jax.tree_util.register_dataclass
@@ -39,7 +39,7 @@ class State:
     """Of a batch in the loop.
 
     f and g are the potentials at `epsilon`, `goal` is where epsilon is going, `error` that of the marginals,
-    `num_checks` counts the looks at it since epsilon last changed, `sweeps_to_go` the sweeps until the next.
+    `num_checks` counts the looks at it since epsilon last changed, `iterations_to_go` the iterations until the next.
     """
 
     f: Float[Array, "*b n"]
@@ -50,9 +50,9 @@ class State:
     relaxation: Float[Array, "*b"]
     error: Float[Array, "*b"]
     certificate: Certificate
-    num_sweeps: Int[Array, "*b"]
+    num_iterations: Int[Array, "*b"]
     num_checks: Int[Array, "*b"]
-    sweeps_to_go: Int[Array, "*b"]
+    iterations_to_go: Int[Array, "*b"]
     finished: Bool[Array, "*b"]
 
 
@@ -63,7 +63,7 @@ def precision_floor(epsilon: Float[Array, "*b"]) -> Float[Array, "*b"]:
 
 def iterate(
     operator: Operator,
-    sweeps: SweepFunction,
+    iterations: IterationFunction,
     g: Float[Array, "*b m"],
     *,
     start_epsilon: Float[Array, "*b"],
@@ -71,16 +71,16 @@ def iterate(
     mean_size: Float[Array, "*b"],
     skip: Bool[Array, "*b"],
     limits: Limits,
-    sweeps_per_check: int,
+    iterations_per_check: int,
     over_relaxation: bool,
 ) -> State:
-    """Sweep until every problem is finished; those of `skip` never start.
+    """Iterate until every problem is finished; those of `skip` never start.
 
     Args:
         operator: the batch, in its own units.
-        sweeps: the inner loop, one of `Operator.scaling_sweeps` and `log_sweeps`.
+        iterations: the inner loop, one of `Operator.scaling_iterations` and `log_iterations`.
         g: potential to start from, -inf at masked points.
-        start_epsilon: of the first sweeps; it is divided by 4 at each check until it has arrived at the goal.
+        start_epsilon: of the first iterations; it is divided by 4 at each check until it has arrived at the goal.
         goal: the first epsilon at which a problem may be finished.
         mean_size: of the costs, (*b).
     """
@@ -91,11 +91,11 @@ def iterate(
         active = ~state.finished
         arrived = active & (epsilon <= state.goal)
         stays = epsilon == state.epsilon
-        count = jnp.clip(limits.max_sweeps - state.num_sweeps, 1, state.sweeps_to_go)
+        count = jnp.clip(limits.max_iterations - state.num_iterations, 1, state.iterations_to_go)
         known_f = jnp.where(stays[..., None], state.f, jnp.inf)
-        f, g, error, plan = sweeps(operator, known_f, state.g, epsilon, state.relaxation, count)
-        num_sweeps = state.num_sweeps + count
-        exhausted = num_sweeps >= limits.max_sweeps
+        f, g, error, plan = iterations(operator, known_f, state.g, epsilon, state.relaxation, count)
+        num_iterations = state.num_iterations + count
+        exhausted = num_iterations >= limits.max_iterations
 
         floor = precision_floor(epsilon)
         converged = error <= jnp.maximum(limits.tolerance, floor)
@@ -127,7 +127,7 @@ def iterate(
         rate = jnp.where(stays, error / state.error, 1) ** (1 / count)
         relaxation, worse = state.relaxation, jnp.zeros_like(stays)
         if over_relaxation:
-            # Far from the optimum a large relaxation can diverge: take the sweeps back and be more careful.
+            # Far from the optimum a large relaxation can diverge: take the iterations back and be more careful.
             worse = stays & (error > 1.5 * state.error) & (state.relaxation > 1.05)
             relaxation = _relaxation(relaxation, rate, error)
             relaxation = jnp.where(stays & (rate >= 1), (1 + state.relaxation) / 2, relaxation)
@@ -143,12 +143,12 @@ def iterate(
             relaxation=jnp.where(epsilon == next_epsilon, relaxation, _START_RELAXATION if over_relaxation else 1.0),
             error=jnp.where(worse, state.error, error),
             certificate=certificate,
-            num_sweeps=num_sweeps,
+            num_iterations=num_iterations,
             num_checks=jnp.where(stays, state.num_checks + 1, 0),
-            sweeps_to_go=jnp.where(
+            iterations_to_go=jnp.where(
                 arrived & (epsilon == next_epsilon),
-                _sweeps_to_go(state, rate, error, error_wanted, sweeps_per_check),
-                sweeps_per_check,
+                _iterations_to_go(state, rate, error, error_wanted, iterations_per_check),
+                iterations_per_check,
             ),
             finished=finished,
         )
@@ -165,9 +165,9 @@ def iterate(
         relaxation=jnp.full(shape, _START_RELAXATION if over_relaxation else 1.0, dtype),
         error=infinite,
         certificate=Certificate(-infinite, infinite, jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)),
-        num_sweeps=jnp.zeros(shape, jnp.int32),
+        num_iterations=jnp.zeros(shape, jnp.int32),
         num_checks=jnp.zeros(shape, jnp.int32),
-        sweeps_to_go=jnp.full(shape, sweeps_per_check, jnp.int32),
+        iterations_to_go=jnp.full(shape, iterations_per_check, jnp.int32),
         finished=skip,
     )
     state = jax.tree.map(lambda leaf: varying_with(leaf, mean_size), state)
@@ -180,18 +180,22 @@ def lowered(epsilon: Float[Array, "*b"], goal: Float[Array, "*b"]) -> Float[Arra
     return jnp.where(level > _SMALLEST_STEP * goal, level, goal)
 
 
-def _sweeps_to_go(
-    state: State, rate: Float[Array, "*b"], error: Float[Array, "*b"], wanted: Float[Array, "*b"], sweeps_per_check: int
+def _iterations_to_go(
+    state: State,
+    rate: Float[Array, "*b"],
+    error: Float[Array, "*b"],
+    wanted: Float[Array, "*b"],
+    iterations_per_check: int,
 ) -> Int[Array, "*b"]:
-    """Sweeps until the next look at this epsilon: as many as the rate asks for, at most twice as many as last time.
+    """Iterations until the next look at this epsilon: as many as the rate asks for, at most twice as many as last time.
 
     Long runs cost fewer kernels, and over-relaxation needs them: each look breaks its stride.
     """
-    most = sweeps_per_check * 2 ** jnp.minimum(state.num_checks + 1, _MOST_DOUBLINGS)
+    most = iterations_per_check * 2 ** jnp.minimum(state.num_checks + 1, _MOST_DOUBLINGS)
     slow = ~((rate > 0) & (rate < 1))
     needed = jnp.log(wanted / error) / jnp.log(jnp.where(slow, 0.5, rate))
     needed = jnp.where(slow | ~jnp.isfinite(needed), most, jnp.ceil(needed))
-    return jnp.clip(needed, sweeps_per_check, most).astype(jnp.int32)
+    return jnp.clip(needed, iterations_per_check, most).astype(jnp.int32)
 
 
 def _certified(
@@ -218,7 +222,7 @@ def _relaxation(
 ) -> Float[Array, "*b"]:
     r"""The relaxation that SOR theory gives for the observed rate, where it is larger than the one in use.
 
-    If plain sweeps contract by eta, those relaxed by w contract by lambda with
+    If plain iterations contract by eta, those relaxed by w contract by lambda with
     `(lambda + w - 1)^2 = lambda w^2 eta` as long as `lambda > w - 1`, and `w = 2 / (1 + sqrt(1 - eta))` contracts best.
     """
     known = (rate < 1) & (rate > relaxation - 1)

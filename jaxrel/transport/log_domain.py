@@ -1,4 +1,4 @@
-"""Sinkhorn by log-sum-exp: the reference form of the sweeps, and the only one where the cost is never stored."""
+"""Sinkhorn by log-sum-exp: the reference form of the iterations, and the only one where the cost is never stored."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrel.transport.certificates import finite_or_zero
-from jaxrel.transport.operators import Operator, Sweeps
+from jaxrel.transport.operators import Iterations, Operator
 
-__all__ = ["log_sum_exp", "log_sweeps", "log_weights", "soft_min"]
+__all__ = ["log_iterations", "log_sum_exp", "log_weights", "soft_min"]
 
 
-def log_sweeps(
+def log_iterations(
     operator: Operator,
     f: Float[Array, "*b n"],
     g: Float[Array, "*b m"],
     epsilon: Float[Array, "*b"],
     relaxation: Float[Array, "*b"],
-    num_sweeps: Int[Array, "*b"],
-) -> Sweeps:
-    """Over-relaxed sweeps: `(f, g, marginal error, plan)`, columns of the plan exact.
+    num_iterations: Int[Array, "*b"],
+) -> Iterations:
+    """Over-relaxed iterations: `(f, g, marginal error, plan)`, columns of the plan exact.
 
     They go on from f, or from g alone where f is not finite.
 
         g <- g + w (soft_min_columns(f) - g),    f <- f + w (soft_min_rows(g) - f)
 
-    The last sweep is not relaxed. The error is that of the columns before the last update, which bounds that of the
+    The last iteration is not relaxed. The error is that of the columns before the last update, which bounds that of the
     rows after it: a plain update never increases the error in L1.
     """
 
@@ -34,16 +34,16 @@ def log_sweeps(
         moved = jnp.where(jnp.isfinite(new), new + (relaxation[..., None] - 1) * (new - old), new)
         return jnp.where(on, moved, old)
 
-    def sweep(index: Int[Array, ""], potentials: tuple[Array, Array]) -> tuple[Array, Array]:
+    def iterate(index: Int[Array, ""], potentials: tuple[Array, Array]) -> tuple[Array, Array]:
         f, g = potentials
-        on = index < num_sweeps[..., None] - 1
+        on = index < num_iterations[..., None] - 1
         g = relaxed(g, operator.soft_min_columns(f, epsilon), on)
         return relaxed(f, operator.soft_min_rows(g, epsilon), on), g
 
     known = jnp.isfinite(f) | (operator.a <= 0)
     f = jax.lax.cond(jnp.all(known), lambda: f, lambda: jnp.where(known, f, operator.soft_min_rows(g, epsilon)))
     start = (jnp.where(operator.a > 0, f, -jnp.inf), g)
-    f, g = jax.lax.fori_loop(0, jnp.max(num_sweeps) - 1, sweep, start)
+    f, g = jax.lax.fori_loop(0, jnp.max(num_iterations) - 1, iterate, start)
     g = operator.soft_min_columns(f, epsilon)
     f = operator.soft_min_rows(g, epsilon)
     updated = operator.soft_min_columns(f, epsilon)

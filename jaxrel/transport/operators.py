@@ -1,4 +1,4 @@
-"""What the driver of the sweeps needs of a batch of transport problems, however its costs are held."""
+"""What the driver of the iterations needs of a batch of transport problems, however its costs are held."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from jaxtyping import Array, Bool, Float
 
 from jaxrel.transport.certificates import Certificate
 
-__all__ = ["Operator", "ScaledProblem", "SweepFunction", "Sweeps", "forbidden_cost"]
+__all__ = ["IterationFunction", "Iterations", "Operator", "ScaledProblem", "forbidden_cost"]
 
-Sweeps = tuple[Float[Array, "*b n"], Float[Array, "*b m"], Float[Array, "*b"], Any]
-SweepFunction = Callable[[Any, Array, Array, Array, Array, Array], Sweeps]
+Iterations = tuple[Float[Array, "*b n"], Float[Array, "*b m"], Float[Array, "*b"], Any]
+IterationFunction = Callable[[Any, Array, Array, Array, Array, Array], Iterations]
 
 
 class Operator(Protocol):

@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jaxrel._core.status import HasStatus, StatusBits
 from jaxrel.transport.certificates import normalised, round_to_marginals, shallow_sum
-from jaxrel.transport.fixed_sweeps import entropic_plan
+from jaxrel.transport.fixed_iterations import entropic_plan
 from jaxrel.transport.point_clouds import PointCloud
 from jaxrel.transport.tiled import filled_up
 from jaxrel.transport.validation import checked_problem
@@ -25,7 +25,7 @@ class TransportStatus(StatusBits):
     OK = 0
     NOT_CONVERGED = (
         1,
-        "the marginal error is above the tolerance after max_sweeps: raise max_sweeps, tolerance or epsilon.",
+        "the marginal error is above the tolerance after max_iterations: raise max_iterations, tolerance or epsilon.",
     )
     PRECISION_FLOOR = (
         2,
@@ -34,7 +34,7 @@ class TransportStatus(StatusBits):
     )
     GAP_NOT_CERTIFIED = (
         4,
-        "the interval [lower, upper] is wider than relative_gap: raise max_sweeps, ask for less, or use float64.",
+        "the interval [lower, upper] is wider than relative_gap: raise max_iterations, ask for less, or use float64.",
     )
     INFEASIBLE = (
         8,
@@ -43,7 +43,7 @@ class TransportStatus(StatusBits):
     FORBIDDEN_MASS = (
         16,
         "the plan still has mass on pairs of infinite cost, so that a feasible plan was not shown to exist; "
-        "[lower, upper] holds if one does: raise max_sweeps or use float64.",
+        "[lower, upper] holds if one does: raise max_iterations or use float64.",
     )
     UNEQUAL_MASS = (
         32,
@@ -73,7 +73,7 @@ class SinkhornResult(HasStatus):
         f, g: dual potentials, `P_ij = a_i b_j exp((f_i + g_j - C_ij) / epsilon)` for weights of sum 1; 0 at masked
             points, centred so that `<a, f> = <b, g>`.
         epsilon: regularisation of the potentials, in units of the cost.
-        num_iters: Sinkhorn sweeps (pairs of updates).
+        num_iterations: Sinkhorn iterations (pairs of updates).
         marginal_error: `sum_i |sum_j P_ij - a_i|` of the entropic plan for weights of sum 1; its columns are exact.
         status: `TransportStatus` bits, 0 when all is well.
     """
@@ -84,7 +84,7 @@ class SinkhornResult(HasStatus):
     f: Float[Array, "*b n"]
     g: Float[Array, "*b m"]
     epsilon: Float[Array, "*b"]
-    num_iters: Int[Array, "*b"]
+    num_iterations: Int[Array, "*b"]
     marginal_error: Float[Array, "*b"]
     status: Int[Array, "*b"]
 

@@ -21,7 +21,7 @@ from jaxrel.transport.certificates import centred, dual_value, normalised, shall
 from jaxrel.transport.dense import DenseOperator, dense_operator, scaled_array
 from jaxrel.transport.envelope import Optimum, value_of_array, value_of_cloud
 from jaxrel.transport.iteration import Limits, State, iterate, precision_floor, varying_with
-from jaxrel.transport.log_domain import log_sweeps
+from jaxrel.transport.log_domain import log_iterations
 from jaxrel.transport.operators import ScaledProblem
 from jaxrel.transport.point_clouds import PointCloud, cost_array
 from jaxrel.transport.result import SinkhornResult, TransportStatus
@@ -30,7 +30,7 @@ from jaxrel.transport.validation import checked_init, checked_number, checked_pr
 
 __all__ = ["SinkhornConfig", "sinkhorn"]
 
-_SWEEPS = 8
+_ITERATIONS = 8
 _FIRST_BLUR = 0.8  # The optimum is below the mean cost, and epsilon near the gap that it leaves open.
 _COARSE_POINTS = 2048
 
@@ -41,30 +41,31 @@ class SinkhornConfig:
     """Structure of the solver: static, hashable, a new value compiles anew.
 
     Attributes:
-        inner: `"scaling"` sweeps by matrix-vector products on an absorbed kernel, `"log"` by log-sum-exp. They agree;
-            the first is about ten times faster, the second is its reference and what tiled clouds use.
+        inner: `"scaling"` iterations by matrix-vector products on an absorbed kernel, `"log"` by log-sum-exp. They
+            agree; the first is about ten times faster, the second is its reference and what tiled clouds use.
         epsilon_unit: `"mean_cost"`: epsilon is relative to the mean of |C| under a b^T, for each problem; `"cost"`:
             it has the unit of the cost.
         epsilon_scaling: start at a 64th of the range of the cost and divide epsilon by 4 until it is reached.
         over_relaxation: adapt the relaxation of the updates to the observed rate; False takes plain updates.
-        sweeps_per_check: sweeps before the first look at the error; after it as many as the observed rate asks for, at
-            most twice as many as before. None takes 8, and 3 for tiled clouds, where a look is cheap beside a sweep.
+        iterations_per_check: iterations before the first look at the error; after it as many as the observed rate asks
+            for, at most twice as many as before. None takes 8, and 3 for tiled clouds, where a look is cheap beside an
+            iteration.
     """
 
     inner: Literal["scaling", "log"] = "scaling"
     epsilon_unit: Literal["mean_cost", "cost"] = "mean_cost"
     epsilon_scaling: bool = True
     over_relaxation: bool = True
-    sweeps_per_check: int | None = None
+    iterations_per_check: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse unknown names and sizes."""
         for name, allowed in (("inner", ("scaling", "log")), ("epsilon_unit", ("mean_cost", "cost"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
-        sweeps = self.sweeps_per_check
-        if sweeps is not None and (not isinstance(sweeps, int) or sweeps < 1):
-            raise ValueError(f"sweeps_per_check must be a positive integer or None, got {sweeps!r}.")
+        iterations = self.iterations_per_check
+        if iterations is not None and (not isinstance(iterations, int) or iterations < 1):
+            raise ValueError(f"iterations_per_check must be a positive integer or None, got {iterations!r}.")
 
 
 def sinkhorn(
@@ -78,7 +79,7 @@ def sinkhorn(
     where_a: Bool[ArrayLike, "*b n"] | None = None,
     where_b: Bool[ArrayLike, "*b m"] | None = None,
     init: tuple[Float[ArrayLike, "*b n"], Float[ArrayLike, "*b m"]] | SinkhornResult | None = None,
-    max_sweeps: Int[ArrayLike, ""] = 5000,
+    max_iterations: Int[ArrayLike, ""] = 5000,
     config: SinkhornConfig = SinkhornConfig(),
 ) -> SinkhornResult:
     r"""Transport every problem of a batch, to a given epsilon or to a certified relative gap.
@@ -95,7 +96,7 @@ def sinkhorn(
             the dtype's floor, about `eps * (4 + 2 max|C| / epsilon)`, and the status says so.
         where_a, where_b: points that count; the others have no weight, whatever they hold.
         init: potentials to start from (only g is used), or an earlier result; epsilon scaling is then skipped.
-        max_sweeps: the limit; may be traced.
+        max_iterations: the limit; may be traced.
         config: structure of the solver.
 
     Returns:
@@ -126,7 +127,7 @@ def sinkhorn(
         relative_gap=number("relative_gap", relative_gap),
         tolerance=number("tolerance", tolerance),
         init=checked_init(init.g if isinstance(init, SinkhornResult) else init, a, b),
-        max_sweeps=max_sweeps,
+        max_iterations=max_iterations,
         config=config,
     )
 
@@ -141,7 +142,7 @@ def _solve(
     relative_gap: Float[Array, "*b"] | None,
     tolerance: Float[Array, "*b"] | None,
     init: Float[Array, "*b m"] | None,
-    max_sweeps: Int[ArrayLike, ""],
+    max_iterations: Int[ArrayLike, ""],
     config: SinkhornConfig,
 ) -> SinkhornResult:
     """The kernel under the verb: detached solution, then its value with derivatives."""
@@ -158,7 +159,7 @@ def _solve(
             # Named costs of finite points are infinite only where they overflow.
             cost = cost if error is None else jnp.where(jnp.isfinite(cost + error), cost, jnp.nan)
     detached = jax.lax.stop_gradient((cost, a, b, error))
-    result, mass = _solve_detached(*detached, epsilon, relative_gap, tolerance, init, max_sweeps, config)
+    result, mass = _solve_detached(*detached, epsilon, relative_gap, tolerance, init, max_iterations, config)
     optimum = Optimum(result.value, result.f, result.g, result.epsilon, mass)
     if isinstance(cost, PointCloud) and tile is not None:
         value = value_of_cloud(cost.cost_function, tile, cost.x, cost.y, a, b, optimum)
@@ -176,7 +177,7 @@ def _solve_detached(
     relative_gap: Float[Array, "*b"] | None,
     tolerance: Float[Array, "*b"] | None,
     init: Float[Array, "*b m"] | None,
-    max_sweeps: Int[ArrayLike, ""],
+    max_iterations: Int[ArrayLike, ""],
     config: SinkhornConfig,
 ) -> tuple[SinkhornResult, Float[Array, "*b"]]:
     """Values, certificates and potentials in the units of the problem, and its mass."""
@@ -203,14 +204,14 @@ def _solve_detached(
             jnp.asarray(max(eps**0.5, 1e-6) if tolerance is None else tolerance, a.dtype), empty.shape
         ),
         relative_gap=relative_gap,
-        max_sweeps=jnp.asarray(max_sweeps),
+        max_iterations=jnp.asarray(max_iterations),
     )
     run = functools.partial(
         iterate,
         skip=empty | unequal | invalid,
         mean_size=scaled.mean_size,
         limits=limits,
-        sweeps_per_check=config.sweeps_per_check or (3 if isinstance(operator, TiledOperator) else _SWEEPS),
+        iterations_per_check=config.iterations_per_check or (3 if isinstance(operator, TiledOperator) else _ITERATIONS),
         over_relaxation=config.over_relaxation,
     )
     goal = smallest if relative_gap is None else jnp.maximum(_FIRST_BLUR * relative_gap * scaled.mean_size, smallest)
@@ -225,7 +226,7 @@ def _solve_detached(
     scaling = isinstance(operator, DenseOperator) and config.inner == "scaling"
     state = run(
         operator,
-        DenseOperator.scaling_sweeps if scaling else log_sweeps,
+        DenseOperator.scaling_iterations if scaling else log_iterations,
         jnp.where(operator.b > 0, g, -jnp.inf),
         start_epsilon=start_epsilon,
         goal=goal,
@@ -255,7 +256,7 @@ def _solve_detached(
     status = jnp.where(empty, 0, _status(state, limits, infeasible, size_a + size_b))
     status = jnp.where(unequal, int(TransportStatus.UNEQUAL_MASS), status)
     status = jnp.where(failed, int(TransportStatus.NOT_FINITE), status)
-    started = state.num_sweeps > 0
+    started = state.num_iterations > 0
     result = SinkhornResult(
         value=defined(in_units(value)),
         lower=defined(lower),
@@ -263,7 +264,7 @@ def _solve_detached(
         f=jnp.where(started[..., None], f[..., :size_a] * unit[..., None], 0),
         g=jnp.where(started[..., None], g[..., :size_b] * unit[..., None], 0),
         epsilon=jnp.where(started, state.epsilon, smallest) * unit,
-        num_iters=state.num_sweeps,
+        num_iterations=state.num_iterations,
         marginal_error=jnp.where(started, state.error, 0),
         status=status.astype(jnp.int32),
     )
@@ -298,7 +299,12 @@ def _coarse_start(
     coarse = dense_operator(jnp.where(live, operator.costs(x.mT, y.mT), 0), a, b)
     g = jnp.where(b > 0, jnp.zeros_like(b), -jnp.inf)
     state = run(
-        coarse, DenseOperator.scaling_sweeps, g, sweeps_per_check=_SWEEPS, start_epsilon=start_epsilon, goal=goal
+        coarse,
+        DenseOperator.scaling_iterations,
+        g,
+        iterations_per_check=_ITERATIONS,
+        start_epsilon=start_epsilon,
+        goal=goal,
     )
     sampled = filled_up(x.mT, a, operator.tile)
     rows = dataclasses.replace(operator, x=sampled[0], a=sampled[1])

@@ -435,7 +435,7 @@ OWN_SHAPE = ("d_gt_n", "iris", "digits")
 )
 @pytest.mark.usefixtures("x64")
 def test_otce_of_the_authors(oracle):
-    """Their transport is exact. Costs of digits are so nearly tied that sweeps end at their limit (H: 3e-5)."""
+    """Their transport is exact. Costs of digits are so nearly tied that iterations end at their limit (H: 3e-5)."""
     close = 1e-4 if oracle["case"] == "digits" else 1e-6
     result, expected = otce_components(*oracle_input(oracle["case"])), oracle["value"]
     assert result.messages == ()
@@ -575,7 +575,7 @@ def test_debiased_otdd_is_its_definition(inner, unit):
 def test_errors_of_the_class_distances_are_in_the_interval(monkeypatch):
     x, c, y, k = (array[:-1] for array in single(two_small_tasks()))
     expected = ot.emd2([], [], squared(x, y).astype(float) + class_costs(exact_distance, x, c, y, k))
-    monkeypatch.setattr(label_distances, "_MAX_SWEEPS", 1)
+    monkeypatch.setattr(label_distances, "_MAX_ITERATIONS", 1)
     jax.clear_caches()
     result = otdd_distance(x, c, y, k)
     jax.clear_caches()
@@ -585,7 +585,7 @@ def test_errors_of_the_class_distances_are_in_the_interval(monkeypatch):
 
 @pytest.mark.slow
 def test_divergence_of_which_one_term_did_not_converge(monkeypatch):
-    monkeypatch.setattr(couplings, "_MAX_SWEEPS", 1)
+    monkeypatch.setattr(couplings, "_MAX_ITERATIONS", 1)
     jax.clear_caches()
     x, c, y, k = single(two_small_tasks())
     counts = {"reference_num_classes": 4, "num_classes": 3}
@@ -681,7 +681,7 @@ def random_cost(dtype, size: int):
 
 @pytest.mark.slow
 def test_solver_that_did_not_converge(monkeypatch):
-    monkeypatch.setattr(couplings, "_MAX_SWEEPS", 1)
+    monkeypatch.setattr(couplings, "_MAX_ITERATIONS", 1)
     cost, a = random_cost(np.float32, 40)
     result = couplings.entropic_coupling(cost, a, a, 0.0)
     assert not bool(result.converged)
@@ -697,7 +697,7 @@ def test_what_did_not_converge_is_an_interval_around_the_optimum(monkeypatch):
     cost, a = random_cost(np.float32, 40)
     finished = couplings.entropic_coupling(cost, a, a, 0.002)
     assert bool(finished.converged)
-    monkeypatch.setattr(couplings, "_MAX_SWEEPS", 1)
+    monkeypatch.setattr(couplings, "_MAX_ITERATIONS", 1)
     monkeypatch.setattr(couplings, "_STAGES", 1)
     result = couplings.entropic_coupling(cost, a, a, 0.002)
     assert not bool(result.converged)

@@ -27,14 +27,14 @@ sizes = st.sampled_from([(3, 2), (1, 4)])
 seeds = st.integers(0, 2**32 - 1)
 couplings = st.sampled_from(["soft", "hard", "sparse"])
 scales = st.sampled_from([0.0, 0.1, 1.0, 10.0])
-sweeps = st.sampled_from([1, 2, 50])
+iterations = st.sampled_from([1, 2, 50])
 
 
-def method_for(cost: str, num_sweeps: int) -> Joint:
+def method_for(cost: str, num_iterations: int) -> Joint:
     return Joint(
         space="feature" if cost == "feature" else "prediction",
         cost="euclidean" if cost == "feature" else cost,
-        certificate_sweeps=num_sweeps,
+        certificate_iterations=num_iterations,
     )
 
 
@@ -46,12 +46,12 @@ class TestInequalities:
         seeds,
         couplings,
         scales,
-        sweeps,
+        iterations,
         st.sampled_from(["margin", "range", "euclidean", "feature"]),
         st.booleans(),
     )
     @example((3, 2), 0, "hard", 1.0, 1, "margin", True)
-    def test_terms_are_exact_and_ordered(self, size, seed, coupling, scale, num_sweeps, cost, held_out):
+    def test_terms_are_exact_and_ordered(self, size, seed, coupling, scale, num_iterations, cost, held_out):
         problem = random_problem(
             seed,
             num_target=size[0],
@@ -62,7 +62,7 @@ class TestInequalities:
             space="feature" if cost == "feature" else "prediction",
         )
         result = evaluate()(
-            problem.transformation, problem.reference, problem.target, method=method_for(cost, num_sweeps)
+            problem.transformation, problem.reference, problem.target, method=method_for(cost, num_iterations)
         )
         truth = brute_force(problem, cost)
         if np.isinf(truth["transport"]):
@@ -159,12 +159,12 @@ class TestInequalities:
         assert np.isfinite(label_mismatch(jnp.array([[0.0, 0.5], [0.25, 0.25]]), jnp.array([[0.0, 0.5], [1.0, 0.5]])))
 
 
-@pytest.mark.parametrize("num_sweeps", [1, 100])
+@pytest.mark.parametrize("num_iterations", [1, 100])
 @pytest.mark.parametrize("seed", range(20))
-def test_the_bound_holds_in_float32(seed, num_sweeps):
+def test_the_bound_holds_in_float32(seed, num_iterations):
     problem = random_problem(seed, num_target=3, num_reference=2, coupling="soft", scale=5.0)
     result = evaluate()(
-        problem.transformation, problem.reference, problem.target, method=method_for("margin", num_sweeps)
+        problem.transformation, problem.reference, problem.target, method=method_for("margin", num_iterations)
     )
     truth = brute_force(problem, "margin")
     if np.isinf(truth["transport"]):
@@ -234,7 +234,7 @@ class TestHeldOut:
 
 @pytest.mark.usefixtures("x64")
 def test_exact_transport_is_within_one_percent_of_the_certified_interval():
-    """The default sweeps certify a gap that is worth reporting."""
+    """The default iterations certify a gap that is worth reporting."""
     rng = np.random.default_rng(0)
     problem = random_problem(1, num_target=2, num_reference=2, coupling="soft", padded=10)
     features = rng.normal(size=(200, 3))

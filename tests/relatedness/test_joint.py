@@ -199,7 +199,7 @@ class TestFullBatchSolver:
     def test_its_objective_is_the_one_of_its_gradient(self):
         rng = np.random.default_rng(0)
         reference, target = clusters(4, seed=0), clusters(seed=1)
-        method = dataclasses.replace(self.method, epsilon=0.2, num_sweeps=400, class_map="soft")
+        method = dataclasses.replace(self.method, epsilon=0.2, sinkhorn_iterations=400, class_map="soft")
         sampler = sampler_of(reference, target, 8)
         parameters, ridge = joint_module._start(sampler, None, method)
         parameters = jax.tree.map(

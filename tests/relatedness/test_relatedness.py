@@ -60,8 +60,8 @@ class TestErrors:
             ({"ridge": float("nan")}, "ridge must be a finite number, got nan"),
             ({"epsilon": 0.0}, "epsilon must be positive"),
             ({"num_steps": 2.5}, "num_steps must be an integer"),
-            ({"num_sweeps": 0}, "num_sweeps must be at least 1"),
-            ({"certificate_sweeps": "many"}, "certificate_sweeps must be an integer, got 'many'"),
+            ({"sinkhorn_iterations": 0}, "sinkhorn_iterations must be at least 1"),
+            ({"certificate_iterations": "many"}, "certificate_iterations must be an integer, got 'many'"),
             ({"points_per_class": 0}, "points_per_class must be an integer of at least 1"),
         ],
     )
@@ -279,7 +279,11 @@ class TestTransformations:
             return self.related(reference, target, seed, method)
 
         for seed, changes in enumerate(
-            ({}, {"num_steps": 9, "num_sweeps": 4}, {"epsilon": 1.0, "head_ridge": 0.3, "certificate_sweeps": 5})
+            (
+                {},
+                {"num_steps": 9, "sinkhorn_iterations": 4},
+                {"epsilon": 1.0, "head_ridge": 0.3, "certificate_iterations": 5},
+            )
         ):
             method = dataclasses.replace(FAST, **changes)
             inside, outside = (related(*self.tasks(seed), seed, method) for related in (counted, self.related))

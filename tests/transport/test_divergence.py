@@ -54,7 +54,7 @@ def test_value_is_that_of_plain_updates(cost, epsilon):
 def test_limits_in_epsilon():
     """Unregularised transport for small epsilon, half an energy distance for a large one."""
     x, y, a, b = clouds(1, dtype=np.float64)
-    small = sinkhorn_divergence(x, y, a, b, epsilon=2e-3, tolerance=1e-6, max_sweeps=50000).value
+    small = sinkhorn_divergence(x, y, a, b, epsilon=2e-3, tolerance=1e-6, max_iterations=50000).value
     assert float(small) == pytest.approx(ot.emd2(a, b, distances(x, y)), abs=2e-3)
     large = sinkhorn_divergence(x, y, a, b, epsilon=1e5).value
     energy = a @ distances(x, y) @ b - (a @ distances(x, x) @ a + b @ distances(y, y) @ b) / 2
@@ -194,9 +194,9 @@ def test_the_function_is_not_traced_again_for_new_numbers():
 
 def test_trouble_in_any_term_is_reported():
     x, y, _, _ = clouds(7)
-    short = self_term(x, epsilon=1e-3, max_sweeps=1)
+    short = self_term(x, epsilon=1e-3, max_iterations=1)
     assert int(short.status) == TransportStatus.NOT_CONVERGED
-    result = sinkhorn_divergence(x, y, epsilon=1e-3, self_x=short, max_sweeps=20000, tolerance=1e-1)
+    result = sinkhorn_divergence(x, y, epsilon=1e-3, self_x=short, max_iterations=20000, tolerance=1e-1)
     assert int(result.cross.status) == 0
     assert int(result.status) == TransportStatus.NOT_CONVERGED
 

@@ -54,8 +54,8 @@ def entropic(cost: np.ndarray, a: np.ndarray, b: np.ndarray, epsilon: float) -> 
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def solve(cost, a, b, epsilon, max_sweeps, config):
-    return sinkhorn(cost, a, b, epsilon=epsilon, max_sweeps=max_sweeps, config=config)
+def solve(cost, a, b, epsilon, max_iterations, config):
+    return sinkhorn(cost, a, b, epsilon=epsilon, max_iterations=max_iterations, config=config)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -73,18 +73,18 @@ def solve_to_gap(cost, a, b, gap, config):
     st.sampled_from([np.float32, np.float64]),
     st.sampled_from(["scaling", "log"]),
 )
-def test_interval_contains_the_exact_optimum(seed, max_sweeps, epsilon, scale, shift, dtype, inner):
+def test_interval_contains_the_exact_optimum(seed, max_iterations, epsilon, scale, shift, dtype, inner):
     """Whatever epsilon, however early it stops, at any scale, with costs of any sign and weights of 0."""
     x, y = clouds(seed, n=9, m=7, d=2)
     cost, a, b = distances(x, y) + shift, weights(seed, 9, zeros=0.3), weights(seed + 1, 7, zeros=0.3)
     with jax.enable_x64(dtype == np.float64):
         cost, a, b = (np.asarray(v, dtype) for v in (cost * scale, a, b))
-        result = solve(cost, a, b, np.asarray(epsilon, dtype), max_sweeps, SinkhornConfig(inner=inner))
+        result = solve(cost, a, b, np.asarray(epsilon, dtype), max_iterations, SinkhornConfig(inner=inner))
         lower, upper = float(result.lower), float(result.upper)
     optimum = exact(cost, a, b)
     assert lower <= optimum + 1e-14 * scale
     assert optimum <= upper + 1e-14 * scale
-    if max_sweeps == 1000 and epsilon == 0.01:
+    if max_iterations == 1000 and epsilon == 0.01:
         assert upper - lower <= 0.1 * np.abs(cost).max()
 
 
@@ -127,7 +127,7 @@ def test_value_and_potentials_are_those_of_pot(config, epsilon):
     x, y = clouds(0)
     cost, a, b = distances(x, y), weights(1, 20), weights(2, 15)
     value, plan = entropic(cost, a, b, epsilon)
-    result = sinkhorn(cost, a, b, epsilon=epsilon, tolerance=1e-10, max_sweeps=50_000, config=config)
+    result = sinkhorn(cost, a, b, epsilon=epsilon, tolerance=1e-10, max_iterations=50_000, config=config)
     assert result.messages == ()
     assert float(result.value) == pytest.approx(value, abs=1e-9)
     found = a[:, None] * b * np.exp((np.asarray(result.f)[:, None] + np.asarray(result.g) - cost) / epsilon)
@@ -140,14 +140,14 @@ def test_value_and_potentials_are_those_of_pot(config, epsilon):
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("epsilon", [0.5, 0.02])
-def test_scaling_and_log_sweeps_agree_along_the_way(epsilon):
-    """Not only at the end: the same sweeps in two forms."""
+def test_scaling_and_log_iterations_agree_along_the_way(epsilon):
+    """Not only at the end: the same iterations in two forms."""
     x, y = clouds(3)
     cost, a, b = distances(x, y), weights(1, 20, zeros=0.3), weights(2, 15, zeros=0.3)
-    for max_sweeps in (2, 7, 30):
+    for max_iterations in (2, 7, 30):
         configs = (SinkhornConfig(inner=inner, over_relaxation=False) for inner in ("scaling", "log"))
-        scaling, log = (sinkhorn(cost, a, b, epsilon=epsilon, max_sweeps=max_sweeps, config=c) for c in configs)
-        np.testing.assert_array_equal(scaling.num_iters, log.num_iters)
+        scaling, log = (sinkhorn(cost, a, b, epsilon=epsilon, max_iterations=max_iterations, config=c) for c in configs)
+        np.testing.assert_array_equal(scaling.num_iterations, log.num_iterations)
         np.testing.assert_allclose(scaling.g, log.g, atol=1e-9)
         np.testing.assert_allclose(scaling.upper, log.upper, rtol=1e-9)
 
@@ -169,15 +169,15 @@ def test_a_tiled_cloud_is_its_cost_array(tile, cost):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
-def test_over_relaxation_saves_sweeps():
+def test_over_relaxation_saves_iterations():
     x, y = clouds(0, 8, n=50, m=50)
     cost = distances(x, y)
     relaxed, plain = (
-        sinkhorn(cost, epsilon=0.005, max_sweeps=50_000, config=SinkhornConfig(over_relaxation=o))
+        sinkhorn(cost, epsilon=0.005, max_iterations=50_000, config=SinkhornConfig(over_relaxation=o))
         for o in (True, False)
     )
     np.testing.assert_allclose(relaxed.value, plain.value, rtol=1e-6)
-    assert (np.asarray(relaxed.num_iters) < np.asarray(plain.num_iters) / 2).all()
+    assert (np.asarray(relaxed.num_iterations) < np.asarray(plain.num_iterations) / 2).all()
 
 
 @pytest.mark.slow
@@ -189,7 +189,7 @@ def test_a_warm_start_is_short():
     for init in (cold, (cold.f, cold.g)):
         warm = sinkhorn(cost * 1.001, epsilon=0.02, init=init)
         assert warm.messages == ()
-        assert int(warm.num_iters) < int(cold.num_iters)
+        assert int(warm.num_iterations) < int(cold.num_iterations)
         assert float(warm.value) == pytest.approx(1.001 * float(cold.value), rel=1e-6)
 
 
@@ -248,7 +248,7 @@ def test_vmap_and_jit_are_the_batch():
     for settings_ in ({"epsilon": 0.05}, {"relative_gap": 0.02}):
         call = functools.partial(sinkhorn, **settings_)
         batch, mapped = call(cost, a), jax.jit(jax.vmap(call))(cost, a)
-        for name in ("value", "lower", "upper", "epsilon", "num_iters"):
+        for name in ("value", "lower", "upper", "epsilon", "num_iterations"):
             np.testing.assert_allclose(getattr(mapped, name), getattr(batch, name), rtol=2e-4, err_msg=name)
 
 
@@ -282,12 +282,12 @@ def test_new_numbers_do_not_trace_again():
         return jnp.linalg.norm(x[..., :, None, :] - y[..., None, :, :], axis=-1)
 
     for tile in (None, 8):
-        for seed, (epsilon, tolerance, max_sweeps) in enumerate(
+        for seed, (epsilon, tolerance, max_iterations) in enumerate(
             [(0.1, 1e-3, 50), (0.2, 1e-2, 60), (np.float32(1), 0.1, 7)]
         ):
             x, y = (points.astype(np.float32) for points in clouds(seed))
             cloud = PointCloud(x, y, cost=counting, tile=tile)
-            sinkhorn(cloud, epsilon=epsilon, tolerance=tolerance, max_sweeps=max_sweeps)
+            sinkhorn(cloud, epsilon=epsilon, tolerance=tolerance, max_iterations=max_iterations)
             if seed == 0:
                 before = traces
         assert traces == before > 0
@@ -320,7 +320,7 @@ def test_gradients_with_respect_to_cost_and_weights(config):
     rng = np.random.default_rng(0)
 
     def value(cost, a, b):
-        return sinkhorn(cost, a, b, epsilon=0.1, tolerance=1e-12, max_sweeps=50_000, config=config).value
+        return sinkhorn(cost, a, b, epsilon=0.1, tolerance=1e-12, max_iterations=50_000, config=config).value
 
     gradients = jax.jit(jax.grad(value, (0, 1, 2)))(cost, a, b)
     direction = rng.normal(size=cost.shape)
@@ -346,7 +346,7 @@ def test_gradients_with_respect_to_points(tile):
 
     def value(x, y):
         cloud = PointCloud(x, y, tile=tile)
-        return sinkhorn(cloud, a, epsilon=0.1, tolerance=1e-12, max_sweeps=50_000, config=ABSOLUTE).value
+        return sinkhorn(cloud, a, epsilon=0.1, tolerance=1e-12, max_iterations=50_000, config=ABSOLUTE).value
 
     rng = np.random.default_rng(0)
     direction = rng.normal(size=x.shape)
@@ -411,7 +411,7 @@ def test_degenerate_problems_have_defined_results(settings_, dtype):
 def test_identical_clouds_cost_next_to_nothing():
     """The optimum is 0, so that no relative gap can be certified: the status says so, the interval holds."""
     x = clouds(0)[0]
-    result = sinkhorn(distances(x, x).astype(np.float32), relative_gap=0.01, max_sweeps=500)
+    result = sinkhorn(distances(x, x).astype(np.float32), relative_gap=0.01, max_iterations=500)
     assert float(result.lower) <= 0 <= float(result.upper) < 0.05
     assert int(result.status) & TransportStatus.GAP_NOT_CERTIFIED
 
@@ -445,7 +445,7 @@ def test_forbidden_pairs_that_leave_no_plan(settings_):
 
 def test_statuses_say_what_happened():
     cost = distances(*clouds(0)).astype(np.float32)
-    assert sinkhorn(cost, epsilon=0.01, max_sweeps=1).messages[0].startswith("the marginal error is above")
+    assert sinkhorn(cost, epsilon=0.01, max_iterations=1).messages[0].startswith("the marginal error is above")
     floor = sinkhorn(cost, epsilon=0.05, tolerance=1e-9)
     assert int(floor.status) == TransportStatus.PRECISION_FLOOR
     assert float(floor.marginal_error) < 1e-4
@@ -500,8 +500,8 @@ def test_a_bad_config_is_refused():
     for keywords, message in (({"inner": "newton"}, "inner must"), ({"epsilon_unit": "m"}, "epsilon_unit must")):
         with pytest.raises(ValueError, match=message):
             SinkhornConfig(**keywords)
-    with pytest.raises(ValueError, match="sweeps_per_check"):
-        SinkhornConfig(sweeps_per_check=0)
+    with pytest.raises(ValueError, match="iterations_per_check"):
+        SinkhornConfig(iterations_per_check=0)
 
 
 @pytest.mark.parametrize("tile", [None, pytest.param(4, marks=pytest.mark.slow)])

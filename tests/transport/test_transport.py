@@ -41,8 +41,10 @@ def random_transport(seed: int, n: int = 9, m: int = 7) -> tuple[np.ndarray, np.
 
 
 @jax.jit
-def interval(cost, a, b, epsilon, num_sweeps):
-    f, _ = sinkhorn_potentials(cost, a, b, epsilon=epsilon, num_sweeps=num_sweeps, start_epsilon=mean_cost(cost, a, b))
+def interval(cost, a, b, epsilon, num_iterations):
+    f, _ = sinkhorn_potentials(
+        cost, a, b, epsilon=epsilon, num_iterations=num_iterations, start_epsilon=mean_cost(cost, a, b)
+    )
     return certified_interval(cost, a, b, entropic_plan(cost, a, b, f, epsilon), f)
 
 
@@ -54,18 +56,18 @@ def interval(cost, a, b, epsilon, num_sweeps):
     st.sampled_from([1e-30, 1e-6, 1.0, 1e6, 1e30]),
     st.sampled_from([np.float32, np.float64]),
 )
-def test_interval_contains_the_exact_optimum(seed, num_sweeps, epsilon, scale, dtype):
+def test_interval_contains_the_exact_optimum(seed, num_iterations, epsilon, scale, dtype):
     cost, a, b = random_transport(seed)
     with jax.enable_x64(dtype == np.float64):
         cost, a, b = (np.asarray(x, dtype) for x in (cost * scale, a, b))
         size = np.asarray(max(cost.max(), 1e-35), dtype)
-        lower, upper = (float(end) for end in interval(cost, a, b, epsilon * size, num_sweeps))
+        lower, upper = (float(end) for end in interval(cost, a, b, epsilon * size, num_iterations))
     cost, a, b = (x.astype(np.float64) for x in (cost, a, b))
     # scaled for the solver only: its own tolerances are absolute
     exact = ot.emd2(a / a.sum(), b / b.sum(), cost / scale) * scale
     assert lower <= exact + 1e-12 * scale
     assert exact <= upper + 1e-12 * scale
-    if num_sweeps == 300 and epsilon == 0.01:
+    if num_iterations == 300 and epsilon == 0.01:
         assert upper - lower <= 0.05 * float(size)
 
 
@@ -108,7 +110,7 @@ def test_potentials_converge_to_those_of_pot():
     cost, a, b = random_transport(1)
     a, b = a + 0.01, b + 0.01
     a, b = a / a.sum(), b / b.sum()
-    f, _ = sinkhorn_potentials(*map(jnp.asarray, (cost, a, b)), epsilon=0.1, num_sweeps=3000)
+    f, _ = sinkhorn_potentials(*map(jnp.asarray, (cost, a, b)), epsilon=0.1, num_iterations=3000)
     plan = entropic_plan(*map(jnp.asarray, (cost, a, b)), f, 0.1)
     np.testing.assert_allclose(plan, ot.sinkhorn(a, b, cost, 0.1, numItermax=10000, stopThr=1e-14), atol=1e-9)
 
@@ -195,8 +197,8 @@ def test_rough_potentials_are_those_of_the_log_domain(scale):
     a = a / a.sum(1, keepdims=True)
     b = jnp.asarray(rng.dirichlet(np.ones(9), 3), jnp.float32)
     epsilon = 0.2 * mean_cost(cost, a, b)
-    rough = rough_potential(cost, a, b, epsilon=epsilon, num_sweeps=300)
-    exact, _ = sinkhorn_potentials(cost, a, b, epsilon=epsilon, num_sweeps=300)
+    rough = rough_potential(cost, a, b, epsilon=epsilon, num_iterations=300)
+    exact, _ = sinkhorn_potentials(cost, a, b, epsilon=epsilon, num_iterations=300)
     plans = [entropic_plan(cost, a, b, f, epsilon) for f in (rough, exact)]
     np.testing.assert_allclose(plans[0], plans[1], atol=2e-5)
     np.testing.assert_allclose(plans[0].sum(-1), a, atol=2e-5)
@@ -206,6 +208,6 @@ def test_rough_potentials_of_hopeless_problems_are_finite():
     """A tiny epsilon, where every kernel entry but one in a row underflows, and a problem without mass."""
     cost = jnp.asarray(np.random.default_rng(1).gamma(1.0, size=(2, 8, 8)), jnp.float32)
     a = jnp.full((2, 8), 1 / 8).at[1].set(0)
-    f = rough_potential(cost, a, a, epsilon=jnp.full(2, 1e-6), num_sweeps=50)
+    f = rough_potential(cost, a, a, epsilon=jnp.full(2, 1e-6), num_iterations=50)
     assert np.isfinite(np.asarray(f)).all()
     np.testing.assert_allclose(entropic_plan(cost, a, a, f, jnp.full(2, 1e-6)).sum(1)[0], a[0], rtol=1e-5)

@@ -33,13 +33,13 @@ class Method(abc.ABC):
         space: what a step of learning transports.
         cost: the ground cost of the bound, a name or a `GroundCost`; None takes the tightest of the space.
         certificate_gap: relative gap aimed at between the ends of the certified transport cost of each target class.
-        certificate_sweeps: Sinkhorn sweeps that may be spent on it.
+        certificate_iterations: Sinkhorn iterations that may be spent on it.
     """
 
     space: Space = "feature"
     cost: str | GroundCost | None = None
     certificate_gap: float = 0.01
-    certificate_sweeps: int = 2000
+    certificate_iterations: int = 2000
 
     def check(self, reference: Task, target: Task, head: Head | None, init: Transformation | None) -> None:  # noqa: ARG002
         """Raise a ValueError for what the method cannot start from; values are concrete, tasks not yet padded."""

@@ -80,11 +80,11 @@ class Joint(Method):
         num_steps: steps of Adam, iterations of L-BFGS at most.
         learning_rate: of Adam, falling to 0 along a cosine; ten times as large for the logits of Q.
         epsilon: entropic regularisation of a step, relative to the mean cost.
-        num_sweeps: Sinkhorn sweeps in a step.
+        sinkhorn_iterations: Sinkhorn iterations in a step.
         certificate_gap: relative gap aimed at between the ends of the certified transport cost of each target class.
             Where that cost is a thousandth of the largest ground cost, the allowance for rounding in float32 is wider;
             the ends say what was reached.
-        certificate_sweeps: sweeps that may be spent on it. The bound holds after any number, 1 included, and is
+        certificate_iterations: iterations that may be spent on it. The bound holds after any number, 1 included, and is
             smaller after more.
     """
 
@@ -104,9 +104,9 @@ class Joint(Method):
     num_steps: int = 300
     learning_rate: float = 1e-2
     epsilon: float = 0.1
-    num_sweeps: int = 20
+    sinkhorn_iterations: int = 20
     certificate_gap: float = 0.01
-    certificate_sweeps: int = 2000
+    certificate_iterations: int = 2000
 
     def __post_init__(self) -> None:
         """Resolve defaults that depend on each other; refuse unknown options and numbers out of range."""
@@ -124,7 +124,7 @@ class Joint(Method):
         check_count("feature_rank", self.feature_rank)
         if self.feature_rank is not None and self.space == "prediction":
             raise ValueError("feature_rank belongs to space='feature': prediction space has no feature map.")
-        for name in ("num_steps", "num_sweeps", "certificate_sweeps"):
+        for name in ("num_steps", "sinkhorn_iterations", "certificate_iterations"):
             check_number(name, getattr(self, name), least=0 if name == "num_steps" else 1, whole=True)
         for name in ("ridge", "head_ridge", "learning_rate", "epsilon", "certificate_gap"):
             if name != "ridge" or self.ridge is not None:
@@ -224,7 +224,7 @@ class Joint(Method):
             space=self.space,
             cost=self.cost,
             certificate_gap=self.certificate_gap,
-            certificate_sweeps=self.certificate_sweeps,
+            certificate_iterations=self.certificate_iterations,
         )
 
 

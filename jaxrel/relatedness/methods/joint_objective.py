@@ -90,7 +90,7 @@ def objective(
     cost, a = jax.lax.stop_gradient((terms.cost, terms.a))
     b = jnp.full_like(a, 1 / a.shape[1])
     epsilon = method.epsilon * _scale(cost, a, b)
-    f = rough_potential(cost, a, b, epsilon=epsilon, num_sweeps=method.num_sweeps)
+    f = rough_potential(cost, a, b, epsilon=epsilon, num_iterations=method.sinkhorn_iterations)
     plan = entropic_plan(cost, a, b, f, epsilon)
     potential = f - jnp.mean(f, axis=1, keepdims=True)
     transport = jnp.sum(plan * terms.cost, axis=(1, 2)) + jnp.sum((terms.a - a) * potential, axis=1)
@@ -115,7 +115,7 @@ def validation_bound(
     terms = _terms(parameters, conditional, aside.draw(conditional, None), prior, method)
     b = jnp.full_like(terms.a, 1 / terms.a.shape[1])
     epsilon = method.epsilon / 4 * _scale(terms.cost, terms.a, b)
-    f = rough_potential(terms.cost, terms.a, b, epsilon=epsilon, num_sweeps=4 * method.num_sweeps)
+    f = rough_potential(terms.cost, terms.a, b, epsilon=epsilon, num_iterations=4 * method.sinkhorn_iterations)
     _, upper = certified_interval(terms.cost, terms.a, b, entropic_plan(terms.cost, terms.a, b, f, epsilon), f)
     bound = prior @ upper + terms.without_transport
     return jnp.where(jnp.isfinite(bound), bound, jnp.inf)

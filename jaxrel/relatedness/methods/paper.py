@@ -84,7 +84,7 @@ class Paper(Method):
         label_weight: Lambda in the gradient. In the plan it is infinite, see below.
         plan_gap: relative gap to which a step's plans are certified.
         gradient_norm, penalty: of the head that is fitted, see `gradient_penalised_head`.
-        certificate_gap, certificate_sweeps: as in `Joint`.
+        certificate_gap, certificate_iterations: as in `Joint`.
 
     Source: Mehra, Zhang, Hamm, NeurIPS 2024, and the code published with it. Mended: B log B is 0 where B is 0 (it was
     NaN for a permutation). Lambda = 1e8 inside a cost drowns float32: the plan is lexicographic instead, the limit for
@@ -105,7 +105,7 @@ class Paper(Method):
     gradient_norm: float = None  # type: ignore[assignment]
     penalty: float = None  # type: ignore[assignment]
     certificate_gap: float = 0.01
-    certificate_sweeps: int = 2000
+    certificate_iterations: int = 2000
 
     cost = "euclidean"
 
@@ -118,7 +118,7 @@ class Paper(Method):
                 object.__setattr__(self, name, value)
         check_count("batch_size", self.batch_size)
         check_number("num_steps", self.num_steps, least=0, whole=True)
-        check_number("certificate_sweeps", self.certificate_sweeps, least=1, whole=True)
+        check_number("certificate_iterations", self.certificate_iterations, least=1, whole=True)
         for name in ("label_weight", "gradient_norm", "penalty"):
             check_number(name, getattr(self, name), least=0.0)
         for name in ("learning_rate", "prior_learning_rate", "plan_gap", "certificate_gap"):
@@ -192,7 +192,7 @@ class Paper(Method):
 
     def for_evaluation(self) -> Paper:
         """The certificate."""
-        return Paper(certificate_gap=self.certificate_gap, certificate_sweeps=self.certificate_sweeps)
+        return Paper(certificate_gap=self.certificate_gap, certificate_iterations=self.certificate_iterations)
 
 
 @jax.tree_util.register_dataclass

@@ -1,4 +1,4 @@
-"""A given number of sweeps: quick to compile, for loops that take many rough plans and certify none of them."""
+"""A given number of iterations: quick to compile, for loops that take many rough plans and certify none of them."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ def sinkhorn_potentials(
     b: Float[Array, "*b m"],
     *,
     epsilon: Float[ArrayLike, "*b"],
-    num_sweeps: Int[ArrayLike, ""],
+    num_iterations: Int[ArrayLike, ""],
     start_epsilon: Float[ArrayLike, "*b"] | None = None,
 ) -> tuple[Float[Array, "*b n"], Float[Array, "*b m"]]:
-    """Potentials f, g after `num_sweeps` alternating updates at a falling epsilon.
+    """Potentials f, g after `num_iterations` alternating updates at a falling epsilon.
 
         f_i = -eps LSE_j((g_j - C_ij) / eps + log b_j),   g_j = -eps LSE_i((f_i - C_ij) / eps + log a_i)
 
     Args:
         cost: finite numbers; a, b: weights that each sum to 1, a weight of 0 masks its point.
         epsilon: final regularisation, in units of the cost, one for each problem; must be positive.
-        num_sweeps: number of f, g update pairs; may be traced.
-        start_epsilon: regularisation of the first sweep; it falls geometrically to `epsilon` over the first half of
-            the sweeps, which is what makes a small epsilon affordable. None keeps epsilon constant.
+        num_iterations: number of f, g update pairs; may be traced.
+        start_epsilon: regularisation of the first iteration; it falls geometrically to `epsilon` over the first half of
+            the iterations, which is what makes a small epsilon affordable. None keeps epsilon constant.
     """
     epsilon = jnp.asarray(epsilon, cost.dtype)
     ratio = jnp.ones_like(epsilon) if start_epsilon is None else jnp.maximum(jnp.asarray(start_epsilon) / epsilon, 1)
-    half = jnp.maximum(jnp.asarray(num_sweeps, cost.dtype) / 2, 1)
+    half = jnp.maximum(jnp.asarray(num_iterations, cost.dtype) / 2, 1)
 
-    def sweep(
+    def iterate(
         index: Int[Array, ""], potentials: tuple[Float[Array, "*b n"], Float[Array, "*b m"]]
     ) -> tuple[Float[Array, "*b n"], Float[Array, "*b m"]]:
         _, g = potentials
@@ -51,7 +51,7 @@ def sinkhorn_potentials(
         f = soft_min(cost, g, b, eps, axis=-1)
         return f, soft_min(cost, f, a, eps, axis=-2)
 
-    return jax.lax.fori_loop(0, num_sweeps, sweep, (jnp.zeros_like(a), jnp.zeros_like(b)))
+    return jax.lax.fori_loop(0, num_iterations, iterate, (jnp.zeros_like(a), jnp.zeros_like(b)))
 
 
 def rough_potential(
@@ -60,9 +60,9 @@ def rough_potential(
     b: Float[Array, "*b m"],
     *,
     epsilon: Float[ArrayLike, "*b"],
-    num_sweeps: Int[ArrayLike, ""],
+    num_iterations: Int[ArrayLike, ""],
 ) -> Float[Array, "*b n"]:
-    """f after `num_sweeps` sweeps at a constant epsilon, by products with a kernel: about ten times faster.
+    """f after `num_iterations` iterations at a constant epsilon, by products with a kernel: about ten times faster.
 
     The kernel is `exp((f0_i + g0_j - C_ij) / eps)` with the c-transforms `g0 = min_i C - f0`, `f0 = min_j C - g0`: its
     largest entry is 1 in each row and column. Scalings are limited to exp(+-40), which only problems whose entropic
@@ -78,11 +78,11 @@ def rough_potential(
     def scaling(weighted_sum: Float[Array, "*b k"]) -> Float[Array, "*b k"]:
         return jnp.clip(1 / jnp.maximum(weighted_sum, smallest), smallest, largest)
 
-    def sweep(_: Int[Array, ""], u: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
+    def iterate(_: Int[Array, ""], u: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
         v = scaling(transposed_times(kernel, a * u))
         return scaling(times(kernel, b * v))
 
-    u = jax.lax.fori_loop(0, num_sweeps, sweep, jnp.ones_like(a))
+    u = jax.lax.fori_loop(0, num_iterations, iterate, jnp.ones_like(a))
     return jnp.where(a > 0, rows + eps * jnp.log(u), 0)
 
 
