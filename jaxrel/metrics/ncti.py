@@ -205,15 +205,16 @@ def _whitening(
     rows = jnp.sqrt(sample.weights)[:, None] * within
     deviations = jnp.sqrt(jnp.sum(rows**2, axis=0) / total)
     mean_variance = jnp.sum(deviations**2) / most
-    # Each component in units of its own deviation, so that one tolerance serves all.
     negligible = rounding(within.dtype)
     vary = deviations > negligible * values / jnp.sqrt(total)
-    units = jnp.where(vary, deviations, 1)
+    # Without a ridge each component is in units of its own deviation, so that one tolerance serves all.
+    units = jnp.where(vary & ~shrunk, deviations, 1)
     # Where every class is one point, collapse is complete: the classes then vary by the rounding of the features.
     least = negligible * values[0] / jnp.sqrt(total)
     ridge = jnp.where(jnp.any(vary), jnp.sqrt(shrinkage * mean_variance), least)
-    # As further rows: the covariance itself would be known to the rounding of its largest entry only.
-    stacked = jnp.concatenate([jnp.sqrt((1 - shrinkage) / total) * rows / units, jnp.diag(ridge / units)])
-    _, roots, axes = linalg.svd(stacked)
+    _, roots, axes = linalg.svd(rows / (units * jnp.sqrt(total)))
+    # Classes vary in fewer directions than there are components, as a rule: next to a small ridge the rounding counts.
+    roots = jnp.where(roots > negligible * roots[0], roots, 0)
+    roots = jnp.sqrt((1 - shrinkage) * roots**2 + ridge**2)
     kept = roots > jnp.where(shrunk | ~jnp.any(vary), 0, _TOLERANCE)
     return (axes.T / units[:, None]) * jnp.where(kept, safe_divide(jnp.ones_like(roots), roots), 0)

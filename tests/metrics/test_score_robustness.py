@@ -25,6 +25,7 @@ from jaxrel.metrics import (
     lfc_score,
     logme_regression_score,
     mmd_score,
+    ncti_components,
     nearest_neighbours_score,
     parc_score,
     ridge_probe_score,
@@ -200,6 +201,16 @@ def test_samples_that_two_classes_share_are_of_neither_for_sure(function):
         single = float(function(features, labels))
         with jax.enable_x64(True):
             assert single == pytest.approx(float(function(features.astype(np.float64), labels)), abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", [0, 2, 3])
+def test_ncti_knows_directions_in_which_no_class_varies(seed):
+    """The samples less one for each class leave some: a shrinkage of 1e-9 is all that is there."""
+    features, labels = 1.3 * np.random.default_rng(seed).normal(size=(9, 12)).astype(np.float32), np.arange(9) % 3
+    found = ncti_components(features, labels)
+    with jax.enable_x64(True):
+        expected = ncti_components(features.astype(np.float64), labels)
+    np.testing.assert_allclose(found.simplex, expected.simplex, rtol=1e-5)
 
 
 def test_gbc_of_float32_features_bears_an_offset():
