@@ -47,7 +47,8 @@ def bounds_of(name: str, problems: dict[str, np.ndarray]) -> Bounds:
         ),
         **dict.fromkeys(("parc", "lfc", "silhouette"), (-1, 1)),
         **dict.fromkeys(("leep", "nce", "nleep"), (least, 0)),
-        **dict.fromkeys(("energy_distance", "mmd"), (-1, 0)),
+        "energy_distance": (-1, 0),
+        "mmd": (-2, 0),
         **dict.fromkeys(("pactran_gaussian", "alpha_req"), (-inf, 0)),
         "h_score": (0, classes - 1),
         "regularised_h_score": (0, corrected),
@@ -107,8 +108,12 @@ def _regularised_h_score(x: np.ndarray, labels: np.ndarray) -> float:
 def _transrate(x: np.ndarray, labels: np.ndarray) -> float:
     x = x - x.mean(axis=0)
 
+    # Centred rows are dependent, and what rounding leaves of that counts where features are large.
+    rounding = 1e-13 * np.linalg.norm(x)
+
     def rate(rows: np.ndarray) -> float:
-        return float(np.sum(np.log1p(np.linalg.svd(rows, compute_uv=False) ** 2 / (len(rows) * 1e-4))) / 2)
+        values = np.linalg.svd(rows, compute_uv=False)
+        return float(np.sum(np.log1p(values[values > rounding] ** 2 / (len(rows) * 1e-4))) / 2)
 
     return rate(x) - sum(np.mean(labels == c) * rate(x[labels == c]) for c in np.unique(labels))
 

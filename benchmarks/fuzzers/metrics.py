@@ -116,7 +116,8 @@ def _by_definition(name: str, problems: Problems, exact: np.ndarray, comparable:
     if name in ORACLES:
         for k in np.flatnonzero(comparable)[:_ORACLES]:
             weights = problems["weights"][k]
-            if np.all(np.isin(weights, _COUNTS)):
+            # Copies of a sample are in one fold, which a definition that deals samples cannot know.
+            if np.all(np.isin(weights, _COUNTS[:2] if name in _ORDERED else _COUNTS)):
                 arrays = {key: values[k].astype(np.float64) for key, values in problems.items()}
                 repeated = {
                     key: arrays[key] if key == "reference_features" else np.repeat(arrays[key], weights.astype(int), 0)
