@@ -132,16 +132,18 @@ def _gbc(x: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _posteriors(x: np.ndarray, labels: np.ndarray, shrinkage: float | None) -> tuple[np.ndarray, float]:
+    """About the mean of the own class: the inverse of a covariance of 1e-10 would leave few digits of a difference."""
     y, means = _indicators(labels), _class_means(x, labels)
-    within = (x - y @ means).T @ (x - y @ means) / len(x)
+    within = x - y @ means
+    _, values, axes = np.linalg.svd(within / np.sqrt(len(x)))
+    variances = np.pad(values**2, (0, x.shape[1] - len(values))) if len(values) < x.shape[1] else values**2
     if shrinkage is None:
-        shrinkage = max(float(np.exp(-5 * np.linalg.eigvalsh(within)[-1])), 1e-10)
-    d = x.shape[1]
-    matrix = (1 - shrinkage) * within + shrinkage * np.trace(within) / d * np.eye(d)
-    if not np.trace(within) > 0:  # Every class is one point: a limit, which has no inverse.
+        shrinkage = max(float(np.exp(-5 * variances[0])), 1e-10)
+    if not variances.sum() > 0:  # Every class is one point: a limit, which has no inverse.
         return np.full((len(x), len(means)), np.nan), shrinkage
-    inverse = np.linalg.inv(matrix)
-    logits = x @ inverse @ means.T - np.einsum("cd,de,ce->c", means, inverse, means) / 2
+    white = axes.T / np.sqrt((1 - shrinkage) * variances + shrinkage * variances.mean())
+    apart = np.sum(((means[:, None] - means) @ white) ** 2, axis=2)
+    logits = (within @ white) @ (means @ white).T - y @ apart / 2
     return log_softmax(logits + np.log(y.mean(axis=0)), axis=1), shrinkage
 
 
