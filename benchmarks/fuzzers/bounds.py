@@ -1,4 +1,7 @@
-"""`target_loss <= tight_bound <= bound`, and every term against float64: random transformations and hostile samples."""
+"""`target_loss <= tight_bound <= bound`, and every term against float64: random transformations and hostile samples.
+
+Costs, dtypes and sizes take turns in small batches, so that a run of any length is spread evenly over them.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +29,16 @@ _METHODS = {
     "euclidean": Joint(cost="euclidean", certificate_iterations=60),
     "feature": Joint(space="feature", certificate_iterations=60),
 }
-_PROBLEMS, _AT_ONCE = 4096, 8
+_PROBLEMS, _AT_ONCE = 512, 8
 
 
 def batches(rng: np.random.Generator) -> Iterator[Tally]:
-    """Round after round over costs and sizes, in both dtypes."""
+    """Round after round over sizes, costs and dtypes."""
     while True:
         for sizes in _SIZES:
-            for cost in _METHODS:
-                yield _tally(rng, sizes, cost, np.float32)
-        yield _tally(rng, _SIZES[0], "margin", np.float64)
+            for dtype in (np.float32, np.float64):
+                for cost in _METHODS:
+                    yield _tally(rng, sizes, cost, dtype)
 
 
 def _tally(rng: np.random.Generator, sizes: tuple[int, int, int, int], cost: str, dtype: Any) -> Tally:

@@ -47,7 +47,8 @@ def bounds_of(name: str, problems: dict[str, np.ndarray]) -> Bounds:
         ),
         **dict.fromkeys(("parc", "lfc", "silhouette"), (-1, 1)),
         **dict.fromkeys(("leep", "nce", "nleep"), (least, 0)),
-        **dict.fromkeys(("energy_distance", "mmd", "sinkhorn_divergence"), (-1, 0)),
+        **dict.fromkeys(("energy_distance", "sinkhorn_divergence"), (-1, 0)),
+        "mmd": (-2, 0),
         **dict.fromkeys(("pactran_gaussian", "alpha_req"), (-inf, 0)),
         "h_score": (0, classes - 1),
         "regularised_h_score": (0, corrected),
@@ -107,8 +108,12 @@ def _regularised_h_score(x: np.ndarray, labels: np.ndarray) -> float:
 def _transrate(x: np.ndarray, labels: np.ndarray) -> float:
     x = x - x.mean(axis=0)
 
+    # Centred rows are dependent, and what rounding leaves of that counts where features are large.
+    rounding = 1e-13 * np.linalg.norm(x)
+
     def rate(rows: np.ndarray) -> float:
-        return float(np.sum(np.log1p(np.linalg.svd(rows, compute_uv=False) ** 2 / (len(rows) * 1e-4))) / 2)
+        values = np.linalg.svd(rows, compute_uv=False)
+        return float(np.sum(np.log1p(values[values > rounding] ** 2 / (len(rows) * 1e-4))) / 2)
 
     return rate(x) - sum(np.mean(labels == c) * rate(x[labels == c]) for c in np.unique(labels))
 
@@ -127,16 +132,18 @@ def _gbc(x: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _posteriors(x: np.ndarray, labels: np.ndarray, shrinkage: float | None) -> tuple[np.ndarray, float]:
+    """About the mean of the own class: the inverse of a covariance of 1e-10 would leave few digits of a difference."""
     y, means = _indicators(labels), _class_means(x, labels)
-    within = (x - y @ means).T @ (x - y @ means) / len(x)
+    within = x - y @ means
+    _, values, axes = np.linalg.svd(within / np.sqrt(len(x)))
+    variances = np.pad(values**2, (0, x.shape[1] - len(values))) if len(values) < x.shape[1] else values**2
     if shrinkage is None:
-        shrinkage = max(float(np.exp(-5 * np.linalg.eigvalsh(within)[-1])), 1e-10)
-    d = x.shape[1]
-    matrix = (1 - shrinkage) * within + shrinkage * np.trace(within) / d * np.eye(d)
-    if not np.trace(within) > 0:  # Every class is one point: a limit, which has no inverse.
+        shrinkage = max(float(np.exp(-5 * variances[0])), 1e-10)
+    if not variances.sum() > 0:  # Every class is one point: a limit, which has no inverse.
         return np.full((len(x), len(means)), np.nan), shrinkage
-    inverse = np.linalg.inv(matrix)
-    logits = x @ inverse @ means.T - np.einsum("cd,de,ce->c", means, inverse, means) / 2
+    white = axes.T / np.sqrt((1 - shrinkage) * variances + shrinkage * variances.mean())
+    apart = np.sum(((means[:, None] - means) @ white) ** 2, axis=2)
+    logits = (within @ white) @ (means @ white).T - y @ apart / 2
     return log_softmax(logits + np.log(y.mean(axis=0)), axis=1), shrinkage
 
 

@@ -46,12 +46,14 @@ def read_npz(path: Path, names: Collection[str] | None = None) -> dict[str, np.n
     """Arrays of an .npz file; of those with these names, the ones that are there.
 
     Raises:
-        ValueError: the file is damaged, unpacks to more than 100 times its size (and 64 MiB), or has an array of Python
-            objects, which are never unpickled.
+        ValueError: the file is damaged or holds no array, unpacks to more than 100 times its size (and 64 MiB), or has
+            an array of Python objects, which are never unpickled.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+            if not members:  # which a table of contents of size 0 looks like
+                raise ValueError("it holds no array")
             wanted = members.keys() if names is None else [name for name in names if name in members]
             if (size := sum(members[name].file_size for name in wanted)) > _limit(path):
                 raise ValueError(f"it unpacks to {size:,} bytes: save it without compression if that is right")

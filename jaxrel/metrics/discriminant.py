@@ -17,7 +17,7 @@ from jaxrel.metrics.decomposition import right_singular, rounding
 from jaxrel.metrics.kernels import class_means, safe_divide
 from jaxrel.metrics.validation import LabelledSample
 
-__all__ = ["log_posteriors", "log_shares", "mean_own_probability"]
+__all__ = ["apart_beyond_rounding", "log_posteriors", "log_probabilities_from_white", "mean_own_probability"]
 
 _LEAST_SHRINKAGE = 1e-10
 
@@ -48,23 +48,42 @@ def log_posteriors(
     ridge = jnp.maximum(shrinkage * jnp.sum(values**2) / features.shape[1], negligible**2)
     variances = (1 - shrinkage) * values**2 + ridge
     axes = jnp.where((values > negligible * values[0])[:, None], axes, 0)
-    centres = means @ axes.T
-    logits = ((features @ axes.T) / variances) @ centres.T - jnp.sum(centres**2 / variances, axis=1) / 2
-    logits = logits - sample.memberships @ _apart_outside(means, axes) ** 2 / (2 * ridge)
-    return jax.nn.log_softmax(logits + log_shares(sample)), shrinkage
+    white = axes.T / jnp.sqrt(variances)
+    outside = _apart_outside(means, axes, jnp.max(jnp.linalg.norm(features, axis=1)))
+    return log_probabilities_from_white(sample, within @ white, means @ white, outside**2 / ridge), shrinkage
 
 
-def _apart_outside(means: Float[Array, "c d"], axes: Float[Array, "r d"]) -> Float[Array, "c c"]:
-    """Distances of the class means outside of the directions in which classes vary, 0 where they are rounding.
+def log_probabilities_from_white(
+    sample: LabelledSample, within: Float[Array, "n r"], centres: Float[Array, "c r"], apart: Float[Array, "c c"]
+) -> Float[Array, "n c"]:
+    """`log p(c | x)` in coordinates in which classes vary by 1, of samples minus the means of their classes.
 
-    There a sample is at the mean of its class. A ridge of 1e-10 makes a distance of classes even of the rounding of
-    inner products, such as that between two classes that share a sample: only differences of means are small enough.
+    `apart` has the squared distances of the means in further directions. Neither samples nor means are taken about the
+    middle of all: where two means nearly agree in a direction in which classes hardly vary, that would cancel.
     """
+    squared: Any = jax.lax.map(lambda centre: jnp.sum((centres - centre) ** 2, axis=1), centres)
+    logits = within @ centres.T - sample.memberships @ (squared + apart) / 2
+    return jax.nn.log_softmax(logits + log_shares(sample))
+
+
+def _apart_outside(
+    means: Float[Array, "c d"], axes: Float[Array, "r d"], reach: Float[Array, ""]
+) -> Float[Array, "c c"]:
+    """Distances of the class means outside of the directions in which classes vary; there a sample is at its mean."""
     outside = means
     for _ in range(2):  # The second pass removes the rounding of the first.
         outside = outside - (outside @ axes.T) @ axes
-    apart: Any = jax.lax.map(lambda mean: jnp.linalg.norm(outside - mean, axis=1), outside)
-    return jnp.where(apart > rounding(means.dtype) * jnp.max(jnp.linalg.norm(means, axis=1)), apart, 0)
+    return apart_beyond_rounding(outside, reach)
+
+
+def apart_beyond_rounding(points: Float[Array, "c d"], reach: Float[Array, ""]) -> Float[Array, "c c"]:
+    """Distances of all pairs, 0 where they are rounding of numbers as large as `reach`.
+
+    A ridge of 1e-10 makes a distance of classes even of the rounding of inner products, such as that between two
+    classes that share a sample: only differences of means are small enough.
+    """
+    apart: Any = jax.lax.map(lambda point: jnp.linalg.norm(points - point, axis=1), points)
+    return jnp.where(apart > rounding(points.dtype) * reach, apart, 0)
 
 
 def log_shares(sample: LabelledSample) -> Float[Array, " c"]:

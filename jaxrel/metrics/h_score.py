@@ -113,7 +113,9 @@ def _regularised_h_score(
     signal = (1 - shrinkage) * eigenvalues
     gains = safe_divide(signal, signal + shrinkage * jnp.sum(eigenvalues) / num_features)
     value = gains @ _between_classes(sample, indicators)
-    degrees = sample.total - 1
+    # The sum of light samples, beside one of weight 1: they are not to be rounded as their sum with it is.
+    heaviest = jnp.arange(sample.weights.shape[0]) == jnp.argmax(sample.weights)
+    degrees = jnp.sum(sample.weights - heaviest)
     return make_score(safe_divide(value * sample.total, degrees), sample.status, undefined=degrees <= 0)
 
 

@@ -94,10 +94,18 @@ def _ridge_probe_kernel(
     coordinates = decomposition.components(sample)
     held_out = fold == jnp.arange(num_folds)[:, None]
     train = jnp.where(held_out, 0, sample.weights)
-    responses = jax.vmap(_responses, in_axes=(None, None, 0, None))(coordinates, sample.memberships, train, ridges)
+    # In units of the largest weight: equal sums of equal weights are exactly equal.
+    counts = safe_divide(train, jnp.max(sample.weights)) @ sample.memberships
+    class_shares = safe_divide(counts, jnp.sum(counts, axis=1, keepdims=True))
+    responses = jax.vmap(_responses, in_axes=(None, None, 0, 0, None))(
+        coordinates, sample.memberships, train, class_shares, ridges
+    )
     own = jnp.sum(jnp.where(held_out[:, None, :, None], responses, 0), axis=0)
-    errors = jnp.sum((own - sample.memberships) ** 2, axis=2) @ sample.weights
-    correct = jnp.argmax(own[jnp.argmin(errors)], axis=1) == jnp.argmax(sample.memberships, axis=1)
+    own_shares = jnp.sum(jnp.where(held_out[:, :, None], class_shares[:, None], 0), axis=0)
+    errors = jnp.sum((own + (own_shares - sample.memberships)) ** 2, axis=2) @ sample.weights
+    # Between classes of equal shares a response decides that would be lost in their sum.
+    behind = own_shares - jnp.max(own_shares, axis=1, keepdims=True)
+    correct = jnp.argmax(own[jnp.argmin(errors)] + behind, axis=1) == jnp.argmax(sample.memberships, axis=1)
     accuracy = safe_divide(sample.weights @ correct, sample.total)
     return make_score(accuracy, sample.status, undefined=jnp.min(jnp.sum(train, axis=1)) <= 0)
 
@@ -109,17 +117,17 @@ def _responses(
     coordinates: Float[Array, "n r"],
     memberships: Float[Array, "n c"],
     train: Float[Array, " n"],
+    class_shares: Float[Array, " c"],
     ridges: Float[Array, " g"],
 ) -> Float[Array, "g n c"]:
-    """Predicted indicators of all samples, fitted to those of positive training weight."""
+    """Predicted indicators of all samples less the shares of the classes, fitted to those of positive weight."""
     shares = safe_divide(train, jnp.sum(train))
-    class_shares = shares @ memberships
     inputs = coordinates - shares @ coordinates
     weighted = shares[:, None] * inputs
     eigenvalues, axes = linalg.eigh(weighted.T @ inputs)
     moments = axes.T @ (weighted.T @ (memberships - class_shares))
     slopes = moments / (jnp.maximum(eigenvalues, 0) + ridges[:, None])[..., None]
-    return (inputs @ axes) @ slopes + class_shares
+    return (inputs @ axes) @ slopes
 
 
 @functools.partial(compiled, static_argnames="num_folds")

@@ -151,7 +151,11 @@ def _maximum_evidence(
     ratios = jnp.exp(grid)
     kept = ratios[:, None] / (ratios[:, None] + eigenvalues)
     on_grid = evidence(kept @ energies.T + unexplained, volume(ratios)[:, None])
-    best = jnp.argmax(on_grid, axis=0)
+    # The higher of two maxima can have the lower point next to it: each is as high as the parabola through its three.
+    left, inner, right = on_grid[:-2], on_grid[1:-1], on_grid[2:]
+    rise = safe_divide((right - left) ** 2, 8 * (2 * inner - left - right))
+    rise = jnp.where(inner >= jnp.maximum(left, right), rise, 0)
+    best = jnp.argmax(on_grid.at[1:-1].add(rise), axis=0)
     bracket = (grid[jnp.maximum(best - 1, 0)], grid[jnp.minimum(best + 1, grid.shape[0] - 1)])
     lower, upper = jax.lax.fori_loop(0, _HALVINGS, halved, bracket)
     ratio = jnp.exp((lower + upper) / 2)

@@ -24,7 +24,7 @@ from jaxrel._core.status import HasStatus
 from jaxrel.metrics.class_blocks import checked_largest_class, class_singular_values
 from jaxrel.metrics.decomposition import Decomposition, checked_decomposition, rounding
 from jaxrel.metrics.differentiation import no_derivative
-from jaxrel.metrics.discriminant import log_shares, mean_own_probability
+from jaxrel.metrics.discriminant import apart_beyond_rounding, log_probabilities_from_white, mean_own_probability
 from jaxrel.metrics.hub import among_others, over_models, scaled_over_models
 from jaxrel.metrics.kernels import class_means, kernel, safe_divide
 from jaxrel.metrics.result import Score, ScoreStatus, make_score
@@ -163,20 +163,28 @@ def _ncti_kernel(
 
     num_present = jnp.sum(sample.class_sizes > 0)
     centres = class_means(sample, components)
-    whitening = _whitening(sample, components - sample.memberships @ centres, values, shrinkage, shrunk, most)
-    white, centres = components @ whitening, centres @ whitening
-    logits = white @ centres.T - jnp.sum(centres**2, axis=1) / 2 + log_shares(sample)
-    log_probabilities = jax.nn.log_softmax(logits)
+    within = components - sample.memberships @ centres
+    whitening, vary, ridge = _whitening(sample, within, values, shrinkage, shrunk, most)
+    white = components @ whitening
+    inside = whitening * vary
+    # Elsewhere classes are points, and their means differ or do not.
+    reach = jnp.max(jnp.linalg.norm(components, axis=1))
+    outside = apart_beyond_rounding(centres @ (whitening * ~vary) * ridge, reach)
+    log_probabilities = log_probabilities_from_white(
+        sample, within @ inside, centres @ inside, safe_divide(outside, ridge) ** 2
+    )
     rows = roots * jnp.exp(log_probabilities)
     class_values, fits = class_singular_values(sample, rows, block_size)
     variability = jnp.log(jnp.sum(class_values))
 
-    mean_variance = jnp.sum(values**2) / (total * most)
-    covariance = (1 - shrinkage) * white.T @ (safe_divide(sample.weights, total)[:, None] * white)
-    covariance = covariance + shrinkage * mean_variance * whitening.T @ whitening
-    _, directions = linalg.eigh(covariance)
-    directions = directions[:, ::-1]
-    spread = jnp.linalg.norm(jnp.sqrt(sample.class_sizes / total)[:, None] * (centres @ directions), axis=0)
+    # Whitened, all samples vary by 1 and by what classes are apart, up to the other size of their ridge.
+    between = jnp.sqrt((1 - shrinkage) * sample.class_sizes / total)[:, None] * centres
+    more_ridge = shrinkage * jnp.sum(sample.class_sizes @ centres**2) / (total * most)
+    _, _, directions = linalg.svd(
+        jnp.concatenate([between, jnp.diag(jnp.full(num_components, jnp.sqrt(more_ridge)))]) @ whitening
+    )
+    directions = directions.T
+    spread = jnp.linalg.norm(between @ whitening @ directions, axis=0)
     apart = shrunk | (spread > _TOLERANCE * jnp.max(spread))
     kept = apart & (jnp.arange(num_components) < num_present - 1)
     simplex = jnp.sum(linalg.singular_values(roots * (white @ (directions * kept))))
@@ -199,21 +207,27 @@ def _whitening(
     shrinkage: Float[Array, ""],
     shrunk: Bool[Array, ""],
     most: Float[Array, ""],
-) -> Float[Array, "k k"]:
-    """Columns that make the covariance within classes the identity, 0 for those that are left out."""
+) -> tuple[Float[Array, "k k"], Bool[Array, " k"], Float[Array, ""]]:
+    """Columns that make the covariance within classes the identity, 0 for those that are left out.
+
+    And which of them classes vary along, and the ridge, by which the others are divided.
+    """
     total = sample.total
     rows = jnp.sqrt(sample.weights)[:, None] * within
     deviations = jnp.sqrt(jnp.sum(rows**2, axis=0) / total)
     mean_variance = jnp.sum(deviations**2) / most
-    # Each component in units of its own deviation, so that one tolerance serves all.
     negligible = rounding(within.dtype)
     vary = deviations > negligible * values / jnp.sqrt(total)
-    units = jnp.where(vary, deviations, 1)
+    # Without a ridge each component is in units of its own deviation, so that one tolerance serves all.
+    units = jnp.where(vary & ~shrunk, deviations, 1)
     # Where every class is one point, collapse is complete: the classes then vary by the rounding of the features.
     least = negligible * values[0] / jnp.sqrt(total)
     ridge = jnp.where(jnp.any(vary), jnp.sqrt(shrinkage * mean_variance), least)
-    # As further rows: the covariance itself would be known to the rounding of its largest entry only.
-    stacked = jnp.concatenate([jnp.sqrt((1 - shrinkage) / total) * rows / units, jnp.diag(ridge / units)])
-    _, roots, axes = linalg.svd(stacked)
+    _, roots, axes = linalg.svd(jnp.where(jnp.any(vary), rows / (units * jnp.sqrt(total)), 0))
+    # Classes vary in fewer directions than there are components, as a rule: next to a small ridge the rounding counts.
+    resolved = roots > negligible * roots[0]
+    roots = jnp.where(resolved, roots, 0)
+    roots = jnp.sqrt((1 - shrinkage) * roots**2 + ridge**2)
     kept = roots > jnp.where(shrunk | ~jnp.any(vary), 0, _TOLERANCE)
-    return (axes.T / units[:, None]) * jnp.where(kept, safe_divide(jnp.ones_like(roots), roots), 0)
+    whitening = (axes.T / units[:, None]) * jnp.where(kept, safe_divide(jnp.ones_like(roots), roots), 0)
+    return whitening, resolved, ridge

@@ -35,6 +35,8 @@ from jaxrel.metrics.validation import (
 __all__ = ["pactran_dirichlet_score", "pactran_gamma_score", "pactran_gaussian_score"]
 
 _ITERATIONS = 10
+# Size of features, or one over it, at which the ridge is next to the rounding of float32.
+_LARGEST = 2.0**23
 
 
 @pads_samples
@@ -200,8 +202,8 @@ def pactran_gaussian_score(
 
     Returns:
         A `Score`, at most 0, that does not change under shifts and rotations. It depends on the scale of the features,
-        as the ridge and the curvature do; those larger than `1 / (eps sqrt(lambda n))`, with the rounding eps of the
-        dtype, are scaled down to that. Constant features matter through d.
+        as the ridge and the curvature do; those larger than `2^23 / sqrt(lambda n)` are scaled down to that, in any
+        dtype. Constant features matter through d.
 
     Raises:
         ValueError: for options that are not positive, else see `checked_labelled_sample`.
@@ -232,10 +234,9 @@ def _gaussian(
     total = sample.total
     num_features = sample.features.shape[1]
     num_present = jnp.sum(sample.class_sizes > 0)
-    eps = jnp.finfo(sample.features.dtype).eps
     components = decomposition.components(sample)
     # Weights are fitted to features of unit size; their ridge must be a number that can be told from 0 and infinity.
-    sensitivity = jnp.clip(decomposition.size * jnp.sqrt(inverse_ridge * total), eps, 1 / eps)
+    sensitivity = jnp.clip(decomposition.size * jnp.sqrt(inverse_ridge * total), 1 / _LARGEST, _LARGEST)
     fit = fit_softmax(components, sample.memberships, sample.weights / total, sensitivity**-2)
     curvature = sample.weights * jnp.sum(fit.curvatures(sample.memberships), axis=1)
     of_weights = sensitivity**2 * (curvature @ jnp.sum(components**2, axis=1))

@@ -88,7 +88,9 @@ def _transrate_kernel(
     present = sizes > 0
     within = _coding_rate(class_values, size, jnp.where(present, sizes, 1)[:, None] * eps)
     shares = jnp.where(equal_classes, present / jnp.maximum(jnp.sum(present), 1), safe_divide(sizes, sample.total))
-    return make_score(_coding_rate(values, size, sample.total * eps) - shares @ within, sample.status, valid=fits)
+    value = _coding_rate(values, size, sample.total * eps) - shares @ within
+    # Concavity of the logarithm of a determinant has it so, rounding does not.
+    return make_score(jnp.where(equal_classes, value, jnp.maximum(value, 0)), sample.status, valid=fits)
 
 
 _transrate = kernel(_transrate_kernel, static=("block_size",))

@@ -83,7 +83,8 @@ def mmd_score(
         weights, reference_weights: counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
 
     Returns:
-        A `Score` from about -0.8 (far apart, where the bandwidth is their distance) to 0. The bandwidth h is the median
+        A `Score` from -2 to 0: about -0.8 for two dense samples far apart, whose distance is the bandwidth, and less
+        where one is dense and the other is wide. The bandwidth h is the median
         distance between points that differ, of the two samples pooled with half of the mass each; where all points are
         one the score is 0. Expectations run over all pairs, a sample with itself included (the biased statistic, which
         is never below 0).

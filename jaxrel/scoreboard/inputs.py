@@ -77,6 +77,8 @@ def from_file(path: Path, *, strict: bool = False) -> EncoderArrays:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [member.removesuffix(".npy") for member in archive.namelist()]
+        if not members:  # which a damaged table of contents looks like
+            raise ValueError("it holds no array")
     except _DAMAGED as error:
         unreadable = DataError(f"{path} is no .npz file: {error}. Write one with numpy.savez(path, features=...).")
         if strict:

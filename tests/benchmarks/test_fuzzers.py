@@ -46,9 +46,9 @@ def metrics(fuzzer):
     metrics._program.cache_clear()
 
 
-def metric_tally(metrics, name, kind):
+def metric_tally(metrics, name, kind, shape=0):
     rng = np.random.default_rng(0)
-    (n, d, rows), _ = metrics._SHAPES
+    n, d, rows = metrics._SHAPES[shape]
     return metrics._tally(rng, name, kind, metrics._problems(rng, kind, (n, d)), rows)
 
 
@@ -63,6 +63,16 @@ def test_no_score_of_probabilities_is_false(metrics, kind):
 @pytest.mark.parametrize("name", ["h_score", "discriminant", "nearest_neighbours", "silhouette"])
 def test_no_score_of_features_is_false(metrics, name, kind):
     tally = metric_tally(metrics, name, kind)
+    assert tally.false == 0, tally
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("ncti", "contradictory duplicates"), ("sfda", "contradictory duplicates"), ("ridge_probe", "one far sample")],
+)
+def test_no_score_of_more_features_than_samples_is_false(metrics, name, kind):
+    tally = metric_tally(metrics, name, kind, shape=1)
     assert tally.false == 0, tally
 
 

@@ -120,6 +120,17 @@ def test_a_damaged_header_of_an_array_is_refused(header: bytes, tmp_path: Path) 
             read(tmp_path / "toy.npz")
 
 
+def test_an_archive_whose_table_of_contents_has_size_0_is_refused(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    np.savez(content, images=np.zeros((2, 3, 3), np.uint8), labels=np.arange(2))
+    damaged = bytearray(content.getvalue())
+    damaged[-10:-6] = bytes(4)
+    (tmp_path / "toy.npz").write_bytes(damaged)
+    for read in (read_npz, read_checkpoint):
+        with pytest.raises(ValueError, match=r"toy\.npz is no .*holds no array"):
+            read(tmp_path / "toy.npz")
+
+
 def test_pictures_with_few_bytes_for_many_pixels_are_left_out(tmp_path: Path) -> None:
     Image.new("L", (5_000, 5_000)).save(tmp_path / "blank.png")
     Image.new("L", (50, 50)).save(tmp_path / "small.png")

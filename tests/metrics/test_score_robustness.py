@@ -25,13 +25,16 @@ from jaxrel.metrics import (
     lfc_score,
     logme_regression_score,
     mmd_score,
+    ncti_components,
     nearest_neighbours_score,
+    pactran_gaussian_score,
     parc_score,
     ridge_probe_score,
     score_blocks,
     score_encoders,
     sfda_score,
     silhouette_score,
+    transrate_score,
 )
 
 SHIFT_INVARIANT = [
@@ -202,6 +205,16 @@ def test_samples_that_two_classes_share_are_of_neither_for_sure(function):
             assert single == pytest.approx(float(function(features.astype(np.float64), labels)), abs=1e-4)
 
 
+@pytest.mark.parametrize("seed", [0, 2, 3])
+def test_ncti_knows_directions_in_which_no_class_varies(seed):
+    """The samples less one for each class leave some: a shrinkage of 1e-9 is all that is there."""
+    features, labels = 1.3 * np.random.default_rng(seed).normal(size=(9, 12)).astype(np.float32), np.arange(9) % 3
+    found = ncti_components(features, labels)
+    with jax.enable_x64(True):
+        expected = ncti_components(features.astype(np.float64), labels)
+    np.testing.assert_allclose(found.simplex, expected.simplex, rtol=1e-5)
+
+
 def test_gbc_of_float32_features_bears_an_offset():
     rng = np.random.default_rng(0)
     features, labels = (1e5 + rng.normal(size=(24, 5))).astype(np.float32), np.arange(24) % 3
@@ -219,6 +232,38 @@ def test_logme_finds_the_higher_of_two_maxima(seed):
     single = float(logme_regression_score(features.astype(np.float32), (labels == 0).astype(np.float32)))
     with jax.enable_x64(True):
         assert single == pytest.approx(float(logme_regression_score(features, (labels == 0) * 1.0)), abs=1e-4)
+
+
+def test_logme_finds_the_higher_of_two_maxima_between_the_points_of_the_grid():
+    features = np.full((3, 12), 0.7, np.float32)
+    features[:, 0] = [-2.059548, -1.3109837, 0.6809928]
+    targets = np.array([-2.0947747, -0.38534868, 1.7000456], np.float32)
+    assert float(logme_regression_score(features, targets)) == pytest.approx(-1.871463, abs=1e-5)
+
+
+def test_transrate_of_one_class_is_not_negative():
+    for seed in range(30):
+        features = (1e25 * np.random.default_rng(seed).normal(size=(9, 12))).astype(np.float32)
+        assert float(transrate_score(features, np.zeros(9, int), num_classes=2)) >= 0
+
+
+def test_pactran_of_large_features_is_that_of_float64():
+    rng = np.random.default_rng(0)
+    labels = np.arange(24) % 3
+    features = (1e12 * rng.normal(size=(24, 5))).astype(np.float32)
+    found = pactran_gaussian_score(features, labels)
+    with jax.enable_x64(True):
+        expected = pactran_gaussian_score(features.astype(np.float64), labels)
+    np.testing.assert_allclose(found.value, expected.value, rtol=1e-4)
+
+
+def test_small_responses_of_the_ridge_probe_tell_classes_of_equal_shares_apart():
+    """Next to 1/3 they are rounding; where the penalty is large they only shrink with it."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(30) % 3
+    features = (rng.normal(size=(3, 4))[labels] + rng.normal(size=(30, 4))).astype(np.float32)
+    small, large = (float(ridge_probe_score(features, labels, ridges=[ridge])) for ridge in (1e4, 1e9))
+    assert large == pytest.approx(small)
 
 
 @pytest.mark.parametrize("function", [lfc_score, silhouette_score])
