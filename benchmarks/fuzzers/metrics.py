@@ -44,8 +44,8 @@ _MOVED = 4 * _EPS
 # not come from the features are relative to the answer, or to 1 where it is a difference of numbers of about 1.
 _TIMES, _BASE = 16, 256 * _EPS
 # Squared distances come from products: that of two samples which are a hundredth of their distance to the middle apart
-# is off by a thousandth (nearer ones count as equal, as documented).
-_BASES = {"silhouette": 4e-3}
+# is off by a thousandth (nearer ones count as equal, as documented). A solver ends at its tolerance, in either dtype.
+_BASES = {"silhouette": 4e-3, "sinkhorn_divergence": 2e-4}
 # Of jumps (votes, ranks, whether a direction counts) a suspect is tried in as many directions as a batch has problems,
 # nearer and further away, as far as ties reach: anywhere between the values found is right.
 _FURTHER = 32
