@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,8 @@ def test_the_programs_of_the_readme_print_what_it_says(capsys, monkeypatch, tmp_
     """Numbers to 0.02, as compilers round differently while something is learned."""
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
-    names, printed, checked = {}, "", 0
+    names: dict[str, Any] = {}
+    printed, checked = "", 0
     for language, block in blocks:
         if language == "python":
             exec(block, names)

@@ -6,6 +6,8 @@ import decimal
 import io
 import types
 import zipfile
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +32,7 @@ NUMBERS = RNG.integers(-16, 17, (12, 3)) / 4
 LABELS = np.array([0, 1, 2] * 4)
 NAMES = np.array(["cat", "ant", "bee"])[LABELS]
 CODES = np.array([2, 0, 1] * 4)  # of the names in sorted order
-NUMPY_FORMS = {
+NUMPY_FORMS: dict[str, Callable[[np.ndarray], Any]] = {
     "float64": lambda x: x,
     "float16": lambda x: x.astype(np.float16),
     "bfloat16": lambda x: x.astype(ml_dtypes.bfloat16),
@@ -64,7 +66,7 @@ class ByDLPack:
     """An array by DLPack alone, as those of other devices."""
 
     def __init__(self, array):
-        self._array = jnp.asarray(array)
+        self._array: Any = jnp.asarray(array)
 
     def __dlpack__(self, **options):
         return self._array.__dlpack__(**options)
@@ -87,7 +89,7 @@ def hub_columns(x):
     return datasets.Dataset.from_dict({"embedding": x.tolist()})
 
 
-LIBRARY_FORMS = {
+LIBRARY_FORMS: dict[str, Callable[[np.ndarray], Any]] = {
     "torch": tensor,
     "torch float64": lambda x: tensor(x, "float64"),
     "torch float16": lambda x: tensor(x, "float16"),
@@ -351,9 +353,9 @@ def test_classes_of_held_out_samples_are_those_of_the_training_task(kind):
     every = {"text": NAMES, "ids with gaps": 10 * LABELS}.get(kind, LABELS)
     kept = LABELS != 1
     train, held_out = Task(NUMBERS, every), Task(NUMBERS[kept], every[kept])
-    np.testing.assert_array_equal(held_out.with_classes_of(train).labels, train.labels[kept])
+    np.testing.assert_array_equal(held_out.with_classes_of(train).labels, np.asarray(train.labels)[kept])
     mine = ranking.FeatureArrays("mine", {"net": (train, held_out)})
-    np.testing.assert_array_equal(mine.features("net", ranking.silent).held_out.labels, train.labels[kept])
+    np.testing.assert_array_equal(mine.features("net", ranking.silent).held_out.labels, np.asarray(train.labels)[kept])
 
 
 def test_a_transformation_is_not_evaluated_on_classes_that_it_may_know_by_other_numbers():

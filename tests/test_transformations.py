@@ -48,7 +48,7 @@ def test_metrics_over_traced_seeds(name: str) -> None:
     arrays = [data[need] for need in metric.needs]
     parameters = inspect.signature(metric.function).parameters
     counts = {key: 3 for key in ("num_classes", "reference_num_classes") if key in parameters}
-    traces = []
+    traces: list[None] = []
 
     @jax.jit
     def over_seeds(seeds: Any, *arrays: Any) -> Any:

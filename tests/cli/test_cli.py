@@ -77,7 +77,7 @@ def test_options_reach_the_method(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def record(*tasks: object, **options: object) -> object:
         seen.append((options["method"], options["seed"]))
-        return fake_zoo.task_relatedness(*tasks, **options)  # type: ignore[arg-type]
+        return fake_zoo.task_relatedness(*tasks, **options)
 
     monkeypatch.setattr(jaxrel, "task_relatedness", record)
     assert cli.main([*RANK, *SMALL, "--cost", "range", "--fixed-head", "--seed", "7"]) == 0
@@ -357,7 +357,7 @@ def test_interrupt_keeps_what_is_done_and_says_how_to_go_on(
         calls += 1
         if calls == 2:
             raise KeyboardInterrupt
-        return fake_zoo.task_relatedness(*tasks, **options)  # type: ignore[arg-type]
+        return fake_zoo.task_relatedness(*tasks, **options)
 
     monkeypatch.setattr(jaxrel, "task_relatedness", interrupted)
     words = [*RANK, *SMALL, "--output", "a folder"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +64,7 @@ def test_padding_leaves_weights_and_class_counts_as_they_are():
     features, labels = labelled(70)
     options = {"weights": np.random.default_rng(1).integers(0, 3, 70), "num_classes": 5}
     padded = nearest_neighbours_score(features, labels, **options)
-    plain = nearest_neighbours_score.__wrapped__(features, labels, **options)
+    plain = nearest_neighbours_score.__wrapped__(features, labels, **options)  # type: ignore[attr-defined]
     np.testing.assert_allclose(padded.value, plain.value, rtol=1e-6)
 
 
@@ -71,7 +72,7 @@ def test_padding_leaves_weights_and_class_counts_as_they_are():
 def test_padding_leaves_folds_as_they_are():
     features, labels = labelled(70)
     options = {"num_folds": 4, "folds": np.arange(70) % 4}
-    probe = METRICS["ridge_probe"].function
+    probe: Any = METRICS["ridge_probe"].function
     padded, plain = probe(features, labels, **options), probe.__wrapped__(features, labels, **options)
     np.testing.assert_allclose(padded.value, plain.value, rtol=1e-6)
 

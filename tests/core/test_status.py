@@ -20,7 +20,7 @@ class Weather(StatusBits):
 
 @dataclass(frozen=True)
 class Day(HasStatus):
-    status: np.ndarray
+    status: np.ndarray  # type: ignore[assignment]
 
     statuses: ClassVar = Weather
 

@@ -269,7 +269,7 @@ def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown data set 'cifar'; known are mnist, fashion-mnist"):
         jaxrel.data.load("cifar")
     with pytest.raises(ValueError, match="unknown split 'validation'; wanted one of train, test"):
-        jaxrel.data.load("digits", split="validation")  # type: ignore[arg-type]
+        jaxrel.data.load("digits", split="validation")
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
 def save(path: Path, pixels: np.ndarray | Image.Image, **options: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    picture.save(path, **options)  # type: ignore[arg-type]
+    picture.save(path, **options)
     return path
 
 
@@ -357,10 +357,10 @@ def test_a_folder_of_parts_is_one_set_with_official_splits(tmp_path: Path) -> No
         for index, pixels in enumerate(noise(6, 4, 4, seed=seed)):
             save(tmp_path / "toy" / part / "xy"[index % 2] / f"{index}.png", pixels)
     official = jaxrel.data.load_splits(str(tmp_path / "toy"), official=True)
-    for part, seed in zip(official, (0, 1), strict=True):
-        assert part is not None
-        assert part.class_names == ("x", "y")
-        assert sorted(map(bytes, part.samples)) == sorted(map(bytes, noise(6, 4, 4, seed=seed)))
+    for found, seed in zip(official, (0, 1), strict=True):
+        assert found is not None
+        assert found.class_names == ("x", "y")
+        assert sorted(map(bytes, found.samples)) == sorted(map(bytes, noise(6, 4, 4, seed=seed)))
     whole, _ = jaxrel.data.load_splits(str(tmp_path / "toy"), test_limit=0)
     assert len(whole) == 18
 

@@ -120,7 +120,7 @@ def test_images_and_texts_have_one_rule() -> None:
 )
 def test_text_data_is_checked(texts: object, labels: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        TextData("mine", "train", texts, labels, ("x", "y"), "none", "me")  # type: ignore[arg-type]
+        TextData("mine", "train", texts, labels, ("x", "y"), "none", "me")
 
 
 def test_texts_and_images_share_what_they_share() -> None:

@@ -308,7 +308,10 @@ def test_files_without_a_state_are_refused(content, says, tmp_path):
 
 def resnet_names(*, classes: int | None, prefix: str = "", **more: np.ndarray) -> dict[str, np.ndarray]:
     """A few tensors of a ResNet."""
-    tensors = {"conv1.weight": np.ones((2, 3, 1, 1)), "layer1.0.conv1.weight": np.ones((2, 2, 1, 1))}
+    tensors: dict[str, np.ndarray] = {
+        "conv1.weight": np.ones((2, 3, 1, 1)),
+        "layer1.0.conv1.weight": np.ones((2, 2, 1, 1)),
+    }
     if classes is not None:
         tensors |= {"fc.weight": np.ones((classes, 2)), "fc.bias": np.ones(classes)}
     return {f"{prefix}{name}": value for name, value in tensors.items()} | more

@@ -253,6 +253,7 @@ def test_names_say_what_is_encoded():
 
 def test_a_checkpoint_of_a_file_gives_the_features_of_its_weights(tmp_path):
     """Tensors of torch's layout that are written from a random network come back through the name."""
+    network: Any
     network, _ = encoders.load_network("squeezenet-1.1:random", seed=3, image_size=64)
     tensors = {}
     for layer, (prefix,) in network.torch_names():
@@ -274,8 +275,10 @@ def test_a_checkpoint_of_a_file_gives_the_features_of_its_weights(tmp_path):
 
 @pytest.mark.parametrize("classes", [7, None])
 def test_a_checkpoint_may_have_any_number_of_classes(classes, tmp_path):
+    network: Any
+    loaded: Any
     network, _ = encoders.load_network("mobilenet-v2:random", seed=1)
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for layer, (convolution, norm) in network.torch_names():
         kernel = np.asarray(layer.kernel[...]).transpose(3, 2, 0, 1)
         tensors[f"module.{convolution}.weight"] = kernel.astype(np.float16)
@@ -473,6 +476,8 @@ class Storage:
 class TorchPickler(pickle._Pickler):
     """Writes what PyTorch writes. The pure-Python pickler, whose `save_global` can be taught unknown names."""
 
+    write: Any
+
     def persistent_id(self, obj: Any) -> Any:
         if isinstance(obj, Storage):
             return ("storage", Global("torch", obj.type_name), obj.key, "cpu", obj.values.size, None)
@@ -486,7 +491,7 @@ class TorchPickler(pickle._Pickler):
             self.save(obj.arguments)
             self.write(b"R")
         else:
-            super().save(obj, save_persistent_id)
+            super().save(obj, save_persistent_id)  # type: ignore[misc]
 
 
 def tensor(storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Call:

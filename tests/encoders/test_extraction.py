@@ -376,6 +376,7 @@ def devices() -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["linear", "network", "texts"])
 def test_devices_share_batches_and_give_the_same_features(devices, kind):
+    samples: list[str] | np.ndarray
     if kind == "texts":
         encoder, samples = text_encoder(), texts_of(29)
     elif kind == "network":

@@ -184,6 +184,11 @@ def test_a_network_under_vmap_and_grad(write_checkpoint, oracles, x64):
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711])
 
 
+def loaded(name: str, **options: Any) -> tuple[Any, Any]:
+    """With what only these networks and their preprocessing have."""
+    return encoders.load_network(name, **options)
+
+
 def test_preprocessing_is_that_of_the_checkpoint(write_checkpoint):
     """Against Pillow, which rounds to whole grey levels after each direction."""
     folder = write_checkpoint("dinov2", dtype=np.float32)
@@ -192,7 +197,7 @@ def test_preprocessing_is_that_of_the_checkpoint(write_checkpoint):
     (folder / "preprocessor_config.json").write_text(
         json.dumps(settings | {"image_mean": mean, "image_std": std, "do_center_crop": True, "rescale_factor": 1 / 255})
     )
-    network, preprocessing = encoders.load_network(f"dinov2@{folder}")
+    network, preprocessing = loaded(f"dinov2@{folder}")
     assert (preprocessing.image_size, network.config.grid) == (16, 2)
     image = photographs(1, 40, 40)[0]
     resized = np.asarray(Image.fromarray(image).resize((20, 20), Image.Resampling.BICUBIC), np.float64)
@@ -215,7 +220,7 @@ def test_preprocessing_is_that_of_the_checkpoint(write_checkpoint):
     ],
 )
 def test_without_a_file_preprocessing_is_that_of_the_family(case, method, black, std, write_checkpoint):
-    _, preprocessing = encoders.load_network(f"{CASES[case][0]}@{write_checkpoint(case)}")
+    _, preprocessing = loaded(f"{CASES[case][0]}@{write_checkpoint(case)}")
     assert (preprocessing.image_size, preprocessing.resized, preprocessing.method) == (24, 24, method)
     values = np.asarray(preprocessing(np.zeros((1, 5, 7, 1), np.uint8)))
     np.testing.assert_allclose(values[..., 0], black, rtol=1e-5)
@@ -225,9 +230,9 @@ def test_without_a_file_preprocessing_is_that_of_the_family(case, method, black,
 def test_older_files_of_preprocessing_and_another_image_size(write_checkpoint):
     folder = write_checkpoint("clip")
     (folder / "preprocessor_config.json").write_text(json.dumps({"size": 32, "crop_size": 24, "do_normalize": False}))
-    _, preprocessing = encoders.load_network(f"clip@{folder}")
+    _, preprocessing = loaded(f"clip@{folder}")
     assert (preprocessing.resized, preprocessing.image_size, preprocessing.std) == (32, 24, (255.0,) * 3)
-    _, preprocessing = encoders.load_network(f"clip@{folder}", image_size=48)
+    _, preprocessing = loaded(f"clip@{folder}", image_size=48)
     assert (preprocessing.resized, preprocessing.image_size) == (64, 48)
 
 

@@ -78,6 +78,7 @@ def regularised_loss(task: Task, head: Head, ridge: float) -> float:
 def loss_of_scipy(task: Task, ridge: float, budget: float) -> float:
     """The constrained minimum by SLSQP."""
     k, d = task.num_classes, task.num_features
+    assert k is not None
     rows, columns = np.triu_indices(k, 1)
 
     def head(parameters: np.ndarray) -> Head:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,7 @@ from jaxrel.metrics.result import Score, ScoreStatus, make_score
 CLASSES = {"reference_num_classes": 4, "num_classes": 4}
 BLOCKS = {"block_sizes": (16, 16)}
 GAUSSIAN = {"inner": "gaussian"} | BLOCKS
-FUNCTIONS = {
+FUNCTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "otce_wasserstein": (otce_components, {}),
     "ot_nce": (ot_nce_score, {}),
     "f_otce": (f_otce_score, {}),

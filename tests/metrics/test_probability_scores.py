@@ -77,9 +77,9 @@ def test_bad_source_labels_are_named():
         nce_score([], [])
     with pytest.raises(ValueError, match="num_source_classes must be given"):
         jax.eval_shape(lambda source: nce_score(source, data["labels"], num_classes=4), data["source_labels"])
-    for bad in (0, 1.5):
+    for number in (0, 1.5):
         with pytest.raises(ValueError, match="num_source_classes must be"):
-            score("nce", data, num_source_classes=bad)
+            score("nce", data, num_source_classes=number)
 
 
 def test_bad_distributions_and_options_are_named():

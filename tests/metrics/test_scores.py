@@ -355,6 +355,7 @@ def test_decompositions_can_be_shared(name):
     data = problem()
     data["weights"][:2] = (2, 0)
     kind = METRICS[name].decomposition
+    assert kind is not None
     shared = {
         other: decompose(data["features"], other, weights=data["weights"])
         for other in ("raw", "centred", "standardised")

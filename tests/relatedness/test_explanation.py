@@ -290,7 +290,8 @@ class TestPicture:
         explanation = explain(result)
         figure = plot_coupling(explanation)
         bars = next(axis for axis in figure.axes if axis.get_xlabel().startswith("contribution"))
-        assert sum(bar.get_width() for bar in bars.patches) == pytest.approx(float(result.bound), rel=1e-6)
+        widths = [bar.get_width() for bar in bars.patches]  # type: ignore[attr-defined]
+        assert sum(widths) == pytest.approx(float(result.bound), rel=1e-6)
         np.testing.assert_allclose(bars.lines[0].get_xdata(), explanation.class_terms["target_loss"])
 
     def test_missing_matplotlib_is_said(self, result, monkeypatch):

@@ -234,7 +234,7 @@ class TestStep:
 
 @pytest.mark.slow
 def test_vmap_over_seeds_equals_single_runs_and_numbers_do_not_compile_again():
-    traces = []
+    traces: list[None] = []
     reference, target = clusters(3, seed=0), clusters(3, seed=1, angle=0.5)
 
     @jax.jit

@@ -361,7 +361,7 @@ def test_sizes_keep_within_the_budget(budget: int, n: int, m: int, width: int, n
 def stored(rows: np.ndarray) -> np.memmap:
     """Rows in a file of their own."""
     with tempfile.TemporaryFile() as file:
-        mapped = np.memmap(file, rows.dtype, "w+", shape=rows.shape)  # type: ignore[call-overload]
+        mapped = np.memmap(file, rows.dtype, "w+", shape=rows.shape)
     mapped[:] = rows
     return mapped
 

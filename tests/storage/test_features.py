@@ -94,7 +94,7 @@ def test_rows_of_a_shard_are_the_mapped_file_and_not_a_copy(store):
     found = filled(store, rows_of(11))[5:7]
     assert not found.flags.owndata
     assert not found.flags.writeable
-    base = found
+    base: Any = found
     while not isinstance(base, np.memmap):
         base = base.base
     assert Path(str(base.filename)).parts[-3:] == ("c", "1", "0")

@@ -57,7 +57,11 @@ class Log(RecordLog[dict[str, Any]]):
         return record
 
 
-RECORDS = [{"key": "a", "value": 0.1}, {"key": "b", "value": 2.5, "text": "[red] \u00e4"}, {"key": "c", "value": None}]
+RECORDS: list[dict[str, Any]] = [
+    {"key": "a", "value": 0.1},
+    {"key": "b", "value": 2.5, "text": "[red] \u00e4"},
+    {"key": "c", "value": None},
+]
 
 
 @pytest.fixture

@@ -324,6 +324,7 @@ def test_one_failing_encoder_is_named_and_the_others_go_on(
         )
     else:
         wide = fake_zoo.FakeEncoder("wide", seed=0, image_size=None)
+        squares = fake_zoo.load_data("squares", split="train", limit=30).images
         monkeypatch.setattr(
             jaxrel,
             "transferability_score",
@@ -332,7 +333,6 @@ def test_one_failing_encoder_is_named_and_the_others_go_on(
                 fake_zoo.transferability_score,
             )(target, **options),
         )
-        squares = fake_zoo.load_data("squares", split="train", limit=30).images
     for _ in range(2):
         result = ranking.rank(["squares"], ["wide", "narrow"], output=tmp_path, settings=FAST)
         narrow, wide_row = result.tables[0].rows

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -69,7 +70,7 @@ def scored(metrics: list[str], encoders: tuple[str, ...] = ("plain",), sizes=SIZ
 def one_by_one(metric: str, target: str, reference: str, encoder: str = "plain") -> float:
     """What the metric's own function says of the samples as they are."""
     sides = {"": task(target, SIZES[target]), "reference_": task(reference, SIZES[reference])}
-    data = {}
+    data: dict[str, Any] = {}
     for prefix, side in sides.items():
         features = side.features if encoder == "plain" else side.features**2
         data |= {f"{prefix}features": features, f"{prefix}labels": side.labels, f"{prefix}weights": side.weights}
@@ -126,6 +127,7 @@ def test_scores_that_depend_on_other_encoders_are_combined_over_all_of_them():
             metric.function(features, plain.labels, weights=plain.weights)
             for features in (plain.features, plain.features**2)
         ]
+        assert metric.combine is not None
         expected = np.asarray(metric.combine(parts).value)
         np.testing.assert_allclose(matrix.values[0, :, 0, column], expected, rtol=1e-5)
 
@@ -296,6 +298,7 @@ class Calls:
     def __call__(self, program, arrays, devices):
         num_units = len(arrays.places["target"])
         if num_units > self._most:
+            assert self._error is not None
             raise self._error
         self.sizes.append(num_units)
         return self._call(program, arrays, devices)
@@ -459,14 +462,14 @@ def test_parquet_has_the_records(tmp_path):
 
 
 def test_compiled_programs_are_kept_on_request(tmp_path, caplog):
-    before = jax.config.jax_compilation_cache_dir
+    before = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     jax.config.update("jax_compilation_cache_dir", None)
     hits = []
     jax.monitoring.register_event_listener(
         lambda event, **_: hits.append(event) if event.endswith("/cache_hits") else None
     )
     scored(["h_score"], compilation_cache=tmp_path)
-    assert jax.config.jax_compilation_cache_dir is None
+    assert jax.config.jax_compilation_cache_dir is None  # type: ignore[attr-defined]
     kept = len(list(tmp_path.iterdir()))
     assert kept
     jax.clear_caches()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import fake_zoo
 import numpy as np
@@ -42,7 +43,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_tokenizer().save(str(folder / "tokenizer.json"))
 
 
-def ranked(*options: str) -> dict[str, object]:
+def ranked(*options: str) -> dict[str, Any]:
     words = ["rank", "--reference", "./notes", "--target", "./letters", "--encoder", "bert@tiny", *NUMBERS, *options]
     assert cli.main(words) == 0
     (line,) = Path("jaxrel-results/results.jsonl").read_text().splitlines()

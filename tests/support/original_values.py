@@ -51,6 +51,7 @@ def comparison(oracle: dict, dtype: Any) -> Comparison:
     metric, data, options, expected, tolerance = _adapted(oracle)
     arrays = {key: array if array.dtype.kind in "iu" else array.astype(dtype) for key, array in data.items()}
     with jax.enable_x64(dtype == np.float64):
+        found: Any
         if "responsibilities" in arrays:
             found = leep_score(arrays["responsibilities"], arrays["labels"])
         else:
@@ -73,7 +74,7 @@ def _adapted(oracle: dict) -> tuple[str, dict, dict, Any, float]:
         case "logme" if oracle["case"] == "singleton":
             tolerance = SINGLETON_LOGME
         case "nce" if options.pop("swapped", False):
-            data["source_labels"], data["labels"] = labels, data["source_labels"]
+            data["source_labels"], data["labels"] = data["labels"], data["source_labels"]
         case "lfc":
             similarity = options.pop("similarity", None)
             if similarity == "corr":

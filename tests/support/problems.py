@@ -68,7 +68,7 @@ def random_problem(
     prior = rng.dirichlet(np.ones(num_target)) + 1e-3
     prior /= prior.sum()
     if not held_out:
-        prior = np.bincount(np.asarray(target.labels), np.asarray(target.weights), num_target)
+        prior = np.bincount(np.asarray(target.labels), np.asarray(target.weights), num_target).astype(np.float64)
         prior /= prior.sum()
     J = prior[:, None] * Q
     D = J.sum(0)
