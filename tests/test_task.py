@@ -108,7 +108,7 @@ def test_a_task_travels_through_jit_and_vmap_and_cannot_be_changed():
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), task, task)
     assert jax.vmap(lambda t: t.features.sum())(stacked).shape == (2,)
     with pytest.raises(AttributeError, match="cannot be changed"):
-        task.features = FEATURES  # type: ignore[misc]
+        task.features = FEATURES  # type: ignore[assignment, misc]
 
 
 def test_inside_jit_the_class_count_must_be_given():
