@@ -45,7 +45,10 @@ _MOVED = 4 * _EPS
 _TIMES, _BASE = 16, 256 * _EPS
 # Squared distances come from products: that of two samples which are a hundredth of their distance to the middle apart
 # is off by a thousandth (nearer ones count as equal, as documented). A solver ends at its tolerance, in either dtype.
-_BASES = {"silhouette": 4e-3, "sinkhorn_divergence": 2e-4}
+# Where two samples have all the weight but 1e-4 of it, shrinkage is a difference that loses these digits; where classes
+# share samples, rounding in directions in which no class varies is divided by the shrunk variance there. Both are
+# documented.
+_BASES = {"silhouette": 4e-3, "sinkhorn_divergence": 2e-4, "regularised_h_score": 5e-4, "sfda": 2e-4}
 # Of jumps (votes, ranks, whether a direction counts) a suspect is tried in as many directions as a batch has problems,
 # nearer and further away, as far as ties reach: anywhere between the values found is right.
 _FURTHER = 32
