@@ -135,12 +135,12 @@ def _posteriors(x: np.ndarray, labels: np.ndarray, shrinkage: float | None) -> t
     """About the mean of the own class: the inverse of a covariance of 1e-10 would leave few digits of a difference."""
     y, means = _indicators(labels), _class_means(x, labels)
     within = x - y @ means
+    if not np.sum(within**2) > 0:  # Every class is one point: a limit, which has no inverse. Or it is not a number.
+        return np.full((len(x), len(means)), np.nan), 1.0 if shrinkage is None else shrinkage
     _, values, axes = np.linalg.svd(within / np.sqrt(len(x)))
     variances = np.pad(values**2, (0, x.shape[1] - len(values))) if len(values) < x.shape[1] else values**2
     if shrinkage is None:
         shrinkage = max(float(np.exp(-5 * variances[0])), 1e-10)
-    if not variances.sum() > 0:  # Every class is one point: a limit, which has no inverse.
-        return np.full((len(x), len(means)), np.nan), shrinkage
     white = axes.T / np.sqrt((1 - shrinkage) * variances + shrinkage * variances.mean())
     apart = np.sum(((means[:, None] - means) @ white) ** 2, axis=2)
     logits = (within @ white) @ (means @ white).T - y @ apart / 2

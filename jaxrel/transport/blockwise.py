@@ -22,7 +22,7 @@ from jaxrel.transport.certificates import (
     shallow_sum,
     sum_depth,
 )
-from jaxrel.transport.point_clouds import PointCloud
+from jaxrel.transport.point_clouds import CostFunction, PointCloud
 from jaxrel.transport.result import TransportStatus
 from jaxrel.transport.sinkhorn import sinkhorn
 from jaxrel.transport.tiled import filled_up, reduce_tiles
@@ -107,8 +107,7 @@ def blockwise_interval(
     Raises:
         ValueError: as `sinkhorn`, and for a block_size below 1.
 
-    Both ends are moved outwards by a bound of the rounding error of everything but the cost function itself, whose
-    values are taken for exact.
+    Both ends are moved outwards by a bound of the rounding error, that of the cost included as `PointCloud` says.
     """
     if not isinstance(cloud, PointCloud):
         raise ValueError(f"cloud must be a PointCloud, got {type(cloud).__name__}: use sinkhorn for a cost array.")
@@ -244,10 +243,13 @@ def _upper(
 
     def solved(part: Any) -> tuple[Array, ...]:
         index_x, index_y, weights_x, weights_y = part
-        cost = cloud.cost_function(cloud.x[index_x], cloud.y[index_y])
-        result = sinkhorn(cost, weights_x, weights_y, relative_gap=relative_gap, max_iterations=max_iterations)
+        block = PointCloud(cloud.x[index_x], cloud.y[index_y], cloud.cost)
+        result = sinkhorn(block, weights_x, weights_y, relative_gap=relative_gap, max_iterations=max_iterations)
         live = (weights_x > 0)[..., :, None] & (weights_y > 0)[..., None, :]
-        return result.lower, result.upper, jnp.max(jnp.where(live, jnp.abs(cost), 0), axis=(-1, -2)), result.status
+        size = jnp.max(jnp.where(live, jnp.abs(highest(block.x, block.y)), 0), axis=(-1, -2))
+        return result.lower, result.upper, size, result.status
+
+    highest = _moved_cost(cloud, 1)
 
     parts = (
         blocks_x.index,
@@ -264,7 +266,7 @@ def _upper(
 
     x = cloud.x[_at(blocks_x.index, heaviest_x)]
     y = cloud.y[_at(blocks_y.index, heaviest_y)]
-    largest = jnp.maximum(jnp.max(sizes), _largest(cloud, x, y))
+    largest = jnp.maximum(jnp.max(sizes), _largest(highest, x, y))
     # Relative to mass, which costs at most 5 L where it is not where it should be: the sum of the masses and of
     # `shared` each err by their depths, splitting and normalising (here, in the solver, and of the whole) by theirs.
     depth = sum_depth(num_blocks) + 2 * sum(sum_depth(blocks.index.shape[1]) for blocks in (blocks_x, blocks_y))
@@ -309,7 +311,7 @@ def _lower(
     f = jnp.where(sample_a > 0, finite_or_zero(coarse.f), -jnp.inf)
     sample_x, sample_a = filled_up(sample_x, sample_a, tile)
     f = jnp.pad(f, (0, sample_x.shape[0] - f.shape[0]), constant_values=-jnp.inf)
-    reduce = functools.partial(reduce_tiles, cloud.cost_function, tile=tile)
+    reduce = functools.partial(reduce_tiles, _moved_cost(cloud, -1), tile=tile)
     joins = (jnp.minimum, jnp.maximum)
     g, _ = reduce(sample_x, y, functools.partial(tightest, axis=-2), joins, (b,), (f,), axis=-2)
     g = jnp.where(b > 0, finite_or_zero(g), -jnp.inf)
@@ -330,13 +332,19 @@ def _sample(points: Float[Array, "n d"], weights: Float[Array, " n"]) -> tuple[F
     return points, weights / jnp.where(mass > 0, mass, 1)
 
 
-def _largest(cloud: PointCloud, x: Float[Array, "k d"], y: Float[Array, "k d"]) -> Float[Array, ""]:
+def _moved_cost(cloud: PointCloud, by: int) -> CostFunction:
+    """The cost function, and so many times what it may be off by."""
+    cost, error = cloud.cost_function, cloud.cost_error
+    return cost if error is None else lambda x, y: cost(x, y) + by * error(x, y)
+
+
+def _largest(cost: CostFunction, x: Float[Array, "k d"], y: Float[Array, "k d"]) -> Float[Array, ""]:
     """The largest size of a cost between any of these points, in tiles."""
     tile = min(_TILE, x.shape[0])
     ones = jnp.ones(x.shape[0], x.dtype)
     (x, _), (y, _) = filled_up(x, ones, tile), filled_up(y, ones, tile)
     (largest,) = reduce_tiles(
-        cloud.cost_function,
+        cost,
         x,
         y,
         lambda cost, *_: (jnp.max(jnp.abs(cost), -1),),

@@ -31,6 +31,13 @@ def test_no_interval_of_close_clouds_is_false(fuzzer):
     assert tally.false == 0, tally
 
 
+def test_no_blockwise_interval_is_false(fuzzer):
+    """With all optimisations the centres of two clouds far from the origin were computed anew, and differed."""
+    for seed in (0, 4):
+        tally = fuzzer("transport")._blockwise(np.random.default_rng(seed), np.float32)
+        assert tally.false == 0, tally
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cost", ["margin", "range", "euclidean", "feature"])
 def test_no_bound_is_false(fuzzer, cost):

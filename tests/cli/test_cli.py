@@ -76,7 +76,7 @@ def test_options_reach_the_method(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
     def record(*tasks: object, **options: object) -> object:
-        seen.append((options["method"], options["seed"]))
+        seen.append((options["method"], options["key"]))
         return fake_zoo.task_relatedness(*tasks, **options)
 
     monkeypatch.setattr(jaxrel, "task_relatedness", record)

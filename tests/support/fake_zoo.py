@@ -91,7 +91,7 @@ def task_relatedness(
     target: Any,
     *,
     method: Any,
-    seed: int,
+    key: int,
     evaluate_on: Any = (),
     pseudo_labels: Any = None,
     views: Any = (),
@@ -100,7 +100,7 @@ def task_relatedness(
     time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
     tasks = [np.asarray(task.features, np.float64) for task in (reference, target, *evaluate_on)]
     arrays = [*tasks, *map(np.asarray, views)]
-    terms = [float(abs(np.sin(array.sum() + seed))) for array in arrays[:3]]
+    terms = [float(abs(np.sin(array.sum() + key))) for array in arrays[:3]]
     return SimpleNamespace(
         bound=sum(terms),
         tight_bound=sum(terms),
@@ -118,28 +118,28 @@ def task_relatedness(
 
 
 def transferability_score(
-    target: Any, *, views: Any, confidence: float, num_resamples: int, seed: int
+    target: Any, *, views: Any, confidence: float, num_resamples: int, key: int
 ) -> SimpleNamespace:
     """A share that depends on everything the real one depends on."""
     time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
     features = np.asarray(target.features, np.float64)
     if np.isnan(features).any():
         raise ValueError("features[0, 0] is nan: pass finite features.")
-    value = 0.2 + 0.6 * float(abs(np.sin(features.sum() + seed)))
+    value = 0.2 + 0.6 * float(abs(np.sin(features.sum() + key)))
     return SimpleNamespace(
         value=value,
         lower=value - 0.1 * confidence,
         upper=value + 0.1 * confidence,
         accuracy=value + 0.05 if views is None else np.nan,
         majority=1 / NUM_CLASSES if views is None else np.nan,
-        resamples=value + 0.05 * np.random.default_rng(seed).normal(size=num_resamples),
+        resamples=value + 0.05 * np.random.default_rng(key).normal(size=num_resamples),
         recipe="made up" if views is None else "made up, from views",
         messages=(),
     )
 
 
-def bound_resamples(result: Any, reference: Any, target: Any, *, num_resamples: int, seed: int) -> np.ndarray:
-    return result.bound + np.random.default_rng(seed).normal(size=num_resamples)
+def bound_resamples(result: Any, reference: Any, target: Any, *, num_resamples: int, key: int) -> np.ndarray:
+    return result.bound + np.random.default_rng(key).normal(size=num_resamples)
 
 
 def install(replace: Callable[[object, str, object], None]) -> None:
