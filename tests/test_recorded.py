@@ -10,6 +10,7 @@ import functools
 import json
 import math
 
+import jax
 import pytest
 from recorded import CASES, FILE, GROUPS, QUICK, Numbers, compute
 
@@ -20,6 +21,8 @@ INTENDED: dict[str, str] = {}
 # a compiler does that optimises more or less: some rounding errors of the type, times the condition of the problem.
 TOLERANCE = {"float32": 2e-5, "float64": 1e-9}
 # The dual value at which iterations stopped carries rounding errors on; it is certified to a hundredth of the cost.
+# Hundreds of steps of learning carry rounding on too, and another version of the compiler rounds otherwise.
+RECORDED_WITH, TOLERANCE_OF_LEARNED = (0, 10), {"float32": 1e-3, "float64": 1e-9}
 TOLERANCE_OF_ENDS = {"distribution_mismatch_lower": 1e-5}
 
 
@@ -32,7 +35,9 @@ def recorded() -> Numbers:
 
 def tolerance(name: str) -> float:
     """Of a number, by its name."""
-    return max(TOLERANCE[name.split("/")[0]], TOLERANCE_OF_ENDS.get(name.rsplit("/", 1)[-1], 0))
+    dtype, ending = name.split("/")[0], name.rsplit("/", 1)[-1]
+    learned = "learned" in name and jax.version.__version_info__[:2] != RECORDED_WITH
+    return max((TOLERANCE_OF_LEARNED if learned else TOLERANCE)[dtype], TOLERANCE_OF_ENDS.get(ending, 0))
 
 
 def same(found: float, expected: float, allowed: float) -> bool:

@@ -160,7 +160,8 @@ def _of_objects(name: str, objects: np.ndarray) -> np.ndarray | jax.Array:
         )
     if objects.ndim == 1 and any(isinstance(row, list | tuple) or _is_array(row) for row in objects):
         return to_array(name, objects.tolist())
-    missing = np.frompyfunc(_is_missing, 1, 1)(objects).astype(bool)
+    with np.errstate(invalid="ignore"):  # NumPy 2.5 warns where a NaN is compared
+        missing = np.frompyfunc(_is_missing, 1, 1)(objects).astype(bool)
     present = objects[~missing].tolist()
     kinds = {type(value) for value in present}
     if kinds and (all(issubclass(kind, str) for kind in kinds) or kinds <= {bool, np.bool_}):
