@@ -20,9 +20,9 @@ INTENDED: dict[str, str] = {}
 # Relative to the number, or to 1 where that is larger. A change that only moves code may still sum in another order, as
 # a compiler does that optimises more or less: some rounding errors of the type, times the condition of the problem.
 TOLERANCE = {"float32": 2e-5, "float64": 1e-9}
-# The dual value at which iterations stopped carries rounding errors on; it is certified to a hundredth of the cost.
 # Hundreds of steps of learning carry rounding on too, and another version of the compiler rounds otherwise.
 RECORDED_WITH, TOLERANCE_OF_LEARNED = (0, 10), {"float32": 1e-3, "float64": 1e-9}
+# The dual value at which iterations stopped carries rounding errors on; it is certified to a hundredth of the cost.
 TOLERANCE_OF_ENDS = {"distribution_mismatch_lower": 1e-5}
 
 
