@@ -139,11 +139,8 @@ def squared_distance_error(x: Float[Array, "*b n d"], y: Float[Array, "*b m d"])
 def _about_centre(
     x: Float[Array, "*b n d"], y: Float[Array, "*b m d"]
 ) -> tuple[Float[Array, "*b n d"], Float[Array, "*b m d"]]:
-    # Any centre will do, so it has no derivative; but it must be the same for both, to the last bit. A mean is not, if
-    # the compiler computes it for each anew. The median of three points is made of coordinates as they are.
-    first, middle, last = (jax.lax.stop_gradient(y[..., i : i + 1, :]) for i in (0, y.shape[-2] // 2, y.shape[-2] - 1))
-    low, high = jnp.minimum(first, last), jnp.maximum(first, last)
-    centre = jnp.maximum(low, jnp.minimum(high, middle))
+    # Any centre will do, so it has no derivative; but it must be the same for both.
+    centre = jax.lax.optimization_barrier(jax.lax.stop_gradient(jnp.mean(y, axis=-2, keepdims=True)))
     return x - centre, y - centre
 
 
