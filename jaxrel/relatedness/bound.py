@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,39 @@ from jaxrel.transport.certificates import rounding_allowance, shallow_sum, sum_d
 if TYPE_CHECKING:
     from jaxrel.relatedness.methods import Method
 
-__all__ = ["Contributions", "class_loss", "evaluate_bound_with_contributions", "log_label_map", "relatedness_of"]
+__all__ = [
+    "ClassMeans",
+    "Contributions",
+    "bound_of_means",
+    "class_loss",
+    "evaluate_bound_with_contributions",
+    "log_label_map",
+    "silenced",
+]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ClassMeans:
+    """What the bound is put together from: means over the blocks of each target class, of which there may be one.
+
+    `upper` and `lower` are certified ends of its transport, `upper` with what rounding does to the points.
+    """
+
+    upper: Float[Array, "*d t"]
+    lower: Float[Array, "*d t"]
+    transformed_reference_loss: Float[Array, "*d t"]
+    target_loss: Float[Array, "*d t"]
+    target_accuracy: Float[Array, "*d t"]
+
+
+_TERMS = (
+    "reweighted_reference_loss",
+    "label_mismatch",
+    "distribution_mismatch",
+    "transformed_reference_loss",
+    "target_loss",
+)
 
 
 @jax.tree_util.register_dataclass
@@ -144,15 +176,13 @@ def evaluate_bound_with_contributions(
     totals_t = class_totals(labels_t, num_target, target.weights)
     prior = totals_t / jnp.sum(totals_t)
     conditional = held_out_conditional(transformation.conditional, totals_r)
-    coupling = label_coupling(prior, conditional)
     within_class = _within_class(reference.weights, totals_r, labels_r)
     cloud = conditional[:, labels_r] * within_class  # a^k_i, rows sum to 1
 
     losses = cross_entropy(u, labels_r)
     within_target = _within_class(target.weights, totals_t, labels_t)
-    sample_share = prior[labels_t] * within_target
     target_losses = class_loss(v, log_map[labels_t])
-    predicted = transformation.target_classes(v)
+    right = (transformation.target_classes(v) == labels_t).astype(v.dtype)
     transport = class_transport(
         cost,
         x,
@@ -167,89 +197,87 @@ def evaluate_bound_with_contributions(
 
     def transformed_loss(of_class: tuple[Array, Array, Array]) -> Float[Array, ""]:
         index, share, log_map_row = of_class
-        return shallow_sum(_silenced(share, class_loss(u[index], log_map_row)))
+        return shallow_sum(silenced(share, class_loss(u[index], log_map_row)))
+
+    def mean_in_target_class(values: Float[Array, " m"]) -> Float[Array, " t"]:
+        return class_totals(labels_t, num_target, silenced(within_target, values))
 
     # One class at a time and only of samples that it leans on: all shifted logits at once would be n t r numbers.
     leaning = heaviest(cloud, block_sizes[0] if block_sizes else cloud.shape[1])
-    transformed = prior * jax.lax.map(transformed_loss, (*leaning, log_map))
-
-    present = prior > 0
-    unseen = present & ~jnp.any(transformation.label_map > 0, axis=1)
-    learned = jnp.any(transformation.conditional > 0, axis=1)
-    lost = present & learned & ~jnp.any(conditional > 0, axis=1)
-    left_out = present & transport.left_out & ~lost
-    overflow = present & transport.overflow & ~lost & ~left_out
-    without_reference = unseen | lost
-    uncertified = without_reference | left_out | overflow
-    paid = mismatch_by_class(coupling, transformation.label_map)
-    reweighted_losses = jnp.where(lost, jnp.inf, prior * shallow_sum(_silenced(cloud, losses)))
-    achieved = prior * class_totals(labels_t, num_target, _silenced(within_target, target_losses))
-    # What rounding may break of the inequality belongs to its upper end: the points' share, and that of all the sums.
+    transformed = jax.lax.map(transformed_loss, (*leaning, log_map))
     alpha, beta = point_rounding(transformation, x, y, u, v, log_map)
+    means = ClassMeans(
+        upper=transport.upper + shallow_sum(silenced(cloud, alpha)) + mean_in_target_class(beta),
+        lower=transport.lower,
+        transformed_reference_loss=jnp.where(transport.left_out, jnp.inf, transformed),
+        target_loss=mean_in_target_class(target_losses),
+        target_accuracy=mean_in_target_class(right),
+    )
     depth = sum_depth(losses.shape[0]) + sum_depth(target_losses.shape[0]) + num_target + 2 * num_reference
-    summed = jax.lax.stop_gradient(reweighted_losses + paid + transformed + achieved)
-    moved = _silenced(prior, transport.upper) * (1 + rounding_allowance(depth, u.dtype))
-    moved += rounding_allowance(depth, u.dtype) * jnp.where(uncertified, 0, summed)
-    moved += prior * shallow_sum(_silenced(cloud, alpha))
-    moved += prior * class_totals(labels_t, num_target, _silenced(within_target, beta))
-    terms = ClassTerms(
-        reweighted_reference_loss=reweighted_losses,
-        label_mismatch=paid,
-        distribution_mismatch=jnp.where(uncertified, jnp.inf, moved),
-        transformed_reference_loss=jnp.where(without_reference | left_out, jnp.inf, transformed),
-        target_loss=achieved,
-        reference_loss=class_totals(labels_r, num_reference, within_class * losses),
-    )
-    relatedness = relatedness_of(
+    relatedness = bound_of_means(
         transformation,
-        coupling,
-        terms,
-        lower=jnp.sum(_silenced(prior, transport.lower)),
-        accuracy=jnp.sum(sample_share * (predicted == labels_t)),
-        faults={
-            Status.UNSEEN_TARGET_CLASS: unseen,
-            Status.LOST_REFERENCE_CLASS: lost,
-            Status.SUPPORT_TOO_SMALL: left_out,
-            Status.BLOCK_OVERFLOW: overflow,
-        },
+        prior,
+        conditional,
+        means,
+        class_totals(labels_r, num_reference, silenced(within_class, losses)),
+        rounding=rounding_allowance(depth, u.dtype),
+        faults={Status.SUPPORT_TOO_SMALL: transport.left_out, Status.BLOCK_OVERFLOW: transport.overflow},
     )
+    sample_share = prior[labels_t] * within_target
     dual = jnp.sum((prior[:, None] * cloud) * transport.f) + jnp.sum(sample_share * transport.g)
     return relatedness, Contributions(losses, transport.f, transport.g, slack=relatedness.distribution_mismatch - dual)
 
 
-def relatedness_of(
+def bound_of_means(
     transformation: Transformation,
-    coupling: Float[Array, "t r"],
-    terms: ClassTerms,
+    prior: Float[Array, " t"],
+    conditional: Float[Array, "t r"],
+    means: ClassMeans,
+    reference_loss: Float[Array, " r"],
     *,
-    lower: Float[Array, ""],
-    accuracy: Float[Array, ""],
-    faults: dict[Status, Bool[Array, " t"]],
+    rounding: float | Float[Array, " t"],
+    faults: dict[Status, Bool[Array, " t"]] | None = None,
 ) -> Relatedness:
-    """The result of the terms of every class; `faults` say of which classes, if any, the bound is infinite, and why."""
-    reweighted, mismatch, upper, transformed, target_loss = (
-        jnp.sum(term)
-        for term in (
-            terms.reweighted_reference_loss,
-            terms.label_mismatch,
-            terms.distribution_mismatch,
-            terms.transformed_reference_loss,
-            terms.target_loss,
-        )
+    """Every term, of the prior and Q of these samples, the means of the target classes and of the reference classes.
+
+    `rounding` is the relative error of a mean; what it may break of the inequality belongs to its upper end. `faults`
+    say of which classes the transport is not certified, and why.
+    """
+    present = prior > 0
+    unseen = present & ~jnp.any(transformation.label_map > 0, axis=1)
+    learned = jnp.any(transformation.conditional > 0, axis=1)
+    lost = present & learned & ~jnp.any(conditional > 0, axis=1)
+    uncertified = unseen | lost
+    statuses = {Status.UNSEEN_TARGET_CLASS: unseen, Status.LOST_REFERENCE_CLASS: lost}
+    for fault, classes in (faults or {}).items():
+        statuses[fault] = present & classes & ~lost
+        uncertified |= statuses[fault]
+
+    coupling = label_coupling(prior, conditional)
+    paid = mismatch_by_class(coupling, transformation.label_map)
+    reweighted = prior * jnp.sum(silenced(conditional, reference_loss), axis=1)
+    transformed, achieved = prior * means.transformed_reference_loss, prior * means.target_loss
+    summed = jax.lax.stop_gradient(reweighted + paid + transformed + achieved)
+    upper = silenced(prior, means.upper) * (1 + rounding) + rounding * jnp.where(uncertified, 0, summed)
+    terms = ClassTerms(
+        reweighted_reference_loss=jnp.where(lost, jnp.inf, reweighted),
+        label_mismatch=paid,
+        distribution_mismatch=jnp.where(uncertified, jnp.inf, upper),
+        transformed_reference_loss=jnp.where(unseen | lost, jnp.inf, transformed),
+        target_loss=achieved,
+        reference_loss=reference_loss,
     )
-    bound = reweighted + mismatch + upper
-    status = sum((int(fault) * jnp.any(classes) for fault, classes in faults.items()), start=jnp.zeros((), jnp.int32))
-    not_finite = ~jnp.isfinite(bound + transformed + target_loss) & (status == 0)
+    totals: dict[str, Any] = {name: jnp.sum(getattr(terms, name)) for name in _TERMS}
+    bound = totals["reweighted_reference_loss"] + totals["label_mismatch"] + totals["distribution_mismatch"]
+    tight_bound = totals["transformed_reference_loss"] + totals["distribution_mismatch"]
+    status = sum((int(fault) * jnp.any(classes) for fault, classes in statuses.items()), jnp.zeros((), jnp.int32))
+    not_finite = ~jnp.isfinite(bound + totals["transformed_reference_loss"] + totals["target_loss"]) & (status == 0)
     return Relatedness(
         bound=bound,
-        tight_bound=jnp.minimum(transformed + upper, bound),  # equal in theory for a permutation, rounded in two ways
-        reweighted_reference_loss=reweighted,
-        label_mismatch=mismatch,
-        distribution_mismatch=upper,
-        distribution_mismatch_lower=lower,
-        transformed_reference_loss=transformed,
-        target_loss=target_loss,
-        target_accuracy=accuracy,
+        tight_bound=jnp.minimum(tight_bound, bound),  # equal in theory for a permutation, rounded in two ways
+        **totals,
+        distribution_mismatch_lower=jnp.sum(silenced(prior, means.lower)),
+        target_accuracy=jnp.sum(silenced(prior, means.target_accuracy)),
         coupling=coupling,
         class_terms=terms,
         transformation=transformation,
@@ -276,6 +304,6 @@ def _within_class(weights: Array, totals: Array, labels: Int[Array, " n"]) -> Fl
     return jnp.where(total > 0, weights / jnp.where(total > 0, total, 1), 0)
 
 
-def _silenced(weights: Float[Array, "*b n"], values: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
+def silenced(weights: Float[Array, "*b n"], values: Float[Array, "*#b n"]) -> Float[Array, "*b n"]:
     """Products in which a weight of 0 silences an infinite or undefined value."""
     return jnp.where(weights > 0, weights * jnp.where(weights > 0, values, 0), 0)

@@ -20,6 +20,7 @@ dual potentials, and the transport of class k at least its mean target loss less
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -27,14 +28,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from jaxrel._core.checks import Key, host_generator
 from jaxrel._core.labels import check_all_named
-from jaxrel.relatedness.bound import relatedness_of
-from jaxrel.relatedness.coupling import held_out_conditional, label_coupling, mismatch_by_class
+from jaxrel.relatedness.bound import ClassMeans, bound_of_means
+from jaxrel.relatedness.coupling import held_out_conditional
 from jaxrel.relatedness.methods import Method
-from jaxrel.relatedness.result import ClassTerms, Relatedness, Status, Transformation
+from jaxrel.relatedness.result import Relatedness, Transformation
 from jaxrel.relatedness.streaming.clouds import Clouds
 from jaxrel.relatedness.streaming.cuts import stratified_order
 from jaxrel.relatedness.streaming.losses import reference_losses
@@ -96,52 +97,21 @@ def evaluated(
     # Terms that are summed up one after the other: of a block, of the blocks of a class, of devices.
     depth = sizes.rows + sizes.columns + num_blocks + devices.size + num_reference + num_target + 32
     depth += SUM_WIDTH + -(-reference.num_samples // SUM_WIDTH)
-    return _relatedness(transformation, prior, conditional, clouds, sums, num_blocks, reference_loss, depth)
-
-
-def _relatedness(
-    transformation: Transformation,
-    prior: Float[np.ndarray, " t"],
-    conditional: Float[np.ndarray, "t r"],
-    clouds: Clouds,
-    sums: Sums,
-    num_blocks: Int[np.ndarray, " t"],
-    reference_loss: Float[np.ndarray, " r"],
-    depth: Int[np.ndarray, " t"],
-) -> Relatedness:
-    """The terms in float64 from the sums over blocks, as arrays of the transformation's type."""
-    dtype = transformation.conditional.dtype
     rounding = depth * float(jnp.finfo(dtype).eps)
-    lost = (prior > 0) & (num_blocks == 0)
+    means = _with_lower_ends(sums, clouds, num_blocks, rounding)
+    given: Any = (prior, conditional, means, reference_loss)
+    arrays = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), given)
+    return bound_of_means(transformation, *arrays, rounding=jnp.asarray(rounding, dtype))
+
+
+def _with_lower_ends(
+    sums: Sums, clouds: Clouds, num_blocks: Int[np.ndarray, " t"], rounding: Float[np.ndarray, " t"]
+) -> ClassMeans:
+    """Means whose `upper` has a price for mass that cutting put elsewhere, and `lower` is of the whole classes."""
+    means = jax.tree.map(np.float64, sums.means)
     reach = np.float64(sums.largest_size).sum(axis=-1)  # no cost is larger
-    misplaced = np.array([clouds.rounding(k) for k in range(prior.size)]) * reach
-    target_loss, transformed = (np.float64(loss) for loss in (sums.target_loss, sums.transformed_reference_loss))
+    misplaced = np.array([clouds.rounding(k) for k in range(reach.size)]) * reach
+    target_loss, transformed = means.target_loss, means.transformed_reference_loss
     gain = target_loss - transformed - rounding * (target_loss + transformed + reach)
-    lower = np.where(num_blocks == 1, np.maximum(gain, sums.lower), gain)
-
-    coupling = label_coupling(jnp.asarray(prior, dtype), jnp.asarray(conditional, dtype))
-    paid = mismatch_by_class(coupling, transformation.label_map)
-    reweighted_losses = conditional @ reference_loss
-    # What rounding may break of the inequality belongs to its upper end, as in `evaluate_bound`.
-    losses = prior * (reweighted_losses + transformed + target_loss) + np.asarray(paid, np.float64)
-    upper = prior * (np.float64(sums.upper) * (1 + rounding) + misplaced) + np.where(lost, 0, rounding * losses)
-
-    def array(values: Any, dtype: Any = dtype) -> Array:
-        return jnp.asarray(values, dtype)
-
-    terms = ClassTerms(
-        reweighted_reference_loss=array(np.where(lost, np.inf, prior * reweighted_losses)),
-        label_mismatch=paid,
-        distribution_mismatch=array(np.where(lost, np.inf, upper)),
-        transformed_reference_loss=array(np.where(lost, np.inf, prior * transformed)),
-        target_loss=array(prior * target_loss),
-        reference_loss=array(reference_loss),
-    )
-    return relatedness_of(
-        transformation,
-        coupling,
-        terms,
-        lower=array(np.sum(prior * np.maximum(lower, 0))),
-        accuracy=array(np.sum(prior * sums.target_accuracy)),
-        faults={Status.LOST_REFERENCE_CLASS: array(lost, bool)},
-    )
+    lower = np.maximum(np.where(num_blocks == 1, np.maximum(gain, means.lower), gain), 0)
+    return dataclasses.replace(means, upper=means.upper + misplaced, lower=lower)

@@ -17,7 +17,14 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from jaxrel._core.programs import compiled
-from jaxrel.relatedness.bound import class_loss, log_label_map, point_rounding, transport_points
+from jaxrel.relatedness.bound import (
+    ClassMeans,
+    class_loss,
+    log_label_map,
+    point_rounding,
+    silenced,
+    transport_points,
+)
 from jaxrel.relatedness.class_transport import certified_transport
 from jaxrel.relatedness.methods import Method
 from jaxrel.relatedness.result import Transformation
@@ -40,11 +47,7 @@ class Sums:
     No two points cost more than their sizes together, see `GroundCost.size`.
     """
 
-    upper: Float[Array, "*d t"]
-    lower: Float[Array, "*d t"]
-    transformed_reference_loss: Float[Array, "*d t"]
-    target_loss: Float[Array, "*d t"]
-    target_accuracy: Float[Array, "*d t"]
+    means: ClassMeans
     largest_size: Float[Array, "*d t 2"]
 
 
@@ -69,7 +72,7 @@ def sums_over_blocks(
         return _with_blocks(sums, blocks, transformation, method, devices=devices, at_once=sizes.at_once)
 
     zeros: Any = np.zeros((devices.size, num_target), dtype)
-    start = Sums(*(zeros,) * 5, largest_size=np.stack([zeros, zeros], axis=-1))  # type: ignore[arg-type]
+    start = Sums(ClassMeans(*(zeros,) * 5), largest_size=np.stack([zeros, zeros], axis=-1))  # type: ignore[arg-type]
     calls = _in_calls(clouds.blocks(sizes.rows, sizes.columns), per_call)
     batches = (placed(call, per_call, clouds, sizes, dtype, devices) for call in calls)
     progressed = told(progress, "transport in blocks", num_calls)
@@ -134,23 +137,23 @@ def _sums_of(blocks: Blocks, transformation: Transformation, method: Method) -> 
     alpha, beta = point_rounding(transformation, x, y, u, v, log_map)
 
     def mean(weights: Float[Array, "g n"], values: Float[Array, "g n"]) -> Float[Array, " g"]:
-        return shallow_sum(jnp.where(weights > 0, weights * jnp.where(weights > 0, values, 0), 0))
+        return shallow_sum(silenced(weights, values))
 
     def by_class(values: Float[Array, " g"]) -> Float[Array, " t"]:
-        added = jnp.where(blocks.mass > 0, blocks.mass * values, 0)
+        added = silenced(blocks.mass, values)
         return jnp.zeros(transformation.conditional.shape[0], added.dtype).at[k].add(added)
 
     def largest_by_class(sizes: Float[Array, " g"]) -> Float[Array, " t"]:
         return jnp.zeros(transformation.conditional.shape[0], sizes.dtype).at[k].max(sizes)
 
-    return Sums(
+    means = ClassMeans(
         upper=by_class(plans.upper + moved + mean(a, alpha) + mean(b, beta)),
         lower=by_class(plans.lower),
         transformed_reference_loss=by_class(mean(a, class_loss(u, log_map[:, None]))),
         target_loss=by_class(mean(b, class_loss(v, log_map[:, None]))),
         target_accuracy=by_class(mean(b, (transformation.target_classes(v) == k[:, None]).astype(b.dtype))),
-        largest_size=jnp.stack([largest_by_class(size) for size in sizes], axis=-1),
     )
+    return Sums(means, largest_size=jnp.stack([largest_by_class(size) for size in sizes], axis=-1))
 
 
 def _joined(one: Sums, other: Sums) -> Sums:
