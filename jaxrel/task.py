@@ -62,6 +62,13 @@ class Task:
             `vmap`) the values are unknown, so only shapes and dtypes are checked, and `num_classes` must be given.
 
     A `Task` is a pytree: arrays are leaves, the class count and names are static. It cannot be changed.
+
+    Example:
+        >>> task = Task([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], ["cat", "dog", "cat"])
+        >>> task
+        Task(features(3, 2), 2 classes)
+        >>> task.labels.tolist(), task.class_names
+        ([0, 1, 0], ('cat', 'dog'))
     """
 
     _source: Any

@@ -1,5 +1,9 @@
-"""The pages name files that exist, and what their programs print is what they print."""
+"""The pages name files that exist, and what programs of pages and docstrings print is what they print."""
 
+import doctest
+import importlib
+import inspect
+import pkgutil
 import re
 from pathlib import Path
 from typing import Any
@@ -7,11 +11,37 @@ from typing import Any
 import numpy as np
 import pytest
 
+import jaxrel
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 NAMED = re.compile(r"\b(?:tests|benchmarks|docs|jaxrel|examples)/[\w./-]+\.(?:py|md|json|png)\b")
 NUMBER = re.compile(r"\d+\.\d+")
 LINKED = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+
+
+def _documented() -> dict[str, Any]:
+    """Public functions and classes with an example, by name; `doctest` does not find those that are decorated."""
+    packages = [
+        jaxrel,
+        *(
+            importlib.import_module(f"jaxrel.{part.name}")
+            for part in pkgutil.iter_modules(jaxrel.__path__)
+            if part.ispkg
+        ),
+    ]
+    public = (getattr(package, name) for package in packages for name in getattr(package, "__all__", ()))
+    return {each.__name__: each for each in public if ">>>" in (inspect.getdoc(each) or "")}
+
+
+@pytest.mark.parametrize("name", sorted(_documented()))
+def test_examples_of_docstrings(name):
+    documented = _documented()[name]
+    module = inspect.getmodule(inspect.unwrap(documented))
+    example = doctest.DocTestParser().get_doctest(inspect.getdoc(documented), dict(vars(module)), name, None, None)
+    said: list[str] = []
+    doctest.DocTestRunner(optionflags=doctest.REPORT_NDIFF).run(example, out=said.append)
+    assert not said, "".join(said)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -54,6 +54,10 @@ def kendall_tau(
 
     Raises:
         ValueError: for shapes that do not fit together.
+
+    Example:
+        >>> print(f"{kendall_tau([0.1, 0.4, 0.3], [0.5, 0.8, 0.9]):.3f}")
+        0.333
     """
     score, truth, where = _as_pair(score, truth, where)
     return _agreement(pair_signs(score, where), pair_signs(truth, where), jnp.ones((), score.dtype))
@@ -89,6 +93,10 @@ def weighted_kendall_tau(
 
     Raises:
         ValueError: as `kendall_tau`, and for an unknown convention.
+
+    Example:
+        >>> print(f"{weighted_kendall_tau([0.1, 0.4, 0.3], [0.5, 0.8, 0.9], convention='by_truth'):.3f}")
+        0.182
     """
     if convention not in ("by_truth", "by_score", "symmetric"):
         raise ValueError(f'convention is {convention!r}: pass "by_truth", "by_score" or "symmetric".')
@@ -162,6 +170,10 @@ def top_1_regret(
 
     Raises:
         ValueError: as `kendall_tau`.
+
+    Example:
+        >>> print(f"{top_1_regret([0.1, 0.4, 0.3], [0.5, 0.8, 0.9]):.3f}")
+        0.100
     """
     score, truth, where = _as_pair(score, truth, where, "top_1_regret")
     best_score = jnp.max(score, axis=-1, where=where, initial=-jnp.inf, keepdims=True)

@@ -56,6 +56,13 @@ def h_score(
     in exact arithmetic standardisation changes nothing.
 
     `O(n d min(n, d))` operations.
+
+    Example:
+        >>> import numpy as np
+        >>> labels = np.arange(60) % 3
+        >>> features = 3 * np.eye(4)[labels] + np.random.default_rng(0).normal(size=(60, 4))
+        >>> print(f"{h_score(features, labels).value:.3f}")
+        1.632
     """
     sample = checked_labelled_sample(features, labels, weights, num_classes, shift_invariant=True)
     return _h_score(sample, coordinates(sample, "standardised", sample.memberships, decomposition))

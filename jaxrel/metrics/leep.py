@@ -48,6 +48,12 @@ def leep_score(
     mean log probability compute another score, which can order encoders differently.
 
     `O(n s c)` operations, `O(n (s + c))` memory.
+
+    Example:
+        >>> import numpy as np
+        >>> labels = np.arange(60) % 3
+        >>> print(f"{leep_score(0.7 * np.eye(3)[labels] + 0.1, labels).value:.3f}")
+        -0.416
     """
     return _leep(checked_labelled_probabilities(source_probabilities, labels, weights, num_classes))
 

@@ -79,6 +79,13 @@ def logme_score(
     for n < d is right; a class without samples is left out of the mean, where theirs has an infinite evidence.
 
     `O(n d min(n, d))` operations for the decomposition shared by all classes, `O(min(n, d))` for each class and t.
+
+    Example:
+        >>> import numpy as np
+        >>> labels = np.arange(60) % 3
+        >>> features = 3 * np.eye(4)[labels] + np.random.default_rng(0).normal(size=(60, 4))
+        >>> print(f"{logme_score(features, labels).value:.3f}")
+        -0.268
     """
     sample = checked_labelled_sample(features, labels, weights, num_classes)
     return _logme(sample, coordinates(sample, "raw", sample.memberships, decomposition))

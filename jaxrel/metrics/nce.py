@@ -54,6 +54,10 @@ def nce_score(
     is added to empty cells, `0 log 0 = 0`; some implementations add 1e-5 to each, which lowers the score.
 
     `O(n c)` operations, `O((n + s) c)` memory for s source classes.
+
+    Example:
+        >>> print(f"{nce_score([0, 0, 1, 1], [0, 1, 2, 2]).value:.3f}")
+        -0.347
     """
     num_samples = (*to_array("source_labels", source_labels).shape, 0)[0]
     sample = checked_labelled_sample(np.zeros((num_samples, 1)), labels, weights, num_classes)

@@ -49,6 +49,13 @@ def nearest_neighbours_score(
     Source: Renggli et al., "Which model to transfer? Finding the needle in the growing haystack", CVPR 2022.
 
     `O(n^2 d)` operations, `O(256 n + n d)` memory.
+
+    Example:
+        >>> import numpy as np
+        >>> labels = np.arange(60) % 3
+        >>> features = 3 * np.eye(4)[labels] + np.random.default_rng(0).normal(size=(60, 4))
+        >>> print(f"{nearest_neighbours_score(features, labels).value:.3f}")
+        0.967
     """
     sample = checked_labelled_sample(features, labels, weights, num_classes, shift_invariant=True)
     votes = checked_positive_integer("num_neighbours", num_neighbours)

@@ -87,6 +87,15 @@ def pseudo_label(
         ValueError: for views of another shape or not finite, a strategy that lacks what it needs, shares that are not,
             an unknown class count without views, a prior that does not fit, a class that no sample has and a prior
             gives mass to.
+
+    Example:
+        >>> import numpy as np
+        >>> from jaxrel.pseudo_labels import KMeans
+        >>> clusters = np.arange(60) % 3
+        >>> features = 3 * np.eye(4)[clusters] + np.random.default_rng(0).normal(size=(60, 4))
+        >>> found = pseudo_label(Task(features, num_classes=3), KMeans())
+        >>> [len(np.unique(found.labels[clusters == cluster])) for cluster in range(3)]
+        [1, 1, 1]
     """
     if not isinstance(target, Task):
         raise ValueError(f"target must be a Task, got {type(target).__name__}: pass Task(features).")

@@ -53,6 +53,12 @@ def assignment(cost: Float[Array, "*b n m"]) -> AssignmentResult:
     solver, the Hungarian algorithm of optax, whose own rounding leaves the value within about min(n, m) eps times the
     range of the cost of the optimum; with forbidden pairs, that times min(n, m). Time is cubic: meant for up to a
     few hundred points. A batch takes as long as its slowest problem.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> matching = assignment(jnp.array([[4.0, 1.0, 3.0], [2.0, 0.0, 5.0], [3.0, 2.0, 2.0]]))
+        >>> print(matching.columns, f"{matching.value:.3f}")
+        [1 0 2] 1.667
     """
     from optax.assignment import hungarian_algorithm
 
