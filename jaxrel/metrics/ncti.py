@@ -164,7 +164,7 @@ def _ncti_kernel(
     num_present = jnp.sum(sample.class_sizes > 0)
     centres = class_means(sample, components)
     within = components - sample.memberships @ centres
-    whitening, vary, ridge = _whitening(sample, within, values, shrinkage, shrunk, most)
+    whitening, vary, ridge, lead = _whitening(sample, within, values, shrinkage, shrunk, most)
     white = components @ whitening
     inside = whitening * vary
     # Elsewhere classes are points, and their means differ or do not.
@@ -177,12 +177,13 @@ def _ncti_kernel(
     class_values, fits = class_singular_values(sample, rows, block_size)
     variability = jnp.log(jnp.sum(class_values))
 
-    # Whitened, all samples vary by 1 and by what classes are apart, up to the other size of their ridge.
-    between = jnp.sqrt((1 - shrinkage) * sample.class_sizes / total)[:, None] * centres
+    # Whitened, all samples vary by 1, by what classes are apart, and by the ridge that their covariance has more than
+    # that within classes. What is common to all directions is left out: next to it, next to no shrinkage, all else is
+    # rounding. The rest is `1 - lambda` times the square of this.
+    between = jnp.sqrt(sample.class_sizes / total)[:, None] * centres
     more_ridge = shrinkage * jnp.sum(sample.class_sizes @ centres**2) / (total * most)
-    _, _, directions = linalg.svd(
-        jnp.concatenate([between, jnp.diag(jnp.full(num_components, jnp.sqrt(more_ridge)))]) @ whitening
-    )
+    ridges = jnp.where(jnp.arange(num_components) < most, jnp.sqrt(more_ridge) * lead, 0)
+    _, _, directions = linalg.svd(jnp.concatenate([between @ whitening, jnp.diag(ridges)]))
     directions = directions.T
     spread = jnp.linalg.norm(between @ whitening @ directions, axis=0)
     apart = shrunk | (spread > _TOLERANCE * jnp.max(spread))
@@ -207,10 +208,11 @@ def _whitening(
     shrinkage: Float[Array, ""],
     shrunk: Bool[Array, ""],
     most: Float[Array, ""],
-) -> tuple[Float[Array, "k k"], Bool[Array, " k"], Float[Array, ""]]:
+) -> tuple[Float[Array, "k k"], Bool[Array, " k"], Float[Array, ""], Float[Array, " k"]]:
     """Columns that make the covariance within classes the identity, 0 for those that are left out.
 
-    And which of them classes vary along, and the ridge, by which the others are divided.
+    And which of them classes vary along, the ridge, by which the others are divided, and by how much the inverse of the
+    shrunk variance of each exceeds that of the widest: the root of it, over that of `1 - lambda`.
     """
     total = sample.total
     rows = jnp.sqrt(sample.weights)[:, None] * within
@@ -223,11 +225,12 @@ def _whitening(
     # Where every class is one point, collapse is complete: the classes then vary by the rounding of the features.
     least = negligible * values[0] / jnp.sqrt(total)
     ridge = jnp.where(jnp.any(vary), jnp.sqrt(shrinkage * mean_variance), least)
-    _, roots, axes = linalg.svd(jnp.where(jnp.any(vary), rows / (units * jnp.sqrt(total)), 0))
+    _, widths, axes = linalg.svd(jnp.where(jnp.any(vary), rows / (units * jnp.sqrt(total)), 0))
     # Classes vary in fewer directions than there are components, as a rule: next to a small ridge the rounding counts.
-    resolved = roots > negligible * roots[0]
-    roots = jnp.where(resolved, roots, 0)
-    roots = jnp.sqrt((1 - shrinkage) * roots**2 + ridge**2)
+    resolved = widths > negligible * widths[0]
+    widths = jnp.where(resolved, widths, 0)
+    roots = jnp.sqrt((1 - shrinkage) * widths**2 + ridge**2)
+    lead = safe_divide(jnp.sqrt((widths[0] - widths) * (widths[0] + widths)), roots * roots[0])
     kept = roots > jnp.where(shrunk | ~jnp.any(vary), 0, _TOLERANCE)
     whitening = (axes.T / units[:, None]) * jnp.where(kept, safe_divide(jnp.ones_like(roots), roots), 0)
-    return whitening, resolved, ridge
+    return whitening, resolved, ridge, lead

@@ -17,7 +17,6 @@ from jaxrel.metrics.origin import about_centre
 from jaxrel.metrics.result import Score, make_score
 from jaxrel.metrics.validation import Sample, checked_sample
 from jaxrel.transport import SinkhornConfig, TransportStatus, sinkhorn
-from jaxrel.transport.costs import squared_distance
 
 __all__ = ["energy_distance_score", "mmd_score", "sinkhorn_divergence_score"]
 
@@ -205,7 +204,9 @@ def _distances(points: Float[Array, "n d"]) -> Float[Array, "n n"]:
 
 def _squared_distances(points: Float[Array, "n d"]) -> Float[Array, "n n"]:
     """Between all pairs, 0 where it is rounding."""
-    squared, norms = squared_distance(points, points), jnp.sum(points**2, axis=1)
+    norms = jnp.sum(points**2, axis=1)
+    # About the origin of the norms, by which what is rounding is known.
+    squared = norms + norms[:, None] - 2 * jnp.matmul(points, points.T, precision=jax.lax.Precision.HIGHEST)
     return jnp.where(squared > 8 * jnp.finfo(squared.dtype).eps * (norms + norms[:, None]), squared, 0)
 
 
