@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,12 @@ def test_blocks_of_any_sizes_give_the_same_scores(x64):
             np.testing.assert_allclose(one.value, score.value, rtol=1e-10, err_msg=name)
 
 
+@pytest.mark.parametrize("name", LABEL_FREE)
+def test_memory_of_singular_values_grows_with_the_samples_not_their_square(name: str) -> None:
+    program = jax.jit(METRICS[name].function).lower(jax.ShapeDtypeStruct((4000, 8), np.float32)).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 20 * 4000 * 8 * 4
+
+
 # A task, whole or streamed.
 
 SMALL = 60_000  # bytes, which the problem of 400 samples exceeds
@@ -164,7 +171,7 @@ def test_a_task_has_the_same_scores_whole_and_streamed_wherever_it_is(labelled: 
     for name, task in tasks(tmp_path, labelled=labelled).items():
         whole = whole or score_task(task)
         assert list(whole) == (list(STREAMED) if labelled else LABEL_FREE)
-        assert_same(score_task(task), whole, 0)
+        assert_same(score_task(task), whole, 1e-6)
         assert_same(score_task(task, memory_budget=SMALL), whole, 1e-4)
         assert (task.in_memory, whole["rankme"].value.dtype) == (name == "memory", np.float32)
 
@@ -185,10 +192,12 @@ def test_a_task_that_fits_has_the_value_of_any_metric_of_features_and_labels(tmp
     features, labels, weights = stored.features, stored.labels, np.asarray(stored.weights)
     found = score_task(stored, metrics=["transferability", "ncti", "energy"])
     assert list(found) == ["transferability", "ncti", "energy"]
-    assert float(found["transferability"]) == float(transferability_score(stored))
+    assert float(found["transferability"]) == pytest.approx(float(transferability_score(stored)), rel=1e-6)
     components = METRICS["ncti"].function(features, labels, weights=weights, num_classes=5)
-    jax.tree.map(np.testing.assert_array_equal, found["ncti"], components)
-    assert float(found["energy"]) == float(METRICS["energy"].function(features, weights=weights))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), found["ncti"], components)
+    assert float(found["energy"]) == pytest.approx(
+        float(METRICS["energy"].function(features, weights=weights)), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize(
