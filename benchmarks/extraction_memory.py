@@ -32,7 +32,7 @@ from jaxtyping import UInt8
 from rich.console import Console
 from rich.table import Table as Shown
 
-from jaxrel import metrics
+from jaxrel import Task, metrics
 from jaxrel.encoders import Encoder, EncoderOutput, extract_features
 from jaxrel.storage.features import FeatureStore, Table
 from jaxrel.storage.records import write_atomically
@@ -114,7 +114,7 @@ def score_sample(table: Table, number: int = 2000) -> dict[str, float]:
 
 def score_all(table: Table) -> dict[str, float]:
     """Scores of all rows, of which a block at a time is in memory."""
-    found = metrics.score_blocks(table, np.arange(len(table)) % CLASSES)
+    found = metrics.score_task(Task(table, np.arange(len(table)) % CLASSES), memory_budget=2**29)
     return {name: float(score) for name, score in found.items()}
 
 

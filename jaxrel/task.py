@@ -5,7 +5,7 @@ Padding and masking have one mechanism everywhere: a sample of weight 0 does not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -154,7 +154,8 @@ class Task:
 
     def rows(self, which: slice | Int[np.ndarray, " k"]) -> Float[np.ndarray, "k d"]:
         """Some rows of the features, as an array of NumPy; those of weight 0 as zeros. Their values are not checked."""
-        found = np.asarray(self._source)[which] if self.in_memory else np.asarray(self._source[which], self.dtype)
+        with np.errstate(over="ignore"):  # An overflow becomes inf, which checks refuse.
+            found = np.asarray(self._source)[which] if self.in_memory else np.asarray(self._source[which], self.dtype)
         live = np.asarray(self.weights)[which] > 0
         return found if live.all() else np.where(live[:, None], found, 0)
 
@@ -163,16 +164,23 @@ class Task:
         weights = np.asarray(self.weights, np.float64)
         return np.bincount(np.asarray(self.labels), weights, num_classes)[:num_classes]
 
-    def check_values(self, name: str, rows_at_once: int) -> None:
-        """Read what is stored once, a part at a time; a ValueError says where a value is not finite."""
-        for start in () if self.in_memory else range(0, self.num_samples, rows_at_once):
-            found = self.rows(slice(start, start + rows_at_once))
-            if not np.isfinite(found).all():
+    def blocks(self, name: str, rows_at_once: int) -> Iterator[tuple[slice, Float[np.ndarray, "k d"]]]:
+        """All rows in order, a part at a time, each with where it is; a ValueError says where one is not finite."""
+        for start in range(0, self.num_samples, rows_at_once):
+            part = slice(start, min(start + rows_at_once, self.num_samples))
+            found = self.rows(part)
+            if not self.in_memory and not np.isfinite(found).all():
                 row, column = np.argwhere(~np.isfinite(found))[0]
                 raise ValueError(
                     f"{name}.features[{start + row}, {column}] is {found[row, column]}: remove or impute such samples, "
                     "or give them weight 0."
                 )
+            yield part, found
+
+    def check_values(self, name: str, rows_at_once: int) -> None:
+        """Read what is stored once, for what `blocks` refuses."""
+        for _ in () if self.in_memory else self.blocks(name, rows_at_once):
+            pass
 
     @property
     def labelled(self) -> tuple[Int[Array, " n"], int]:

@@ -24,7 +24,7 @@ def svd(matrix: Float[Array, "*b n m"]) -> tuple[Float[Array, "*b n r"], Float[A
 
 def singular_values(matrix: Float[Array, "*b n m"]) -> Float[Array, "*b r"]:
     """Singular values, in descending order."""
-    return _in_turn(lambda each: jnp.linalg.svd(each, compute_uv=False), matrix)
+    return _in_turn(lambda each: jnp.linalg.svd(each, full_matrices=False, compute_uv=False), matrix)
 
 
 def triangular_factor(matrix: Float[Array, "*b n m"]) -> Float[Array, "*b r m"]:

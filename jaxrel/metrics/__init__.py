@@ -39,7 +39,7 @@ from jaxrel.metrics.result import Score, ScoreStatus
 from jaxrel.metrics.sfda import sfda_score
 from jaxrel.metrics.silhouette import silhouette_score
 from jaxrel.metrics.spectrum import alpha_req_score, rankme_score, spectral_decay
-from jaxrel.metrics.streamed import score_blocks
+from jaxrel.metrics.streamed import moments_of_blocks, score_task
 from jaxrel.metrics.task_relatedness import cross_view_score, relatedness_score
 from jaxrel.metrics.transferability import Transferability, transferability_score
 from jaxrel.metrics.transrate import transrate_score
@@ -83,6 +83,7 @@ __all__ = [
     "logme_score",
     "maximum_probability_score",
     "mmd_score",
+    "moments_of_blocks",
     "nce_score",
     "ncti_combine",
     "ncti_components",
@@ -102,8 +103,8 @@ __all__ = [
     "regularised_h_score",
     "relatedness_score",
     "ridge_probe_score",
-    "score_blocks",
     "score_encoders",
+    "score_task",
     "sfda_score",
     "silhouette_score",
     "sinkhorn_divergence_score",

@@ -27,7 +27,7 @@ from jaxrel.metrics.validation import (
 )
 from jaxrel.task import Task
 
-__all__ = ["PER_ENCODER", "SHARED", "applicable_metrics", "score_encoders"]
+__all__ = ["PER_ENCODER", "SHARED", "accepted_options", "applicable_metrics", "chosen_metrics", "score_encoders"]
 
 SHARED = ("labels", "targets", "reference_labels")
 PER_ENCODER = tuple(need for need in NEEDS if need not in SHARED)
@@ -101,7 +101,7 @@ def score_encoders(
         "second_view": second_view,
     }  # fmt: skip
     given: dict[str, Any] = {need: arrays for need, arrays in every.items() if arrays is not None}
-    chosen = _chosen(metrics, given)
+    chosen = chosen_metrics(metrics, given)
     needed = {need for metric in chosen for need in metric.needs}
     masses = {"weights": weights, "reference_weights": reference_weights}
     weighting = {name: jnp.asarray(to_array(name, mass)) for name, mass in masses.items() if mass is not None}
@@ -129,9 +129,10 @@ def score_encoders(
             if metric.decomposition is not None:
                 varying["decomposition"] = decompositions[metric.decomposition]
             fixed = {need: shared[need] for need in metric.needs if need in shared}
-            call = _batched(metric.name, _accepted(metric, facts), batch_size or _default_batch_size(len(batch)))
+            options = tuple(accepted_options(metric, facts).items())
+            call = _batched(metric.name, options, batch_size or _default_batch_size(len(batch)))
             with few_threads(varying):
-                scored = jax.block_until_ready(call(varying, fixed, _accepted_weights(metric, weighting)))
+                scored = jax.block_until_ready(call(varying, fixed, accepted_options(metric, weighting)))
             found[metric.name].append(scored)
             if progress is not None:
                 progress("scoring", done * len(chosen) + position + 1, len(batches) * len(chosen))
@@ -187,7 +188,8 @@ def applicable_metrics(given: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(name for name, metric in METRICS.items() if set(metric.needs) <= set(given))
 
 
-def _chosen(names: Sequence[str] | None, given: Mapping[str, Any]) -> list[Metric]:
+def chosen_metrics(names: Sequence[str] | None, given: Mapping[str, Any]) -> list[Metric]:
+    """The metrics of these names, or all where there are none; a ValueError where what is given does not suffice."""
     names = applicable_metrics(given) if names is None else list(dict.fromkeys(names))
     if not names:
         raise ValueError(f"no metric: with {', '.join(given) or 'nothing'} given none can be computed.")
@@ -261,14 +263,10 @@ def _labelled(name: str, labels: Any, weights: Any, num_classes: int | None) -> 
         raise ValueError(f"{name}: {error}") from error
 
 
-def _accepted(metric: Metric, options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+def accepted_options(metric: Metric, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that the function of a metric has."""
     names = inspect.signature(metric.function).parameters
-    return tuple((name, value) for name, value in options.items() if name in names)
-
-
-def _accepted_weights(metric: Metric, weighting: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(_accepted(metric, weighting))
+    return {name: value for name, value in options.items() if name in names}
 
 
 def _default_batch_size(num_encoders: int) -> int:

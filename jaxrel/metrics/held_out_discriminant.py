@@ -6,33 +6,52 @@ With the covariance S of the standardised features within classes, class means m
 
 linear discriminant analysis with equal priors, shrunk towards the nearest class mean. A closed form: one Cholesky
 factor for each half serves all classes.
+
+What is learned of a half are its class sizes, class means and scatter within classes. Those of blocks of samples merge
+into those of all, so that features are either taken whole or read three times, block by block: for the
+standardisation, for the moments of every half, and to judge each sample by the discriminant of the other half.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
 from jaxrel._core import linalg
 from jaxrel._core.checks import Key, checked_key
 from jaxrel._core.halves import second_half
+from jaxrel._core.memory_budget import rows_within
 from jaxrel._core.programs import compiled
-from jaxrel._core.size_classes import pads_samples
-from jaxrel._core.standardisation import standardisation_of
+from jaxrel._core.size_classes import pads_samples, size_class, with_rows
+from jaxrel._core.standardisation import Spread, Standardisation, spread_of, standardisation_by
 from jaxrel.metrics.differentiation import no_derivative
-from jaxrel.metrics.kernels import kernel
+from jaxrel.metrics.kernels import kernel, merged_means
 from jaxrel.metrics.result import Score, make_score
 from jaxrel.metrics.validation import LabelledSample, checked_labelled_sample
+from jaxrel.task import Task
 
-__all__ = ["balanced_shares", "held_out_discriminant_score", "held_out_hits"]
+__all__ = [
+    "balanced_shares",
+    "block_size_within",
+    "held_out_discriminant_score",
+    "held_out_hits",
+    "held_out_hits_of_blocks",
+    "whole_bytes",
+]
 
 SHRINKAGE = 0.7
 NUM_REPEATS = 3
 # Samples whose responses to all classes are formed at a time.
 _BLOCK = 1024
+# Of what is alive at once: bytes of labels, weights, halves, orders and hits of each sample, arrays of the size of the
+# features, or of a block of them, and of the size of the moments of a half.
+_BYTES_PER_SAMPLE, _FEATURE_COPIES, _BLOCK_COPIES, _MOMENT_COPIES = 128, 5, 8, 3
 
 
 @no_derivative
@@ -112,16 +131,79 @@ def held_out_hits(
     `O(n d + d^2 + c d)` memory. With fewer samples than features these are rotated to n coordinates first.
     """
     with jax.default_matmul_precision("highest"):
-        points, spread = _coordinates(features, weights)
-        halves = jax.vmap(lambda key: second_half(labels, weights, key))(jax.random.split(key, num_repeats))
+        space = _space_of(spread_of(features, weights))
+        points = _points(space, features, weights)
+        if features.shape[0] < features.shape[1]:
+            points = linalg.triangular_factor(points.T).T
 
         def judged(second: Bool[Array, " n"]) -> Float[Array, " n"]:
-            train = jnp.where(second, 0, weights)
-            return jnp.where(second, _hits(points, labels, train, spread, shrinkage, num_classes), 0)
+            moments = _moments_of(points, labels, jnp.where(second, 0, weights), num_classes)
+            return jnp.where(second, _hits(_fitted(moments, space, shrinkage), points, labels), 0)
 
-        folds = jnp.concatenate([halves, ~halves])
-        hits = jnp.sum(jax.lax.map(judged, folds), axis=0) / num_repeats
-        return jnp.where(weights > 0, hits, 0), spread > 0
+        hits = jnp.sum(jax.lax.map(judged, _folds(labels, weights, key, num_repeats=num_repeats)), axis=0) / num_repeats
+        return jnp.where(weights > 0, hits, 0), space.variance > 0
+
+
+def held_out_hits_of_blocks(
+    task: Task, key: PRNGKeyArray, *, rows_at_once: int
+) -> tuple[Float[np.ndarray, " n"], Bool[Array, ""]]:
+    """`held_out_hits` of a labelled task whose features are read in blocks, up to rounding, with the same halves.
+
+    Args:
+        task: whose values are known, with more than one sample in some class.
+        key: deals the samples.
+        rows_at_once: samples of a block.
+
+    Raises:
+        ValueError: for a value that is not finite, with its row.
+
+    `O(r n d (d + c))` operations for r repeats and c classes, and `O(b d + r (d^2 + c d))` memory for blocks of b
+    samples, besides some bytes for each sample.
+    """
+    size = size_class(task.num_samples)
+    labels, weights = (with_rows(np.asarray(array), size) for array in (task.labels, task.weights))
+    folds = np.asarray(_folds(labels, weights, key, num_repeats=NUM_REPEATS))
+
+    def blocks() -> Iterator[tuple[slice, tuple[Any, ...]]]:
+        for part, rows in task.blocks("target", rows_at_once):
+            if weights[part].any():
+                block = rows, weights[part], labels[part], folds.T[part]
+                yield part, tuple(with_rows(array, rows_at_once) for array in block)
+
+    spread = functools.reduce(Spread.joined, (_spread_of_block(*block[:2]) for _, block in blocks()))
+    space = _space_of(jax.tree.map(lambda leaf: jnp.asarray(leaf, task.dtype), spread))
+    halves, classes, width = len(folds), task.labelled[1], task.num_features
+    shapes = (halves, classes), (halves, classes, width), (halves, width, width)
+    moments = _Moments(*(jnp.zeros(shape, task.dtype) for shape in shapes))
+    for _, block in blocks():
+        jax.block_until_ready(moments)  # or all blocks would be read ahead
+        moments = _with_block(moments, space, *block)
+    discriminants = _fitted_to_each(moments, space)
+    hits = np.zeros(task.num_samples, task.dtype)
+    for part, block in blocks():
+        hits[part] = np.asarray(_hits_of_block(discriminants, space, *block))[: part.stop - part.start]
+    return hits, space.variance > 0
+
+
+def whole_bytes(task: Task) -> int:
+    """What `held_out_hits` takes, about; of a task without labels, what features and views of it do."""
+    features = _FEATURE_COPIES * task.num_samples * task.num_features
+    moments = _MOMENT_COPIES * task.num_features * (task.num_features + (task.num_classes or 0))
+    return _BYTES_PER_SAMPLE * task.num_samples + task.dtype.itemsize * (features + moments)
+
+
+def block_size_within(budget: int, task: Task) -> int:
+    """As many `rows_at_once` as fit into so many bytes; a ValueError says the least that would do."""
+    num_classes, width, itemsize = task.labelled[1], task.num_features, task.dtype.itemsize
+    moments = 2 * NUM_REPEATS * _MOMENT_COPIES * width * (width + num_classes)
+    fixed = _BYTES_PER_SAMPLE * task.num_samples + itemsize * (moments + _BLOCK * num_classes)
+    row = itemsize * _BLOCK_COPIES * width
+    if budget < fixed + row:
+        raise ValueError(
+            f"memory_budget of {budget:,} bytes is too small: {task.num_samples:,} samples of {width:,} features and "
+            f"{num_classes:,} classes take {min(fixed + row, whole_bytes(task)):,} bytes, pass at least that."
+        )
+    return rows_within(budget - fixed, row)
 
 
 def balanced_shares(labels: Int[Array, " n"], weights: Float[Array, " n"], *, num_classes: int) -> Float[Array, " n"]:
@@ -134,44 +216,123 @@ def balanced_shares(labels: Int[Array, " n"], weights: Float[Array, " n"], *, nu
     return weights * by_class[labels]
 
 
-def _coordinates(
-    features: Float[Array, "n d"], weights: Float[Array, " n"]
-) -> tuple[Float[Array, "n r"], Float[Array, ""]]:
-    """Standardised features, exactly 0 where constant, in `r = min(n, d)` coordinates; and their mean variance t."""
-    n, d = features.shape
-    points = jnp.where(weights[:, None] > 0, standardisation_of(features, weights)(features), 0)
-    shares = weights / jnp.sum(weights)
-    variances = shares @ points**2
-    varies = variances > (16 * jnp.finfo(points.dtype).eps) ** 2
-    points = jnp.where(varies, points, 0)
-    spread = jnp.sum(jnp.where(varies, variances, 0)) / d
-    return linalg.triangular_factor(points.T).T if n < d else points, spread
+class _Space(NamedTuple):
+    """What makes standardised points of features, exactly 0 where constant, and the mean variance t of the points."""
+
+    standardisation: Standardisation
+    variance: Float[Array, ""]
 
 
-def _hits(
-    points: Float[Array, "n r"],
-    labels: Int[Array, " n"],
-    train: Float[Array, " n"],
-    spread: Float[Array, ""],
-    shrinkage: Float[ArrayLike, ""],
-    num_classes: int,
-) -> Float[Array, " n"]:
-    """Whether the discriminant of the training weights names the class of each sample."""
+class _Moments(NamedTuple):
+    """Of the points of a half: weight and mean of each class, and the sum over samples of their scatter within."""
+
+    class_sizes: Float[Array, " c"]
+    means: Float[Array, "c r"]
+    scatter: Float[Array, "r r"]
+
+
+class _Discriminant(NamedTuple):
+    """A response `x^T slopes + offsets` for each class; -inf for one without samples."""
+
+    slopes: Float[Array, "r c"]
+    offsets: Float[Array, " c"]
+
+
+def _space_of(spread: Spread) -> _Space:
+    standardisation = standardisation_by(spread)
+    variances = (spread.deviation / standardisation.scale) ** 2
+    varies = variances > (16 * jnp.finfo(variances.dtype).eps) ** 2
+    scale = jnp.where(varies, standardisation.scale, jnp.inf)
+    return _Space(Standardisation(spread.mean, scale), jnp.mean(jnp.where(varies, variances, 0)))
+
+
+def _points(space: _Space, features: Float[Array, "n d"], weights: Float[Array, " n"]) -> Float[Array, "n d"]:
+    return jnp.where(weights[:, None] > 0, space.standardisation(features), 0)
+
+
+@functools.partial(compiled, static_argnames="num_repeats")
+def _folds(
+    labels: Int[Array, " n"], weights: Float[Array, " n"], key: PRNGKeyArray, *, num_repeats: int
+) -> Bool[Array, "f n"]:
+    """Which samples each half is judged on, the second halves of all repeats before the first halves."""
+    second: Any = jax.lax.map(lambda key: second_half(labels, weights, key), jax.random.split(key, num_repeats))
+    return jnp.concatenate([second, ~second])
+
+
+def _moments_of(
+    points: Float[Array, "n r"], labels: Int[Array, " n"], train: Float[Array, " n"], num_classes: int
+) -> _Moments:
     totals = jax.ops.segment_sum(train, labels, num_classes)
     present = totals > 0
     by_class = jnp.where(present, 1 / jnp.where(present, totals, 1), 0)
     means = by_class[:, None] * jax.ops.segment_sum(train[:, None] * points, labels, num_classes)
     residuals = points - means[labels]
-    within = (train[:, None] * residuals).T @ residuals / jnp.sum(train)
-    ridge = shrinkage * jnp.where(spread > 0, spread, 1)
+    return _Moments(totals, means, (train[:, None] * residuals).T @ residuals)
+
+
+def _fitted(moments: _Moments, space: _Space, shrinkage: Float[ArrayLike, ""]) -> _Discriminant:
+    within = moments.scatter / jnp.sum(moments.class_sizes)
+    ridge = shrinkage * jnp.where(space.variance > 0, space.variance, 1)
     matrix = jnp.asarray((1 - shrinkage) * within + ridge * jnp.eye(within.shape[0], dtype=within.dtype))
-    slopes = jax.scipy.linalg.cho_solve((linalg.cholesky(matrix), True), means.T)
-    offsets = jnp.where(present, -jnp.sum(means.T * slopes, axis=0) / 2, -jnp.inf)
+    slopes = jax.scipy.linalg.cho_solve((linalg.cholesky(matrix), True), moments.means.T)
+    offsets = jnp.where(moments.class_sizes > 0, -jnp.sum(moments.means.T * slopes, axis=0) / 2, -jnp.inf)
+    return _Discriminant(slopes, offsets)
+
+
+def _hits(discriminant: _Discriminant, points: Float[Array, "n r"], labels: Int[Array, " n"]) -> Float[Array, " n"]:
+    """Whether it names the class of each sample."""
 
     def hit(row: tuple[Float[Array, " r"], Int[Array, ""]]) -> Float[Array, ""]:
         point, label = row
-        responses = point @ slopes + offsets
+        responses = point @ discriminant.slopes + discriminant.offsets
         largest = responses == jnp.max(responses)
         return largest[label] / jnp.sum(largest)
 
     return jax.lax.map(hit, (points, labels), batch_size=_BLOCK)
+
+
+_spread_of_block = kernel(spread_of)
+
+
+@kernel
+def _with_block(
+    moments: _Moments,
+    space: _Space,
+    rows: Float[Array, "b d"],
+    weights: Float[Array, " b"],
+    labels: Int[Array, " b"],
+    folds: Bool[Array, "b f"],
+) -> _Moments:
+    """The moments of each half, and those of its samples in a block."""
+    points = _points(space, rows, weights)
+
+    def of_half(so_far: tuple[_Moments, Bool[Array, " b"]]) -> _Moments:
+        a, judged = so_far
+        b = _moments_of(points, labels, jnp.where(judged, 0, weights), len(a.class_sizes))
+        sizes, means, between = merged_means(*a[:2], *b[:2])
+        return _Moments(sizes, means, a.scatter + b.scatter + between.T @ between)
+
+    return jax.lax.map(of_half, (moments, folds.T))
+
+
+@kernel
+def _fitted_to_each(moments: _Moments, space: _Space) -> _Discriminant:
+    return jax.lax.map(lambda half: _fitted(half, space, SHRINKAGE), moments)
+
+
+@kernel
+def _hits_of_block(
+    discriminants: _Discriminant,
+    space: _Space,
+    rows: Float[Array, "b d"],
+    weights: Float[Array, " b"],
+    labels: Int[Array, " b"],
+    folds: Bool[Array, "b f"],
+) -> Float[Array, " b"]:
+    points = _points(space, rows, weights)
+
+    def judged(half: tuple[_Discriminant, Bool[Array, " b"]]) -> Float[Array, " b"]:
+        return jnp.where(half[1], _hits(half[0], points, labels), 0)
+
+    hits = jnp.sum(jax.lax.map(judged, (discriminants, folds.T)), axis=0) / NUM_REPEATS
+    return jnp.where(weights > 0, hits, 0)

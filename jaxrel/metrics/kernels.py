@@ -162,6 +162,21 @@ def class_means(sample: LabelledSample, features: Float[Array, "n d"]) -> Float[
     return means + shares @ (features - sample.memberships @ means)
 
 
+def merged_means(
+    sizes_a: Float[Array, " c"], means_a: Float[Array, "c d"], sizes_b: Float[Array, " c"], means_b: Float[Array, "c d"]
+) -> tuple[Float[Array, " c"], Float[Array, "c d"], Float[Array, "c d"]]:
+    """Sizes and means of the classes of two sets of samples together, and rows that say how far the sets are apart.
+
+    The sum of the rows' outer products is what the scatter within the classes of both has beyond that of either.
+    """
+    sizes = sizes_a + sizes_b
+    shares = safe_divide(sizes_b, sizes)[:, None]
+    known = (sizes_a > 0)[:, None]
+    differences = jnp.where(known & (sizes_b > 0)[:, None], means_b - means_a, 0)
+    between = jnp.sqrt(sizes_a[:, None] * shares) * differences
+    return sizes, jnp.where(known, means_a + shares * differences, means_b), between
+
+
 def gram_product(x: Float[Array, "n d"], y: Float[Array, "n e"]) -> Float[Array, ""]:
     """`<x x^T, y y^T> = ||x^T y||^2`, the sum of products of the entries of two Gram matrices.
 

@@ -34,7 +34,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jaxrel._core import linalg
-from jaxrel.metrics.kernels import class_means, kernel, own_size, safe_divide
+from jaxrel.metrics.kernels import class_means, kernel, merged_means, own_size, safe_divide
 from jaxrel.metrics.registry import METRICS
 from jaxrel.metrics.result import Score
 from jaxrel.metrics.validation import LabelledSample, checked_positive_integer
@@ -219,7 +219,7 @@ def compute(metric: str | Callable[..., Any], state: Moments, **options: Any) ->
 
     `O(d^2 (d + C))` operations, as for a sample of `2 (C + d)` rows.
     """
-    name = checked_name(metric)
+    name = _checked_name(metric)
     if not isinstance(state.valid, jax.core.Tracer):
         if not state.valid:
             raise ValueError(
@@ -243,7 +243,7 @@ def compute(metric: str | Callable[..., Any], state: Moments, **options: Any) ->
     return score
 
 
-def checked_name(metric: str | Callable[..., Any]) -> str:
+def _checked_name(metric: str | Callable[..., Any]) -> str:
     """The name of a metric that is a function of the moments; ValueError for another."""
     for name in STREAMED:
         if metric in (name, METRICS[name].function):
@@ -309,12 +309,7 @@ def _merged(a: Moments, b: Moments) -> Moments:
     apart = jnp.where((a.total > 0) & (b.total > 0), b.origin - a.origin, 0)
     unit = jnp.maximum(jnp.maximum(a.unit, b.unit), _unit(apart))
     a, b = _moved(a, jnp.zeros_like(apart), unit), _moved(b, apart / unit, unit)
-    class_sizes = a.class_sizes + b.class_sizes
-    shares = safe_divide(b.class_sizes, class_sizes)[:, None]
-    known = (a.class_sizes > 0)[:, None]
-    differences = jnp.where(known & (b.class_sizes > 0)[:, None], b.means - a.means, 0)
-    masses = a.class_sizes[:, None] * shares
-    between = jnp.sqrt(masses) * differences
+    class_sizes, means, between = merged_means(a.class_sizes, a.means, b.class_sizes, b.means)
     if a.factored:
         scatter = linalg.triangular_factor(jnp.concatenate([a.scatter, b.scatter, between]))
     else:
@@ -322,7 +317,7 @@ def _merged(a: Moments, b: Moments) -> Moments:
     merged = dataclasses.replace(
         a,
         class_sizes=class_sizes,
-        means=jnp.where(known, a.means + shares * differences, b.means),
+        means=means,
         squares=a.squares + b.squares + between**2,
         scatter=scatter,
         origin=origin,

@@ -1,4 +1,4 @@
-"""Metrics of features that are not in memory at once, in one pass over blocks of rows.
+"""Metrics of a task: of all samples at once where they fit into memory, in one pass over blocks of rows elsewhere.
 
 The moments of the blocks (:mod:`jaxrel.metrics.moments`) are summed in float64. For float32 features the scatter itself
 is kept, in which a singular value below 1e-8 of the largest drowns in rounding, far below what such features resolve;
@@ -7,180 +7,162 @@ for float64 features its triangular factor is, by QR, which takes longer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import ArrayLike, Float, Int
 
-from jaxrel._core.arrays import to_array
+from jaxrel._core.arrays import number_array
+from jaxrel._core.checks import is_traced
+from jaxrel._core.memory_budget import limit_of, rows_within
 from jaxrel._core.size_classes import size_class, with_rows
 from jaxrel.metrics import moments
-from jaxrel.metrics.moments import STREAMED, checked_name
+from jaxrel.metrics.batch import accepted_options, chosen_metrics
+from jaxrel.metrics.moments import STREAMED, Moments
 from jaxrel.metrics.registry import METRICS
-from jaxrel.metrics.result import Score
-from jaxrel.metrics.validation import checked_positive_integer
-from jaxrel.storage.features import Table
 from jaxrel.task import Task
 
-__all__ = ["score_blocks"]
+__all__ = ["moments_of_blocks", "score_task"]
 
-BLOCK_SIZE = 4096
+# Of what is alive at once: bytes of labels and weights of each sample; arrays of the size of the features and
+# memberships; arrays in float64 of the size of the scatter, and of the size of a block.
+_BYTES_PER_SAMPLE, _FEATURE_COPIES, _MOMENT_COPIES, _BLOCK_COPIES = 32, 6, 8, 6
 
 
-def score_blocks(
-    blocks: Table | Float[np.ndarray, "n d"] | Iterable[Float[ArrayLike, "m d"]],
-    labels: Int[ArrayLike, " n"] | None = None,
-    *,
-    metrics: Sequence[str] | None = None,
-    weights: Float[ArrayLike, " n"] | None = None,
-    num_classes: int | None = None,
-    block_size: int = BLOCK_SIZE,
-) -> dict[str, Score]:
-    """Metrics of features that need not fit into memory: `{name: Score}`, equal to those of all rows at once.
+def score_task(
+    target: Task, *, metrics: Sequence[str] | None = None, memory_budget: int | None = None
+) -> dict[str, Any]:
+    """Metrics of the features and labels of a task: `{name: what the function of the metric returns}`.
 
         table = extract_features(encoder, images, store=store, dtype="bfloat16")
-        scores = score_blocks(table, labels, metrics=["logme", "h_score"])
+        scores = score_task(Task(table, labels), metrics=["logme", "h_score"])
 
     Args:
-        blocks: a table of a feature store or a (memory-mapped) array, which is read by slices; or the rows in any
-            number of blocks `(m, d)`, each read once. bfloat16 and float16 become float32.
-        labels: `(n,)` integers; None for metrics without labels.
-        metrics: names in `STREAMED`; None takes all that the labels allow.
-        weights: `(n,)` counts; 0 is an absent sample whose features may be anything, 2 the sample twice.
-        num_classes: class count; None infers it.
-        block_size: rows in memory at once. Cost is least where this is several times d.
+        target: features `(n, d)` in memory or stored, with labels or, for metrics that need none, without. Its weights
+            count samples, where those of the largest weight count once.
+        metrics: names in `METRICS` that need features, or features and labels; None takes those of `STREAMED`, without
+            labels those that need none.
+        memory_budget: bytes that all of this may take at once, as in `task_relatedness`: None is 2 GiB for a task that
+            is stored, and no limit for one in memory.
 
     Returns:
-        What the function of the metric (`METRICS[name].function`) returns for all rows, with its own options as they
-        are by default, up to rounding.
+        What `METRICS[name].function` returns for all samples, with its own options as they are by default. A task that
+        the budget does not hold is read once, block by block, and scored by its moments (`moments_of_blocks`), which is
+        the same up to rounding, with the same statuses.
 
     Raises:
-        ValueError: for a metric that is no function of the moments, or needs labels where there are none; blocks of
-            different widths; a number of labels or weights other than that of the rows; and whatever the metrics refuse
-            of features, labels and weights, with the rows concerned.
+        ValueError: for a metric that is unknown or needs something else, or labels where there are none; where the
+            budget does not hold the task, for one that is no function of the moments, and for a budget that is too
+            small, with the least that would do; for features that are not finite, with the row; and whatever the
+            metrics refuse.
 
-    `O(n d (d + C))` operations, `O(b d + d^2 + C d)` memory for blocks of b rows.
+    Of a task that is streamed `O(n d (d + C))` operations and `O(b d + d^2 + C d)` memory for blocks of b rows, besides
+    some bytes for each sample. A task whose values are traced is taken whole.
     """
-    chosen = _chosen(metrics, labelled=labels is not None)
-    block_size = checked_positive_integer("block_size", block_size)
-    facts = _checked_facts(blocks, labels, weights, num_classes)
-    state, done = None, 0
-    for rows in _of_size(block_size, _pieces(blocks, block_size)):
-        block = _checked_block(rows, done, facts)
-        done += len(rows)
-        if block is None:
-            continue
+    if not isinstance(target, Task):
+        raise ValueError(f"target must be a Task, got {type(target).__name__}: pass Task(features, labels).")
+    needs = {"features": target} if target.labels is None else {"features": target, "labels": target.labels}
+    streamed = [name for name in STREAMED if set(METRICS[name].needs) <= needs.keys()]
+    chosen = chosen_metrics(streamed if metrics is None else metrics, needs)
+    limit = limit_of(memory_budget, in_memory=target.in_memory)
+    if limit is None or _whole_bytes(target) <= limit or (target.in_memory and is_traced(target)):
+        target = target.loaded()
+        given = {"features": target.features, "labels": target.labels}
+        options = {"weights": target.weights, "num_classes": target.num_classes}
+        return {
+            metric.name: metric.function(*map(given.get, metric.needs), **accepted_options(metric, options))
+            for metric in chosen
+        }
+    for metric in chosen:
+        if metric.name not in STREAMED:
+            raise ValueError(
+                f"{metric.name} takes all samples at once, about {_whole_bytes(target):,} bytes, more than the "
+                f"memory_budget of {limit:,}: choose from {', '.join(STREAMED)}, which are scored block by block, pass "
+                "a random subset of the samples, Task(features[rows], labels[rows]), or a larger memory_budget."
+            )
+    labels = np.zeros(target.num_samples, np.int32) if target.labels is None else np.asarray(target.labels)
+    weights = np.asarray(target.weights)
+    blocks = target.blocks("target", _block_size_within(limit, target))
+    state = moments_of_blocks(
+        ((rows, labels[part], weights[part]) for part, rows in blocks), num_classes=target.num_classes or 1
+    )
+    return {metric.name: moments.compute(metric.name, state) for metric in chosen}
+
+
+def moments_of_blocks(blocks: Iterable[Sequence[Any]], *, num_classes: int = 1) -> Moments:
+    """The moments of all samples of the blocks, for `jaxrel.metrics.moments.compute`; each block is read once.
+
+        state = moments_of_blocks(((features, labels) for features, labels in loader), num_classes=10)
+        score = moments.compute("logme", state)
+
+    Args:
+        blocks: tuples `(features,)`, `(features, labels)` or `(features, labels, weights)` of shapes `(m, d)`, `(m,)`
+            and `(m,)`, with an m of their own: real numbers, integers from 0 to `num_classes - 1`, and counts, of which
+            0 is an absent sample whose features may be anything, 2 the sample twice. Time is least where m is several
+            times d.
+        num_classes: C; 1 where there are no labels.
+
+    Returns:
+        A state summed in float64; of float32, unless 64-bit types are enabled and the features have them.
+
+    Raises:
+        ValueError: for no blocks, arrays that do not fit each other or the blocks before, features that are not finite,
+            labels out of range and negative weights, with the number of the block.
+    """
+    state = None
+    for number, block in enumerate(blocks):
+        features, labels, weights = _checked_block(number, block, None if state is None else state.means.shape[1])
+        arrays = (with_rows(array, size_class(len(features))) for array in (features, labels, weights))
+        wide = features.dtype == np.float64 and jax.config.jax_enable_x64  # type: ignore[attr-defined]
         with jax.enable_x64(True):
             if state is None:
-                factored = block.dtype == np.float64
-                state = moments.init(rows.shape[1], facts.num_classes, "float64", factored=factored)
-            state = moments.update(state, block.features, block.labels, block.weights)
-    if facts.rows not in (None, done):
-        raise ValueError(f"blocks have {done} rows in all, but there are {facts.rows} labels or weights.")
+                state = moments.init(features.shape[1], num_classes, "float64", factored=wide)
+            state = moments.update(state, *arrays)
+        if not state.valid:
+            raise ValueError(
+                f"block {number} has a sample of positive weight whose features are not finite or whose label is not "
+                f"from 0 to {num_classes - 1}, or a weight that is negative or not finite: leave such samples out."
+            )
     if state is None:
-        raise ValueError("blocks have no rows: pass at least one.")
+        raise ValueError("there are no blocks: pass at least one.")
     if not state.factored:
         with jax.enable_x64(True):
             state = moments.in_single_precision(state)
-    return {name: moments.compute(name, state) for name in chosen}
+    return state
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """What is known of all rows: their number, if that is known beforehand, classes, weights and number of classes."""
-
-    rows: int | None
-    labels: np.ndarray | None
-    weights: np.ndarray | None
-    num_classes: int
-
-
-def _chosen(metrics: Sequence[str] | None, *, labelled: bool) -> list[str]:
-    possible = [name for name in STREAMED if labelled or METRICS[name].label_free]
-    for name in metrics or ():
-        if checked_name(name) not in possible:
-            raise ValueError(f"{name} needs labels: pass them, or choose from {', '.join(possible)}.")
-    chosen = possible if metrics is None else list(dict.fromkeys(metrics))
-    if not chosen:
-        raise ValueError(f"no metric: choose from {', '.join(possible)}.")
-    return chosen
+def _checked_block(number: int, block: Any, width: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features, labels and weights of one number of samples, and features of this width if one is known."""
+    if not isinstance(block, tuple) or not 1 <= len(block) <= 3:
+        raise ValueError(f"block {number} must be a tuple (features, labels, weights), got {type(block).__name__}.")
+    features, *rest = (np.asarray(number_array(f"block {number}", array)) for array in block)
+    if features.ndim != 2 or width not in (None, features.shape[1]):
+        expected = "(m, d)" if width is None else f"(m, {width})"
+        raise ValueError(f"block {number} has features of shape {features.shape}: pass rows of shape {expected}.")
+    rest += [np.zeros(len(features), np.int32), np.ones(len(features), np.float32)][len(rest) :]
+    labels, weights = rest
+    for name, array in (("labels", labels), ("weights", weights)):
+        if array.shape != features.shape[:1]:
+            raise ValueError(f"block {number} has {name} of shape {array.shape} for {len(features)} rows of features.")
+    return features, labels, weights
 
 
-def _checked_facts(blocks: Any, labels: Any, weights: Any, num_classes: int | None) -> _Facts:
-    """Labels and weights as arrays, if these are what they should be."""
-    shape = getattr(blocks, "shape", None)
-    if shape is not None and (len(shape) != 2 or 0 in shape):
-        raise ValueError(f"blocks must have shape (n, d) with n, d >= 1, got {tuple(shape)}.")
-    counts = {"blocks": shape and shape[0], "labels": _length("labels", labels), "weights": _length("weights", weights)}
-    known = {name: count for name, count in counts.items() if count is not None}
-    if len(set(known.values())) > 1:
-        raise ValueError(f"blocks, labels and weights must be of the same samples, got numbers {known}.")
-    rows = next(iter(known.values()), None)
-    if labels is None and weights is None:
-        return _Facts(rows, None, None, 1)
-    task = Task(np.zeros((rows or 0, 1), np.float32), labels, weights=weights, num_classes=num_classes)
-    class_count = 1 if labels is None else task.labelled[1]
-    masses = None if weights is None else np.asarray(to_array("weights", weights))
-    return _Facts(rows, None if labels is None else np.asarray(task.labels, np.int64), masses, class_count)
+def _whole_bytes(target: Task) -> int:
+    """What the function of a metric takes, about."""
+    columns = target.num_features + (target.num_classes or 1)
+    return target.num_samples * (_BYTES_PER_SAMPLE + _FEATURE_COPIES * target.dtype.itemsize * columns)
 
 
-def _length(name: str, values: Any) -> int | None:
-    return None if values is None else int((*to_array(name, values).shape, 0)[0])
-
-
-def _pieces(blocks: Any, size: int) -> Iterator[Any]:
-    if not hasattr(blocks, "shape"):
-        return iter(blocks)
-    return (blocks[start : start + size] for start in range(0, blocks.shape[0], size))
-
-
-def _of_size(size: int, pieces: Iterable[Any]) -> Iterator[Float[np.ndarray, "m d"]]:
-    """The rows of the pieces in blocks of one size, of which the last may have fewer."""
-    kept: list[np.ndarray] = []
-    width = None
-    for number, piece in enumerate(pieces):
-        rows = np.asarray(to_array(f"block {number}", piece))
-        if rows.ndim != 2 or width not in (None, rows.shape[1]):
-            expected = "(m, d)" if width is None else f"(m, {width})"
-            raise ValueError(f"block {number} has shape {rows.shape}: pass blocks of rows, of shape {expected} each.")
-        width = rows.shape[1]
-        while (missing := size - sum(map(len, kept))) <= len(rows):
-            yield np.concatenate([*kept, rows[:missing]])
-            kept, rows = [], rows[missing:]
-        if len(rows):
-            kept.append(rows)
-    if kept:
-        yield np.concatenate(kept)
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Samples, in all the digits they come in, padded to a size class; the type is that of their scores."""
-
-    dtype: np.dtype[Any]
-    features: Float[np.ndarray, "m d"]
-    labels: Int[np.ndarray, " m"]
-    weights: Float[np.ndarray, " m"]
-
-
-def _checked_block(rows: Float[np.ndarray, "m d"], start: int, facts: _Facts) -> _Block | None:
-    """The samples of a block; None where all weights are 0."""
-    span = slice(start, start + len(rows))
-    if facts.rows is not None and span.stop > facts.rows:
-        raise ValueError(f"blocks have more rows than the {facts.rows} labels or weights.")
-    weights = np.ones(len(rows)) if facts.weights is None else facts.weights[span].astype(np.float64)
-    if not weights.any():
-        return None
-    labels = np.zeros(len(rows), np.int64) if facts.labels is None else facts.labels[span]
-    try:
-        features = np.asarray(Task(rows, weights=weights).features)
-    except ValueError as error:
-        raise ValueError(f"of rows {span.start} to {span.stop - 1}, counted from 0 there: {error}") from error
-    dtype = features.dtype
-    if rows.dtype == np.float64:
-        features = rows
-    size = size_class(len(rows))
-    return _Block(dtype, *(with_rows(array, size) for array in (features, labels, weights)))
+def _block_size_within(budget: int, target: Task) -> int:
+    """Rows to read at a time; a ValueError says the least budget that would do."""
+    columns = target.num_features + (target.num_classes or 1)
+    fixed = _BYTES_PER_SAMPLE * target.num_samples + 8 * _MOMENT_COPIES * target.num_features * columns
+    row = 8 * _BLOCK_COPIES * columns
+    if budget < fixed + row:
+        raise ValueError(
+            f"memory_budget of {budget:,} bytes is too small: {target.num_samples:,} samples of "
+            f"{target.num_features:,} features take {min(fixed + row, _whole_bytes(target)):,} bytes, pass at least "
+            "that."
+        )
+    return rows_within(budget - fixed, row)

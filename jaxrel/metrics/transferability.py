@@ -8,13 +8,21 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
+from jaxrel._core.arrays import on_device
 from jaxrel._core.checks import Key, checked_key, host_generator, is_traced
-from jaxrel._core.size_classes import in_size_class, with_rows
+from jaxrel._core.memory_budget import limit_of
+from jaxrel._core.size_classes import in_size_class, size_class, with_rows
 from jaxrel._core.status import HasStatus
 from jaxrel.metrics.cross_view import CLUSTER_COUNTS, SAMPLES_A_CLUSTER, cluster_counts_of, cross_view_hits
-from jaxrel.metrics.held_out_discriminant import balanced_shares, held_out_hits
+from jaxrel.metrics.held_out_discriminant import (
+    balanced_shares,
+    block_size_within,
+    held_out_hits,
+    held_out_hits_of_blocks,
+    whole_bytes,
+)
 from jaxrel.metrics.result import ScoreStatus
 from jaxrel.pseudo_labels import checked_views
 from jaxrel.task import Task
@@ -74,6 +82,7 @@ def transferability_score(
     views: tuple[Float[ArrayLike, "n d"], Float[ArrayLike, "n d"]] | None = None,
     confidence: float = 0.9,
     num_resamples: int = 1000,
+    memory_budget: int | None = None,
     key: Key = 0,
 ) -> Transferability:
     """One number to rank encoders by, of the target alone: how often samples are told right.
@@ -88,17 +97,24 @@ def transferability_score(
             (`jaxrel.encoders.image_views` makes such images).
         confidence: of the interval.
         num_resamples: bootstrap resamples of the target samples for it, of each class by itself where there are labels.
+        memory_budget: bytes that all of this may take at once, as in `task_relatedness`: None is 2 GiB for a target
+            that is stored, and no limit for one in memory.
         key: deals samples to halves, and draws starts of clusters and resamples: an integer, which may be traced, or
             a key of `jax.random`.
 
     Raises:
         ValueError: for a target of one class, or without two samples of any class; with labels and views; without
             labels and without views, or with fewer than 40 samples; for views of another shape or not finite, a
-            confidence out of (0, 1), an integer key out of 0 .. 2^32 - 1.
+            confidence out of (0, 1), an integer key out of 0 .. 2^32 - 1; for a budget that is too small, with the
+            least that would do, or, without labels, that does not hold the target whole.
 
     A class of one sample cannot be learned without seeing it: it is a wrong answer for others, but counts neither in
     `value` nor in `accuracy`. Cost: time grows as `n (d^2 + d c) + d^3` for c classes, see
     `jaxrel.metrics.held_out_discriminant.held_out_hits`; or one `cross_view_hits`.
+
+    A labelled target that the budget does not hold is read block by block, three times, in `O(b d + d^2 + c d)` memory
+    for blocks of b samples, and some bytes for each sample. Its samples are dealt to the same halves, so that all
+    numbers are those of the whole target, but for samples between two classes that rounding decides.
 
     It runs inside `jit`, `vmap` and `pmap` as it does outside, over tasks, views and seeds. Values that are traced are
     not checked: such a target needs a `num_classes`, and what would be refused has the value NaN and a status. There
@@ -119,23 +135,17 @@ def transferability_score(
     if not isinstance(target, Task):
         raise ValueError(f"target must be a Task, got {type(target).__name__}: pass Task(features, ...).")
     key = checked_key(key)
-    unpadded = target.loaded()
-    num_samples, target = target.num_samples, in_size_class(unpadded)
-    majority = jnp.asarray(jnp.nan, target.features.dtype)
+    budget = _exceeded_budget(target, memory_budget, key)
     if target.labels is None:
-        strata = jnp.zeros(target.num_samples, jnp.int32)
-        hits, varies = _label_free_hits(unpadded, target, views, key), jnp.asarray(True)
-        shares = target.weights / jnp.sum(target.weights)
-        recipe = LABEL_FREE_RECIPE
+        hits, weights = _label_free_hits(target, views, key, budget)
+        shares, strata = weights / jnp.sum(weights), jnp.zeros(len(weights), jnp.int32)
+        varies, majority, recipe = jnp.asarray(True), jnp.asarray(jnp.nan, hits.dtype), LABEL_FREE_RECIPE
     else:
-        labels, num_classes = _checked_labels(target, views)
-        strata = labels
-        hits, varies = held_out_hits(target.features, labels, target.weights, key, num_classes=num_classes)
-        shares = balanced_shares(labels, target.weights, num_classes=num_classes)
-        totals = jax.ops.segment_sum(target.weights, labels, num_classes)
-        majority = jnp.max(totals) / jnp.sum(totals)
-        recipe = LABELLED_RECIPE
-    judged = jnp.where(shares > 0, target.weights, 0)
+        hits, weights, strata, varies = _labelled_hits(target, views, key, budget)
+        shares = balanced_shares(strata, weights, num_classes=target.labelled[1])
+        totals = jax.ops.segment_sum(weights, strata, target.labelled[1])
+        majority, recipe = jnp.max(totals) / jnp.sum(totals), LABELLED_RECIPE
+    judged = jnp.where(shares > 0, weights, 0)
     # The rounding of the sum can exceed 1; without shares there is nothing to tell.
     value = jnp.where(jnp.sum(shares) > 0, jnp.minimum(shares @ hits, 1), jnp.nan)
     traced = is_traced(hits)
@@ -153,7 +163,7 @@ def transferability_score(
         accuracy=jnp.minimum(judged @ hits / jnp.sum(judged), 1),
         majority=majority,
         # A slice by JAX would be a program for each size.
-        hits=hits[:num_samples] if traced else jnp.asarray(np.asarray(hits)[:num_samples]),
+        hits=hits[: target.num_samples] if traced else jnp.asarray(np.asarray(hits)[: target.num_samples]),
         resamples=resamples,
         status=(
             jnp.where(jnp.isfinite(value), 0, ScoreStatus.UNDEFINED)
@@ -231,12 +241,35 @@ def _traced_means(
     return (1 - jnp.sum(unseen, axis=0)) * means + unseen[0]
 
 
-def _checked_labels(target: Task, views: Any) -> tuple[Int[Array, " n"], int]:
+def _exceeded_budget(target: Task, memory_budget: Any, key: PRNGKeyArray) -> int | None:
+    """The budget where it does not hold the target, None where the target is taken whole."""
+    limit = limit_of(memory_budget, in_memory=target.in_memory)
+    traced = is_traced(key) or (target.in_memory and is_traced(target))
+    return limit if limit is not None and not traced and whole_bytes(target) > limit else None
+
+
+def _labelled_hits(
+    target: Task, views: Any, key: PRNGKeyArray, budget: int | None
+) -> tuple[Float[Array, " p"], Float[Array, " p"], Int[Array, " p"], Bool[Array, ""]]:
+    """Hits, weights and labels of the samples, padded to a size class, and whether features vary."""
     if views is not None:
         raise ValueError("views are for a target without labels: leave out views, or the labels.")
+    _check_labels(target)
+    if budget is None:
+        padded = in_size_class(target.loaded())
+        labels, num_classes = padded.labelled
+        hits, varies = held_out_hits(padded.features, labels, padded.weights, key, num_classes=num_classes)
+        return hits, padded.weights, labels, varies
+    found, varies = held_out_hits_of_blocks(target, key, rows_at_once=block_size_within(budget, target))
+    size = size_class(target.num_samples)
+    hits, weights, labels = (with_rows(on_device(of), size) for of in (found, target.weights, target.labelled[0]))
+    return hits, weights, labels, varies
+
+
+def _check_labels(target: Task) -> None:
     labels, num_classes = target.labelled
     if is_traced(labels, target.weights):
-        return labels, num_classes
+        return
     live = np.asarray(target.weights) > 0
     sizes = np.bincount(np.asarray(labels)[live], minlength=num_classes)
     if np.count_nonzero(sizes) < 2:
@@ -245,18 +278,28 @@ def _checked_labels(target: Task, views: Any) -> tuple[Int[Array, " n"], int]:
         raise ValueError(
             "no target class has two samples: what is learned of a class must be judged on another sample of it."
         )
-    return labels, num_classes
 
 
-def _label_free_hits(target: Task, padded: Task, views: Any, key: PRNGKeyArray) -> Float[Array, " p"]:
+def _label_free_hits(
+    target: Task, views: Any, key: PRNGKeyArray, budget: int | None
+) -> tuple[Float[Array, " p"], Float[Array, " p"]]:
+    """Hits and weights of the samples, padded to a size class."""
     if views is None:
         raise ValueError(
             "the target has no labels: pass views, features of two augmented views of its samples; or its labels."
         )
+    if budget is not None:
+        raise ValueError(
+            f"without labels the target is taken whole, and its {target.num_samples:,} samples take about "
+            f"{whole_bytes(target):,} bytes: pass a random subset of the samples and of both views, "
+            f"Task(features[rows]), or a larger memory_budget than {budget:,}."
+        )
+    target = target.loaded()
+    padded = in_size_class(target)
     first, second = (with_rows(view, padded.num_samples) for view in checked_views(views, target))
     traced = is_traced(target.weights)
     counts = cluster_counts_of(target.num_samples if traced else int(np.count_nonzero(np.asarray(target.weights))))
     if not counts:
         least = SAMPLES_A_CLUSTER * min(CLUSTER_COUNTS)
         raise ValueError(f"target has {target.num_samples} samples: without labels at least {least} are needed.")
-    return cross_view_hits(padded.features, first, second, padded.weights, key, cluster_counts=counts)
+    return cross_view_hits(padded.features, first, second, padded.weights, key, cluster_counts=counts), padded.weights

@@ -25,12 +25,13 @@ from jaxrel.metrics import (
     lfc_score,
     logme_regression_score,
     mmd_score,
+    moments,
+    moments_of_blocks,
     ncti_components,
     nearest_neighbours_score,
     pactran_gaussian_score,
     parc_score,
     ridge_probe_score,
-    score_blocks,
     score_encoders,
     sfda_score,
     silhouette_score,
@@ -281,10 +282,14 @@ def test_light_samples_beside_heavy_ones_keep_their_digits(function):
 def test_blocks_of_float64_features_bear_an_offset():
     data = problem(n=60, dtype=np.float64)
     names = ["h_score", "regularised_h_score", "alpha_req"]
-    expected = score_blocks(data["features"], data["labels"], metrics=names)
-    found = score_blocks(data["features"] + 1e8, data["labels"], metrics=names, block_size=16)
+    labels, parts = data["labels"], [slice(start, start + 16) for start in range(0, 60, 16)]
+    expected, found = (
+        moments_of_blocks(((features[part], labels[part]) for part in parts), num_classes=4)
+        for features in (data["features"], data["features"] + 1e8)
+    )
     for name in names:
-        np.testing.assert_allclose(found[name].value, expected[name].value, rtol=1e-4)
+        one, other = (moments.compute(name, state).value for state in (found, expected))
+        np.testing.assert_allclose(one, other, rtol=1e-4)
 
 
 def test_derivative_of_a_shared_decomposition_is_refused_too():

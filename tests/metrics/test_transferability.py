@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -200,6 +202,79 @@ def test_many_encoders_at_once() -> None:
     one = jax.vmap(lambda rows: held_out_hits(rows, task.labels, task.weights, jax.random.key(0), num_classes=3)[0])
     expected = [transferability_score(Task(rows, task.labels)).hits for rows in stack]
     np.testing.assert_allclose(one(stack), expected)
+
+
+# Streamed.
+
+
+def stored(folder: Path, task: Task) -> Task:
+    np.save(folder / "features.npy", np.asarray(task.features))
+    return Task(np.load(folder / "features.npy", mmap_mode="r"), task.labels, weights=task.weights)
+
+
+def least_budget(task: Task) -> int:
+    """That a target which is streamed needs, as it says itself."""
+    with pytest.raises(ValueError, match="memory_budget of 1 bytes is too small") as caught:
+        transferability_score(task, memory_budget=1)
+    return int(re.findall(r"[\d,]+(?= bytes, pass)", str(caught.value))[0].replace(",", ""))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_a_streamed_target_has_the_numbers_of_the_whole(offset: float, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    labels = np.sort(rng.choice(4, 3000, p=[0.5, 0.3, 0.19, 0.01]))  # so that blocks lack classes
+    features = (1.5 * rng.normal(size=(4, 8))[labels] + rng.normal(size=(3000, 8))).astype(np.float32) + offset
+    features[:, 5] = 7.1
+    task = Task(features, labels, weights=rng.choice([0.0, 0.5, 1.0], 3000))
+    whole = transferability_score(task, num_resamples=20)
+    mapped = stored(tmp_path, task)
+    for given, budget in ((task, least_budget(task)), (mapped, least_budget(mapped) + 50_000)):
+        found = transferability_score(given, num_resamples=20, memory_budget=budget)
+        assert np.count_nonzero(np.asarray(found.hits) != np.asarray(whole.hits)) <= (1 if offset else 0)
+        for name in ("value", "lower", "upper", "accuracy", "majority", "status"):
+            assert float(getattr(found, name)) == pytest.approx(
+                float(getattr(whole, name)), abs=1e-3 if offset else 1e-5
+            )
+        assert found.hits.shape == (3000,)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+def test_a_streamed_target_may_have_any_size_and_constant_features(size: float) -> None:
+    task = sample(2.0, n=600)
+    features = size * np.asarray(task.features)
+    for rows in (features, np.full_like(features, size)):
+        given = Task(rows, task.labels)
+        whole, streamed = (transferability_score(given, memory_budget=of) for of in (None, least_budget(given)))
+        np.testing.assert_array_equal(streamed.hits, whole.hits)
+        assert int(streamed.status) == int(whole.status)
+
+
+def test_a_stored_target_that_fits_is_taken_whole_and_streams_in_float64(tmp_path: Path) -> None:
+    task = sample(0.7, n=600)
+    np.testing.assert_array_equal(transferability_score(stored(tmp_path, task)).hits, transferability_score(task).hits)
+    with jax.enable_x64(True):
+        wide = Task(np.asarray(task.features, np.float64), task.labels)
+        streamed = transferability_score(wide, memory_budget=least_budget(wide))
+        assert streamed.value.dtype == np.float64
+        np.testing.assert_array_equal(streamed.hits, transferability_score(wide).hits)
+
+
+def test_what_a_budget_cannot_hold_is_refused_with_what_would_do(tmp_path: Path) -> None:
+    task = sample(1.0, n=600)
+    with pytest.raises(ValueError, match="whole number of bytes"):
+        transferability_score(task, memory_budget=1e9)
+    unlabelled = Task(task.features)
+    with pytest.raises(ValueError, match=r"without labels the target is taken whole.*pass a random subset"):
+        transferability_score(unlabelled, views=views_of(task), memory_budget=1000)
+    features = np.asarray(task.features).copy()
+    features[412, 3] = np.nan
+    np.save(tmp_path / "features.npy", features)
+    bad = Task(np.load(tmp_path / "features.npy", mmap_mode="r"), task.labels)
+    for budget in (None, least_budget(bad)):
+        with pytest.raises(ValueError, match=r"features\[412, 3\] is nan"):
+            transferability_score(bad, memory_budget=budget)
+    weighted = Task(bad.rows(slice(None)), task.labels, weights=np.arange(600) != 412)
+    assert float(transferability_score(weighted, memory_budget=least_budget(weighted))) > 0.5
 
 
 # Intervals.

@@ -30,7 +30,7 @@ from jaxrel import (
     transferability_score,
     transport,
 )
-from jaxrel.metrics import METRICS, score_blocks, score_encoders
+from jaxrel.metrics import METRICS, STREAMED, moments, moments_of_blocks, score_encoders
 
 FILE = FIXTURES / "recorded.json"
 DIGITS = {"float32": 9, "float64": 15}
@@ -227,10 +227,10 @@ def hub(dtype: str) -> Numbers:
 def streamed(dtype: str) -> Numbers:
     """Metrics of blocks of rows."""
     data = overlapping(dtype)
-    found = score_blocks(
-        data["features"], data["labels"], weights=data["weights"], num_classes=NUM_CLASSES, block_size=24
-    )
-    return {f"{name}": float(score) for name, score in found.items()}
+    parts = [slice(start, start + 24) for start in range(0, NUM_SAMPLES, 24)]
+    blocks = (tuple(data[name][part] for name in ("features", "labels", "weights")) for part in parts)
+    state = moments_of_blocks(blocks, num_classes=NUM_CLASSES)
+    return {name: float(moments.compute(name, state)) for name in STREAMED}
 
 
 # Task-relatedness

@@ -7,10 +7,10 @@ processes. All sizes are powers of two, so that budgets and tasks of about one s
 from __future__ import annotations
 
 import math
-import operator
 from dataclasses import dataclass
 from typing import Any
 
+from jaxrel._core.memory_budget import largest_power, rows_within
 from jaxrel.relatedness.class_transport import LARGEST_PLAN
 from jaxrel.relatedness.methods import Method
 from jaxrel.task import Task
@@ -35,7 +35,6 @@ _LARGEST_SIDE, _SMALLEST_SIDE = 1024, 32  # samples of a block of as many of eac
 _LARGEST_SKEW = 3  # log2 of how much longer than that one side of a block may be, where one cloud is larger
 _ENTRIES_ON_CPU, _ENTRIES = 2**20, 2**24  # of cost arrays solved side by side: what a cache holds, what a GPU likes
 _GROUPS = 4  # of blocks solved side by side in a call
-_MOST_ROWS = 8192  # read at a time in a pass over a file
 _MOST_LEARNING = 2**15
 
 
@@ -111,12 +110,9 @@ class BlockSizes:
     rows_at_once: int
 
 
-def fits_whole(memory_budget: Any, work: Workload) -> bool:
-    """Whether tasks may be taken whole; a ValueError where the budget is none."""
-    try:
-        return work.state + work.whole_bytes <= operator.index(memory_budget)
-    except TypeError as error:
-        raise ValueError(f"memory_budget must be a whole number of bytes, got {memory_budget!r}.") from error
+def fits_whole(budget: int, work: Workload) -> bool:
+    """Whether tasks may be taken whole."""
+    return work.state + work.whole_bytes <= budget
 
 
 def checked_budget(budget: int, work: Workload, method: Method | None = None) -> int:
@@ -135,7 +131,7 @@ def checked_budget(budget: int, work: Workload, method: Method | None = None) ->
 def learned_within(budget: int, work: Workload, method: Method) -> tuple[int, Method]:
     """As many samples of each task as half of what is left can hold, and the method with minibatches for the other."""
     half = (budget - work.state) // 2
-    num_samples = min(_MOST_LEARNING, _largest_power(half // work.learning_bytes(1)))
+    num_samples = min(_MOST_LEARNING, largest_power(half // work.learning_bytes(1)))
     fitting = method.within(lambda points: work.minibatch_bytes(points, method.space) <= half)
     return max(work.fewest_learned, num_samples), fitting
 
@@ -155,7 +151,7 @@ def block_sizes_within(budget: int, work: Workload, clouds: tuple[int, int]) -> 
     )
 
     most = max(1, (_ENTRIES_ON_CPU if work.on_cpu else _ENTRIES) // (rows * columns))
-    at_once = _largest_power(most)
+    at_once = largest_power(most)
     while at_once > 1 and work.block_bytes(rows, columns, at_once, at_once) > free:
         at_once //= 2
     groups = _GROUPS
@@ -167,16 +163,11 @@ def block_sizes_within(budget: int, work: Workload, clouds: tuple[int, int]) -> 
 def rows_at_once(budget: int, work: Workload) -> int:
     """Rows that a device is given at a time in a pass over a file."""
     row = work.num_devices * work.itemsize * _FEATURE_COPIES * (work.width + work.num_reference)
-    return min(_MOST_ROWS, _largest_power(max(1, (budget - work.state) // row)))
+    return rows_within(budget - work.state, row)
 
 
 def _skewed(side: int, skew: int) -> tuple[int, int]:
     return (side << skew, side >> skew) if skew >= 0 else (side >> -skew, side << -skew)
-
-
-def _largest_power(size: int) -> int:
-    """The largest power of two that is at most `size`, 1 at least."""
-    return 1 << (max(size, 1).bit_length() - 1)
 
 
 def _power_above(size: int) -> int:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from jax.sharding import Mesh
 
 from jaxrel._core.checks import is_traced
+from jaxrel._core.memory_budget import limit_of
 from jaxrel.relatedness.methods import Method
 from jaxrel.relatedness.streaming.devices import Progress, in_one_row
 from jaxrel.relatedness.streaming.memory import Workload, checked_budget, fits_whole, rows_at_once
 from jaxrel.task import Task
 
 __all__ = ["Plan", "plan_of"]
-
-_USUAL_BUDGET = 2 * 2**30
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,11 @@ def plan_of(
     `method` is the one to learn by, None where nothing is learned. Values that are stored are checked here.
     """
     reference, target, *_ = tasks = list(named.values())
-    unlimited = memory_budget is None and all(task.in_memory for task in tasks)
-    if unlimited or any(is_traced(task.labels, task.weights) for task in tasks):
+    budget = limit_of(memory_budget, in_memory=all(task.in_memory for task in tasks))
+    if budget is None or any(is_traced(task.labels, task.weights) for task in tasks):
         return None
     devices = in_one_row(mesh)
     work = Workload.of(set(tasks), reference, target, devices)
-    budget = _USUAL_BUDGET if memory_budget is None else memory_budget
     if fits_whole(budget, work):
         return None
     budget = checked_budget(budget, work, method)
