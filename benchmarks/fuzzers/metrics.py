@@ -18,6 +18,7 @@ import numpy as np
 from fuzzers.metric_oracles import ORACLES, bounds_of
 from fuzzers.tally import Tally
 from jaxrel.metrics import METRICS, ScoreStatus
+from jaxrel.metrics.decomposition import rounding
 
 __all__ = ["NAMES", "batches"]
 
@@ -52,6 +53,7 @@ _BASES = {"silhouette": 4e-3, "sinkhorn_divergence": 2e-4, "regularised_h_score"
 # Of jumps (votes, ranks, whether a direction counts) a suspect is tried in as many directions as a batch has problems,
 # nearer and further away, as far as ties reach: anywhere between the values found is right.
 _FURTHER = 32
+_TRIES = 8
 
 
 def batches(rng: np.random.Generator) -> Iterator[Tally]:
@@ -98,10 +100,15 @@ def _off(rng: np.random.Generator, name: str, problems: Problems, found: np.ndar
     off = np.where(comparable[:, None], np.maximum(np.abs(found - exact), np.abs(reference - exact)) - tolerance, 0)
     off = np.max(np.maximum(off, 0), axis=1)
     for k in np.flatnonzero(off > 0):
-        near = _neighbours(rng, name, {key: values[k] for key, values in problems.items()})
+        problem = {key: values[k] for key, values in problems.items()}
         values = np.stack([found[k], reference[k]])
-        beyond = np.maximum(np.nanmin(near, axis=0) - values, values - np.nanmax(near, axis=0)) - tolerance[k]
-        off[k] = max(float(np.max(beyond)), 0)
+        lower, upper = np.full(values.shape[1], np.inf), np.full(values.shape[1], -np.inf)
+        for _ in range(_TRIES):
+            near = _neighbours(rng, name, problem)
+            lower, upper = np.fmin(lower, np.nanmin(near, axis=0)), np.fmax(upper, np.nanmax(near, axis=0))
+            off[k] = max(float(np.max(np.maximum(lower - values, values - upper) - tolerance[k])), 0)
+            if off[k] == 0:
+                break
     return off
 
 
@@ -109,8 +116,19 @@ def _neighbours(rng: np.random.Generator, name: str, problem: Problems) -> np.nd
     """Values in float64 of problems all around."""
     copies = {key: np.repeat(value[None], _PROBLEMS, axis=0) for key, value in problem.items()}
     sizes = _MOVED * _FURTHER ** rng.uniform(-1, 1, _PROBLEMS)
-    values, status = _values(name, _moved(rng, name, copies, sizes), np.float64)
+    around = _moved(rng, name, copies, sizes)
+    if METRICS[name].decomposition == "raw":
+        around["features"] = _without_small_directions(rng, around["features"])
+    values, status = _values(name, around, np.float64)
     return np.where(((status & _REFUSED) == 0)[:, None], values, np.nan)
+
+
+def _without_small_directions(rng: np.random.Generator, features: np.ndarray) -> np.ndarray:
+    """Half of them without directions whose size is about that below which float32 takes them for rounding."""
+    u, values, axes = np.linalg.svd(features, full_matrices=False)
+    least = np.where(rng.random(len(values)) < 0.5, rounding(np.float32) * 4 ** rng.uniform(-1, 1, len(values)), 0)
+    kept = np.where(values > (least * values[:, 0])[:, None], values, 0)
+    return np.where((least > 0)[:, None, None], (u * kept[:, None]) @ axes, features)
 
 
 def _by_definition(name: str, problems: Problems, exact: np.ndarray, comparable: np.ndarray) -> np.ndarray:

@@ -42,7 +42,7 @@ __all__ = ["evidence_of_targets", "logme_score"]
 
 # In log t. Every direction bends the evidence over some two units, so that two maxima are further apart.
 _STEP = 0.5
-_HALVINGS = 50
+_HALVINGS = 30  # of a bracket of width 1, whose square is what the evidence is off by
 
 
 @no_derivative
@@ -158,12 +158,20 @@ def _maximum_evidence(
     ratios = jnp.exp(grid)
     kept = ratios[:, None] / (ratios[:, None] + eigenvalues)
     on_grid = evidence(kept @ energies.T + unexplained, volume(ratios)[:, None])
-    # The higher of two maxima can have the lower point next to it: each is as high as the parabola through its three.
+    # The highest of several maxima can have the lower point next to it. Looked at are the two that are the highest by
+    # the parabola through their three points.
     left, inner, right = on_grid[:-2], on_grid[1:-1], on_grid[2:]
     rise = safe_divide((right - left) ** 2, 8 * (2 * inner - left - right))
-    rise = jnp.where(inner >= jnp.maximum(left, right), rise, 0)
-    best = jnp.argmax(on_grid.at[1:-1].add(rise), axis=0)
-    bracket = (grid[jnp.maximum(best - 1, 0)], grid[jnp.minimum(best + 1, grid.shape[0] - 1)])
-    lower, upper = jax.lax.fori_loop(0, _HALVINGS, halved, bracket)
-    ratio = jnp.exp((lower + upper) / 2)
-    return jnp.maximum(evidence(discrepancy(ratio), volume(ratio)), jnp.max(on_grid, axis=0))
+    peak = inner >= jnp.maximum(left, right)
+    # Not written into the grid: jaxlib 0.10 would overwrite, on CPUs, what it has yet to read of it.
+    heights = jnp.concatenate([on_grid[:1], jnp.where(peak, inner + rise, -jnp.inf), on_grid[-1:]])
+    _, candidates = jax.lax.top_k(heights.T, 2)
+
+    def refined(place: Int[Array, " t"]) -> Float[Array, " t"]:
+        bracket = (grid[jnp.maximum(place - 1, 0)], grid[jnp.minimum(place + 1, grid.shape[0] - 1)])
+        lower, upper = jax.lax.fori_loop(0, _HALVINGS, halved, bracket)
+        ratio = jnp.exp((lower + upper) / 2)
+        return evidence(discrepancy(ratio), volume(ratio))
+
+    highest: Array = jnp.max(jax.vmap(refined)(candidates.T), axis=0)
+    return jnp.maximum(highest, jnp.max(on_grid, axis=0))
