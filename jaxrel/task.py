@@ -212,7 +212,7 @@ class Task:
         """Arrays as leaves; the class count and names are static."""
         key = jax.tree_util.GetAttrKey
         children = (
-            (key("features"), self.features),
+            (key("features"), self.loaded()._source),
             (key("labels"), self.labels),
             (key("weights"), self.weights),
         )

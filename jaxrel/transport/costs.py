@@ -81,7 +81,7 @@ def margin_points(
     return jnp.concatenate([u, r], axis=-1), jnp.concatenate([v, v], axis=-1)
 
 
-def margin_between(x: Float[Array, "*b n 2*c"], y: Float[Array, "*b m 2*c"]) -> Float[Array, "*b n m"]:
+def margin_between(x: Float[Array, "*b n s"], y: Float[Array, "*b m s"]) -> Float[Array, "*b n m"]:
     """`margin_cost` as a function of two point clouds alone."""
     u, r = jnp.split(x, 2, axis=-1)
     v, _ = jnp.split(y, 2, axis=-1)
