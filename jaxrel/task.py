@@ -118,8 +118,8 @@ class Task:
         return not _is_stored(self._source)
 
     @property
-    def features(self) -> Float[Array, "n d"]:
-        """All features, checked."""
+    def features(self) -> Float[Array, "*b n d"]:
+        """All features, checked; with the axes of tasks that a transformation stacks before those of one."""
         features: Array = self.loaded()._source
         return features
 

@@ -67,7 +67,7 @@ def class_loss(logits: Float[Array, "*#b r"], log_map_row: Float[Array, "*#b r"]
 
 def transport_points(
     transformation: Transformation, reference: Task, target: Task, method: Method
-) -> tuple[GroundCost, Float[Array, "n c"], Float[Array, "m c"]]:
+) -> tuple[GroundCost, Float[Array, "*b n c"], Float[Array, "*b m c"]]:
     """The ground cost and the points it compares: logits, or features mapped by A, b.
 
     What is named in another space than that of the transformation is the tightest of this one.

@@ -54,6 +54,24 @@ def test_what_does_not_fit_is_named(name, arguments):
         weighted(*arguments)
 
 
+def test_a_tuple_fits_in_every_part_or_not_at_all():
+    @checked
+    def ends(pair: tuple[Float[Array, " n"], Float[Array, " m"]] | None, rest: tuple[Float[Array, " n"], ...]) -> None:
+        del pair, rest
+
+    ends((WEIGHTS, WEIGHTS[1:]), (WEIGHTS, WEIGHTS))
+    ends(None, ())
+    for pair, rest, name in [
+        ((WEIGHTS,), (), "pair"),
+        (WEIGHTS, (), "pair"),
+        ((WEIGHTS, POINTS), (), "pair"),
+        ((WEIGHTS, WEIGHTS), (WEIGHTS, WEIGHTS[1:]), "rest"),
+        (None, None, "rest"),
+    ]:
+        with pytest.raises(AssertionError, match=f"ends: {name} does not fit"):
+            ends(pair, rest)
+
+
 def test_results_fit_what_was_given_and_are_of_jax():
     @checked
     def wrong(values: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:

@@ -94,15 +94,21 @@ def _has_arrays(hint: Any) -> bool:
 def _fits(value: Any, hint: Any, *, argument: bool = False) -> bool:
     """Whether all arrays fit, in a tuple or a union; of other types only those in a union are told apart."""
     if _is_array(hint):
-        of_numpy = argument and hint.array_type is jax.Array and isinstance(value, np.ndarray)
-        return isinstance(value, hint.dtype[np.ndarray, hint.dim_str] if of_numpy else hint)
+        return isinstance(value, _of_numpy(hint) if argument and isinstance(value, np.ndarray) else hint)
     fits, parts = functools.partial(_fits, argument=argument), typing.get_args(hint)
     if typing.get_origin(hint) in _UNIONS:
         return any(fits(value, part) if _has_arrays(part) else _is(value, part) for part in parts)
     if typing.get_origin(hint) is tuple:
+        if not isinstance(value, tuple):
+            return False
         parts = parts[:1] * len(value) if parts[1:] == (...,) else parts
         return len(value) == len(parts) and all(map(fits, value, parts))
     return True
+
+
+@functools.cache
+def _of_numpy(hint: Any) -> Any:
+    return hint.dtype[np.ndarray, hint.dim_str] if hint.array_type is jax.Array else hint
 
 
 def _is(value: Any, kind: Any) -> bool:
