@@ -34,7 +34,7 @@ CostFunction = Callable[[Any, Any], Any]
 
 def _differences(u: Float[Array, "*b n c"], v: Float[Array, "*b m c"]) -> Float[Array, "*b n m c"]:
     # Only ever reduced over its last axis, so the compiler fuses it and the array is not formed.
-    return v[..., None, :, :] - u[..., :, None, :]
+    return jnp.asarray(v[..., None, :, :] - u[..., :, None, :])
 
 
 @jax.custom_jvp
