@@ -125,8 +125,8 @@ class Task:
         return not _is_stored(self._source)
 
     @property
-    def features(self) -> Float[Array, "n d"]:
-        """All features, checked."""
+    def features(self) -> Float[Array, "*b n d"]:
+        """All features, checked; with the axes of tasks that a transformation stacks before those of one."""
         features: Array = self.loaded()._source
         return features
 
@@ -227,7 +227,7 @@ class Task:
         """Arrays as leaves; the class count and names are static."""
         key = jax.tree_util.GetAttrKey
         children = (
-            (key("features"), self.features),
+            (key("features"), self.loaded()._source),
             (key("labels"), self.labels),
             (key("weights"), self.weights),
         )

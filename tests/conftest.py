@@ -10,8 +10,11 @@ from pathlib import Path
 import hypothesis
 import jax
 import pytest
+from shapes import check_shapes_in
 
-from jaxrel.storage.assets import ASSETS, AssetError
+check_shapes_in("jaxrel")  # before anything of it is imported
+
+from jaxrel.storage.assets import ASSETS, AssetError  # noqa: E402
 
 # Before any backend starts, for processes that tests start too. Compiling is most of what the tests do: they leave out
 # optimisations unless XLA_FLAGS says otherwise, and keep programs for the other workers and the next run.

@@ -34,7 +34,7 @@ class Standardisation:
     mean: Float[Array, " d"]
     scale: Float[Array, " d"]
 
-    def __call__(self, features: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    def __call__(self, features: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         """Standardised features."""
         return (features - self.mean) / self.scale
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Int, Int32, UInt8
+from jaxtyping import Bool, Int, Int32, Shaped, UInt8
 
 from jaxrel.data import splitting
 from jaxrel.data.labelled import LabelledData, Modality, Split
@@ -62,7 +62,7 @@ class ImageData(LabelledData):
         return fingerprint(self.images, self.labels)
 
 
-def fingerprint(images: UInt8[np.ndarray, "n h w c"], labels: Int32[np.ndarray, " n"]) -> str:
+def fingerprint(images: UInt8[np.ndarray, "n h w c"], labels: Int[np.ndarray, " n"]) -> str:
     """SHA-256, in hexadecimal, of the shape, the pixels and the labels."""
     digest = hashlib.sha256(repr(images.shape).encode())
     digest.update(images.tobytes())
@@ -71,7 +71,7 @@ def fingerprint(images: UInt8[np.ndarray, "n h w c"], labels: Int32[np.ndarray, 
 
 
 def hash_order(
-    images: UInt8[np.ndarray, "n h w c"], labels: Int[np.ndarray, " n"]
+    images: Shaped[np.ndarray, "n ..."], labels: Int[np.ndarray, " n"]
 ) -> tuple[Int[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
     """:func:`jaxrel.data.splitting.hash_order` by the pixels."""
     return splitting.hash_order((image.tobytes() for image in images), labels)

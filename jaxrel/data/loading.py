@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
-from jaxtyping import Bool, Int, Int32, Shaped, UInt8
+from jaxtyping import Bool, Int, Int32, Shaped
 
 from jaxrel._core.suggestions import suggestion
 from jaxrel._core.user_paths import user_path
@@ -336,7 +336,7 @@ def _class_indices(data_set: DataSet, labels: Shaped[np.ndarray, " n"]) -> Int32
     return labels.astype(np.int32)
 
 
-def _with_channels(pixels: UInt8[np.ndarray, "n h w *c"]) -> UInt8[np.ndarray, "n h w c"]:
+def _with_channels(pixels: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "n ..."]:
     return pixels[..., np.newaxis] if pixels.ndim == 3 else pixels
 
 

@@ -62,7 +62,7 @@ class TextData(LabelledData):
         return fingerprint(self.texts, self.labels)
 
 
-def fingerprint(texts: Sequence[str], labels: Int32[np.ndarray, " n"]) -> str:
+def fingerprint(texts: Sequence[str], labels: Int[np.ndarray, " n"]) -> str:
     """SHA-256, in hexadecimal, of the texts, each with its length, and the labels."""
     digest = hashlib.sha256(f"{len(texts)} texts".encode())
     for text in texts:

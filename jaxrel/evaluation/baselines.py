@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, Real
 
 from jaxrel._core.arrays import jax_array, number_array
 from jaxrel._core.checks import Key, checked_key
@@ -219,7 +219,7 @@ def _distribution(draws: Float[Array, " n"], probabilities: Float[Array, " q"]) 
 def _simulated(
     truth: Float[Array, "s m t"],
     where: Bool[Array, "m t"],
-    num_test: Float[Array, " t"],
+    num_test: Real[Array, " t"],
     key: PRNGKeyArray,
     *,
     num_draws: int,
@@ -244,7 +244,7 @@ _SMALLEST_SHARE = 1e-6  # of the observed variance; the order of the encoders su
 
 
 def _deconvolved(
-    truth: Float[Array, "s m t"], where: Bool[Array, "m t"], num_test: Float[Array, " t"]
+    truth: Float[Array, "s m t"], where: Bool[Array, "m t"], num_test: Real[Array, " t"]
 ) -> tuple[Float[Array, "m t"], Float[Array, "m t"]]:
     """True accuracies, up to their mean, and the deviation of the noise of each."""
     num_seeds = truth.shape[0]

@@ -25,7 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, Real
 
 from jaxrel._core.arrays import number_array
 from jaxrel._core.checks import Key, checked_key
@@ -263,9 +263,9 @@ def _percentile_interval(
 
 
 def _checked_options(
-    scores: Float[Array | np.ndarray, "*k m t"],
-    truth: Float[Array | np.ndarray, "m t"],
-    where: Bool[Array, "m t"],
+    scores: Real[Array | np.ndarray, "*_"],
+    truth: Real[Array | np.ndarray, "*_"],
+    where: Bool[Array, "*_"],
     statistic: str,
     confidence: Float[ArrayLike, ""],
     num_resamples: int,

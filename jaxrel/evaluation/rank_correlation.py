@@ -15,7 +15,7 @@ from types import MappingProxyType
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from jaxrel._core.arrays import number_array, truth_array
 
@@ -261,7 +261,7 @@ def _as_pair(
 
 def representable(
     score: Float[ArrayLike, "*b m"], truth: Float[ArrayLike, "*b m"], where: Bool[ArrayLike, "*b m"], statistic: str
-) -> tuple[Float[Array, "*b m"], Float[Array, "*b m"]]:
+) -> tuple[Real[Array, "*s m"], Real[Array, "*t m"]]:
     """Scores and truths of which float32 keeps all that a statistic depends on.
 
     Concrete ones become ranks, but for `pearson` deviations in units of the largest, and for `top_1_regret` truths what

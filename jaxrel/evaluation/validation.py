@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from jaxrel._core.arrays import truth_array
 from jaxrel.evaluation.rank_correlation import STATISTICS
@@ -44,15 +44,15 @@ def checked_index(name: str, value: Any) -> int:
         raise ValueError(f"{name} is {value!r}: pass an integer.") from error
 
 
-def as_mask(where: Bool[ArrayLike, "m t"] | None, truth: Float[Array | np.ndarray, "*s m t"]) -> Bool[Array, "m t"]:
+def as_mask(where: Bool[ArrayLike, "m t"] | None, truth: Real[Array | np.ndarray, "*_"]) -> Bool[Array, "*_"]:
     """Which pairs of encoder and target count."""
     return jnp.ones(truth.shape[-2:], bool) if where is None else truth_array("where", where)
 
 
 def check_shapes(
-    truth: Float[Array | np.ndarray, "*s m t"],
-    where: Bool[Array, "m t"],
-    scores: Float[Array | np.ndarray, "*k m t"] | None = None,
+    truth: Real[Array | np.ndarray, "*_"],
+    where: Bool[Array, "*_"],
+    scores: Real[Array | np.ndarray, "*_"] | None = None,
 ) -> None:
     """A ValueError unless all have one row for each of two or more encoders and one column for each target."""
     shape = truth.shape[-2:]

@@ -37,7 +37,7 @@ def checked_largest_class(labels: Any, largest_class: Any, weights: Any = None) 
 
 def class_singular_values(
     sample: LabelledSample, rows: Float[Array, "n r"], block_size: int
-) -> tuple[Float[Array, "c min(m,r)"], Bool[Array, ""]]:
+) -> tuple[Float[Array, "c k"], Bool[Array, ""]]:
     """Singular values of the rows of each class, one class after the other; and whether all classes fit into blocks.
 
     Rows are taken as they are: multiply those of a weighted sample by the roots of its weights. With blocks of m rows,
@@ -47,7 +47,7 @@ def class_singular_values(
     classes = class_order(jnp.argmax(sample.memberships, axis=1), num_classes, sample.weights)
     index, weights = members(classes, sample.weights, block_size)
 
-    def of_one_class(block: tuple[Array, Array]) -> Float[Array, " min(m,r)"]:
+    def of_one_class(block: tuple[Array, Array]) -> Float[Array, " k"]:
         index, weights = block
         samples = jnp.where(weights[:, None] > 0, rows[index], 0)
         # LAPACK takes some thirty times as long for a wide matrix as for its transpose.

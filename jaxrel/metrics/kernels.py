@@ -53,7 +53,7 @@ def kernel(function: Callable[..., Any], *, static: tuple[str, ...] = ()) -> Any
     return call
 
 
-def safe_divide(numerator: Float[Array, "*b"], denominator: Float[Array, "*b"]) -> Float[Array, "*b"]:
+def safe_divide(numerator: Float[Array, "*#b"], denominator: Float[Array, "*#b"]) -> Float[Array, "*b"]:
     """The quotient, 0 where the denominator is."""
     positive = denominator > 0
     return jnp.where(positive, numerator / jnp.where(positive, denominator, 1), 0)
@@ -71,12 +71,12 @@ def unit_scale(features: Float[Array, "n d"]) -> Float[Array, "n d"]:
     return features * jnp.ldexp(one, half) * jnp.ldexp(one, exponent - half)
 
 
-def own_size(features: Float[Array, "n d"]) -> Float[Array, ""]:
+def own_size(features: Float[Array, "*_"]) -> Float[Array, ""]:
     """The power of 2 by which `unit_scale` divides."""
     return jnp.ldexp(jnp.ones((), features.dtype), _exponent(features))
 
 
-def _exponent(features: Float[Array, "n d"]) -> Int[Array, ""]:
+def _exponent(features: Float[Array, "*_"]) -> Int[Array, ""]:
     """Of the power of 2 that is next below the largest absolute value."""
     return jnp.frexp(jnp.max(jnp.abs(features)))[1] - 1
 

@@ -124,7 +124,7 @@ def _maximum_evidence(
 ) -> Float[Array, " t"]:
     """Evidence per sample at the best t for each target, with `energies = z^2`."""
 
-    def evidence(discrepancy: Float[Array, "*b t"], volume: Float[Array, "*b"]) -> Float[Array, "*b t"]:
+    def evidence(discrepancy: Float[Array, "*#b"], volume: Float[Array, "*#b"]) -> Float[Array, "*b"]:
         """Where S(t) is the discrepancy and the sum of logarithms the volume."""
         variance = discrepancy / total
         noise = jnp.maximum(variance, least_noise)

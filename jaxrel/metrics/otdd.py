@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jaxrel._core.size_classes import pads_samples
 from jaxrel.metrics.couplings import entropic_coupling
@@ -187,7 +187,7 @@ _divergence = kernel(_divergence_kernel, static=("inner", "epsilon_unit", "block
 
 
 def _result(
-    pair: LabelledPair, place: PlacedPair, amounts: Float[Array, " 3"], converged: Float[Array, ""]
+    pair: LabelledPair, place: PlacedPair, amounts: Float[Array, " 3"], converged: Bool[Array, ""]
 ) -> DatasetDistance:
     """Value, lower and upper end, given in the unit of the place."""
     value, lower, upper = place.squared(amounts)

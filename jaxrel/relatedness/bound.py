@@ -90,7 +90,7 @@ def log_label_map(label_map: Float[Array, "t r"]) -> Float[Array, "t r"]:
     return jnp.where(positive, jnp.log(jnp.where(positive, label_map, 1)), -jnp.inf)
 
 
-def class_loss(logits: Float[Array, "*b r"], log_map_row: Float[Array, "*b r"]) -> Float[Array, "*b"]:
+def class_loss(logits: Float[Array, "*#b r"], log_map_row: Float[Array, "*#b r"]) -> Float[Array, "*b"]:
     """`-log (B softmax(logits))_k = LSE(v) - LSE(v + log B_k)`; +inf where row k of B is 0."""
     # Without the largest logit, which would cancel and take its rounding along.
     shifted = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
@@ -99,7 +99,7 @@ def class_loss(logits: Float[Array, "*b r"], log_map_row: Float[Array, "*b r"]) 
 
 def transport_points(
     transformation: Transformation, reference: Task, target: Task, method: Method
-) -> tuple[GroundCost, Float[Array, "n c"], Float[Array, "m c"]]:
+) -> tuple[GroundCost, Float[Array, "*b n c"], Float[Array, "*b m c"]]:
     """The ground cost and the points it compares: logits, or features mapped by A, b.
 
     What is named in another space than that of the transformation is the tightest of this one.
@@ -288,7 +288,7 @@ def bound_of_means(
 def _with_unseen_classes(transformation: Transformation, count: int) -> Transformation:
     """Rows of zeros for target classes that were never seen in training: no label map leads to them."""
 
-    def extended(rows: Float[Array, "t r"]) -> Float[Array, "t+count r"]:
+    def extended(rows: Float[Array, "t r"]) -> Float[Array, "k r"]:
         return jnp.pad(rows, ((0, count), (0, 0)))
 
     return dataclasses.replace(
@@ -304,6 +304,6 @@ def _within_class(weights: Array, totals: Array, labels: Int[Array, " n"]) -> Fl
     return jnp.where(total > 0, weights / jnp.where(total > 0, total, 1), 0)
 
 
-def silenced(weights: Float[Array, "*b n"], values: Float[Array, "*#b n"]) -> Float[Array, "*b n"]:
+def silenced(weights: Float[Array, "*#b n"], values: Float[Array, "*#b n"]) -> Float[Array, "*b n"]:
     """Products in which a weight of 0 silences an infinite or undefined value."""
     return jnp.where(weights > 0, weights * jnp.where(weights > 0, values, 0), 0)

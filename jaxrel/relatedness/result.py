@@ -125,15 +125,15 @@ class Transformation:
         """What is transported: features where there is a feature map, logits where there is none."""
         return "prediction" if self.feature_map is None else "feature"
 
-    def reference_logits(self, features: Float[Array, "n d"]) -> Float[Array, "n r"]:
+    def reference_logits(self, features: Float[Array, "*b d"]) -> Float[Array, "*b r"]:
         """`u = W z + w0` of raw reference features."""
         return self.head(self.reference_standardisation(features))
 
-    def target_logits(self, features: Float[Array, "n d"]) -> Float[Array, "n r"]:
+    def target_logits(self, features: Float[Array, "*b d"]) -> Float[Array, "*b r"]:
         """`v = M t + m` of raw target features."""
         return self.target_map(self.target_standardisation(features))
 
-    def target_classes(self, logits: Float[Array, "n r"]) -> Int[Array, " n"]:
+    def target_classes(self, logits: Float[Array, "*b r"]) -> Int[Array, "*b"]:
         """The class of largest probability under the transformed head, `argmax_k (B softmax(v))_k`."""
         highest = jax.lax.Precision.HIGHEST
         return jnp.argmax(jnp.matmul(jax.nn.softmax(logits), self.label_map.T, precision=highest), axis=-1)

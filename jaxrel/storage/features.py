@@ -20,7 +20,7 @@ from typing import Any, Literal, Self
 
 import ml_dtypes
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxrel.storage.records import write_atomically
 
@@ -224,7 +224,9 @@ class Table:
     def __repr__(self) -> str:
         return f"Table(shape={self.shape}, dtype={self.dtype.name}, folder={str(self.folder)!r})"
 
-    def __getitem__(self, rows: int | slice | Int[np.ndarray, " *k"]) -> Float[np.ndarray, " *k d"]:
+    def __getitem__(
+        self, rows: int | np.integer[Any] | slice | Int[np.ndarray, " *k"] | Bool[np.ndarray, " n"]
+    ) -> Float[np.ndarray, " *k d"]:
         """The rows chosen, in the table's type; StoreError where one of them is not there or damaged."""
         if isinstance(rows, slice) and rows.step in (None, 1):
             start, stop, _ = rows.indices(len(self))

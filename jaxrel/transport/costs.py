@@ -34,7 +34,7 @@ CostFunction = Callable[[Any, Any], Any]
 
 def _differences(u: Float[Array, "*b n c"], v: Float[Array, "*b m c"]) -> Float[Array, "*b n m c"]:
     # Only ever reduced over its last axis, so the compiler fuses it and the array is not formed.
-    return v[..., None, :, :] - u[..., :, None, :]
+    return jnp.asarray(v[..., None, :, :] - u[..., :, None, :])
 
 
 @jax.custom_jvp
@@ -81,7 +81,7 @@ def margin_points(
     return jnp.concatenate([u, r], axis=-1), jnp.concatenate([v, v], axis=-1)
 
 
-def margin_between(x: Float[Array, "*b n 2*c"], y: Float[Array, "*b m 2*c"]) -> Float[Array, "*b n m"]:
+def margin_between(x: Float[Array, "*b n s"], y: Float[Array, "*b m s"]) -> Float[Array, "*b n m"]:
     """`margin_cost` as a function of two point clouds alone."""
     u, r = jnp.split(x, 2, axis=-1)
     v, _ = jnp.split(y, 2, axis=-1)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jaxrel._core.arrays import jax_array
 from jaxrel._core.status import HasStatus
@@ -37,7 +37,7 @@ class AssignmentResult(HasStatus):
     statuses: ClassVar = TransportStatus
 
 
-def assignment(cost: Float[Array, "*b n m"]) -> AssignmentResult:
+def assignment(cost: Float[ArrayLike, "*b n m"]) -> AssignmentResult:
     """The matching of min(n, m) rows with as many columns, each used at most once, of the least mean cost.
 
     For n = m it is the exact optimal transport between n points and n points of equal weight: a vertex of the
@@ -83,7 +83,7 @@ def assignment(cost: Float[Array, "*b n m"]) -> AssignmentResult:
     return AssignmentResult(jnp.where(invalid, jnp.nan, value), columns, rows, status.astype(jnp.int32))
 
 
-def _to_unit_interval(cost: Float[Array, "*b n m"], counted: Float[Array, "*b n m"]) -> Float[Array, "*b n m"]:
+def _to_unit_interval(cost: Float[Array, "*b n m"], counted: Bool[Array, "*b n m"]) -> Float[Array, "*b n m"]:
     largest = jnp.max(jnp.abs(cost), axis=(-1, -2), keepdims=True)
     cost = cost / jnp.where(largest > 0, largest, 1)
     smallest = jnp.min(jnp.where(counted, cost, jnp.inf), axis=(-1, -2), keepdims=True)

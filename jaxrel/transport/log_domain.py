@@ -74,7 +74,7 @@ def log_weights(weights: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
     return jnp.where(positive, jnp.log(jnp.where(positive, weights, 1)), -jnp.inf)
 
 
-def log_sum_exp(x: Float[Array, "*b n m"], axis: int) -> Float[Array, "*b n"]:
+def log_sum_exp(x: Float[Array, "*b n m"], axis: int) -> Float[Array, "*b l"]:
     """Log-sum-exp along one axis; 0 where every term is masked, so that an empty problem stays finite."""
     largest = finite_or_zero(jnp.max(x, axis=axis, keepdims=True))
     total = jnp.sum(jnp.exp(x - largest), axis=axis)

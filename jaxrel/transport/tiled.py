@@ -32,7 +32,7 @@ from jaxrel.transport.point_clouds import CostFunction
 
 __all__ = ["Arrays", "TiledOperator", "filled_up", "reduce_tiles", "scaled_cloud"]
 
-Arrays = tuple[Float[Array, "*b k"], ...]
+Arrays = tuple[Float[Array, "*_"], ...]
 TilePlan = tuple[Float[Array, "*b n"], Float[Array, "*b m"], Float[Array, "*b 1"]]
 
 
@@ -72,7 +72,9 @@ class TiledOperator:
         # A certificate needs the same plan in each pass: compiled into what it is used for, a cost would be another.
         return jax.lax.optimization_barrier(cost)
 
-    def costs_and_errors(self, x: Float[Array, "*b k d"], y: Float[Array, "*b l d"]) -> Arrays:
+    def costs_and_errors(
+        self, x: Float[Array, "*b k d"], y: Float[Array, "*b l d"]
+    ) -> tuple[Float[Array, "*b k l"], Float[Array, "*b k l"]]:
         """Costs, and what they may be off by."""
         cost = self.costs(x, y)
         if self.cost_error is None:
@@ -244,7 +246,7 @@ def scaled_cloud(
 
 def filled_up(
     points: Float[Array, "*b n d"], weights: Float[Array, "*b n"], tile: int
-) -> tuple[Float[Array, "*b n d"], Float[Array, "*b n"]]:
+) -> tuple[Float[Array, "*b k d"], Float[Array, "*b k"]]:
     """Points up to a multiple of the tile; those without weight are copies of the heaviest, which has a cost."""
     short = -points.shape[-2] % tile
     batch = [(0, 0)] * (weights.ndim - 1)

@@ -106,7 +106,7 @@ def test_blocks_have_equal_mass_on_both_sides_and_add_up_to_the_clouds(
 def test_every_stretch_of_an_order_has_its_share_of_each_class() -> None:
     rng = np.random.default_rng(0)
     labels = np.sort(rng.choice(4, 1000, p=[0.5, 0.3, 0.15, 0.05]))
-    weights = np.where(np.arange(1000) % 10 == 0, 0, 1)
+    weights = np.where(np.arange(1000) % 10 == 0, 0.0, 1.0)
     order = stratified_order(labels, weights, rng)
     assert sorted(order) == np.flatnonzero(weights).tolist()
     share = np.bincount(labels[order]) / order.size

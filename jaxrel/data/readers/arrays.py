@@ -20,7 +20,7 @@ _IDX_PARTS = ("train", "t10k")
 _IDX_CONTENTS = ("images-idx3-ubyte", "labels-idx1-ubyte")
 
 
-def read_idx(path: Path) -> UInt8[np.ndarray, ...]:
+def read_idx(path: Path) -> UInt8[np.ndarray, "*_"]:
     """Read one IDX file of bytes, plain or gzipped.
 
     Raises:
@@ -49,7 +49,7 @@ def read_idx_folder(folder: Path) -> Samples:
         ValueError: one of the four is missing (plain or with ``.gz``) or damaged.
     """
 
-    def read(name: str) -> UInt8[np.ndarray, ...]:
+    def read(name: str) -> UInt8[np.ndarray, "*_"]:
         found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
         if not found:
             raise ValueError(f"{folder} has neither {name} nor {name}.gz; all four files of the set are needed")

@@ -58,7 +58,7 @@ def _accumulation_type(x: jax.Array) -> jnp.dtype:
 
 def convolution(
     x: Float[Array, "b h w c"],
-    kernel: Float[Array, "k k c d"],
+    kernel: Float[Array, "k k c d"] | Float[Array, "k k 1 d"],
     *,
     stride: int = 1,
     padding: Padding,

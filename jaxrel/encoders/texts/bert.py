@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jaxrel.encoders.encoder import EncoderOutput
 
@@ -274,7 +274,7 @@ class BertEncoder(nnx.Module):
         self.layers = nnx.List(TransformerLayer(config, rng=rng) for _ in range(last))
         self.pooler = Dense(config.width, config.width, rng=rng) if pooling == "pooler" else None
 
-    def __call__(self, ids: Int[Array, "b s"], mask: Bool[Array, "b s"]) -> EncoderOutput:
+    def __call__(self, ids: Int[ArrayLike, "b s"], mask: Bool[ArrayLike, "b s"]) -> EncoderOutput:
         """Features of a batch of texts.
 
         Args:
@@ -287,11 +287,11 @@ class BertEncoder(nnx.Module):
         Raises:
             ValueError: the texts are longer than the network allows, or the shapes differ.
         """
+        ids, mask = jnp.asarray(ids), jnp.asarray(mask, bool)
         if ids.ndim != 2 or ids.shape != mask.shape:
             raise ValueError(f"ids and mask must both have shape (batch, tokens), got {ids.shape} and {mask.shape}")
         if ids.shape[1] > self.config.max_length:
             raise ValueError(f"{ids.shape[1]} tokens are too many: this network takes {self.config.max_length}")
-        mask = mask.astype(bool)
         x = self._embed(ids)
         for layer in self.layers[: self.layer]:
             x = layer(x, mask)
