@@ -159,10 +159,12 @@ def _maximum_evidence(
     kept = ratios[:, None] / (ratios[:, None] + eigenvalues)
     on_grid = evidence(kept @ energies.T + unexplained, volume(ratios)[:, None])
     # The highest of several maxima can have the lower point next to it. Looked at are the two that are the highest by
-    # the parabola through their three points.
+    # the parabola through their three points; what is flat up to rounding is as high as its points.
     left, inner, right = on_grid[:-2], on_grid[1:-1], on_grid[2:]
-    rise = safe_divide((right - left) ** 2, 8 * (2 * inner - left - right))
-    peak = inner >= jnp.maximum(left, right)
+    curvature = 2 * inner - left - right
+    bent = curvature > 8 * jnp.finfo(inner.dtype).eps * (1 + jnp.abs(inner))
+    peak = bent & (inner >= jnp.maximum(left, right))
+    rise = safe_divide((right - left) ** 2, 8 * curvature)
     # Not written into the grid: jaxlib 0.10 would overwrite, on CPUs, what it has yet to read of it.
     heights = jnp.concatenate([on_grid[:1], jnp.where(peak, inner + rise, -jnp.inf), on_grid[-1:]])
     _, candidates = jax.lax.top_k(heights.T, 2)

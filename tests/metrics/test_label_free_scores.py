@@ -92,6 +92,22 @@ def test_equal_samples_are_at_distance_0(function):
         function(data["features"], data["features"][:, :2])
 
 
+@pytest.mark.parametrize("function", [mmd_score, energy_distance_score])
+def test_distances_in_batches_are_those_of_float64(function):
+    """A sample's distance to itself, rounded, is no distance, wherever the origin is."""
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(256, n, 12)).astype(np.float32) for n in (16, 7))
+    present = (np.arange(16) < 9).astype(np.float32)
+
+    def one(pair):
+        return function(*pair, weights=present).value
+
+    found = jax.jit(lambda pairs: jax.lax.map(one, pairs, batch_size=16))((x, y))
+    with jax.enable_x64(True):
+        exact = jax.jit(lambda pairs: jax.lax.map(one, pairs))((x.astype(np.float64), y.astype(np.float64)))
+    np.testing.assert_allclose(found, exact, atol=1e-5)
+
+
 def test_mmd_of_absent_samples_where_pairs_make_exactly_half():
     for seed in range(12):
         rng = np.random.default_rng(seed)

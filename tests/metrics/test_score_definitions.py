@@ -610,6 +610,26 @@ def test_logme_regression_is_the_maximum_of_the_evidence(d):
         assert value("logme_regression", larger) == pytest.approx(expected[0] - np.log(factor), rel=1e-6)
 
 
+@pytest.mark.usefixtures("x64")
+def test_logme_of_a_peak_between_points_of_the_grid_and_a_plateau_of_nearly_its_height():
+    energies = np.array([5.37e-5, 0.180644, 0.480882, 0.982543, 0.119516, 0.00682388, 0.158066, 7.647e-4, 0.0707063])
+    deviations = np.array([4.64508, 3.613319, 2.246896, 1.582927, 1.265373, 0.75147, 0.369432, 0.0582528])
+    axes = np.linalg.qr(np.random.default_rng(0).normal(size=(9, 9)))[0]
+    features, target = axes[:, :8] * deviations, axes @ np.sqrt(energies)
+    assert float(logme_regression_score(features, target)) == pytest.approx(evidence(features, target), abs=1e-7)
+
+
+def test_ncti_of_features_next_to_no_size_is_that_of_float64():
+    """All but the ridge is then rounding in the covariances, which are shrunk by nearly 1."""
+    data = problem()
+    features = 1e-5 * data["features"].astype(np.float32)
+    parts = ncti_components(features, data["labels"], num_classes=NUM_CLASSES)
+    with jax.enable_x64(True):
+        exact = ncti_components(features.astype(np.float64), data["labels"], num_classes=NUM_CLASSES)
+    for name in ("simplex", "nearest_centre", "variability"):
+        assert float(getattr(parts, name)) == pytest.approx(float(getattr(exact, name)), rel=1e-3)
+
+
 def test_logme_regression_of_indicators_is_logme():
     data = problem()
     indicators = np.eye(NUM_CLASSES)[data["labels"]][:, [0, 1, 3]]
