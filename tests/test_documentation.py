@@ -34,7 +34,10 @@ def _documented() -> dict[str, Any]:
     return {each.__name__: each for each in public if ">>>" in (inspect.getdoc(each) or "")}
 
 
-@pytest.mark.parametrize("name", sorted(_documented()))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "task_relatedness")) for name in sorted(_documented())],
+)
 def test_examples_of_docstrings(name):
     documented = _documented()[name]
     module = inspect.getmodule(inspect.unwrap(documented))

@@ -387,6 +387,7 @@ def test_classes_that_cannot_be_compared_are_refused():
         jaxrel.task_relatedness(unnamed, Task(NUMBERS, LABELS // 2 * 2), method=Joint(class_map="identity"))
 
 
+@pytest.mark.slow
 def test_relatedness_on_held_out_samples_does_not_depend_on_how_classes_are_numbered():
     kept = LABELS != 1
     method = Joint(num_steps=2, sinkhorn_iterations=2)

@@ -80,6 +80,7 @@ def scored(features: Any, seed: Any) -> Transferability:
     return transferability_score(Task(features, sample(0)[1], num_classes=3), key=seed)
 
 
+@pytest.mark.slow
 def test_transferability_with_labels() -> None:
     features = np.stack([sample(seed)[0] for seed in range(4)])
     seeds = np.arange(4)

@@ -110,6 +110,7 @@ def jaxrel(environment: dict[str, str], *arguments: str) -> tuple[str, str]:
     return finished.stdout, finished.stderr
 
 
+@pytest.mark.slow
 def test_commands_know_the_plugins_of_the_example(environment, tmp_path):
     out, err = jaxrel(environment, "metrics", "--json")
     metrics = {record["name"]: record for record in json.loads(out)}

@@ -498,6 +498,7 @@ def test_tables_and_words_that_do_not_fit_are_refused(shape, words, says):
 
 
 @pytest.mark.assets(MINILM[0])
+@pytest.mark.slow
 def test_sentence_embeddings_in_float64(oracles, x64):
     from jaxrel.encoders.checkpoints.files import read_checkpoint
     from jaxrel.storage.assets import ASSETS

@@ -69,6 +69,7 @@ def test_each_range_is_kept():
     assert (steps.max(axis=0) > 1).all()
 
 
+@pytest.mark.slow
 def test_a_rotation_turns_about_the_centre():
     image = np.zeros((1, 21, 21, 1), np.uint8)
     image[0, 10, :, 0] = 255

@@ -68,7 +68,7 @@ def test_any_blocks_give_the_scores_of_all_samples_in_float64(cuts, seed):
         check(collected(*sample, cuts), *sample, 1e-10)
 
 
-@pytest.mark.parametrize("factored", [True, False])
+@pytest.mark.parametrize("factored", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_blocks_give_the_scores_of_all_samples_in_float32(factored):
     sample = problem()
     check(collected(*sample, [0, 16, 16, 48], factored=factored), *sample, SINGLE)
@@ -116,7 +116,7 @@ def leaves_equal(a: Moments, b: Moments, rtol: float) -> None:
         np.testing.assert_allclose(found, expected, rtol=rtol, atol=rtol * np.abs(expected).max(), err_msg=name)
 
 
-@pytest.mark.parametrize("factored", [True, False])
+@pytest.mark.parametrize("factored", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_merging_is_associative_and_the_state_without_samples_is_neutral(factored, x64):
     features, labels, weights = problem(np.float64)
     nothing = start(features, factored=factored)
@@ -169,7 +169,7 @@ def test_the_example_of_the_documentation_runs(capsys):
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["logme", "h_score", "rankme"]
 
 
-@pytest.mark.parametrize("factored", [True, False])
+@pytest.mark.parametrize("factored", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_shard_map_merges_over_devices(factored):
     sample = problem()
     spec = PartitionSpec("devices")

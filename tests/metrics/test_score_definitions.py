@@ -251,6 +251,7 @@ def test_nleep_finds_the_mixture_that_scikit_learn_finds():
     assert abs(float(nleep_score(features, labels, max_directions=1, **options)) - expected) > 0.01
 
 
+@pytest.mark.slow
 def test_nleep_keeps_the_fewest_directions_that_hold_the_share():
     rng = np.random.default_rng(4)
     raw = rng.normal(size=(120, 4))

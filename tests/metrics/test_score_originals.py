@@ -45,6 +45,7 @@ def spearman_of_dissimilarities(features, labels, order_of_tied_classes=None):
 
 
 @pytest.mark.parametrize("oracle", those("parc"))
+@pytest.mark.slow
 def test_parc_of_original_implementation_but_for_rounding_in_its_ties(oracle):
     """The original ranks label dissimilarities of 0 and 1e-16, so that pairs within some classes rank below pairs
     within others. The first assertion finds which, and so checks all else; the second is the definition."""

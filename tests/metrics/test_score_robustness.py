@@ -52,6 +52,7 @@ def test_an_offset_costs_float64_features_no_digits(name):
     np.testing.assert_allclose(found.value, expected.value, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_offset_costs_float64_features_no_digits_in_a_batch():
     data = problem(dtype=np.float64)
     names = ["h_score", "parc", "energy_distance", "cka", "logme"]

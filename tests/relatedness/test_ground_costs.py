@@ -72,7 +72,10 @@ def evaluate_streamed(monkeypatch):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("evaluate", [lambda _: jax.jit(evaluate_bound), evaluate_blockwise, evaluate_streamed])
+@pytest.mark.parametrize(
+    "evaluate",
+    [lambda _: jax.jit(evaluate_bound), pytest.param(evaluate_blockwise, marks=pytest.mark.slow), evaluate_streamed],
+)
 def test_a_cost_of_ones_own_is_evaluated_like_the_others(evaluate, monkeypatch):
     problem = problem_for(TwiceTheMargin(), held_out=False, padded=14)
     method = Joint(cost=TwiceTheMargin(), certificate_gap=1e-3)

@@ -266,6 +266,7 @@ class TestMisuse:
         with pytest.raises(ValueError, match=r"init has .* \(3, 3, 5\), the tasks have \(3, 4, 5\)"):
             self.score(clusters(4, seed=0), init=start)
 
+    @pytest.mark.slow
     def test_constant_features_have_a_finite_bound_from_a_soft_start(self):
         task = Task(np.ones((9, 4), np.float32), np.arange(9) % 3)
         result = task_relatedness(task, task, method=dataclasses.replace(FAST, class_map="soft"))

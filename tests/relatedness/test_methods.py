@@ -34,6 +34,7 @@ def task(seed):
     return Task((3 * np.eye(3)[labels] + rng.normal(size=(60, 3))).astype(np.float32), labels)
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_as_the_same_transformation_by_another_method():
     result = task_relatedness(task(0), task(1), method=HeadAlone()).raise_if_failed()
     fixed = Joint(setting="fixed", class_map="identity", standardise=False, head_ridge=0.1)

@@ -87,13 +87,13 @@ class TestEstimate:
             rtol=1e-6,
         )
 
-    @pytest.mark.parametrize(
-        "setting", ["learned", *(pytest.param(name, marks=pytest.mark.slow) for name in ("learned_features", "fixed"))]
-    )
+    @pytest.mark.slow
+    @pytest.mark.parametrize("setting", ["learned", "learned_features", "fixed"])
     def test_the_certified_bound_beside_it_holds(self, setting):
         result, _ = solved(setting)
         assert 0 < float(result.target_loss) <= float(result.tight_bound) <= float(result.bound) + 1e-5
 
+    @pytest.mark.slow
     def test_joint_has_none(self):
         from jaxrel import Joint
 

@@ -178,6 +178,7 @@ def test_a_given_head_is_used_as_given_and_speaks_of_raw_features():
     assert not np.allclose(learned.transformation.head.weights, result.transformation.head.weights)
 
 
+@pytest.mark.slow
 def test_a_related_task_has_a_smaller_bound_than_an_unrelated_one():
     reference, related = clusters(seed=0), clusters(seed=1)
     rng = np.random.default_rng(0)

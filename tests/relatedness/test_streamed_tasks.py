@@ -213,6 +213,7 @@ def in_tiny_blocks(learned: tuple[Task, Task, Relatedness], **options: object) -
 
 
 @pytest.mark.usefixtures("tiny_blocks")
+@pytest.mark.slow
 def test_the_number_of_devices_changes_nothing(learned: tuple[Task, Task, Relatedness]) -> None:
     one = in_tiny_blocks(learned)
     several = in_tiny_blocks(learned, mesh=jax.make_mesh((2, 2), ("a", "b")))
@@ -316,6 +317,7 @@ def test_a_budget_that_is_too_small_says_what_would_do(learned: tuple[Task, Task
         task_relatedness(reference, target, memory_budget=1000)
 
 
+@pytest.mark.slow
 def test_what_fits_is_taken_whole(learned: tuple[Task, Task, Relatedness], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "fits_whole", memory.fits_whole)
     reference, target, _ = learned

@@ -590,6 +590,7 @@ def progress_of(folder: Path) -> int:
     return len(list(folder.rglob("finished/[0-9]*"))) + (log.read_bytes().count(b"\n") if log.exists() else 0)
 
 
+@pytest.mark.slow
 def test_killed_runs_resume_to_the_same_results(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     undisturbed = start(whole, seconds=0)

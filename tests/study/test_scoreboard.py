@@ -44,6 +44,7 @@ def write_files(encoders: dict[str, dict[str, np.ndarray]]) -> list[str]:
 # In batches
 
 
+@pytest.mark.slow
 def test_batches_are_one_by_one():
     """Widths differ, so there are two batches, and the order is that of the encoders."""
     encoders = hub(6, 9, 6)

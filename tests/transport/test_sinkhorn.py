@@ -252,6 +252,7 @@ def test_vmap_and_jit_are_the_batch():
             np.testing.assert_allclose(getattr(mapped, name), getattr(batch, name), rtol=2e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_shard_map_and_pmap_solve_their_own_problems():
     x, y = clouds(0, 8)
     cost = jnp.asarray(distances(x, y), jnp.float32)
