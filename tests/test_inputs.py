@@ -222,6 +222,12 @@ def test_names_are_numbered_in_sorted_order_and_kept(form):
     assert task.class_names == ("ant", "bee", "cat")
 
 
+def test_whole_numbers_have_one_name_as_values_and_as_categories():
+    labels = CODES * 10.0
+    categories = library("pandas").Categorical(labels)
+    assert Task(NUMBERS, categories).class_names == Task(NUMBERS, labels).class_names == ("0", "10", "20")
+
+
 def declared(form):
     """Names whose type declares an order of classes, of which one does not occur."""
     order = ["cat", "dog", "bee", "ant"]

@@ -35,6 +35,7 @@ def batches(rng: np.random.Generator) -> Iterator[Tally]:
         for kind in ("euclidean", "squared_euclidean"):
             yield _clouds(rng, (8, 8), 4, np.float32, kind)
             yield _clouds(rng, (9, 7), 1, np.float32, kind, tile=4)
+            yield _lone_clouds(rng, (9, 7), np.float32, kind)
         yield _clouds(rng, (4, 4), 3, np.float64, "euclidean")
         yield _clouds(rng, (60, 50), 1, np.float32, "euclidean")
         yield _blockwise(rng, np.float32)
@@ -73,6 +74,17 @@ def _clouds(
     return _judged(
         f"{'tiled ' if tile else ''}clouds, {kind}", dtype, batch, (x, y, a, b), result, _distances(x, y, kind)
     )
+
+
+def _lone_clouds(rng: np.random.Generator, shape: tuple[int, int], dtype: Any, kind: str) -> Tally:
+    """One call for each problem, without a batch: another program, which rounds in its own way."""
+    x, y, a, b = problems = _cloud_pairs(rng, shape, 256, dtype)
+    with jax.enable_x64(dtype == np.float64):
+        results = [
+            sinkhorn(PointCloud(p, q, kind), *ab, relative_gap=0.1) for p, q, *ab in zip(x, y, a, b, strict=True)
+        ]
+    found = tuple(np.array([getattr(result, name) for result in results]) for name in ("lower", "upper", "status"))
+    return _judged(f"lone clouds, {kind}", dtype, 0, problems, found, _distances(x, y, kind))
 
 
 def _blockwise(rng: np.random.Generator, dtype: Any) -> Tally:
@@ -121,7 +133,7 @@ def _cloud_pairs(rng: np.random.Generator, shape: tuple[int, int], count: int, d
     n, m = shape
     d = 3
     points = rng.normal(size=(count, max(shape), d)) * 10.0 ** rng.uniform(-3, 0, size=(count, 1, 1))
-    points += rng.normal(size=(count, 1, d)) * rng.choice([0.0, 1.0, 100.0], size=(count, 1, 1))
+    points += rng.normal(size=(count, 1, d)) * rng.choice([0.0, 1.0, 1e2, 1e4, 1e6], size=(count, 1, 1))
     shift = rng.choice([0.0, 1e-7, 1e-5, 1e-3, 1.0], size=(count, 1, 1))
     x, y = points[:, :n], (points + shift * rng.normal(size=points.shape))[:, :m]
     limit = 17 if dtype == np.float32 else 30  # squares stay finite

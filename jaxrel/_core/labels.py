@@ -160,14 +160,19 @@ def _declared(labels: Any) -> tuple[Any, list[str] | None]:
         labels = labels[labels.columns[0]]
     categories: Any = getattr(getattr(labels, "dtype", None), "categories", None)
     if hasattr(categories, "__array__"):
-        names = [str(category) for category in categories]
+        names = [_category_name(category) for category in categories]
         codes = getattr(getattr(labels, "cat", labels), "codes", None)
         if codes is None:  # of polars, which has no positions
-            position = {name: number for number, name in enumerate(names)}
+            position = {str(category): number for number, category in enumerate(categories)}
             codes = np.array([position.get(value, -1) for value in labels.to_list()])
         return codes, names
     listed = getattr(getattr(labels, "features", None), "names", None)  # of a column of a Hugging Face data set
     return labels, None if listed is None else list(listed)
+
+
+def _category_name(category: Any) -> str:
+    """As a label of this value is named; whole numbers are without a point."""
+    return str(int(category)) if isinstance(category, float) and category.is_integer() else str(category)
 
 
 def _one_column(name: str, array: Any, num_samples: int) -> Any:

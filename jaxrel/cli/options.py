@@ -59,6 +59,8 @@ def _named_path(text: str) -> tuple[str, Path]:
 
 def path_argument(text: str) -> Path:
     """A path on the command line, `~` included, which a shell leaves alone in `--output=~/folder`."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty: pass a folder or a file, or . for this folder")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:

@@ -137,8 +137,6 @@ def _intervals(
     num_blocks = -(-max(a.shape[-1], b.shape[-1]) // block_size)
 
     def one(x: Array, y: Array, a: Array, b: Array) -> BlockwiseInterval:
-        if isinstance(cloud.cost, str):
-            x, y = _near_origin(x, y, b)
         problem = PointCloud(x, y, cloud.cost, cloud.tile)
         mass_a, mass_b = shallow_sum(a), shallow_sum(b)
         eps = float(jnp.finfo(a.dtype).eps)
@@ -332,20 +330,6 @@ def _sample(points: Float[Array, "n d"], weights: Float[Array, " n"]) -> tuple[F
     points, weights = points[::stride], weights[::stride]
     mass = shallow_sum(weights)
     return points, weights / jnp.where(mass > 0, mass, 1)
-
-
-def _near_origin(
-    x: Float[Array, "n d"], y: Float[Array, "m d"], b: Float[Array, " m"]
-) -> tuple[Float[Array, "n d"], Float[Array, "m d"]]:
-    """Clouds about one of the points, or a mixture of three: made of coordinates as they are, it is rounded nowhere.
-
-    Named costs are about a mean, which the compiler may compute for either cloud anew, with other roundings. Far from
-    the origin these would count.
-    """
-    live, _ = filled_up(y, b, 1)  # Masked points may hold anything.
-    first, middle, last = live[0], live[live.shape[0] // 2], live[-1]
-    centre = jnp.maximum(jnp.minimum(first, last), jnp.minimum(jnp.maximum(first, last), middle))
-    return x - centre, y - centre
 
 
 def _moved_cost(cloud: PointCloud, by: int) -> CostFunction:

@@ -139,9 +139,20 @@ def squared_distance_error(x: Float[Array, "*b n d"], y: Float[Array, "*b m d"])
 def _about_centre(
     x: Float[Array, "*b n d"], y: Float[Array, "*b m d"]
 ) -> tuple[Float[Array, "*b n d"], Float[Array, "*b m d"]]:
-    # Any centre will do, so it has no derivative; but it must be the same for both.
-    centre = jax.lax.optimization_barrier(jax.lax.stop_gradient(jnp.mean(y, axis=-2, keepdims=True)))
+    # Any centre will do, so it has no derivative; but it must be the same for both, to the last bit, or one cloud is
+    # shifted against the other. A mean is not, where the compiler computes it for each anew; this is, of coordinates.
+    nine = jax.lax.stop_gradient(y[..., [i * (y.shape[-2] - 1) // 8 for i in range(9)], :])
+    thirds = _median_of_three(*(nine[..., i : i + 3, :] for i in (0, 3, 6)))
+    centre = _median_of_three(*(thirds[..., i : i + 1, :] for i in range(3)))
     return x - centre, y - centre
+
+
+def _median_of_three(
+    first: Float[Array, "*b k d"], second: Float[Array, "*b k d"], third: Float[Array, "*b k d"]
+) -> Float[Array, "*b k d"]:
+    """Of each coordinate."""
+    low, high = jnp.minimum(first, second), jnp.maximum(first, second)
+    return jnp.maximum(low, jnp.minimum(high, third))
 
 
 def _of_unit_size(

@@ -38,6 +38,12 @@ def test_no_blockwise_interval_is_false(fuzzer):
         assert tally.false == 0, tally
 
 
+@pytest.mark.parametrize("cost", ["euclidean", "squared_euclidean"])
+def test_no_interval_of_clouds_without_a_batch_is_false(fuzzer, cost):
+    tally = fuzzer("transport")._lone_clouds(np.random.default_rng(0), (9, 7), np.float32, cost)
+    assert tally.false == 0, tally
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cost", ["margin", "range", "euclidean", "feature"])
 def test_no_bound_is_false(fuzzer, cost):

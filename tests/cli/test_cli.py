@@ -95,6 +95,7 @@ def test_options_reach_the_method(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--target", ""], "the name of a data set is empty"),
         (["--reference", ""], "the name of a data set is empty"),
         (["--output", "~nouser/out"], "'~nouser/out' cannot be a path"),
+        (["--output", ""], "the path is empty"),
         (["--data-path", "circles=~nouser/x"], "'~nouser/x' cannot be a path"),
         (["--samples", "many"], "invalid int value: 'many'"),
         (["--space", "outer"], "invalid choice: 'outer'"),

@@ -229,6 +229,12 @@ def test_a_long_text_is_read_and_the_limit_of_the_csv_module_is_left_alone(tmp_p
         ("toy.csv", b"text,label\na,x\ntext,label\n", "line 3 of .*toy.csv repeats the header"),
         ("toy.csv", b"film,opinion\na,pos\nb,neg\nc,pos\nd,neg\n", r"first row of .* .film, opinion. may be a header"),
         ("toy.tsv", b"v1\tv2\nham\ta\nspam\tb\nham\tc\nham\td\nham\te\n", r"first row of .* .v1, v2. may be a header"),
+        ("toy.csv", b"abstract,rating\nfoo,1\n", "has 2 rows, of which the first may be a header"),
+        (
+            "toy.csv",
+            b"a film, really;pos\nb, too;neg\nc, not;pos\n",
+            "cannot be told which of ',' ';' parts the columns",
+        ),
         ("toy.csv", b"t\0e\0x\0t\0", "holds the character NUL, as UTF-16 without a byte order mark does"),
         ("toy.csv", b"\xff\xfet\0e", "is not UTF-16"),
         ("toy.csv", b"text,label,label\na,x,y\n", "each once"),

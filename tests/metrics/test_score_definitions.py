@@ -611,6 +611,17 @@ def test_logme_regression_is_the_maximum_of_the_evidence(d):
         assert value("logme_regression", larger) == pytest.approx(expected[0] - np.log(factor), rel=1e-6)
 
 
+@pytest.mark.parametrize("weight", [1e-3, 1e-15, 1e-31])
+def test_logme_of_little_weight_in_all_is_that_of_noise_alone(weight):
+    """The volume then counts for more than any fit."""
+    data = problem()
+    y = np.eye(NUM_CLASSES)[data["labels"]][:, [0, 1, 3]]
+    noise = np.mean(np.log(2 * np.pi * y.mean(axis=0)) + 1) / -2
+    weights = np.full(24, weight, np.float32)
+    found = logme_score(data["features"], data["labels"], weights=weights, num_classes=NUM_CLASSES)
+    assert float(found) == pytest.approx(noise, rel=1e-5)
+
+
 @pytest.mark.usefixtures("x64")
 def test_logme_of_a_peak_between_points_of_the_grid_and_a_plateau_of_nearly_its_height():
     energies = np.array([5.37e-5, 0.180644, 0.480882, 0.982543, 0.119516, 0.00682388, 0.158066, 7.647e-4, 0.0707063])

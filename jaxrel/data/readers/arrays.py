@@ -77,6 +77,8 @@ def read_npz(path: Path) -> Samples:
     try:
         content = packed_files.read_npz(path, ("images", "texts", "labels"))
         labels = content["labels"]
+        if {"texts", "images"} <= content.keys():
+            raise ValueError("it has both images and texts, of which one is to be classified")
         if "texts" not in content:
             return Samples(content["images"], labels)
     except (ValueError, KeyError) as error:

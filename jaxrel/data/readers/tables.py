@@ -87,14 +87,14 @@ def _unnamed_columns(path: Path, rows: list[list[str]]) -> tuple[int, int]:
             f"{path} has no header with the columns text and label, and its first row has {len(rows[0])} columns; "
             f"wanted two without a header, the text and then the label: {advice}"
         )
-    if len(rows) < 3:
-        return 0, 1
     counts = [Counter(row[column].strip() for row in rows) for column in (0, 1)]
     first, second = map(len, counts)
     if first < second and 2 * first <= len(rows):
         text, label = 1, 0
     elif second < first:
         text, label = 0, 1
+    elif len(rows) < 3:  # which repeat nothing to tell by
+        raise ValueError(f"{path} has {len(rows)} rows, of which the first may be a header: {advice}")
     else:
         raise ValueError(f"it cannot be told which column of {path} has the labels: {advice}")
     if counts[label][rows[0][label].strip()] == 1:
@@ -119,7 +119,11 @@ def read_orange_tables(train: Path, test: Path) -> Samples:
 
 
 def _rows(path: Path, *, delimiters: str) -> list[tuple[int, list[str]]]:
-    """Number of the (last) line and cells of each row with any, parted by the first delimiter that parts the first."""
+    """Number of the (last) line and cells of each row with any, parted by the first delimiter that parts the first.
+
+    Raises:
+        ValueError: the file is damaged, or two delimiters part all rows alike, and no header says which is right.
+    """
     text = read_text(path)
     quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiters == "\t" else csv.QUOTE_MINIMAL
 
@@ -133,8 +137,27 @@ def _rows(path: Path, *, delimiters: str) -> list[tuple[int, list[str]]]:
             return len(next(filter(any, reader_by(delimiter)), ())) > 1
         return False
 
+    def parts_all(delimiter: str) -> bool:
+        with suppress(csv.Error):
+            return len({len(row) for row in reader_by(delimiter) if any(row)}) == 1
+        return False
+
+    def names_columns(delimiter: str) -> bool:
+        with suppress(ValueError):
+            return _named_columns(path, next(filter(any, reader_by(delimiter)))) is not None
+        return False
+
     with _long_fields():
-        reader = reader_by(next(filter(parts_first, delimiters), delimiters[0]))
+        possible = list(filter(parts_first, delimiters))
+        if len(possible) > 1:
+            possible = list(filter(parts_all, possible)) or possible
+            possible = list(filter(names_columns, possible)) or possible
+        if len(possible) > 1 and all(map(parts_all, possible)):
+            raise ValueError(
+                f"it cannot be told which of {' '.join(map(repr, possible))} parts the columns of {path}: name them in "
+                "a first row that says text and label, or put the texts in double quotes"
+            )
+        reader = reader_by(next(iter(possible), delimiters[0]))
         try:
             return [(reader.line_num, row) for row in reader if any(row)]
         except csv.Error as error:

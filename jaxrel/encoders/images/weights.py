@@ -66,7 +66,7 @@ def state_of(
     """The tensors of a network in a checkpoint of one's own, and the number of its classes.
 
     The names may have any prefix ("module.", "backbone.", ...); tensors without it are of something else. A head that
-    is no linear classifier of the name is left out, and then there are no classes.
+    is no linear classifier of the name, with a bias, is left out, and then there are no classes.
 
     Args:
         tensors: PyTorch's state dictionary.
@@ -78,8 +78,8 @@ def state_of(
     """
     prefix = find_prefix(tensors, anchor)
     state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    weight = state.get(f"{classifier}.weight")
-    if weight is not None and weight.ndim >= 2:
+    weight, bias = (state.get(f"{classifier}.{name}") for name in ("weight", "bias"))
+    if weight is not None and bias is not None and weight.ndim >= 2:
         return state, len(weight)
     return {name: value for name, value in state.items() if name.partition(".")[0] not in _HEADS}, None
 
