@@ -101,7 +101,9 @@ def _histograms(sample: LabelledSample, directions: Float[Array, "n d"]) -> Floa
     num_cells = 2 * _RESOLUTION + 1
     classes = jnp.argmax(sample.memberships, axis=1)
     index = jnp.arange(classes.shape[0])
-    copies = jnp.maximum(sample.weights - 1, 0)
+    # Relative to the largest, as only their ratios count from here on and products of large ones overflow.
+    unit = jnp.max(sample.weights)
+    copies, masses = (safe_divide(values, unit) for values in (jnp.maximum(sample.weights - 1, 0), sample.weights))
 
     def cells(correlations: Float[Array, "*b"]) -> Int[Array, "*b"]:
         return jnp.clip(jnp.round((1 - correlations) * _RESOLUTION), 0, num_cells - 1).astype(jnp.int32)
@@ -112,7 +114,7 @@ def _histograms(sample: LabelledSample, directions: Float[Array, "n d"]) -> Floa
     ) -> tuple[Float[Array, "2 b"], None]:
         rows, weights, labels, position = block
         same = (labels[:, None] == classes).astype(jnp.int32)
-        others = jnp.where(position[:, None] == index, copies, sample.weights)
+        others = jnp.where(position[:, None] == index, copies, masses)
         # Counted apart and then added: one by one, small weights would be lost in large counts.
         found = jnp.zeros_like(counts).at[same, cells(rows @ directions.T)].add(weights[:, None] * others)
         return counts + found, None
@@ -121,7 +123,7 @@ def _histograms(sample: LabelledSample, directions: Float[Array, "n d"]) -> Floa
     padding = -classes.shape[0] % size
     blocks = jax.tree.map(
         lambda rows: jnp.pad(rows, ((0, padding), *((0, 0),) * (rows.ndim - 1))).reshape(-1, size, *rows.shape[1:]),
-        (directions, sample.weights, classes, index),
+        (directions, masses, classes, index),
     )
     counts, _ = jax.lax.scan(add, jnp.zeros((2, num_cells), directions.dtype), blocks)
     return counts

@@ -294,6 +294,8 @@ def test_a_closed_pipe_ends_the_command_without_a_word(words: list[str], tmp_pat
 def start(folder: Path, **environment: str) -> subprocess.Popen[str]:
     words = ["rank", "--target", "squares", "circles", "--reference", "crosses", "--encoder", "narrow", "wide"]
     words += ["--samples", "60", "--held-out", "20", "--no-plot", "--output", str(folder / "out")]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a script runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         [sys.executable, fake_zoo.__file__, *words],
         env=fake_zoo.SUBPROCESS | {"JAXREL_CACHE": str(folder / "cache"), "PYTHONFAULTHANDLER": "1"} | environment,

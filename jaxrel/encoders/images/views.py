@@ -8,7 +8,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, ArrayLike, Float, UInt8
 
 from jaxrel._core.programs import compiled
 from jaxrel.encoders.encoder import check_images
@@ -80,7 +80,7 @@ class ImageView:
         if self.number < 0:
             raise ValueError(f"number is {self.number}: pass an integer of at least 0.")
 
-    def __call__(self, images: UInt8[np.ndarray, "n h w c"], *, first: int = 0) -> UInt8[np.ndarray, "n h w c"]:
+    def __call__(self, images: UInt8[ArrayLike, "n h w c"], *, first: int = 0) -> UInt8[np.ndarray, "n h w c"]:
         """The view of images; what it makes of an image depends on its position and the fields above alone.
 
         Args:
@@ -103,7 +103,7 @@ class ImageView:
 
 
 def image_views(
-    images: UInt8[np.ndarray, "n h w c"],
+    images: UInt8[ArrayLike, "n h w c"],
     *,
     num_views: int = 2,
     augmentation: ImageAugmentation = ImageAugmentation(),

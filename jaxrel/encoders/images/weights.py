@@ -79,7 +79,7 @@ def state_of(
     prefix = find_prefix(tensors, anchor)
     state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     weight, bias = (state.get(f"{classifier}.{name}") for name in ("weight", "bias"))
-    if weight is not None and bias is not None and weight.ndim >= 2:
+    if weight is not None and (weight.ndim > 2 or (weight.ndim == 2 and bias is not None)):
         return state, len(weight)
     return {name: value for name, value in state.items() if name.partition(".")[0] not in _HEADS}, None
 
