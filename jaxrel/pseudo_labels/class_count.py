@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Shaped
 
 from jaxrel._core.programs import compiled
 from jaxrel.pseudo_labels.kmeans import best_of_restarts, isotropic_standardisation, nearest_centres, seed_centres
@@ -86,7 +86,7 @@ def class_count(
     amounts = weights * (jnp.sum(weights > 0) / jnp.sum(weights))
     counts = jnp.asarray(candidates)
 
-    def split_agreements(keys: PRNGKeyArray) -> Float[Array, " c"]:
+    def split_agreements(keys: Shaped[Array, "*_"]) -> Float[Array, " c"]:
         halves = _random_halves(amounts, keys[0])
         seed = functools.partial(seed_centres, num_clusters=max(candidates), num_restarts=num_restarts)
         seeds = jax.vmap(seed)(views, halves, keys[1:])

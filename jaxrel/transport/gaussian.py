@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxrel._core import linalg
 
@@ -19,11 +19,11 @@ _RANK_TOLERANCE = 4
 
 
 def gaussian_moments(
-    features: Float[Array, "n d"],
-    labels: Int[Array, " n"],
+    features: Float[ArrayLike, "n d"],
+    labels: Int[ArrayLike, " n"],
     num_classes: int,
     *,
-    weights: Float[Array, " n"] | None = None,
+    weights: Float[ArrayLike, " n"] | None = None,
 ) -> tuple[Float[Array, "k d"], Float[Array, "k d d"], Float[Array, " k"]]:
     """`(means, covariances, mass)` of every class; covariances are those of the weighted sample, divided by its mass.
 
@@ -43,8 +43,8 @@ def gaussian_moments(
     (n + k d) d + k d^2. Covariances are of centred features: a common offset costs no accuracy.
     """
     _check_moments(features, labels, num_classes, weights)
-    n, d = features.shape
     features, labels = jnp.asarray(features), jnp.asarray(labels)
+    n, d = features.shape
     weights = jnp.ones(n, features.dtype) if weights is None else jnp.asarray(weights, features.dtype)
     present = (weights > 0) & (labels >= 0) & (labels < num_classes)
     keys = jnp.where(present, labels, num_classes)
@@ -76,10 +76,10 @@ def gaussian_moments(
 
 
 def bures_distances(
-    means_x: Float[Array, "r d"],
-    covariances_x: Float[Array, "r d d"],
-    means_y: Float[Array, "t d"],
-    covariances_y: Float[Array, "t d d"],
+    means_x: Float[ArrayLike, "r d"],
+    covariances_x: Float[ArrayLike, "r d d"],
+    means_y: Float[ArrayLike, "t d"],
+    covariances_y: Float[ArrayLike, "t d d"],
 ) -> Float[Array, "r t"]:
     """Squared 2-Wasserstein distance between Gaussians, for all pairs: never negative, 0 between equal ones.
 
@@ -104,6 +104,7 @@ def bures_distances(
     S1 has no variance. Rows are computed one after the other: memory is (r + t) d^2, for the gradient as well.
     """
     _check_gaussians(means_x, covariances_x, means_y, covariances_y)
+    means_x, covariances_x, means_y, covariances_y = map(jnp.asarray, (means_x, covariances_x, means_y, covariances_y))
     roots_x, roots_y = (_root(jax.lax.stop_gradient(covariances)) for covariances in (covariances_x, covariances_y))
 
     # Recomputed in the backward pass, which would otherwise keep the maps of all pairs.
@@ -175,12 +176,7 @@ def _bures_jvp(
     return _bures(*primals), tangent + jnp.sum((identity - map_y) * tangents_y, axis=(-1, -2))
 
 
-def _check_moments(
-    features: Float[Array, "n d"],
-    labels: Int[Array, " n"],
-    num_classes: int,
-    weights: Float[Array, " n"] | None,
-) -> None:
+def _check_moments(features: Any, labels: Any, num_classes: int, weights: Any) -> None:
     if features.ndim != 2 or 0 in features.shape or not jnp.issubdtype(features.dtype, jnp.floating):
         raise ValueError(f"features must be floating point (n d), got {features.dtype} {features.shape}")
     if labels.shape != features.shape[:1] or not jnp.issubdtype(labels.dtype, jnp.integer):
@@ -195,12 +191,7 @@ def _check_moments(
         raise ValueError("weights must not be negative")
 
 
-def _check_gaussians(
-    means_x: Float[Array, "r d"],
-    covariances_x: Float[Array, "r d d"],
-    means_y: Float[Array, "t d"],
-    covariances_y: Float[Array, "t d d"],
-) -> None:
+def _check_gaussians(means_x: Any, covariances_x: Any, means_y: Any, covariances_y: Any) -> None:
     for side, means, covariances in (("x", means_x, covariances_x), ("y", means_y, covariances_y)):
         if means.ndim != 2 or covariances.shape != (*means.shape, *means.shape[1:]):
             raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,12 +91,12 @@ class ImageView:
         Raises:
             ValueError: the images are not `(n, h, w, 1 or 3)` uint8.
         """
-        images = as_samples(images)
-        check_images(images)
+        pixels: Any = as_samples(images)
+        check_images(pixels)
         key = jax.random.split(jax.random.key(self.seed), self.number + 1)[self.number]
-        view = np.empty_like(images)
-        for start in range(0, len(images), _CHUNK):
-            chunk = images[start : start + _CHUNK]
+        view = np.empty_like(pixels)
+        for start in range(0, len(pixels), _CHUNK):
+            chunk = pixels[start : start + _CHUNK]
             padded = np.pad(chunk, ((0, _CHUNK - len(chunk)), (0, 0), (0, 0), (0, 0)))
             changed = _augmented(padded, first + start, key, self.augmentation)
             view[start : start + len(chunk)] = changed[: len(chunk)]
