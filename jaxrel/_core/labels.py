@@ -163,7 +163,7 @@ def _declared(labels: Any) -> tuple[Any, list[str] | None]:
         names = [_category_name(category) for category in categories]
         codes = getattr(getattr(labels, "cat", labels), "codes", None)
         if codes is None:  # of polars, which has no positions
-            position = {str(category): number for number, category in enumerate(categories)}
+            position = {name: number for number, name in enumerate(names)}
             codes = np.array([position.get(value, -1) for value in labels.to_list()])
         return codes, names
     listed = getattr(getattr(labels, "features", None), "names", None)  # of a column of a Hugging Face data set

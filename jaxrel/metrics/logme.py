@@ -175,7 +175,7 @@ def _maximum_evidence(
         ratio = jnp.exp((lower + upper) / 2)
         return evidence(discrepancy(ratio), volume(ratio))
 
-    # Of little weight in all the volume counts for more than what is fitted, and noise alone is the best.
+    # Where all samples together weigh little, the volume counts for more than the fit, and noise alone is the best.
     noise_alone = evidence(jnp.sum(energies, axis=1) + unexplained, jnp.zeros((), energies.dtype))
     highest: Array = jnp.max(jax.vmap(refined)(candidates.T), axis=0)
     return jnp.maximum(jnp.maximum(highest, noise_alone), jnp.max(on_grid, axis=0))

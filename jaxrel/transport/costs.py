@@ -140,7 +140,8 @@ def _about_centre(
     x: Float[Array, "*b n d"], y: Float[Array, "*b m d"]
 ) -> tuple[Float[Array, "*b n d"], Float[Array, "*b m d"]]:
     # Any centre will do, so it has no derivative; but it must be the same for both, to the last bit, or one cloud is
-    # shifted against the other. A mean is not, where the compiler computes it for each anew; this is, of coordinates.
+    # shifted against the other. A mean is not, as the compiler may compute it anew for each cloud. The median of nine
+    # points is, as no coordinate of it is rounded.
     nine = jax.lax.stop_gradient(y[..., [i * (y.shape[-2] - 1) // 8 for i in range(9)], :])
     thirds = _median_of_three(*(nine[..., i : i + 3, :] for i in (0, 3, 6)))
     centre = _median_of_three(*(thirds[..., i : i + 1, :] for i in range(3)))
