@@ -28,8 +28,8 @@ from scipy.stats import kendalltau
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import StratifiedKFold
 
-from jaxrel.ranking import Settings, Split, feature_store, make_plan
 from jaxrel.storage.records import write_atomically
+from jaxrel.study import Settings, Split, feature_store, make_plan
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 

@@ -40,7 +40,7 @@ SECONDS = 540  # after which a run is given up
 def sources(encoders: Sequence[str], samples: int, width: int) -> list[Any]:
     """Clusters, the same in every process."""
     from jaxrel import Task
-    from jaxrel.ranking import FeatureArrays
+    from jaxrel.study import FeatureArrays
 
     generator = np.random.default_rng(0)
 
@@ -68,7 +68,7 @@ def rank(hosts: Hosts, encoders: Sequence[str], given: list[Any], output: Path) 
 
 def matrix(hosts: Hosts, encoders: Sequence[str], given: list[Any], output: Path) -> tuple[int, Any]:
     """Many metrics of the same."""
-    from jaxrel.ranking import score_matrix
+    from jaxrel.study import score_matrix
 
     result = score_matrix(METRICS, given, given, encoders, output=output, hosts=hosts)
     return int(np.isfinite(result.values).sum()), np.nan_to_num(result.values).tolist()

@@ -45,8 +45,8 @@ from rich.console import Console
 
 from jaxrel import Task
 from jaxrel.metrics import METRICS
-from jaxrel.ranking import FeatureArrays, score_matrix
-from jaxrel.ranking.matrix import buckets
+from jaxrel.study import FeatureArrays, score_matrix
+from jaxrel.study.matrix import buckets
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "scale.json"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrel.version import __version__
 
 if TYPE_CHECKING:
-    from jaxrel import data, encoders, evaluation, metrics, pseudo_labels, ranking, relatedness, scoreboard, transport
+    from jaxrel import data, encoders, evaluation, metrics, pseudo_labels, relatedness, study, transport
     from jaxrel._core.status import ResultError
     from jaxrel.heads import Head, fit_head, gradient_penalised_head
     from jaxrel.metrics.transferability import Transferability, transferability_score
@@ -42,10 +42,9 @@ _SUBPACKAGES = (
     "evaluation",
     "metrics",
     "pseudo_labels",
-    "ranking",
     "relatedness",
-    "scoreboard",
     "scores",
+    "study",
     "transport",
 )
 
@@ -66,9 +65,8 @@ __all__ = [
     "gradient_penalised_head",
     "metrics",
     "pseudo_labels",
-    "ranking",
     "relatedness",
-    "scoreboard",
+    "study",
     "task_relatedness",
     "transferability_score",
     "transport",

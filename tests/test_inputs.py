@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 import jaxrel
-from jaxrel import Task, evaluation, metrics, ranking
+from jaxrel import Task, evaluation, metrics, study
 from jaxrel._core.arrays import real_array, to_array, truth_array
 from jaxrel.data import DataError
 from jaxrel.pseudo_labels import checked_views, pseudo_label
 from jaxrel.relatedness import Joint, bound_resamples, evaluate_bound
 from jaxrel.relatedness.in_memory import checked_training_tasks
-from jaxrel.scoreboard import from_arrays, from_file
+from jaxrel.study.scoreboard import from_arrays, from_file
 from jaxrel.transport import PointCloud, sinkhorn
 from jaxrel.transport.validation import checked_problem
 
@@ -360,8 +360,8 @@ def test_classes_of_held_out_samples_are_those_of_the_training_task(kind):
     kept = LABELS != 1
     train, held_out = Task(NUMBERS, every), Task(NUMBERS[kept], every[kept])
     np.testing.assert_array_equal(held_out.with_classes_of(train).labels, np.asarray(train.labels)[kept])
-    mine = ranking.FeatureArrays("mine", {"net": (train, held_out)})
-    np.testing.assert_array_equal(mine.features("net", ranking.silent).held_out.labels, np.asarray(train.labels)[kept])
+    mine = study.FeatureArrays("mine", {"net": (train, held_out)})
+    np.testing.assert_array_equal(mine.features("net", study.silent).held_out.labels, np.asarray(train.labels)[kept])
 
 
 def test_a_transformation_is_not_evaluated_on_classes_that_it_may_know_by_other_numbers():
@@ -429,7 +429,7 @@ VALUES = {
     "cost": lambda x, form: checked_problem(form(np.abs(x)), None, None, None, None)[0],
     "views": lambda x, form: checked_views((form(x), form(x + 1)), Task(x))[1],
     "statistic": lambda x, form: evaluation.spearman(form(x.T)[0], form(x.T)[1]),
-    "scoreboard": lambda x, form: from_arrays("net", {"features": form(x)}).load(ranking.silent)["features"],
+    "scoreboard": lambda x, form: from_arrays("net", {"features": form(x)}).load(study.silent)["features"],
     "rows": lambda x, form: Task(form(x), LABELS).rows(slice(12)),
 }
 
@@ -508,7 +508,7 @@ ONES = bytes_of(np.ones((3, 2)))
 def test_damaged_files_are_named_in_one_line(tmp_path, content):
     encoder = from_file(file_of(tmp_path / "bad.npz", features=content))
     with pytest.raises(DataError, match=r"bad\.npz cannot be read: .") as error:
-        encoder.load(ranking.silent)
+        encoder.load(study.silent)
     assert "\n" not in str(error.value)
 
 
@@ -518,12 +518,12 @@ def test_a_damaged_stream_is_named(tmp_path):
     content[300:600] = bytes(300)
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"bad\.npz cannot be read"):
-        from_file(path).load(ranking.silent)
+        from_file(path).load(study.silent)
 
 
 def test_labels_of_a_file_may_be_text(tmp_path):
     np.savez(tmp_path / "net.npz", features=NUMBERS, labels=NAMES)
-    arrays = from_file(tmp_path / "net.npz").load(ranking.silent)
+    arrays = from_file(tmp_path / "net.npz").load(study.silent)
     np.testing.assert_array_equal(Task(**arrays).labels, CODES)
 
 

@@ -12,7 +12,7 @@ from rich import progress as bars
 from rich.console import Console
 from rich.logging import RichHandler
 
-from jaxrel.ranking import Progress
+from jaxrel.study import Progress
 
 __all__ = ["can_plot", "literal_console", "narrator", "print_files"]
 

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from jaxrel import data, encoders, ranking
+from jaxrel import data, encoders, study
 from jaxrel.cli import console
 from jaxrel.cli.options import path_argument
-from jaxrel.ranking import Progress, Settings
 from jaxrel.storage.features import FeatureStore, StoreError, Table
+from jaxrel.study import Progress, Settings
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -66,7 +66,7 @@ def add(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> str:
     if options.output is None:
-        options.output = ranking.feature_store().root
+        options.output = study.feature_store().root
     if options.list:
         _show(listed(FeatureStore(options.output)), _LISTED, options)
         return ""

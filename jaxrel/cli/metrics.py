@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
 
 
 def _metrics(options: argparse.Namespace) -> None:
-    from jaxrel.scoreboard import report
+    from jaxrel.study.scoreboard import report
 
     if options.json:
         print(json.dumps(report.metric_records(), indent=1))

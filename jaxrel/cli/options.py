@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrel import data, encoders
-from jaxrel.ranking import Settings
+from jaxrel.study import Settings
 
 __all__ = ["add_common", "add_numbers", "epilog", "path_argument"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from jaxrel import ranking
+from jaxrel import study
 from jaxrel.cli import console
 from jaxrel.cli.options import add_common, add_numbers, epilog
 from jaxrel.hosts import HEARTBEAT_SECONDS, Hosts, connect
-from jaxrel.ranking import Settings
-from jaxrel.ranking.plan import NamedSource, silent
 from jaxrel.relatedness.ground_costs import cost_names
+from jaxrel.study import Settings
+from jaxrel.study.plan import NamedSource, silent
 
 __all__ = ["add"]
 
@@ -79,8 +79,8 @@ def _add_distributed(command: argparse.ArgumentParser) -> None:
 
 
 def _rank(options: argparse.Namespace) -> str:
-    from jaxrel.ranking import report
     from jaxrel.relatedness import Joint
+    from jaxrel.study import report
 
     settings = Settings(
         samples=options.samples,
@@ -100,19 +100,19 @@ def _rank(options: argparse.Namespace) -> str:
     with console.narrator(quiet=options.quiet) as progress, _hosts(options) as hosts:
         if hosts.index > 0:
             progress = silent  # as one bar is enough
-        log = ranking.log_path(options.output, hosts)
+        log = study.log_path(options.output, hosts)
         options.log = log.name
-        plan = ranking.make_plan(
+        plan = study.make_plan(
             options.target,
             options.encoder,
             options.reference,
             settings=settings,
-            store=ranking.feature_store(),
+            store=study.feature_store(),
             data_paths=data_paths,
         )
         report.check_output(plan, options.output, data_paths=data_paths)
         plot = hosts.index == 0 and console.can_plot(options.plot)
-        result = ranking.run(plan, output=options.output, progress=progress, hosts=hosts)
+        result = study.run(plan, output=options.output, progress=progress, hosts=hosts)
     if hosts.index > 0:
         print(f"Process {hosts.index} of {hosts.count} has finished: {log}. The tables are with process 0.")
         return _incomplete(result, plan)
@@ -126,7 +126,7 @@ def _rank(options: argparse.Namespace) -> str:
     return _incomplete(result, plan)
 
 
-def _incomplete(result: ranking.Ranking, plan: ranking.Plan) -> str:
+def _incomplete(result: study.Ranking, plan: study.Plan) -> str:
     """What of the ranking is not as it was asked for; empty where nothing is."""
     parts = []
     if scores := result.incomplete:

@@ -6,13 +6,13 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from jaxrel import ranking
+from jaxrel import study
 from jaxrel.cli import console
 from jaxrel.cli.options import add_common, add_numbers, epilog, path_argument
-from jaxrel.ranking import Settings
+from jaxrel.study import Settings
 
 if TYPE_CHECKING:
-    from jaxrel.scoreboard import EncoderArrays
+    from jaxrel.study.scoreboard import EncoderArrays
 
 __all__ = ["add"]
 
@@ -47,8 +47,8 @@ def add(commands: Any) -> None:
 
 
 def _score(options: argparse.Namespace) -> str:
-    from jaxrel import scoreboard
-    from jaxrel.scoreboard import report
+    from jaxrel.study import scoreboard
+    from jaxrel.study.scoreboard import report
 
     with console.narrator(quiet=options.quiet) as progress:
         hub = _hub(options)
@@ -67,7 +67,7 @@ def _score(options: argparse.Namespace) -> str:
 
 def _hub(options: argparse.Namespace) -> list[EncoderArrays]:
     """The encoders of the files, or those named, on a data set."""
-    from jaxrel import scoreboard
+    from jaxrel.study import scoreboard
 
     named = (options.encoder, options.target)
     if (options.files and any(named)) or (not options.files and not all(named)):
@@ -77,7 +77,7 @@ def _hub(options: argparse.Namespace) -> list[EncoderArrays]:
             raise ValueError("--reference, --views and --data-path are for named data sets: leave them out with files.")
         return [scoreboard.from_file(path, strict=options.strict) for path in options.files]
     references = [] if options.reference is None else [options.reference]
-    sources = ranking.named_sources(
+    sources = study.named_sources(
         [options.target, *references],
         settings=Settings(
             samples=options.samples,
@@ -88,7 +88,7 @@ def _hub(options: argparse.Namespace) -> list[EncoderArrays]:
             seed=options.seed,
             strict=options.strict,
         ),
-        store=ranking.feature_store(),
+        store=study.feature_store(),
         data_paths=dict(options.data_path),
     )
     reference = None if options.reference is None else sources[options.reference]

@@ -13,7 +13,7 @@ import fake_zoo
 import numpy as np
 import pytest
 
-from jaxrel import data, ranking
+from jaxrel import data, study
 from jaxrel.cli import extract as command
 from jaxrel.storage.features import FeatureStore, StoreError
 
@@ -34,7 +34,7 @@ def told() -> list[tuple[str, int, int]]:
 @pytest.fixture
 def extract(told: list[tuple[str, int, int]], monkeypatch: pytest.MonkeyPatch) -> Any:
     @contextlib.contextmanager
-    def narrator(*, quiet: bool) -> Iterator[ranking.Progress]:
+    def narrator(*, quiet: bool) -> Iterator[study.Progress]:
         yield lambda *step: told.append(step)
 
     monkeypatch.setattr("jaxrel.cli.console.narrator", narrator)
@@ -58,10 +58,10 @@ def test_table_and_progress(extract, told, capsys):
         for encoder in ("narrow", "wide")
         for split in ("train", "test")
     ]
-    assert lines[-1][-1] == f"{ranking.feature_store().root}."
+    assert lines[-1][-1] == f"{study.feature_store().root}."
     assert told[:2] == [("narrow: loading", 0, 1), ("narrow: loading", 1, 1)]
     assert told[2:7] == [("narrow: circles (train, samples)", done, 30) for done in (0, 8, 16, 24, 30)]
-    assert len(ranking.feature_store().tables()) == 4
+    assert len(study.feature_store().tables()) == 4
 
 
 def test_json_says_what_was_extracted_and_what_was_kept(extract, capsys):
@@ -84,13 +84,13 @@ def test_views_differ_from_the_samples(extract, capsys, tmp_path):
     tables = {str(table.folder): np.asarray(table) for table in FeatureStore(tmp_path / "mine").tables()}
     first, second, third = (tables[record["folder"]] for record in records[:3])
     assert not any(np.allclose(a, b) for a, b in ((first, second), (first, third), (second, third)))
-    assert not ranking.feature_store().root.exists()
+    assert not study.feature_store().root.exists()
 
 
 def test_ranking_finds_the_features_and_views(extract, monkeypatch):
     extract(*EXTRACT, "--split", "train", "test", "--views")
-    settings = ranking.Settings(samples=30, held_out=30)
-    sources = ranking.named_sources(["circles"], settings=settings, store=ranking.feature_store())
+    settings = study.Settings(samples=30, held_out=30)
+    sources = study.named_sources(["circles"], settings=settings, store=study.feature_store())
     monkeypatch.setattr(fake_zoo.FakeEncoder, "forward", None)
     assert sources["circles"].features("wide", lambda *_: None).train.features.shape == (30, 5)
     assert sources["circles"].views("wide", lambda *_: None)[1].shape == (30, 5)
@@ -99,7 +99,7 @@ def test_ranking_finds_the_features_and_views(extract, monkeypatch):
 def test_unknown_encoders_are_refused_before_any_work(extract):
     with pytest.raises(ValueError, match="unknown encoder 'tall': there are broken, narrow, wide"):
         extract("extract", "--encoder", "wide", "tall", "--data", "circles", "--samples", "30")
-    assert not ranking.feature_store().root.exists()
+    assert not study.feature_store().root.exists()
 
 
 def test_one_failing_encoder_is_named_and_the_others_go_on(extract, monkeypatch, capsys, caplog):

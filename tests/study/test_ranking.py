@@ -18,11 +18,11 @@ import pytest
 
 import jaxrel
 from jaxrel import ranking
-from jaxrel.ranking import FeatureArrays, Score, Settings, Table
-from jaxrel.ranking.execute import ScoreLog
-from jaxrel.ranking.report import check_output, print_ranking, write_files
-from jaxrel.ranking.table import make_ranking
 from jaxrel.storage.features import FeatureStore
+from jaxrel.study import FeatureArrays, Score, Settings, Table
+from jaxrel.study.execute import ScoreLog
+from jaxrel.study.report import check_output, print_ranking, write_files
+from jaxrel.study.table import make_ranking
 
 FAST = Settings(samples=30, held_out=12, resamples=50)
 RANK = ["rank", "--reference", "circles", "crosses", "--target", "squares", "circles", "--encoder", "narrow", "wide"]

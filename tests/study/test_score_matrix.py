@@ -22,8 +22,9 @@ from threadpoolctl import threadpool_info
 
 from jaxrel import Task
 from jaxrel.metrics import METRICS
-from jaxrel.ranking import FeatureArrays
-from jaxrel.ranking.matrix import (
+from jaxrel.storage.features import FeatureStore
+from jaxrel.study import FeatureArrays
+from jaxrel.study.matrix import (
     Matrix,
     StoredFeatures,
     padded_size,
@@ -31,10 +32,9 @@ from jaxrel.ranking.matrix import (
     score_matrix,
     score_units,
 )
-from jaxrel.ranking.matrix.buckets import Bucket
-from jaxrel.ranking.matrix.kernels import compiled
-from jaxrel.ranking.matrix.samples import RowCache, Rows
-from jaxrel.storage.features import FeatureStore
+from jaxrel.study.matrix.buckets import Bucket
+from jaxrel.study.matrix.kernels import compiled
+from jaxrel.study.matrix.samples import RowCache, Rows
 
 GIVEN = {"features", "labels", "reference_features", "reference_labels"}
 COMPUTABLE = [name for name, metric in METRICS.items() if set(metric.needs) <= GIVEN]
@@ -290,7 +290,7 @@ class Calls:
     """Stands before the calls of programs: notes how many units each has, and refuses those with too many."""
 
     def __init__(self, monkeypatch, *, most: float = math.inf, error: Exception | None = None) -> None:
-        execute = sys.modules["jaxrel.ranking.matrix.execute"]  # the package has a function of this name
+        execute = sys.modules["jaxrel.study.matrix.execute"]  # the package has a function of this name
         self.sizes: list[int] = []
         self._call, self._most, self._error = execute._call, most, error
         monkeypatch.setattr(execute, "_call", self)

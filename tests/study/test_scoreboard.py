@@ -15,7 +15,7 @@ from score_problems import problem
 
 from jaxrel import cli
 from jaxrel.metrics import METRICS, ScoreStatus, etran_combine, etran_components, score_encoders
-from jaxrel.scoreboard import Scoreboard, scoreboard
+from jaxrel.study.scoreboard import Scoreboard, scoreboard
 
 QUICK = ["logme", "gbc", "etran", "rankme"]
 
@@ -155,7 +155,7 @@ def test_finished_scores_are_not_computed_again(tmp_path, monkeypatch):
         seen.append((features[0].shape, options["metrics"]))
         return score_encoders(features, **options)
 
-    monkeypatch.setattr("jaxrel.scoreboard.execute.score_encoders", record)
+    monkeypatch.setattr("jaxrel.study.scoreboard.execute.score_encoders", record)
     scoreboard(hub(6, 9), metrics=[*QUICK, "energy"], output=tmp_path)
     assert seen == [((24, 6), ["energy"]), ((24, 9), [*QUICK, "energy"])]
     changed = hub(6)
@@ -170,7 +170,7 @@ def test_interrupt_keeps_the_encoders_that_are_done(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return score_encoders(features, **options)
 
-    monkeypatch.setattr("jaxrel.scoreboard.execute.score_encoders", interrupted)
+    monkeypatch.setattr("jaxrel.study.scoreboard.execute.score_encoders", interrupted)
     with pytest.raises(KeyboardInterrupt):
         scoreboard(hub(6, 9), metrics=QUICK, output=tmp_path)
     assert len((tmp_path / "scores.jsonl").read_text().splitlines()) == len(QUICK)

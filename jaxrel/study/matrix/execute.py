@@ -22,14 +22,14 @@ from jaxrel._core.programs import release_if_many
 from jaxrel.hosts import Hosts
 from jaxrel.metrics.registry import METRICS
 from jaxrel.metrics.result import ScoreStatus
-from jaxrel.ranking.matrix.buckets import Bucket
-from jaxrel.ranking.matrix.kernels import compiled, sharding_over
-from jaxrel.ranking.matrix.layout import Arrays, Layout
-from jaxrel.ranking.matrix.plan import MatrixPlan, Unit
-from jaxrel.ranking.matrix.records import Entry, EntryLog, finished_elsewhere
-from jaxrel.ranking.matrix.result import Timings
-from jaxrel.ranking.matrix.samples import RowCache, Rows, Samples
-from jaxrel.ranking.plan import Progress
+from jaxrel.study.matrix.buckets import Bucket
+from jaxrel.study.matrix.kernels import compiled, sharding_over
+from jaxrel.study.matrix.layout import Arrays, Layout
+from jaxrel.study.matrix.plan import MatrixPlan, Unit
+from jaxrel.study.matrix.records import Entry, EntryLog, finished_elsewhere
+from jaxrel.study.matrix.result import Timings
+from jaxrel.study.matrix.samples import RowCache, Rows, Samples
+from jaxrel.study.plan import Progress
 
 __all__ = ["execute"]
 

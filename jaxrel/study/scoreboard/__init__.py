@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxrel.ranking.plan import Progress, silent
-from jaxrel.scoreboard.execute import Finished, FinishedLog, Scoreboard, chosen_metrics, score_by_metrics
-from jaxrel.scoreboard.inputs import EncoderArrays, from_arrays, from_file, from_source
+from jaxrel.study.plan import Progress, silent
+from jaxrel.study.scoreboard.execute import Finished, FinishedLog, Scoreboard, chosen_metrics, score_by_metrics
+from jaxrel.study.scoreboard.inputs import EncoderArrays, from_arrays, from_file, from_source
 
 __all__ = [
     "EncoderArrays",

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
 from jaxrel.metrics.registry import METRICS, Metric
-from jaxrel.ranking.matrix.buckets import Bucket
+from jaxrel.study.matrix.buckets import Bucket
 
 __all__ = ["compiled", "persistent_cache", "score_units", "sharding_over"]
 

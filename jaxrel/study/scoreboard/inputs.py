@@ -18,7 +18,7 @@ import numpy as np
 from jaxrel._core.arrays import to_array
 from jaxrel.data import DataError
 from jaxrel.metrics.registry import NEEDS
-from jaxrel.ranking.plan import Progress, Source
+from jaxrel.study.plan import Progress, Source
 
 __all__ = ["WEIGHTS", "EncoderArrays", "from_arrays", "from_file", "from_source"]
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxrel.metrics.class_blocks import checked_largest_class
 from jaxrel.metrics.registry import METRICS
-from jaxrel.ranking.matrix.samples import Outline
+from jaxrel.study.matrix.samples import Outline
 
 __all__ = ["STEPS_PER_DOUBLING", "Bucket", "bucket_of", "padded_size"]
 

@@ -11,8 +11,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
 
-from jaxrel.ranking.plan import Progress, Source
 from jaxrel.storage.features import Table
+from jaxrel.study.plan import Progress, Source
 from jaxrel.task import Task
 
 __all__ = ["Outline", "RowCache", "Rows", "Samples", "StoredFeatures", "TrainingSamples"]
@@ -61,7 +61,7 @@ class StoredFeatures:
         table = FeatureStore(folder).table({"data": "mine", "encoder": "my-net"}, shape=(50_000, 512), shard_size=1024)
         mine = StoredFeatures("mine", {"my-net": table}, labels)
 
-    It is scored as it is and has no held-out samples: :func:`jaxrel.ranking.rank` does not take it.
+    It is scored as it is and has no held-out samples: :func:`jaxrel.study.rank` does not take it.
     """
 
     def __init__(

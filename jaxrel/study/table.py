@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxrel.ranking.execute import Score
-from jaxrel.ranking.plan import Settings
+from jaxrel.study.execute import Score
+from jaxrel.study.plan import Settings
 
 
 @dataclass(frozen=True)

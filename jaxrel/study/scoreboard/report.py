@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxrel.metrics.registry import METRICS, NEEDS, Metric
-from jaxrel.scoreboard.execute import Scoreboard
-from jaxrel.scoreboard.inputs import EncoderArrays
 from jaxrel.storage.records import check_replaceable, json_number, write_atomically
+from jaxrel.study.scoreboard.execute import Scoreboard
+from jaxrel.study.scoreboard.inputs import EncoderArrays
 from jaxrel.version import __version__
 
 if TYPE_CHECKING:

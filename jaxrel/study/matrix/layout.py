@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrel.metrics.registry import METRICS
-from jaxrel.ranking.matrix.buckets import Bucket
-from jaxrel.ranking.matrix.plan import Unit
-from jaxrel.ranking.matrix.samples import Rows
+from jaxrel.study.matrix.buckets import Bucket
+from jaxrel.study.matrix.plan import Unit
+from jaxrel.study.matrix.samples import Rows
 
 __all__ = ["Arrays", "Layout"]
 

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxrel.hosts import Hosts
-from jaxrel.ranking.execute import Score, ScoreLog, execute
-from jaxrel.ranking.matrix import Matrix, MatrixPlan, StoredFeatures, Timings, plan_matrix, score_matrix
-from jaxrel.ranking.plan import (
+from jaxrel.storage.assets import cache_dir
+from jaxrel.storage.features import FeatureStore
+from jaxrel.study.execute import Score, ScoreLog, execute
+from jaxrel.study.matrix import Matrix, MatrixPlan, StoredFeatures, Timings, plan_matrix, score_matrix
+from jaxrel.study.plan import (
     FeatureArrays,
     Plan,
     Progress,
@@ -20,9 +22,7 @@ from jaxrel.ranking.plan import (
     named_sources,
     silent,
 )
-from jaxrel.ranking.table import Ranking, Row, Table, make_ranking
-from jaxrel.storage.assets import cache_dir
-from jaxrel.storage.features import FeatureStore
+from jaxrel.study.table import Ranking, Row, Table, make_ranking
 
 __all__ = [
     "FeatureArrays",

@@ -13,8 +13,8 @@ import numpy as np
 
 from jaxrel.metrics.registry import METRICS
 from jaxrel.metrics.result import ScoreStatus
-from jaxrel.ranking.matrix.plan import MatrixPlan, needs_reference
-from jaxrel.ranking.matrix.records import Entry
+from jaxrel.study.matrix.plan import MatrixPlan, needs_reference
+from jaxrel.study.matrix.records import Entry
 
 __all__ = ["Matrix", "Timings", "make_matrix"]
 

@@ -18,8 +18,8 @@ from jaxrel._core.programs import release_if_many
 from jaxrel._core.stopwatch import Stopwatch, stopwatch
 from jaxrel.encoders import VIEWS
 from jaxrel.hosts import Hosts
-from jaxrel.ranking.plan import Pair, Plan, Progress, Settings, Source, Split, Views
 from jaxrel.storage.records import RecordLog, from_json_number, json_number, read_records
+from jaxrel.study.plan import Pair, Plan, Progress, Settings, Source, Split, Views
 
 if TYPE_CHECKING:
     from jaxrel.relatedness import Relatedness

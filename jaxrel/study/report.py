@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxrel.ranking.execute import NUMBERS, RESAMPLES, TERMS, Score, to_json
-from jaxrel.ranking.plan import Plan, Settings
-from jaxrel.ranking.table import Ranking, Row, Table
 from jaxrel.storage.records import check_replaceable, json_number, write_atomically
+from jaxrel.study.execute import NUMBERS, RESAMPLES, TERMS, Score, to_json
+from jaxrel.study.plan import Plan, Settings
+from jaxrel.study.table import Ranking, Row, Table
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from jaxrel.metrics.registry import METRICS
-from jaxrel.ranking.matrix.buckets import Bucket, bucket_of
-from jaxrel.ranking.matrix.samples import Outline, Samples, StoredFeatures, TrainingSamples
-from jaxrel.ranking.plan import Progress, Source, silent
+from jaxrel.study.matrix.buckets import Bucket, bucket_of
+from jaxrel.study.matrix.samples import Outline, Samples, StoredFeatures, TrainingSamples
+from jaxrel.study.plan import Progress, Source, silent
 from jaxrel.version import __version__
 
 __all__ = ["MatrixPlan", "Unit", "needs_reference", "plan_matrix"]

@@ -22,9 +22,9 @@ from jaxrel._core.suggestions import suggestion
 from jaxrel.metrics.batch import PER_ENCODER, SHARED, applicable_metrics, score_encoders
 from jaxrel.metrics.registry import METRICS, Metric
 from jaxrel.metrics.result import Score, ScoreStatus
-from jaxrel.ranking.plan import Progress
-from jaxrel.scoreboard.inputs import WEIGHTS, EncoderArrays
 from jaxrel.storage.records import RecordLog, from_json_number, json_number
+from jaxrel.study.plan import Progress
+from jaxrel.study.scoreboard.inputs import WEIGHTS, EncoderArrays
 from jaxrel.version import __version__
 
 __all__ = ["Finished", "FinishedLog", "Scoreboard", "chosen_metrics", "score_by_metrics"]

@@ -9,13 +9,13 @@ import jax
 from jax.sharding import Mesh
 
 from jaxrel.hosts import Hosts
-from jaxrel.ranking.matrix.buckets import Bucket, padded_size
-from jaxrel.ranking.matrix.execute import execute
-from jaxrel.ranking.matrix.kernels import persistent_cache, score_units
-from jaxrel.ranking.matrix.plan import MatrixPlan, plan_matrix
-from jaxrel.ranking.matrix.result import Matrix, Timings, make_matrix
-from jaxrel.ranking.matrix.samples import StoredFeatures
-from jaxrel.ranking.plan import Progress, Source, silent
+from jaxrel.study.matrix.buckets import Bucket, padded_size
+from jaxrel.study.matrix.execute import execute
+from jaxrel.study.matrix.kernels import persistent_cache, score_units
+from jaxrel.study.matrix.plan import MatrixPlan, plan_matrix
+from jaxrel.study.matrix.result import Matrix, Timings, make_matrix
+from jaxrel.study.matrix.samples import StoredFeatures
+from jaxrel.study.plan import Progress, Source, silent
 
 __all__ = [
     "Bucket",
