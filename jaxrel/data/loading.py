@@ -22,14 +22,19 @@ from jaxrel.data.labelled import Split
 from jaxrel.data.readers import AbsentError, ClassSamples, Samples, read_hub, read_path, read_saved, read_tfds
 from jaxrel.data.readers.hugging_face import is_saved, read_dataset
 from jaxrel.data.readers.paths import name_of
+from jaxrel.data.readers.picture_files import Pictures
 from jaxrel.data.readers.samples import find_classes
-from jaxrel.data.splitting import draw
+from jaxrel.data.splitting import draw, hash_order
+from jaxrel.data.streaming import StreamedImages
 from jaxrel.data.texts import TextData
 from jaxrel.storage.assets import ASSETS, AssetError
+from jaxrel.storage.fingerprints import file_states
 
-__all__ = ["DataError", "check_name", "describe", "load", "load_splits", "names"]
+__all__ = ["DataError", "check_name", "describe", "load", "load_splits", "names", "source_state"]
 
 _log = logging.getLogger(__name__)
+
+LoadedData = ImageData | StreamedImages | TextData
 
 _TFDS, _HUGGING_FACE = "tfds:", "hf:"
 
@@ -85,6 +90,28 @@ def check_name(name: str, *, path: str | os.PathLike[str] | None = None) -> None
         raise ValueError(f"the path given for the data set {name!r}, {own}, does not exist")
 
 
+def source_state(name: str | Any, *, path: str | os.PathLike[str] | None = None) -> list[Any] | None:
+    """What `load(name, path=path)` would read, told without reading it: equal states mean equal samples.
+
+    Returns:
+        JSON values: paths, sizes and times of change of the files, and the digest of a pinned archive. None where it
+        cannot be told (hubs, tensorflow-datasets, sets of plugins, objects).
+    """
+    if not isinstance(name, str) or name.startswith(_TFDS) or (name.startswith(_HUGGING_FACE) and path is None):
+        return None
+    if path is not None or _is_path(name):
+        return [name, file_states(user_path(path or name))]
+    facts = describe(name)
+    if facts.read_asset is not None and facts.asset is None:
+        return None
+    # All places in which a provider looks: one that has nothing yet comes before others when it has.
+    prepared = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", facts.tfds_name or name)
+    own = Path(os.environ.get("JAXREL_DATA") or os.devnull)
+    places = [prepared, own / name, own / f"{name}.npz", *(Path(folder) for folder, _ in facts.folders)]
+    archive = ASSETS[facts.asset].sha256 if facts.asset else None
+    return [name, archive, [file_states(user_path(place)) for place in places]]
+
+
 def _is_path(name: str) -> bool:
     """Whether a name is that of no known set, but of a file or folder of the user's."""
     if name in DATA_SETS or name.startswith((_TFDS, _HUGGING_FACE)):
@@ -100,7 +127,7 @@ def load(
     limit: int | None = None,
     official: bool = False,
     strict: bool = False,
-) -> ImageData | TextData:
+) -> LoadedData:
     """Load one split of a data set of images or of texts.
 
     The data set is one of these:
@@ -118,7 +145,8 @@ def load(
         a label in each row (:func:`jaxrel.data.readers.read_table`);
       - a folder with one subfolder for each class, of pictures or of ``.txt`` files
         (:func:`jaxrel.data.readers.read_class_folders`), or such folders in ``train`` and ``test``. Pictures of one
-        size are left as they are, up to a gibibyte of them; of others the central square is resized to 224 pixels;
+        size are left as they are, up to a gibibyte of them; of others the central square is resized to 224 pixels,
+        and where that takes more than a gibibyte they stay in their files until they are encoded;
       - a folder of IDX files (``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same with ``t10k``,
         plain or ``.gz``);
       - a folder that `save_to_disk` of the library `datasets` wrote.
@@ -168,7 +196,7 @@ def load_splits(
     test_limit: int | None = None,
     official: bool = False,
     strict: bool = False,
-) -> tuple[ImageData | TextData, ImageData | TextData | None]:
+) -> tuple[LoadedData, LoadedData | None]:
     """Load both splits of a data set, which is read only once.
 
     Args:
@@ -199,7 +227,7 @@ def load_splits(
 class _Whole(NamedTuple):
     """A data set in hash order, whatever `split` of it says, and the indices of its training and test samples."""
 
-    data: ImageData | TextData
+    data: LoadedData
     train: Int[np.ndarray, " m"]
     test: Int[np.ndarray, " k"]
 
@@ -304,6 +332,8 @@ def _known(data_set: DataSet, read: Callable[[], Samples]) -> ClassSamples:
             raise ValueError("images, wanted texts")
     elif isinstance(samples, tuple):
         raise ValueError("texts, wanted images")
+    elif isinstance(samples, Pictures):
+        raise ValueError(f"more than a gibibyte of pictures, wanted some of {data_set.image_shape}")
     else:
         samples = _with_channels(samples)
         if samples.dtype != np.uint8 or samples.shape[1:] != data_set.image_shape:
@@ -342,7 +372,7 @@ def _with_channels(pixels: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "n
 
 def _in_order(collection: _Collection, provider: str, found: ClassSamples, *, official: bool) -> _Whole:
     facts = (found.class_names, found.licence, provider, found.skipped)
-    whole: ImageData | TextData
+    whole: LoadedData
     try:
         if len(found.samples) == 0:
             raise ValueError("there are no samples with a label in it")
@@ -350,6 +380,10 @@ def _in_order(collection: _Collection, provider: str, found: ClassSamples, *, of
             order, in_train = texts.hash_order(found.samples, found.labels)
             content, labels = tuple(found.samples[index] for index in order), found.labels[order].astype(np.int32)
             whole = TextData(collection.name, "train", content, labels, *facts)
+        elif isinstance(found.samples, Pictures):
+            order, in_train = hash_order(found.samples.hashes, found.labels)
+            labels = found.labels[order].astype(np.int32)
+            whole = StreamedImages(collection.name, "train", found.samples.chosen(order), labels, *facts)
         else:
             pixels = _with_channels(found.samples)
             order, in_train = images.hash_order(pixels, found.labels)
@@ -378,9 +412,7 @@ def _official(found: ClassSamples, order: Int[np.ndarray, " n"]) -> Sequence[Boo
     return train, held_out
 
 
-def _part(
-    whole: _Whole, split: Split, buckets: Sequence[Int[np.ndarray, " _"]], **limits: int | None
-) -> ImageData | TextData:
+def _part(whole: _Whole, split: Split, buckets: Sequence[Int[np.ndarray, " _"]], **limits: int | None) -> LoadedData:
     """One split, drawn from the first of the buckets and, where that is used up, from the next.
 
     The arrays cannot be written to. `limits` is the number of samples to keep, by the name that the caller has for it.
@@ -402,6 +434,8 @@ def _part(
         kept = np.concatenate([kept, bucket[draw(data.labels[bucket], rest - len(kept))]])
     labels = data.labels[kept]
     labels.setflags(write=False)
+    if isinstance(data, StreamedImages):
+        return replace(data, split=split, pictures=data.pictures.chosen(kept), labels=labels)
     if isinstance(data, TextData):
         return replace(data, split=split, texts=tuple(data.texts[index] for index in kept), labels=labels)
     pixels = data.images[kept]

@@ -154,3 +154,29 @@ def test_misuse_is_named(folder, tmp_path):
     (tmp_path / "texts" / "a" / "b.txt").write_text("moth")
     with pytest.raises(ValueError, match="is no picture"):
         jaxrel.data.stream(tmp_path / "texts")
+
+
+def test_more_than_a_gibibyte_of_pictures_stays_in_its_files(folder, monkeypatch):
+    in_memory, _ = jaxrel.data.load_splits(str(folder))
+    monkeypatch.setattr("jaxrel.data.readers.pictures._LARGEST_STACK", 10**6)
+    train, test = jaxrel.data.load_splits(str(folder), train_limit=30, test_limit=6)
+    assert isinstance(train, jaxrel.data.StreamedImages)
+    assert isinstance(test, jaxrel.data.StreamedImages)
+    assert (len(train), len(test)) == (30, 6)
+    assert train.class_names == in_memory.class_names
+    assert not set(train.pictures.files) & set(test.pictures.files)
+    assert [train.class_names[label] for label in train.labels] == [file.parent.name for file in train.pictures.files]
+    whole, none = jaxrel.data.load_splits(str(folder), test_limit=0)
+    assert (len(whole), none) == (60, None)
+    assert jaxrel.data.load(str(folder), limit=30).fingerprint == train.fingerprint
+    with pytest.raises(jaxrel.data.DataError, match="more than a gibibyte of pictures"):
+        jaxrel.data.load("digits", path=folder)
+
+
+@pytest.mark.parametrize(("sizes", "fit"), [([(9, 9)] * 8, True), ([(9, 9)] * 7 + [(9, 8)], False)])
+def test_small_pictures_of_one_size_stay_in_memory(tmp_path, monkeypatch, sizes, fit):
+    monkeypatch.setattr("jaxrel.data.readers.pictures._LARGEST_STACK", 8 * 9 * 9 * 3)
+    for number, size in enumerate(sizes):
+        (tmp_path / str(number % 2)).mkdir(exist_ok=True)
+        Image.new("RGB", size, (number, 0, 0)).save(tmp_path / str(number % 2) / f"{number}.png")
+    assert isinstance(jaxrel.data.load(str(tmp_path)), jaxrel.data.ImageData) == fit

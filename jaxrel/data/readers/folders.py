@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from jaxrel.data.readers.pictures import PICTURE_SUFFIXES, read_pictures
+from jaxrel.data.readers.picture_files import list_pictures
+from jaxrel.data.readers.pictures import PICTURE_SUFFIXES, fit_into_memory, read_pictures
 from jaxrel.data.readers.samples import Samples, Skipped, read_text
 
 __all__ = ["class_files", "has_class_folders", "read_class_folders"]
@@ -28,7 +30,8 @@ def read_class_folders(folder: Path, *, encoding: str = "utf-8-sig") -> Samples:
     """Read one sample a file, each subfolder a class that is called like it.
 
     The files are all pictures (see :func:`jaxrel.data.readers.pictures.stack_pictures` for what is done to their sizes)
-    or all texts (``.txt``, each read as a whole). Hidden entries, and files beside the subfolders, are passed over. A
+    or all texts (``.txt``, each read as a whole). Pictures of which an array would take more than a gibibyte stay in
+    their files until they are encoded. Hidden entries, and files beside the subfolders, are passed over. A
     file that cannot be read is left out, by name.
 
     The folder may also hold ``train`` and ``test`` (``val``, ``valid``, ``validation``), each with such subfolders.
@@ -48,7 +51,7 @@ def read_class_folders(folder: Path, *, encoding: str = "utf-8-sig") -> Samples:
     if texts and len(texts) < len(files):
         picture = next(file for file in files if file.suffix.lower() != _TEXT_SUFFIX)
         raise ValueError(f"{folder} holds both texts ({texts[0]}) and pictures ({picture}); part them")
-    samples, kept, skipped = _read_texts(files, encoding) if texts else read_pictures(files)
+    samples, kept, skipped = _read_texts(files, encoding) if texts else _read_pictures(files)
     labels = np.array([file.parent.name for file in files], dtype=str)[kept]
     official = np.repeat([_PARTS[part.name.lower()] for part in parts], [len(of_part) for of_part in files_of.values()])
     return Samples(samples, labels, official[kept] if parts else None, skipped)
@@ -60,6 +63,11 @@ def _part_folders(folder: Path) -> list[Path]:
     parts = [_PARTS.get(entry.name.lower()) for entry in folders]
     is_split = "train" in parts and len(parts) > 1 and None not in parts and all(map(has_class_folders, folders))
     return folders if is_split else []
+
+
+def _read_pictures(files: Sequence[Path]) -> tuple[Any, list[int], Skipped]:
+    """The pictures, the indices of those that can be read, and those that cannot."""
+    return read_pictures(files) if fit_into_memory(files) else list_pictures(files)
 
 
 def _read_texts(files: Sequence[Path], encoding: str) -> tuple[tuple[str, ...], list[int], Skipped]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PICTURE_SUFFIXES",
     "SIDE",
+    "fit_into_memory",
     "open_picture",
     "open_picture_in_thread",
     "pixels_of",
@@ -66,6 +67,26 @@ Opener: TypeAlias = Callable[[], AbstractContextManager["Image.Image"]]
 def read_pictures(files: Sequence[Path], *, side: int | None = None, fit: Fit = "crop") -> Stack:
     """Read picture files as one array; see :func:`stack_pictures`."""
     return stack_pictures([(str(file), partial(open_picture, file)) for file in files], side=side, fit=fit)
+
+
+def fit_into_memory(files: Sequence[Path]) -> bool:
+    """Whether :func:`read_pictures` takes at most a gibibyte for them; sizes are looked at where their number is large.
+
+    A file that cannot be read counts as one of another size.
+    """
+    if len(files) * 3 * SIDE**2 <= _LARGEST_STACK:
+        return True
+    size = None
+    for file in files:
+        try:
+            with open_picture(file) as picture:
+                found = _upright_size(picture)
+        except ValueError:
+            return False
+        if size not in (None, found):
+            return False
+        size = found
+    return size is not None and len(files) * 3 * size[0] * size[1] <= _LARGEST_STACK
 
 
 def stack_pictures(pictures: Sequence[tuple[str, Opener]], *, side: int | None = None, fit: Fit = "crop") -> Stack:

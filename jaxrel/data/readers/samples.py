@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import codecs
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Int, Shaped, UInt8
 
 from jaxrel._core.packed_files import gunzip
+
+if TYPE_CHECKING:
+    from jaxrel.data.readers.picture_files import Pictures
 
 __all__ = ["AbsentError", "ClassSamples", "Samples", "Skipped", "find_classes", "lines_of", "read_bytes", "read_text"]
 
@@ -21,13 +24,13 @@ class Samples(NamedTuple):
     """Images or texts, with integers or the names of classes for labels.
 
     Attributes:
-        samples: the images or texts.
+        samples: the images or texts, or what gives images by slices.
         labels: class of each.
         parts: the source's own split of each, "train", "validation" or "test"; None where it has no such splits.
         skipped: files that cannot be read.
     """
 
-    samples: UInt8[np.ndarray, "n h w *c"] | tuple[str, ...]
+    samples: UInt8[np.ndarray, "n h w *c"] | Pictures | tuple[str, ...]
     labels: Shaped[np.ndarray, " n"]
     parts: Shaped[np.ndarray, " n"] | None = None
     skipped: Skipped = ()
@@ -36,7 +39,7 @@ class Samples(NamedTuple):
 class ClassSamples(NamedTuple):
     """Samples with the names of their classes; the other attributes are those of :class:`Samples`."""
 
-    samples: UInt8[np.ndarray, "n h w *c"] | tuple[str, ...]
+    samples: UInt8[np.ndarray, "n h w *c"] | Pictures | tuple[str, ...]
     labels: Int[np.ndarray, " n"]
     class_names: tuple[str, ...]
     licence: str = "not stated"
