@@ -14,7 +14,7 @@ from jaxrel.encoders.encoder import Encoder, EncoderOutput, Modality, from_netwo
 from jaxrel.encoders.extraction import View, extract_features
 from jaxrel.encoders.images.views import ImageAugmentation, ImageView, image_views
 from jaxrel.encoders.preprocessing import Preprocessing
-from jaxrel.encoders.registry import EncoderPlugin, check_name, load, load_network, modality, names
+from jaxrel.encoders.registry import EncoderPlugin, check_name, load, load_network, modality, names, source_state
 from jaxrel.encoders.texts.views import TextAugmentation, TextView
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "load_network",
     "modality",
     "names",
+    "source_state",
 ]
 
 VIEWS: Mapping[Modality, Callable[..., ImageView | TextView]] = MappingProxyType(

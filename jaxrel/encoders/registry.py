@@ -12,16 +12,28 @@ import numpy as np
 
 from jaxrel._core.plugins import Registry
 from jaxrel._core.suggestions import suggestion
+from jaxrel._core.user_paths import user_path
 from jaxrel.encoders import texts
 from jaxrel.encoders.checkpoints.files import locate_checkpoint, read_checkpoint
-from jaxrel.encoders.encoder import Encoder, Modality, from_network
+from jaxrel.encoders.encoder import REVISION, Encoder, Modality, from_network
 from jaxrel.encoders.preprocessing import Preprocessing
 from jaxrel.storage.assets import ASSETS
+from jaxrel.storage.fingerprints import file_states
 
 if TYPE_CHECKING:
     from flax import nnx
 
-__all__ = ["PLUGINS", "RANDOM", "EncoderPlugin", "check_name", "load", "load_network", "modality", "names"]
+__all__ = [
+    "PLUGINS",
+    "RANDOM",
+    "EncoderPlugin",
+    "check_name",
+    "load",
+    "load_network",
+    "modality",
+    "names",
+    "source_state",
+]
 
 RANDOM = ":random"
 CHECKPOINT = "@"
@@ -203,6 +215,27 @@ def load(name: str, *, seed: int = 0, image_size: int | None = None) -> Encoder:
         return from_network(network, preprocessing, name=name, pretraining="none", licence="none needed")
     licence = ASSETS[weights.distribution].licence
     return from_network(network, preprocessing, name=name, pretraining=weights.pretraining, licence=licence)
+
+
+def source_state(name: str, *, seed: int = 0, image_size: int | None = None) -> list[Any] | None:
+    """What `load(name, ...)` would make an encoder of, told without reading it: equal states mean equal encoders.
+
+    Returns:
+        JSON values: paths, sizes and times of change of the files, or the digests of the pinned archives. None where
+        it cannot be told (repositories of the hub, encoders of plugins).
+
+    Raises:
+        ValueError: as :func:`check_name`.
+    """
+    check_name(name)
+    if name in PLUGINS:
+        return None
+    base, at, checkpoint = name.partition(CHECKPOINT)
+    options = [name, seed if base.endswith(RANDOM) else 0, image_size, REVISION]
+    if not at:
+        return [*options, sorted(asset.sha256 for asset in ASSETS.values())]
+    states = file_states(user_path(checkpoint))
+    return [*options, states] if states else None
 
 
 def _load_text_encoder(name: str, *, seed: int) -> Encoder:
