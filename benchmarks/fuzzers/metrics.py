@@ -38,6 +38,9 @@ NAMES = [name for name in METRICS if name not in _PAIRED]
 _ORDERED = {"ridge_probe", "transferability"}
 # A local maximum of a likelihood, which rounding may change for another, as documented: its range is what is promised.
 _RANGE_ONLY = {"nleep"}
+# A weighted median: half of the mass of pairs is known up to 32 roundings, as documented, and moves by as many where
+# masses of points move by a few times that, up or down.
+_OF_HALF_THE_MASS = {"mmd"}
 # Roundings of the largest feature by which the float64 problem is moved: a factorisation or a sum over some ten
 # samples is backward stable, which means that its result is exact for features that are off by a few of these.
 _MOVED = 4 * _EPS
@@ -117,6 +120,10 @@ def _neighbours(rng: np.random.Generator, name: str, problem: Problems) -> np.nd
     copies = {key: np.repeat(value[None], _PROBLEMS, axis=0) for key, value in problem.items()}
     sizes = _MOVED * _FURTHER ** rng.uniform(-1, 1, _PROBLEMS)
     around = _moved(rng, name, copies, sizes)
+    if name in _OF_HALF_THE_MASS:
+        weights = copies["weights"].astype(np.float64)
+        moves = 2 * _FURTHER * _MOVED * np.max(weights, axis=1, keepdims=True) * rng.choice([-1, 1], weights.shape)
+        around["weights"] = np.where(weights > 0, np.maximum(weights + moves, 0), 0)
     if METRICS[name].decomposition == "raw":
         around["features"] = _without_small_directions(rng, around["features"])
     values, status = _values(name, around, np.float64)

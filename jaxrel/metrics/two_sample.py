@@ -21,6 +21,8 @@ from jaxrel.transport import SinkhornConfig, TransportStatus, sinkhorn
 __all__ = ["energy_distance_score", "mmd_score", "sinkhorn_divergence_score"]
 
 _ABSOLUTE = SinkhornConfig(epsilon_unit="cost")
+# Along a few features points often lie closer together than the rounding of a product; in wider ones they do not.
+_NARROW = 16
 
 
 @pads_samples
@@ -83,10 +85,11 @@ def mmd_score(
 
     Returns:
         A `Score` from -2 to 0: about -0.8 for two dense samples far apart, whose distance is the bandwidth, and less
-        where one is dense and the other is wide. The bandwidth h is the median
-        distance between points that differ, of the two samples pooled with half of the mass each; where all points are
-        one the score is 0. Expectations run over all pairs, a sample with itself included (the biased statistic, which
-        is never below 0).
+        where one is dense and the other is wide. The bandwidth h is the median distance between points that differ, of
+        the two samples pooled with half of the mass each: the least that half of the mass of all pairs reach, up to 32
+        roundings of it. Where all points are one the score is 0. Points of more than 16 features differ where their
+        distance is above the rounding of the dtype, in float32 about 1e-3 of their distance to the middle of all.
+        Expectations run over all pairs, a sample with itself included (the biased statistic, which is never below 0).
 
     Raises:
         ValueError: for different widths, else see `checked_sample`.
@@ -204,6 +207,10 @@ def _distances(points: Float[Array, "n d"]) -> Float[Array, "n n"]:
 
 def _squared_distances(points: Float[Array, "n d"]) -> Float[Array, "n n"]:
     """Between all pairs, 0 where it is rounding."""
+    if points.shape[1] <= _NARROW:
+        differences = points[:, None] - points
+        # One rounding wherever a distance is read again, as the median is compared with the distances it is one of.
+        return jax.lax.optimization_barrier(jnp.sum(differences**2, axis=-1))
     norms = jnp.sum(points**2, axis=1)
     # About the origin of the norms, by which what is rounding is known.
     squared = norms + norms[:, None] - 2 * jnp.matmul(points, points.T, precision=jax.lax.Precision.HIGHEST)

@@ -169,3 +169,21 @@ def test_energy_is_that_of_the_least_energetic_samples():
         assert float(found) == pytest.approx(energies[:count].mean(), rel=1e-5), fraction
         with jax.enable_x64(True):
             assert float(energy_score(features, fraction=fraction)) == pytest.approx(energies[:count].mean(), rel=1e-6)
+
+
+def test_close_samples_along_one_feature_keep_their_distances():
+    """Products have lost distances of a thousandth, and with them the median of those that are positive."""
+    rng = np.random.default_rng(0)
+    features = np.full((200, 24, 5), 2.5)
+    features[..., 0] = rng.normal(size=(200, 24))
+    reference = np.full((200, 7, 5), 2.5)
+    reference[..., 0] = rng.normal(size=(200, 7))
+
+    def scores(dtype: str) -> np.ndarray:
+        return np.asarray(jax.vmap(lambda x, y: mmd_score(x, y).value)(features.astype(dtype), reference.astype(dtype)))
+
+    single = features.astype(np.float32), reference.astype(np.float32)
+    found = scores("float32")
+    with jax.enable_x64(True):
+        features, reference = (array.astype(np.float64) for array in single)
+        np.testing.assert_allclose(found, scores("float64"), atol=1e-4)
