@@ -119,6 +119,11 @@ class Task:
         labelled = "unlabelled" if self.labels is None else f"{self.num_classes} classes"
         return f"Task({'features' if self.in_memory else 'stored features'}{shape}, {labelled})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        arrays = (self._source, self.labels, self.weights)
+        sent = (np.asarray(array) if isinstance(array, jax.Array) else array for array in arrays)
+        return _received, ((self.num_classes, self.class_names), *sent)
+
     @property
     def in_memory(self) -> bool:
         """Whether the features are; where they are not, each use of `features` reads all of them."""
@@ -239,6 +244,14 @@ class Task:
         task = object.__new__(cls)
         task._set(*children, *aux)
         return task
+
+
+def _received(static: tuple[Any, ...], *arrays: Any) -> Task:
+    """The task that another process sent, float64 kept whether or not JAX has 64-bit types enabled here."""
+    with jax.enable_x64(True):
+        return Task.tree_unflatten(
+            static, tuple(jnp.asarray(array) if type(array) is np.ndarray else array for array in arrays)
+        )
 
 
 def _is_stored(features: Any) -> bool:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxrel import data, encoders, study
 from jaxrel.cli import console
-from jaxrel.cli.options import path_argument
+from jaxrel.cli.options import add_ray, executor, path_argument
 from jaxrel.storage.features import FeatureStore, StoreError, Table
 from jaxrel.study import Progress, Settings
+from jaxrel.study.engine import Part, run_parts
+from jaxrel.study.sources import silent
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -59,6 +62,7 @@ def add(commands: Any) -> None:
         "--official-splits", action="store_true", help="take the training samples that the data set itself declares"
     )
     parser.add_argument("--strict", action="store_true", help="stop at the first encoder or sample that fails")
+    add_ray(parser)
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     parser.add_argument("--quiet", action="store_true", help="the table only: no progress")
     parser.set_defaults(run=_run, log="")
@@ -117,7 +121,25 @@ def extract(options: argparse.Namespace, progress: Progress) -> Iterator[dict[st
     """
     for name in options.encoder:
         encoders.check_name(name)
-    parts = [
+    parts = _load(options)
+    if skipped := len(parts[0].skipped):
+        yield {"failure": f"{skipped} files of {options.data} that cannot be read were left out"}
+    names = dict.fromkeys(options.encoder)
+    with executor(options) as workers:
+        if workers is None:
+            for name in names:
+                yield from _of_encoder(name, parts, options, progress)
+            return
+        calls = [Part(f"features of {options.data} under {name}", _on_worker, (name, options)) for name in names]
+        with contextlib.closing(run_parts(workers, calls)) as results:
+            for done, (_, records) in enumerate(results, start=1):
+                progress("extracting", done, len(calls))
+                yield from records
+
+
+def _load(options: argparse.Namespace) -> list[data.LabelledData]:
+    """The splits that the options ask for."""
+    return [
         data.load(
             options.data,
             split=split,
@@ -128,25 +150,32 @@ def extract(options: argparse.Namespace, progress: Progress) -> Iterator[dict[st
         )
         for split in dict.fromkeys(options.split)
     ]
+
+
+def _on_worker(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    return list(_of_encoder(name, _load(options), options, silent))
+
+
+def _of_encoder(
+    name: str, parts: Sequence[data.LabelledData], options: argparse.Namespace, progress: Progress
+) -> Iterator[dict[str, Any]]:
+    """Extract what the options ask for under one encoder."""
     make_view = encoders.VIEWS[parts[0].modality]
     views = [None, *(make_view(number, seed=options.seed) for number in range(2) if options.views)]
-    if skipped := len(parts[0].skipped):
-        yield {"failure": f"{skipped} files of {options.data} that cannot be read were left out"}
-    for name in dict.fromkeys(options.encoder):
-        progress(f"{name}: loading", 0, 1)
-        try:
-            encoder = encoders.load(name, seed=options.seed, image_size=options.image_size)
-            progress(f"{name}: loading", 1, 1)
-            for part in parts:
-                for view in views:
-                    yield _extracted(encoder, part, view, options, progress)
-        except (MemoryError, StoreError):
+    progress(f"{name}: loading", 0, 1)
+    try:
+        encoder = encoders.load(name, seed=options.seed, image_size=options.image_size)
+        progress(f"{name}: loading", 1, 1)
+        for part in parts:
+            for view in views:
+                yield _extracted(encoder, part, view, options, progress)
+    except (MemoryError, StoreError):
+        raise
+    except Exception as error:
+        if options.strict:
             raise
-        except Exception as error:
-            if options.strict:
-                raise
-            _log.warning("%s: %s", name, error)
-            yield {"failure": f"{name} failed, as said above"}
+        _log.warning("%s: %s", name, error)
+        yield {"failure": f"{name} failed: {error}" if progress is silent else f"{name} failed, as said above"}
 
 
 def _extracted(

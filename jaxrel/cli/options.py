@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 from jaxrel import data, encoders
 from jaxrel.study import Settings
 
-__all__ = ["add_common", "add_numbers", "epilog", "path_argument"]
+__all__ = ["add_common", "add_numbers", "add_ray", "epilog", "executor", "path_argument"]
 
 _NAMES = (
     "A data set is one of {data_sets}; or the path of a file or folder; or hf:NAME of the Hugging Face Hub, or "
@@ -48,6 +50,33 @@ def add_common(command: argparse.ArgumentParser, *, output: str) -> None:
     command.add_argument(
         "--strict", action="store_true", help="stop at the first sample, encoder or data set that fails"
     )
+
+
+def add_ray(command: argparse.ArgumentParser) -> None:
+    """The option of every command that has workers do the work."""
+    command.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="have workers of a Ray cluster do the work: auto, HOST:PORT, ray://HOST:PORT, or local for one of this "
+        "host alone (pip install 'jaxrel[ray]'); features and data are best kept in folders that all hosts see",
+    )
+
+
+@contextlib.contextmanager
+def executor(options: argparse.Namespace) -> Iterator[Executor | None]:
+    """The workers that the options ask for; None is this process."""
+    if options.ray is None:
+        yield None
+        return
+    import jax
+
+    from jaxrel.study.ray import RayExecutor
+
+    config: Any = jax.config  # whose settings have no types
+    if not config.jax_platforms:
+        config.update("jax_platforms", "cpu")  # accelerators of this host are for its workers
+    with RayExecutor(options.ray) as workers:
+        yield workers
 
 
 def _named_path(text: str) -> tuple[str, Path]:

@@ -7,11 +7,10 @@ from typing import Any
 
 from jaxrel import study
 from jaxrel.cli import console
-from jaxrel.cli.options import add_common, add_numbers, epilog
-from jaxrel.hosts import HEARTBEAT_SECONDS, Hosts, connect
+from jaxrel.cli.options import add_common, add_numbers, add_ray, epilog, executor
 from jaxrel.relatedness.ground_costs import cost_names
 from jaxrel.study import Settings
-from jaxrel.study.plan import NamedSource, silent
+from jaxrel.study.sources import NamedSource
 
 __all__ = ["add"]
 
@@ -52,30 +51,10 @@ def add(commands: Any) -> None:
     rank.add_argument("--cost", choices=cost_names("prediction", "feature"), help="default: the tightest of the space")
     rank.add_argument("--fixed-head", action="store_true", help="keep the reference head as fitted on the reference")
     add_common(rank, output="jaxrel-results")
-    _add_distributed(rank)
+    add_ray(rank)
     rank.add_argument("--no-plot", action="store_false", dest="plot", help="write no ranking.png")
     rank.add_argument("--quiet", action="store_true", help="the tables only: no progress, no notes")
     rank.set_defaults(run=_rank, log="results.jsonl")
-
-
-def _add_distributed(command: argparse.ArgumentParser) -> None:
-    hosts = command.add_argument_group(
-        "several processes",
-        "Each process, on this machine or on other hosts, gets the same command. SLURM, GKE, TPU pods and MPI are "
-        "recognised; elsewhere pass the three options that follow --distributed. Features and results are best kept "
-        "in folders that all hosts see.",
-    )
-    hosts.add_argument("--distributed", action="store_true", help="share the work with other processes")
-    hosts.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 runs, and a free port")
-    hosts.add_argument("--processes", type=int, metavar="N", help="number of processes")
-    hosts.add_argument("--process", type=int, metavar="I", help="number of this process, from 0")
-    hosts.add_argument(
-        "--heartbeat",
-        type=float,
-        default=HEARTBEAT_SECONDS,
-        metavar="SECONDS",
-        help="where a process is lost, the others end within this time (default: %(default)g)",
-    )
 
 
 def _rank(options: argparse.Namespace) -> str:
@@ -97,11 +76,7 @@ def _rank(options: argparse.Namespace) -> str:
         strict=options.strict,
     )
     data_paths = dict(options.data_path)
-    with console.narrator(quiet=options.quiet) as progress, _hosts(options) as hosts:
-        if hosts.index > 0:
-            progress = silent  # as one bar is enough
-        log = study.log_path(options.output, hosts)
-        options.log = log.name
+    with console.narrator(quiet=options.quiet) as progress:
         plan = study.make_plan(
             options.target,
             options.encoder,
@@ -111,18 +86,16 @@ def _rank(options: argparse.Namespace) -> str:
             data_paths=data_paths,
         )
         report.check_output(plan, options.output, data_paths=data_paths)
-        plot = hosts.index == 0 and console.can_plot(options.plot)
-        result = study.run(plan, output=options.output, progress=progress, hosts=hosts)
-    if hosts.index > 0:
-        print(f"Process {hosts.index} of {hosts.count} has finished: {log}. The tables are with process 0.")
-        return _incomplete(result, plan)
+        plot = console.can_plot(options.plot)
+        with executor(options) as workers:
+            result = study.run(plan, output=options.output, progress=progress, executor=workers)
     files = report.write_files(result, options.output, plot=plot, data_paths=data_paths)
     shown = console.literal_console()
     report.print_ranking(result, shown)
     if not options.quiet:
         for paragraph in report.notes(result):
             shown.print("\n" + paragraph)
-        console.print_files(shown, (*files, log))
+        console.print_files(shown, (*files, options.output / options.log))
     return _incomplete(result, plan)
 
 
@@ -137,13 +110,3 @@ def _incomplete(result: study.Ranking, plan: study.Plan) -> str:
         counts = ", ".join(f"{source.skipped} of {source.name}" for source in skipped)
         parts.append(f"files that cannot be read were left out ({counts})")
     return "; ".join(parts)
-
-
-def _hosts(options: argparse.Namespace) -> Hosts:
-    """The processes that share the work; this one alone unless told otherwise."""
-    where = {"coordinator": options.coordinator, "num_processes": options.processes, "process_id": options.process}
-    if options.distributed:
-        return connect(**where, heartbeat_seconds=options.heartbeat)
-    if any(value is not None for value in where.values()):
-        raise ValueError("--coordinator, --processes and --process are for several processes: add --distributed.")
-    return Hosts()

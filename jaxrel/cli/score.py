@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxrel import study
 from jaxrel.cli import console
-from jaxrel.cli.options import add_common, add_numbers, epilog, path_argument
+from jaxrel.cli.options import add_common, add_numbers, add_ray, epilog, executor, path_argument
 from jaxrel.study import Settings
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def add(commands: Any) -> None:
     )
     add_numbers(score, numbers)
     add_common(score, output="jaxrel-scores")
+    add_ray(score)
     score.add_argument("--no-plot", action="store_false", dest="plot", help="write no scores.png")
     score.add_argument("--quiet", action="store_true", help="the table only: no progress, no notes")
     score.set_defaults(run=_score, log="scores.jsonl")
@@ -54,7 +55,9 @@ def _score(options: argparse.Namespace) -> str:
         hub = _hub(options)
         report.check_output(hub, scoreboard.chosen_metrics(hub, options.metric), options.output)
         plot = console.can_plot(options.plot)
-        board = scoreboard.run(hub, options.metric, output=options.output, progress=progress, strict=options.strict)
+        kept = {"output": options.output, "progress": progress, "strict": options.strict}
+        with executor(options) as workers:
+            board = scoreboard.run(hub, options.metric, executor=workers, **kept)
     files = report.write_files(board, options.output, plot=plot)
     shown = console.literal_console()
     report.print_scoreboard(board, shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import hashlib
@@ -73,6 +74,8 @@ class RecordLog(Generic[T]):
     Each line begins with a checksum of the rest. A line, or the lines of a batch, are written by a single call and are
     on the disk before the next begin. What a kill may have left of a last line is cut off when the file is opened, and
     a line that is damaged is passed over: those results are computed again. A file of anything else is left alone.
+    Several logs make one when they are concatenated, or lie beside each other: `results.jsonl` has what is in
+    `results-7.jsonl`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -95,7 +98,9 @@ class RecordLog(Generic[T]):
                 if len(whole) < len(content):
                     _log.warning("the last line of %s is torn: its score is computed again", path)
                     os.ftruncate(self._descriptor, len(whole))
-                self._records = dict(_records(whole, path))
+                beside = sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))
+                found = [read_records(other) for other in beside if other.is_file()]
+                self._records = collections.ChainMap(dict(_records(whole, path)), *found)
             except BaseException:
                 self.close()
                 raise
@@ -144,7 +149,7 @@ class RecordLog(Generic[T]):
             if os.write(self._descriptor, lines) != len(lines):
                 raise OSError(errno.ENOSPC, "took only a part of a score: is the disk full?")
             os.fsync(self._descriptor)
-        self._records |= {record["key"]: record for record in records}
+        self._records.update((record["key"], record) for record in records)
 
 
 def read_records(path: Path) -> dict[str, dict[str, Any]]:

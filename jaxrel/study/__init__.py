@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 
-from jaxrel.hosts import Hosts
 from jaxrel.storage.assets import cache_dir
 from jaxrel.storage.features import FeatureStore
+from jaxrel.study.engine import EngineError
 from jaxrel.study.execute import Score, ScoreLog, execute
 from jaxrel.study.matrix import Matrix, MatrixPlan, StoredFeatures, Timings, plan_matrix, score_matrix
-from jaxrel.study.plan import (
-    FeatureArrays,
-    Plan,
-    Progress,
-    Settings,
-    Source,
-    Split,
-    Views,
-    make_plan,
-    named_sources,
-    silent,
-)
+from jaxrel.study.plan import Plan, Settings, make_plan
+from jaxrel.study.sources import FeatureArrays, Progress, Source, Split, Views, named_sources, silent
 from jaxrel.study.table import Ranking, Row, Table, make_ranking
 
 __all__ = [
+    "EngineError",
     "FeatureArrays",
     "Matrix",
     "MatrixPlan",
@@ -41,7 +33,6 @@ __all__ = [
     "Timings",
     "Views",
     "feature_store",
-    "log_path",
     "make_plan",
     "named_sources",
     "plan_matrix",
@@ -65,7 +56,7 @@ def rank(
     settings: Settings | None = None,
     data_paths: Mapping[str, Path] | None = None,
     progress: Progress = silent,
-    hosts: Hosts | None = None,
+    executor: Executor | None = None,
 ) -> Ranking:
     """Rank encoders on every target, by `jaxrel.transferability_score` of its training samples.
 
@@ -88,8 +79,8 @@ def rank(
         settings: sample counts, method, seed, intervals.
         data_paths: by data set name, where you have the data.
         progress: told `(what, done, total)` as work goes on.
-        hosts: the processes that share the work, from :func:`jaxrel.hosts.connect`; each keeps what it finishes in
-            `results-<index>.jsonl`, and any number of processes goes on from there. None is this process alone.
+        executor: has its workers score, one encoder a call, to the same numbers: any of `concurrent.futures`, such as
+            :class:`jaxrel.study.ray.RayExecutor`. None is this process with its devices.
 
     Returns:
         The tables, largest transferability first; bounds and losses are in nats. An encoder or a data set that fails is
@@ -99,7 +90,7 @@ def rank(
         ValueError: a name is unknown or given twice, features are missing, a setting is out of range.
         OSError: `output` cannot be written to; BlockingIOError where another process writes there.
         Exception: the first that a score fails with, where the settings are strict.
-        HostLostError: another process was lost; what is finished is kept.
+        EngineError: the executor lost encoders, which it names; the others are finished and kept.
     """
     plan = make_plan(
         targets,
@@ -109,16 +100,10 @@ def rank(
         store=feature_store(),
         data_paths=data_paths,
     )
-    return run(plan, output=output, progress=progress, hosts=hosts)
+    return run(plan, output=output, progress=progress, executor=executor)
 
 
-def log_path(output: Path, hosts: Hosts) -> Path:
-    """The file in which a process keeps what it finishes."""
-    return output / ("results.jsonl" if hosts.count == 1 else f"results-{hosts.index}.jsonl")
-
-
-def run(plan: Plan, *, output: Path | str, progress: Progress = silent, hosts: Hosts | None = None) -> Ranking:
+def run(plan: Plan, *, output: Path | str, progress: Progress = silent, executor: Executor | None = None) -> Ranking:
     """Score what `output` lacks of the plan, and rank."""
-    hosts = hosts or Hosts()
-    with ScoreLog(log_path(Path(output), hosts)) as log:
-        return make_ranking(execute(plan, log, progress=progress, hosts=hosts), plan.settings)
+    with ScoreLog(Path(output) / "results.jsonl") as log:
+        return make_ranking(execute(plan, log, executor=executor, progress=progress), plan.settings)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +19,10 @@ from jaxtyping import ArrayLike
 from jaxrel._core.programs import release_if_many
 from jaxrel._core.stopwatch import Stopwatch, stopwatch
 from jaxrel.encoders import VIEWS
-from jaxrel.hosts import Hosts
-from jaxrel.storage.records import RecordLog, from_json_number, json_number, read_records
-from jaxrel.study.plan import Pair, Plan, Progress, Settings, Source, Split, Views
+from jaxrel.storage.records import RecordLog, from_json_number, json_number
+from jaxrel.study.engine import Part, run_parts
+from jaxrel.study.plan import Pair, Plan, Settings
+from jaxrel.study.sources import Progress, Source, Split, Views, restricted_to, silent
 
 if TYPE_CHECKING:
     from jaxrel.relatedness import Relatedness
@@ -128,57 +131,89 @@ class ScoreLog(RecordLog[Score]):
         return from_json(record)
 
 
-def execute(plan: Plan, log: ScoreLog, *, progress: Progress, hosts: Hosts) -> list[Score]:
-    """Every score of the plan, encoder by encoder; those in a log of the folder already are taken from it.
+Blank = tuple[Score, Pair]
+"""A score without numbers, and what they will be of."""
 
-    An encoder or data set that fails is a :class:`Score` whose status says why, unless the settings are strict. Each
-    process scores a contiguous part of what is missing, and all return all scores.
+
+def execute(plan: Plan, log: ScoreLog, *, executor: Executor | None = None, progress: Progress) -> list[Score]:
+    """Every score of the plan; those in the log already are taken from it.
+
+    An encoder or data set that fails is a :class:`Score` whose status says why, unless the settings are strict. This
+    process scores encoder by encoder, or has workers of the executor do so, one encoder a call.
     """
-    wanted = [(encoder, pair) for encoder in plan.encoders for pair in plan.pairs]
-    own_wanted = hosts.share(wanted)
-    begun = []
-    for done, (encoder, pair) in enumerate(own_wanted):
-        progress("loading", done, len(own_wanted))
-        begun.append(to_json(_begun(encoder, pair, plan.settings)))
-    progress("loading", len(own_wanted), len(own_wanted))
-    blank = [from_json(record) for record in hosts.gather(begun)]
-    scores = _finished(log, [score.key for score in blank])
-    # Where processes see different folders, the first that has a score passes it on.
-    sources: dict[str, int] = {}
-    for record in hosts.gather([{"key": key, "process": hosts.index} for key in scores]):
-        sources.setdefault(record["key"], record["process"])
-    missing = [
-        (score, *entry)
-        for score, entry in zip(blank, wanted, strict=True)
-        if not score.failed and score.key not in sources
-    ]
-    own = hosts.share(missing)
-    done, total = len(sources), len(sources) + len(own)
-    if done:
-        _log.info("%d of %d scores are in %s and are not computed again", done, len(wanted), log.path.parent)
-    for encoder, group in itertools.groupby(own, key=lambda entry: entry[1]):
-        features = _Features(encoder, progress)
-        for start, _, pair in group:
-            hosts.check()
-            score, lasting = _score(start, pair, features, plan)
+    blanks = _blanks(plan, progress)
+    keys = [score.key for score, _ in blanks if score.key]
+    scores = {key: score for key in keys if (score := log.find(key)) is not None}
+    missing = [(score, pair) for score, pair in blanks if score.key and score.key not in scores]
+    if scores:
+        _log.info("%d of %d scores are in %s and are not computed again", len(scores), len(blanks), log.path.parent)
+    done, total = len(scores), len(scores) + len(missing)
+    with contextlib.closing(_scored(missing, plan.settings, executor, progress)) as results:
+        for score, lasting in results:
             if lasting:
                 log.append(score)
-            scores[score.key], sources[score.key] = score, hosts.index
+            scores[score.key] = score
             done += 1
-            _log.info("%s, %s: %s", encoder, _tasks(score), _outcome(score))
+            _log.info("%s, %s: %s", score.encoder, _tasks(score), _outcome(score))
             progress("scoring", done, total)
-            release_if_many()
-    passed_on = [log.encoded(score) for key, score in scores.items() if sources[key] == hosts.index]
-    gathered = {record["key"]: log.decoded(record) for record in hosts.gather(passed_on)}
-    return [score if score.failed else gathered[score.key] for score in blank]
+    return [scores.get(score.key, score) for score, _ in blanks]
 
 
-def _begun(encoder: str, pair: Pair, settings: Settings) -> Score:
+def _blanks(plan: Plan, progress: Progress) -> list[Blank]:
+    """Of every score of the plan, encoder by encoder."""
+    blanks: list[Blank] = []
+    total = len(plan.encoders) * len(plan.pairs)
+    for encoder in plan.encoders:
+        fingerprints: dict[str, str] = {}
+        for pair in plan.pairs:
+            progress("loading", len(blanks), total)
+            blanks.append((_begun(encoder, pair, plan.settings, fingerprints), pair))
+    progress("loading", total, total)
+    return blanks
+
+
+def _scored(
+    missing: Sequence[Blank], settings: Settings, executor: Executor | None, progress: Progress
+) -> Generator[tuple[Score, bool]]:
+    """Every missing score as it is ready, and whether another run would find the same."""
+    groups = [(name, list(own)) for name, own in itertools.groupby(missing, key=lambda blank: blank[0].encoder)]
+    if executor is None:
+        for _, own in groups:
+            yield from _of_encoder(own, settings, progress)
+        return
+    parts = (Part(f"encoder {name}", _on_worker, (_sent(name, own), settings)) for name, own in groups)
+    with contextlib.closing(run_parts(executor, parts)) as results:
+        for _, found in results:
+            yield from found
+
+
+def _on_worker(blanks: Sequence[Blank], settings: Settings) -> list[tuple[Score, bool]]:
+    return list(_of_encoder(blanks, settings, silent))
+
+
+def _of_encoder(blanks: Sequence[Blank], settings: Settings, progress: Progress) -> Iterator[tuple[Score, bool]]:
+    """The scores of one encoder, whose features are had once for each data set."""
+    features = _Features(blanks[0][0].encoder, progress)
+    for score, pair in blanks:
+        yield _score(score, pair, features, settings)
+        release_if_many()
+
+
+def _sent(encoder: str, blanks: Sequence[Blank]) -> list[Blank]:
+    """With as much of the data sets as this encoder needs."""
+    sources = {source.name: source for _, pair in blanks for source in pair if source}
+    own = {name: restricted_to([encoder], source) for name, source in sources.items()}
+    return [
+        (score, (own[reference.name] if reference else None, own[target.name])) for score, (reference, target) in blanks
+    ]
+
+
+def _begun(encoder: str, pair: Pair, settings: Settings, fingerprints: dict[str, str]) -> Score:
     """A score without numbers; failed where its key, which asks for the samples and the encoder, cannot be had."""
     reference, target = pair
     score = Score("", reference.name if reference else None, target.name, encoder)
     try:
-        return dataclasses.replace(score, key=_key(encoder, pair, settings))
+        return dataclasses.replace(score, key=_key(encoder, pair, settings, fingerprints))
     except MemoryError:
         raise
     except Exception as error:
@@ -186,17 +221,6 @@ def _begun(encoder: str, pair: Pair, settings: Settings) -> Score:
             raise
         _log.warning("%s, %s: %s", encoder, _tasks(score), _said(error))
         return dataclasses.replace(score, status=_said(error))
-
-
-def _finished(log: ScoreLog, keys: Sequence[str]) -> dict[str, Score]:
-    """Those of the scores that the log has, or the log of another process in its folder."""
-    keys = [key for key in keys if key]
-    scores = {key: score for key in keys if (score := log.find(key)) is not None}
-    for path in sorted(log.path.parent.glob("results*.jsonl")):
-        if path.name != log.path.name and path.is_file():
-            records = read_records(path)
-            scores = {key: log.decoded(records[key]) for key in keys if key in records} | scores
-    return scores
 
 
 class _Features:
@@ -231,16 +255,16 @@ class _Features:
         return self._kept[key]
 
 
-def _score(score: Score, pair: Pair, features: _Features, plan: Plan) -> tuple[Score, bool]:
+def _score(score: Score, pair: Pair, features: _Features, settings: Settings) -> tuple[Score, bool]:
     """The score with its numbers filled in, or what went wrong; and whether another run would find the same."""
     lasting = True
     for field, numbers in (("status", _numbers), ("terms_status", _terms)):
         try:
-            score = dataclasses.replace(score, **numbers(score, pair, features, plan.settings))
+            score = dataclasses.replace(score, **numbers(score, pair, features, settings))
         except MemoryError:
             raise
         except Exception as error:
-            if plan.settings.strict:
+            if settings.strict:
                 raise
             _log.debug("%s, %s failed", score.encoder, _tasks(score), exc_info=True)
             failure: dict[str, Any] = {field: _said(error)}
@@ -372,15 +396,18 @@ def _prior(task: Task) -> np.ndarray:
     return share
 
 
-def _key(encoder: str, pair: Pair, settings: Settings) -> str:
-    """Equal keys mean equal scores: a hash of everything the numbers depend on."""
+def _key(encoder: str, pair: Pair, settings: Settings, fingerprints: dict[str, str]) -> str:
+    """Equal keys mean equal scores: a hash of everything the numbers depend on, fingerprints among it."""
+    for source in filter(None, pair):
+        if source.name not in fingerprints:
+            fingerprints[source.name] = source.fingerprint(encoder)
     from jaxrel import __version__
 
     determined_by = {
         "version": __version__,
         "record": 2,  # of which fields there are, and what they mean
         "names": [*(source and source.name for source in pair), encoder],
-        "fingerprints": [source and source.fingerprint(encoder) for source in pair],
+        "fingerprints": [source and fingerprints[source.name] for source in pair],
         "method": pair[0] and repr(settings.joint()),
         "seed": settings.seed,
         "resamples": settings.resamples,

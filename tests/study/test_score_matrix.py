@@ -290,10 +290,10 @@ class Calls:
     """Stands before the calls of programs: notes how many units each has, and refuses those with too many."""
 
     def __init__(self, monkeypatch, *, most: float = math.inf, error: Exception | None = None) -> None:
-        execute = sys.modules["jaxrel.study.matrix.execute"]  # the package has a function of this name
+        local = sys.modules["jaxrel.study.matrix.local"]
         self.sizes: list[int] = []
-        self._call, self._most, self._error = execute._call, most, error
-        monkeypatch.setattr(execute, "_call", self)
+        self._call, self._most, self._error = local._call, most, error
+        monkeypatch.setattr(local, "_call", self)
 
     def __call__(self, program, arrays, devices):
         num_units = len(arrays.places["target"])
@@ -416,42 +416,6 @@ def test_killed_runs_end_with_the_same_bits(tmp_path):
         resumed = scored(KILLED_METRICS, ENCODERS, output=output)
         assert resumed.timings.num_scores == 24 - done
         np.testing.assert_array_equal(resumed.values, expected.values)
-
-
-class Host:
-    """One of two processes, after the other."""
-
-    count = 2
-
-    def __init__(self, index: int, others: list[dict]) -> None:
-        self.index = index
-        self.num_checks = 0
-        self._others = others
-
-    def share(self, items):
-        half = len(items) // 2
-        return list(items[half:] if self.index else items[:half])
-
-    def check(self) -> None:
-        self.num_checks += 1
-
-    def gather(self, records: list[dict]) -> list[dict]:
-        self._others.extend(json.loads(json.dumps(records)))
-        return list(self._others)
-
-
-def test_processes_share_the_work(tmp_path):
-    records: list[dict] = []
-    hosts = [Host(index, records) for index in (1, 0)]
-    found = [scored(["h_score", "mmd"], output=tmp_path, hosts=host) for host in hosts]
-    assert [matrix.timings.num_scores for matrix in found] == [5, 4]
-    assert all(host.num_checks for host in hosts)
-    expected = scored(["h_score", "mmd"])
-    np.testing.assert_array_equal(found[1].values, expected.values)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["scores-0.jsonl", "scores-1.jsonl"]
-    alone = scored(["h_score", "mmd"], output=tmp_path)
-    assert alone.timings.num_scores == 0
-    np.testing.assert_array_equal(alone.values, expected.values)
 
 
 def test_parquet_has_the_records(tmp_path):

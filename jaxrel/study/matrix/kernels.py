@@ -100,7 +100,8 @@ def sharding_over(devices: Sequence[jax.Device]) -> NamedSharding:
 @contextlib.contextmanager
 def persistent_cache(folder: Path | str | None) -> Iterator[None]:
     """Keep compiled programs in a folder, and take them from there; None leaves JAX's settings as they are."""
-    if folder is None:
+    config: Any = jax.config  # whose settings have no types
+    if folder is None or config.jax_compilation_cache_dir == str(folder):
         yield
         return
     settings = {
@@ -108,7 +109,7 @@ def persistent_cache(folder: Path | str | None) -> Iterator[None]:
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
-    before = {name: getattr(jax.config, name) for name in settings}
+    before = {name: getattr(config, name) for name in settings}
     try:
         _configure(settings)
         yield

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from jaxrel.metrics.registry import METRICS
 from jaxrel.study.matrix.buckets import Bucket, bucket_of
 from jaxrel.study.matrix.samples import Outline, Samples, StoredFeatures, TrainingSamples
-from jaxrel.study.plan import Progress, Source, silent
+from jaxrel.study.sources import NamedSource, Progress, Source, extract, silent
 from jaxrel.version import __version__
 
 __all__ = ["MatrixPlan", "Unit", "needs_reference", "plan_matrix"]
@@ -72,11 +73,13 @@ def plan_matrix(
     targets: Sequence[Source | StoredFeatures],
     encoders: Sequence[str],
     *,
+    executor: Executor | None = None,
     progress: Progress = silent,
 ) -> MatrixPlan:
     """Every metric of every encoder on every target, and with every other data set as reference where it needs one.
 
-    Features of a :class:`Source` that has yet to extract them are extracted here, as shapes follow from them.
+    Features of a :class:`Source` that has yet to extract them are extracted here, as shapes follow from them; those
+    of named data sets by workers of the executor, if there is one, into the feature store.
 
     Raises:
         ValueError: a name is unknown or given twice, a metric needs what there is not, widths differ, or nothing is
@@ -99,6 +102,10 @@ def plan_matrix(
     for encoder in encoders:
         for entry in samples.values():
             entry.check(encoder)
+    if executor is not None:
+        extract(
+            executor, [source for source in sources.values() if isinstance(source, NamedSource)], encoders, progress
+        )
     of_samples = _Facts(samples)
     reference_names, target_names = (tuple(part.name for part in role) for role in (references, targets))
     units = [

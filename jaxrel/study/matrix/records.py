@@ -1,15 +1,14 @@
-"""Finished scores on disk: a line of JSON each, in a file for each process."""
+"""Finished scores on disk: a line of JSON each."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from jaxrel.storage.records import RecordLog, from_json_number, json_number, read_records
+from jaxrel.storage.records import RecordLog, from_json_number, json_number
 
-__all__ = ["Entry", "EntryLog", "finished_elsewhere"]
+__all__ = ["Entry", "EntryLog"]
 
 
 @dataclass(frozen=True)
@@ -54,15 +53,3 @@ class EntryLog(RecordLog[Entry]):
     def decoded(self, record: dict[str, Any]) -> Entry:
         """From JSON."""
         return Entry.from_json(record)
-
-
-def finished_elsewhere(folder: Path, own: Path) -> dict[str, Entry]:
-    """What the files of other processes in the folder hold, by key; they may be writing at this moment."""
-    found = {}
-    for path in sorted(folder.glob("scores*.jsonl")):
-        if path != own:
-            for key, record in read_records(path).items():
-                # A scoreboard keeps records of its own in a file of this name.
-                if {field.name for field in dataclasses.fields(Entry)} == set(record):
-                    found[key] = Entry.from_json(record)
-    return found

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
 
 from jaxrel.storage.features import Table
-from jaxrel.study.plan import Progress, Source
+from jaxrel.study.sources import Progress, Source, restricted_to, silent
 from jaxrel.task import Task
 
 __all__ = ["Outline", "RowCache", "Rows", "Samples", "StoredFeatures", "TrainingSamples"]
@@ -53,6 +54,9 @@ class Samples(Protocol):
 
     def rows(self, encoder: str) -> Rows:
         """The samples, read when they are scored."""
+
+    def restricted_to(self, encoders: Collection[str]) -> Samples:
+        """What of them a worker needs for these encoders."""
 
 
 class StoredFeatures:
@@ -124,6 +128,12 @@ class StoredFeatures:
         """All rows of the table; StoreError where some are missing or damaged."""
         return _rows(self._task, self._tables[encoder][:])
 
+    def restricted_to(self, encoders: Collection[str]) -> StoredFeatures:
+        """With the tables of these encoders only."""
+        kept = copy.copy(self)
+        kept._tables = {name: table for name, table in self._tables.items() if name in encoders}
+        return kept
+
 
 class TrainingSamples:
     """The training samples of a source, as other metrics see them."""
@@ -151,6 +161,10 @@ class TrainingSamples:
         """The training samples."""
         task = self._task(encoder)
         return _rows(task, np.asarray(task.features))
+
+    def restricted_to(self, encoders: Collection[str]) -> TrainingSamples:
+        """As the source; nobody on a worker is told of progress."""
+        return TrainingSamples(restricted_to(encoders, self._source), silent)
 
     def _task(self, encoder: str) -> Task:
         return self._source.features(encoder, self._progress).train

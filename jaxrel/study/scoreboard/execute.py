@@ -8,7 +8,8 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +20,13 @@ import numpy as np
 from jaxrel._core.programs import release_if_many
 from jaxrel._core.stopwatch import stopwatch
 from jaxrel._core.suggestions import suggestion
-from jaxrel.metrics.batch import PER_ENCODER, SHARED, applicable_metrics, score_encoders
+from jaxrel.metrics.batch import PER_ENCODER, applicable_metrics, score_encoders
 from jaxrel.metrics.registry import METRICS, Metric
 from jaxrel.metrics.result import Score, ScoreStatus
 from jaxrel.storage.records import RecordLog, from_json_number, json_number
-from jaxrel.study.plan import Progress
-from jaxrel.study.scoreboard.inputs import WEIGHTS, EncoderArrays
+from jaxrel.study.engine import Part, run_parts
+from jaxrel.study.scoreboard.inputs import Arrays, EncoderArrays
+from jaxrel.study.sources import Progress, silent
 from jaxrel.version import __version__
 
 __all__ = ["Finished", "FinishedLog", "Scoreboard", "chosen_metrics", "score_by_metrics"]
@@ -134,12 +136,14 @@ def score_by_metrics(
     names: Sequence[str] | None,
     log: FinishedLog,
     *,
+    executor: Executor | None = None,
     progress: Progress,
     strict: bool = False,
 ) -> Scoreboard:
     """Every encoder by every metric; what the log has already is taken from it.
 
-    An encoder that fails is named in the messages and keeps no other from its scores, unless `strict`.
+    An encoder that fails is named in the messages and keeps no other from its scores, unless `strict`. This process
+    scores encoder by encoder, or has workers of the executor do so, one encoder a call.
 
     Raises:
         ValueError: as `chosen_metrics`.
@@ -149,33 +153,37 @@ def score_by_metrics(
     keys: dict[tuple[str, str], str] = {}
     for number, encoder in enumerate(encoders):
         progress("loading", number, len(encoders))
-        with _named(encoder, names, found, strict=strict):
-            keys |= {(encoder.name, name): _key(encoder, name) for name in names}
+        with _named(encoder.name, names, found, strict=strict):
+            fingerprint = encoder.fingerprint()
+            keys |= {(encoder.name, name): _key(encoder.name, fingerprint, name) for name in names}
     progress("loading", len(encoders), len(encoders))
     found |= {pair: kept for pair, key in keys.items() if (kept := log.find(key)) is not None}
     total = len(encoders) * len(names)
     if done := sum(1 for result in found.values() if result.key):
         _log.info("%d of %d scores are in %s and are not computed again", done, total, log.path)
-    shared: dict[str, np.ndarray] = {}
-    complete = len(found) == total
-    for encoder in encoders:
-        missing = [name for name in names if (encoder.name, name) not in found]
-        if missing or not (complete or shared):  # the first is looked at to have the others compared with it
-            scored: list[Finished] = []
-            with _named(encoder, missing, found, strict=strict):
-                scored = _scored(encoder, missing, shared, progress, strict=strict)
-            for finished in scored:
-                lasting = dataclasses.replace(finished, key=keys[encoder.name, finished.metric])
-                log.append(lasting)
-                found[encoder.name, finished.metric] = lasting
-            release_if_many()
-        progress("scoring", len(found), total)
+    if len(found) < total:
+        _refuse_other_targets(encoders, names, found, strict=strict)
+    missing = {
+        encoder: wanted
+        for encoder in encoders
+        if (wanted := [name for name in names if (encoder.name, name) not in found])
+    }
+    progress("scoring", len(found), total)
+    with contextlib.closing(_results(missing, executor, progress, strict=strict)) as results:
+        for scored, lasting in results:
+            for result in scored:
+                key = keys[result.encoder, result.metric] if lasting else ""
+                found[result.encoder, result.metric] = finished = dataclasses.replace(result, key=key)
+                _tell(finished)
+                if lasting:
+                    log.append(finished)
+            progress("scoring", len(found), total)
     return _scoreboard(encoders, names, found)
 
 
 @contextlib.contextmanager
 def _named(
-    encoder: EncoderArrays, metrics: Sequence[str], found: dict[tuple[str, str], Finished], *, strict: bool
+    encoder: str, metrics: Sequence[str], found: dict[tuple[str, str], Finished], *, strict: bool
 ) -> Iterator[None]:
     """Take an error for that of the encoder: its scores that are missing are refused, and others go on."""
     try:
@@ -185,49 +193,96 @@ def _named(
     except Exception as error:
         if strict:
             raise
-        refused = {(encoder.name, name): _refused(encoder.name, METRICS[name], str(error)) for name in metrics}
-        found |= {pair: refusal for pair, refusal in refused.items() if pair not in found}
+        for refusal in _refused(encoder, metrics, error):
+            if found.setdefault((encoder, refusal.metric), refusal) is refusal:
+                _tell(refusal)
+
+
+def _refuse_other_targets(
+    encoders: Sequence[EncoderArrays],
+    metrics: Sequence[str],
+    found: dict[tuple[str, str], Finished],
+    *,
+    strict: bool,
+) -> None:
+    """Refuse encoders whose labels are not those of the encoders before them."""
+    common: dict[str, np.ndarray] = {}
+    for encoder in encoders:
+        with _named(encoder.name, metrics, found, strict=strict):
+            for name, array in encoder.common().items():
+                if not np.array_equal(common.setdefault(name, array), array):
+                    raise ValueError(
+                        f"{name} of {encoder.name} differ from those of another encoder: score one target at a time."
+                    )
+
+
+Scored = tuple[list[Finished], bool]
+"""Scores of one encoder without their keys, and whether another run would find the same."""
+
+
+def _results(
+    missing: Mapping[EncoderArrays, list[str]], executor: Executor | None, progress: Progress, *, strict: bool
+) -> Generator[Scored]:
+    """Of each encoder as they are ready."""
+    if executor is None:
+        for encoder, names in missing.items():
+            yield _scored(encoder.name, encoder.load, names, strict, progress)
+        return
+    parts = (
+        Part(f"encoder {encoder.name}", _scored, (encoder.name, encoder.load, names, strict))
+        for encoder, names in missing.items()
+    )
+    with contextlib.closing(run_parts(executor, parts)) as results:
+        for _, scored in results:
+            yield scored
 
 
 def _scored(
-    encoder: EncoderArrays,
-    names: Sequence[str],
-    shared: dict[str, np.ndarray],
-    progress: Progress,
-    *,
-    strict: bool,
-) -> list[Finished]:
-    """Scores of one encoder; `shared` collects the arrays that all encoders have to have in common."""
-    arrays = encoder.load(progress)
-    for name in (*SHARED, *WEIGHTS):
-        if name in arrays and not np.array_equal(shared.setdefault(name, arrays[name]), arrays[name]):
-            raise ValueError(
-                f"{name} of {encoder.name} differ from those of another encoder: score one target at a time."
-            )
-    if not names:
-        return []
-    inputs: dict[str, Any] = {name: [array] if name in PER_ENCODER else array for name, array in arrays.items()}
+    encoder: str, load: Callable[[Progress], Arrays], names: list[str], strict: bool, progress: Progress = silent
+) -> Scored:
+    """Scores of one encoder, here or on a worker."""
+    lasting = False
     try:
+        arrays = load(progress)
+        inputs: dict[str, Any] = {name: [array] if name in PER_ENCODER else array for name, array in arrays.items()}
+        lasting = True
         with stopwatch() as watch:
             results = score_encoders(inputs.pop("features", None), metrics=names, combined=False, **inputs)
-    except ValueError as error:
+    except MemoryError:
+        raise
+    except Exception as error:
         if strict:
             raise
-        return [_refused(encoder.name, METRICS[name], str(error)) for name in names]
+        return _refused(encoder, names, error), lasting and isinstance(error, ValueError)
+    finally:
+        release_if_many()
     finished = []
     for name, result in results.items():
         fields = {field: float(part[0]) for field, part in vars(result).items() if field != "status"}
-        seconds = watch.seconds / len(names)
-        finished.append(Finished("", encoder.name, name, int(result.status[0]), fields, seconds))
-        _log.info("%s, %s: %s", encoder.name, name, ", ".join(f"{key} {part:.6g}" for key, part in fields.items()))
-    return finished
+        finished.append(Finished("", encoder, name, int(result.status[0]), fields, watch.seconds / len(names)))
+    return finished, True
 
 
-def _refused(encoder: str, metric: Metric, why: str) -> Finished:
+def _tell(finished: Finished) -> None:
+    fields = ", ".join(f"{key} {part:.6g}" for key, part in finished.fields.items())
+    level = logging.WARNING if finished.refusal else logging.INFO
+    _log.log(level, "%s, %s: %s", finished.encoder, finished.metric, finished.refusal or fields)
+
+
+def _refused(encoder: str, metrics: Sequence[str], error: Exception) -> list[Finished]:
     """An encoder that cannot be scored does not keep the others from it."""
-    _log.warning("%s, %s: %s", encoder, metric.name, why)
-    fields = {field.name: math.nan for field in dataclasses.fields(metric.result) if field.name != "status"}
-    return Finished("", encoder, metric.name, ScoreStatus.INVALID_INPUT, fields, 0.0, why)
+    return [
+        Finished(
+            "",
+            encoder,
+            name,
+            ScoreStatus.INVALID_INPUT,
+            {field.name: math.nan for field in dataclasses.fields(METRICS[name].result) if field.name != "status"},
+            0.0,
+            str(error),
+        )
+        for name in metrics
+    ]
 
 
 def _scoreboard(
@@ -258,7 +313,7 @@ def _hub_score(metric: Metric, finished: Sequence[Finished]) -> Score:
     return score
 
 
-def _key(encoder: EncoderArrays, metric: str) -> str:
+def _key(encoder: str, fingerprint: str, metric: str) -> str:
     """Equal keys mean equal scores: a hash of everything the numbers depend on."""
-    determined_by = [__version__, encoder.name, encoder.fingerprint(), metric]
+    determined_by = [__version__, encoder, fingerprint, metric]
     return hashlib.sha256(json.dumps(determined_by).encode()).hexdigest()

@@ -17,10 +17,11 @@ import numpy as np
 
 from jaxrel._core.arrays import to_array
 from jaxrel.data import DataError
+from jaxrel.metrics.batch import SHARED
 from jaxrel.metrics.registry import NEEDS
-from jaxrel.study.plan import Progress, Source
+from jaxrel.study.sources import NamedSource, Progress, Source, restricted_to, silent
 
-__all__ = ["WEIGHTS", "EncoderArrays", "from_arrays", "from_file", "from_source"]
+__all__ = ["Arrays", "EncoderArrays", "from_arrays", "from_file", "from_source"]
 
 # What zipfile and numpy raise for a file that is damaged, or was made to harm.
 _DAMAGED = (
@@ -30,6 +31,8 @@ _DAMAGED = (
 
 Arrays = Mapping[str, np.ndarray]
 WEIGHTS = ("weights", "reference_weights")
+COMMON = (*SHARED, *WEIGHTS)
+"""Arrays that all encoders of a scoreboard have in common."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class EncoderArrays:
         name: how tables and files call it.
         needs: which arrays there are, keys of `jaxrel.metrics.NEEDS` and `WEIGHTS`.
         fingerprint: what the arrays are determined by: equal fingerprints mean equal arrays.
-        load: gives the arrays.
+        load: gives the arrays; a worker is sent it, with what it needs.
+        common: gives those of them that all encoders have to have in common, as far as they may differ.
         origin: which file they are of, or which data sets by which options; empty for arrays in memory.
     """
 
@@ -48,6 +52,7 @@ class EncoderArrays:
     needs: frozenset[str]
     fingerprint: Callable[[], str]
     load: Callable[[Progress], Arrays]
+    common: Callable[[], Arrays]
     origin: str = ""
 
 
@@ -59,7 +64,14 @@ def from_arrays(name: str, arrays: Arrays) -> EncoderArrays:
     """
     _check_names(name, arrays)
     plain = {need: np.asarray(to_array(need, values)) for need, values in arrays.items()}
-    return EncoderArrays(name, frozenset(plain), functools.partial(_digest, plain), lambda _: plain)
+    common = {need: array for need, array in plain.items() if need in COMMON}
+    return EncoderArrays(
+        name,
+        frozenset(plain),
+        functools.partial(_digest, plain),
+        functools.partial(_given, plain),
+        functools.partial(_given, common),
+    )
 
 
 def from_file(path: Path, *, strict: bool = False) -> EncoderArrays:
@@ -83,17 +95,15 @@ def from_file(path: Path, *, strict: bool = False) -> EncoderArrays:
         unreadable = DataError(f"{path} is no .npz file: {error}. Write one with numpy.savez(path, features=...).")
         if strict:
             raise unreadable from error
-
-        def fail(*_: object) -> NoReturn:
-            raise unreadable
-
-        return EncoderArrays(path.stem, frozenset(NEEDS), fail, fail, where)
+        fail = functools.partial(_fail, unreadable)
+        return EncoderArrays(path.stem, frozenset(NEEDS), fail, fail, fail, where)
     _check_names(str(path), members)
     return EncoderArrays(
         path.stem,
         frozenset(members),
         lambda: hashlib.sha256(path.read_bytes()).hexdigest(),
-        functools.partial(_read, path),
+        functools.partial(_read, path.absolute()),
+        functools.partial(_read, path, wanted=COMMON),
         where,
     )
 
@@ -109,20 +119,6 @@ def from_source(
     for source in filter(None, (target, reference)):
         source.check(encoder, views=views and source is target, held_out=False)
 
-    def load(progress: Progress) -> Arrays:
-        task = target.features(encoder, progress).train
-        arrays: dict[str, object] = {"features": task.features, "labels": task.labels, "weights": task.weights}
-        if reference is not None:
-            other = reference.features(encoder, progress).train
-            arrays |= {
-                "reference_features": other.features,
-                "reference_labels": other.labels,
-                "reference_weights": other.weights,
-            }
-        if views:
-            arrays["first_view"], arrays["second_view"] = target.views(encoder, progress)
-        return {name: np.asarray(array) for name, array in arrays.items() if array is not None}
-
     def fingerprint() -> str:
         parts = [source.fingerprint(encoder) for source in (target, reference) if source is not None]
         return "/".join([*parts, f"views {views}"])
@@ -130,13 +126,40 @@ def from_source(
     names = {"features", "labels", "weights"}
     names |= {"reference_features", "reference_labels", "reference_weights"} if reference is not None else set()
     names |= {"first_view", "second_view"} if views else set()
-    return EncoderArrays(encoder, frozenset(names), fingerprint, load, origin)
+    other = None if reference is None else restricted_to([encoder], reference)
+    load = functools.partial(_of_sources, encoder, restricted_to([encoder], target), other, views)
+    alike = isinstance(target, NamedSource) and (reference is None or isinstance(reference, NamedSource))
+    common = functools.partial(_given, {}) if alike else lambda: {n: a for n, a in load(silent).items() if n in COMMON}
+    return EncoderArrays(encoder, frozenset(names), fingerprint, load, common, origin)
 
 
-def _read(path: Path, _: Progress) -> Arrays:
+def _of_sources(encoder: str, target: Source, reference: Source | None, views: bool, progress: Progress) -> Arrays:
+    task = target.features(encoder, progress).train
+    arrays: dict[str, object] = {"features": task.features, "labels": task.labels, "weights": task.weights}
+    if reference is not None:
+        other = reference.features(encoder, progress).train
+        arrays |= {
+            "reference_features": other.features,
+            "reference_labels": other.labels,
+            "reference_weights": other.weights,
+        }
+    if views:
+        arrays["first_view"], arrays["second_view"] = target.views(encoder, progress)
+    return {name: np.asarray(array) for name, array in arrays.items() if array is not None}
+
+
+def _given(arrays: Arrays, *_: Progress) -> Arrays:
+    return arrays
+
+
+def _fail(error: DataError, *_: Progress) -> NoReturn:
+    raise error
+
+
+def _read(path: Path, *_: Progress, wanted: Sequence[str] | None = None) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+            arrays = {name: file[name] for name in file.files if wanted is None or name in wanted}
     except _DAMAGED as error:
         raise DataError(f"{path} cannot be read: {str(error) or type(error).__name__}".replace("\n", " ")) from error
     for name, array in arrays.items():

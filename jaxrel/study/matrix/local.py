@@ -1,0 +1,177 @@
+"""Scores units on devices of this process: bucket by bucket, as many a call as memory has room for."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import scipy.linalg  # noqa: F401 - has to be loaded for its threads to be counted
+from threadpoolctl import threadpool_limits
+
+from jaxrel._core.programs import release_if_many
+from jaxrel.metrics.registry import METRICS
+from jaxrel.metrics.result import ScoreStatus
+from jaxrel.study.matrix.buckets import Bucket
+from jaxrel.study.matrix.kernels import compiled, sharding_over
+from jaxrel.study.matrix.layout import Arrays, Layout
+from jaxrel.study.matrix.plan import Unit
+from jaxrel.study.matrix.records import Entry
+from jaxrel.study.matrix.samples import RowCache, Rows, Samples
+
+__all__ = ["LocalScorer", "Programs", "Work", "cores_shared_by"]
+
+_log = logging.getLogger(__name__)
+
+# Of a device in a call, so that a kill loses little and the next lines are never far away.
+_MOST_UNITS_CPU, _MOST_UNITS = 64, 1024
+
+
+@dataclasses.dataclass
+class Work:
+    """What scoring took so far.
+
+    Attributes:
+        num_compilations: programs compiled, or taken from a cache.
+        compile_seconds: what these took.
+        device_seconds: what devices took, copies to them included.
+    """
+
+    num_compilations: int = 0
+    compile_seconds: float = 0.0
+    device_seconds: float = 0.0
+
+    def add(self, other: Work) -> None:
+        """Take in what another scorer did."""
+        self.num_compilations += other.num_compilations
+        self.compile_seconds += other.compile_seconds
+        self.device_seconds += other.device_seconds
+
+
+Programs = dict[Layout, Any]
+
+
+class LocalScorer:
+    """Scores on devices of this process."""
+
+    waits_for_compilers = True
+
+    def __init__(
+        self,
+        samples: Mapping[str, Samples],
+        devices: Sequence[jax.Device],
+        memory_budget: int,
+        *,
+        room: Layout | None = None,
+        programs_of: Callable[[Bucket], Programs] = lambda _: {},
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            samples: by name.
+            devices: do the work.
+            memory_budget: bytes that a call may take on each device, by an estimate.
+            room: of a call that has all units, where other scorers with other units share its program.
+            programs_of: what is compiled for a bucket already, by other scorers of other units; more is added.
+        """
+        self.work = Work()
+        self._samples = samples
+        self._devices = devices
+        self._memory_budget = memory_budget
+        self._room = room
+        self._programs_of = programs_of
+        self._kept = RowCache(memory_budget)
+
+    def batches(self, units: Sequence[Unit]) -> Generator[list[Entry]]:
+        """Entries of all units, in the order of these; units of one bucket are neighbours."""
+        for bucket, members in itertools.groupby(units, key=lambda unit: unit.bucket):
+            yield from self._of_bucket(bucket, list(members))
+            release_if_many()
+
+    def _of_bucket(self, bucket: Bucket, units: list[Unit]) -> Iterator[list[Entry]]:
+        most = self._most_units(bucket) * len(self._devices)
+        size = math.ceil(len(units) / math.ceil(len(units) / most))  # calls of equal size
+        layout = Layout.of(units, size, len(self._devices))
+        if self._room is not None and size == len(units) and len(self._devices) == self._room.num_devices:
+            layout = self._room
+        programs = self._programs_of(bucket)
+        done = 0
+        while done < len(units):
+            batch = units[done : done + size]
+            try:
+                entries = self._scored(bucket, batch, layout, programs)
+            except (MemoryError, jax.errors.JaxRuntimeError) as error:
+                if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                if len(batch) > 1:
+                    size = math.ceil(len(batch) / 2)
+                    layout = Layout.of(units[done:], size, len(self._devices))
+                    _log.warning("%s: no memory for %d scores at once; %d are tried", bucket.metric, len(batch), size)
+                    continue
+                entries = [_failed(batch[0], error)]
+            yield entries
+            done += len(batch)
+
+    def _scored(self, bucket: Bucket, units: Sequence[Unit], layout: Layout, programs: Programs) -> list[Entry]:
+        arrays = layout.arrays(bucket, units, self._load)
+        if layout not in programs:
+            start = time.perf_counter()
+            programs[layout] = compiled(bucket, arrays.rows, arrays.places, self._devices)
+            self.work.add(Work(1, time.perf_counter() - start))
+        start = time.perf_counter()
+        result = _call(programs[layout], arrays, self._devices)
+        self.work.add(Work(device_seconds=time.perf_counter() - start))
+        columns = {name: np.asarray(part).tolist() for name, part in vars(result).items()}
+        status = columns.pop("status")
+        return [
+            _entry(unit, status[place], {name: column[place] for name, column in columns.items()})
+            for place, unit in zip(layout.places(), units, strict=False)
+        ]
+
+    def _most_units(self, bucket: Bucket) -> int:
+        """How many units of a bucket fit into the memory of a device, at least one."""
+        rows, work = bucket.unit_bytes(jax.numpy.result_type(float).itemsize)
+        if self._devices[0].platform == "cpu":  # one unit is worked on at a time
+            most = _MOST_UNITS_CPU if self._room is None else self._room.num_units
+            return max(1, min(most, (self._memory_budget - work) // rows))
+        # Each takes its rows out of those of the call.
+        return max(1, min(_MOST_UNITS, self._memory_budget // (2 * rows + work)))
+
+    def _load(self, name: str, encoder: str) -> Rows:
+        return self._kept.get((name, encoder), lambda: self._samples[name].rows(encoder))
+
+
+def cores_shared_by(devices: Sequence[jax.Device]) -> contextlib.AbstractContextManager[Any]:
+    """Give each CPU device its part of the cores for LAPACK, which JAX takes from SciPy on CPUs.
+
+    Every call would take all cores otherwise, and calls of several devices wait for each other in turns: two devices
+    had half the throughput of one, four a fifth.
+    """
+    if len(devices) < 2 or devices[0].platform != "cpu":
+        return contextlib.nullcontext()
+    return threadpool_limits(max(1, (os.cpu_count() or 1) // len(devices)), user_api="blas")
+
+
+def _call(program: Any, arrays: Arrays, devices: Sequence[jax.Device]) -> Any:
+    """What a program makes of arrays, waited for."""
+    return jax.block_until_ready(program(*jax.device_put((arrays.rows, arrays.places), sharding_over(devices))))
+
+
+def _entry(unit: Unit, status: int, fields: dict[str, float], failure: str = "") -> Entry:
+    return Entry(unit.key, unit.metric, unit.encoder, unit.reference, unit.target, status, fields, failure)
+
+
+def _failed(unit: Unit, error: Exception) -> Entry:
+    fields = {field.name: math.nan for field in dataclasses.fields(METRICS[unit.metric].result)}
+    del fields["status"]
+    why = f"no memory for one score of this shape: {str(error).splitlines()[0] if str(error) else 'MemoryError'}"
+    _log.warning("%s, %s, %s → %s: %s", unit.metric, unit.encoder, unit.reference, unit.target, why)
+    return _entry(unit, ScoreStatus.UNDEFINED, fields, why)

@@ -1,0 +1,343 @@
+"""Data sets of a study, seen through encoders: what the user has in memory, or names that are loaded and extracted."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import hashlib
+import secrets
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from jaxrel import data, encoders
+from jaxrel._core.arrays import to_array
+from jaxrel.storage.features import FeatureStore
+from jaxrel.study.engine import Part, run_parts
+
+if TYPE_CHECKING:
+    from jaxrel.encoders import Encoder
+    from jaxrel.study.plan import Settings
+    from jaxrel.task import Task
+
+T = TypeVar("T")
+
+Progress = Callable[[str, int, int], None]
+"""Told `(what, done, total)` as work goes on."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+Views = tuple[np.ndarray, np.ndarray]
+"""Features of two augmented views of the same samples."""
+
+
+class Split(NamedTuple):
+    """The tasks of one data set under one encoder; the bound is learned on `train` and evaluated on `held_out`."""
+
+    train: Task
+    held_out: Task | None
+
+
+class Source(Protocol):
+    """Anything that has features: what a ranking needs of a data set."""
+
+    @property
+    def name(self) -> str:
+        """How tables and files call it."""
+
+    def check(self, encoder: str, *, views: bool, held_out: bool) -> None:
+        """Raise ValueError where this encoder's features, views or held-out task are missing; cheap, called first."""
+
+    def fingerprint(self, encoder: str) -> str:
+        """What the features are determined by: equal fingerprints mean equal features."""
+
+    def features(self, encoder: str, progress: Progress) -> Split:
+        """The features of the training and of the held-out samples, where there are any of the latter."""
+
+    def views(self, encoder: str, progress: Progress) -> Views:
+        """Features of two augmented views of the training samples; asked for where targets have no labels."""
+
+
+def _split(given: Task | tuple[Task, Task | None]) -> Split:
+    """The tasks as given, with equal numbers for the classes of one name."""
+    train, held_out = given if isinstance(given, tuple) else (given, None)
+    if held_out is not None and train.labels is not None and held_out.labels is not None:
+        held_out = held_out.with_classes_of(train)
+    return Split(train, held_out)
+
+
+def restricted_to(encoder_names: Collection[str], source: Source) -> Source:
+    """What of a data set a worker needs for these encoders: all of it, unless it has a `restricted_to` of its own."""
+    own: Callable[[Collection[str]], Source] | None = getattr(source, "restricted_to", None)
+    return source if own is None else own(encoder_names)
+
+
+class FeatureArrays:
+    """A data set whose features are there already."""
+
+    def __init__(
+        self,
+        name: str,
+        tasks: Mapping[str, Task | tuple[Task, Task | None]],
+        *,
+        views: Mapping[str, Views] | None = None,
+    ) -> None:
+        """Name the data set.
+
+        Args:
+            name: how tables and files call it.
+            tasks: by encoder name, the task that is ranked by; with references and labels, a tuple of that and the task
+                that the bound is evaluated on.
+            views: by encoder name, features of two augmented views of the samples of the first task.
+        """
+        self.name = name
+        self._splits = {encoder: _split(given) for encoder, given in tasks.items()}
+        self._views = {
+            encoder: (np.asarray(to_array("views[0]", first)), np.asarray(to_array("views[1]", second)))
+            for encoder, (first, second) in (views or {}).items()
+        }
+
+    def check(self, encoder: str, *, views: bool, held_out: bool) -> None:
+        """Raise ValueError where there are no features of this encoder, no views, or no held-out task."""
+        for kind, known in (("features", self._splits), *((("views", self._views),) if views else ())):
+            if encoder not in known:
+                raise ValueError(f"{self.name!r} has no {kind} of encoder {encoder!r}: it has {_listed(known)}.")
+        if held_out and self._splits[encoder].held_out is None:
+            raise ValueError(
+                f"{self.name!r} has no held-out task of encoder {encoder!r}, on which a bound is evaluated: pass "
+                "(task, held_out_task)."
+            )
+
+    def fingerprint(self, encoder: str) -> str:
+        """Hash of the arrays of both tasks."""
+        digest = hashlib.sha256(encoder.encode())
+        for task in filter(None, self._splits[encoder]):
+            for leaf in (task.features, task.labels, task.weights):
+                if leaf is None:
+                    continue
+                array = np.ascontiguousarray(leaf)
+                digest.update(f"{array.dtype.str}{array.shape}".encode())
+                digest.update(array.tobytes())
+            digest.update(str(task.num_classes).encode())
+        for view in self._views.get(encoder, ()):
+            digest.update(np.ascontiguousarray(view).tobytes())
+        return digest.hexdigest()
+
+    def features(self, encoder: str, progress: Progress) -> Split:  # noqa: ARG002 - nothing takes time here
+        """The tasks as given."""
+        return self._splits[encoder]
+
+    def views(self, encoder: str, progress: Progress) -> Views:  # noqa: ARG002 - nothing takes time here
+        """The views as given."""
+        return self._views[encoder]
+
+    def restricted_to(self, names: Collection[str]) -> FeatureArrays:
+        """The same data set with the features of these encoders only."""
+        kept = copy.copy(self)
+        kept._splits = {name: split for name, split in self._splits.items() if name in names}
+        kept._views = {name: views for name, views in self._views.items() if name in names}
+        return kept
+
+
+class NamedSource:
+    """A data set of :mod:`jaxrel.data`, seen through an encoder of :mod:`jaxrel.encoders`."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        settings: Settings,
+        store: FeatureStore,
+        load_encoder: Callable[[str], Encoder],
+        path: Path | None = None,
+    ) -> None:
+        """Name the data set; nothing is loaded yet.
+
+        Args:
+            name: the data set.
+            settings: sample counts and batch size; without held-out samples all may be training samples.
+            store: where extracted features are kept.
+            load_encoder: gives an encoder by its name.
+            path: where the user has the data; None means the data set's own providers.
+        """
+        self.name = name
+        self._settings = settings
+        self._store = store
+        self._load_encoder = load_encoder
+        self._path = path
+
+        self.skipped = 0
+        """How many files of this data set could not be read and were left out, once it is loaded."""
+        self._load = Remembered(self._load_parts)
+
+    def _load_parts(self, name: str) -> list[data.LabelledData]:
+        train, held_out = data.load_splits(
+            name,
+            path=self._path,
+            train_limit=self._settings.samples,
+            test_limit=self._settings.held_out,
+            official=self._settings.official_splits,
+            strict=self._settings.strict,
+        )
+        self.skipped = len(train.skipped)
+        return [train] if held_out is None else [train, held_out]
+
+    @property
+    def _parts(self) -> list[data.LabelledData]:
+        return self._load(self.name)
+
+    def check(self, encoder: str, *, views: bool, held_out: bool) -> None:  # noqa: ARG002 - there are views of all
+        """Raise ValueError where there is no such encoder, or it is known to encode another kind of samples."""
+        encoded = encoders.modality(encoder)
+        if self.name in data.names() and (given := data.describe(self.name).modality) != encoded:
+            raise ValueError(f"{encoder!r} encodes {encoded}, {self.name!r} has {given}: pass an encoder of {given}.")
+
+    def fingerprint(self, encoder: str) -> str:
+        """Those of the samples and of the encoder; the last bits depend on the batch size."""
+        samples = [part.fingerprint for part in self._parts]
+        return "/".join([*samples, self._load_encoder(encoder).fingerprint, str(self._settings.batch_size)])
+
+    def features(self, encoder: str, progress: Progress) -> Split:
+        """The features of both splits, extracted where the store does not hold them."""
+        from jaxrel.task import Task
+
+        def task(part: data.LabelledData) -> Task:
+            features = self._extract(encoder, part, part.split, progress)
+            return Task(features, part.labels, num_classes=part.num_classes, class_names=part.class_names)
+
+        train, *held_out = map(task, self._parts)
+        return Split(train, held_out[0] if held_out else None)
+
+    def views(self, encoder: str, progress: Progress) -> Views:
+        """The features of two augmented views of the training samples, extracted where the store lacks them."""
+        train = self._parts[0]
+        views = [encoders.VIEWS[train.modality](number, seed=self._settings.seed) for number in range(2)]
+        first, second = (
+            self._extract(encoder, train, f"view {number}", progress, view=view)
+            for number, view in enumerate(views, start=1)
+        )
+        return first, second
+
+    def _extract(
+        self,
+        encoder: str,
+        part: data.LabelledData,
+        what: str,
+        progress: Progress,
+        *,
+        view: encoders.View | None = None,
+    ) -> np.ndarray:
+        features = encoders.extract_features(
+            self._load_encoder(encoder),
+            part.samples,
+            batch_size=self._settings.batch_size,
+            progress=functools.partial(progress, f"{encoder}: {self.name} ({what})"),
+            store=self._store,
+            view=view,
+            data_fingerprint=part.fingerprint,
+            provenance={"data": part.name, "split": part.split, "provider": part.provider},
+        )
+        return np.asarray(features)
+
+
+def named_sources(
+    names: Iterable[str],
+    *,
+    settings: Settings,
+    store: FeatureStore,
+    data_paths: Mapping[str, Path] | None = None,
+) -> dict[str, Source]:
+    """Data sets of :mod:`jaxrel.data` by name; nothing is loaded yet.
+
+    Raises:
+        ValueError: a name is unknown, or a path is given for another data set or does not exist.
+    """
+    names, paths = list(names), dict(data_paths or {})
+    if any(not name.strip() for name in names):
+        raise ValueError("the name of a data set is empty: pass a name or a path.")
+    for name, path in paths.items():
+        if not path.exists():
+            raise ValueError(f"the path given for {name!r}, {path}, does not exist.")
+    load_encoder = Remembered(functools.partial(encoders.load, seed=settings.seed, image_size=settings.image_size))
+    sources: dict[str, Source] = {}
+    for name in names:
+        data.check_name(name, path=paths.get(name))
+        sources[name] = NamedSource(
+            name, settings=settings, store=store, load_encoder=load_encoder, path=paths.pop(name, None)
+        )
+    if paths:
+        raise ValueError(
+            f"a path is given for {_listed(paths)}, which is neither reference nor target: name one of "
+            f"{_listed(sources)}."
+        )
+    return sources
+
+
+def extract(
+    executor: Executor, sources: Sequence[NamedSource], encoder_names: Sequence[str], progress: Progress
+) -> None:
+    """Have workers put all features that the store lacks into it, each encoder and data set in a call of its own."""
+    total = len(sources) * len(encoder_names)
+    parts = (
+        Part(f"features of {source.name} under {name}", _extract_into_store, (source, name))
+        for name in encoder_names
+        for source in sources
+    )
+    with contextlib.closing(run_parts(executor, parts)) as results:
+        for done, _ in enumerate(results, start=1):
+            progress("extracting", done, total)
+
+
+def _extract_into_store(source: NamedSource, encoder: str) -> None:
+    source.features(encoder, silent)
+
+
+class Remembered(Generic[T]):
+    """`load`, which does not load again what it was asked for last; nor does what failed fail slowly again.
+
+    All copies that a worker is sent of one such function have one memory there.
+    """
+
+    def __init__(self, load: Callable[[str], T]) -> None:
+        """Of this function; nothing is loaded yet."""
+        self._load = load
+        self._token = secrets.token_hex()
+        self._last: dict[str, T | Exception] = {}
+
+    def __call__(self, name: str) -> T:
+        """What is loaded by this name, or the error again."""
+        found = self._last.get(name)
+        if found is None:
+            self._last.clear()
+            found = self._last[name] = self._outcome(name)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _outcome(self, name: str) -> T | Exception:
+        try:
+            return self._load(name)
+        except Exception as error:
+            return error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_load": self._load, "_token": self._token}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"_last": _memory(state["_token"])}
+
+
+@functools.lru_cache(maxsize=64)
+def _memory(token: str) -> dict[str, Any]:  # noqa: ARG001 - one for each
+    return {}
+
+
+def _listed(names: object) -> str:
+    return ", ".join(map(str, names)) or "none"  # type: ignore[call-overload]

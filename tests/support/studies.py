@@ -1,0 +1,65 @@
+"""Small studies, and what of their results has to be the same wherever they are computed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrel import Task, study
+from jaxrel.study import FeatureArrays, Matrix, Ranking, Settings
+
+ENCODERS = ("plain", "squared")
+METRICS = ("h_score", "energy_distance")
+SETTINGS = Settings(resamples=20)
+
+
+def arrays_of_encoders(seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
+    """Features of three classes under every encoder."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(40) % 3)
+    features = rng.normal(size=(3, 6))[labels] * 2 + rng.normal(size=(40, 6))
+    return {"plain": {"features": features, "labels": labels}, "squared": {"features": features**2, "labels": labels}}
+
+
+def sources() -> list[FeatureArrays]:
+    """Three data sets."""
+    found = []
+    for seed, name in enumerate(("red", "green", "blue")):
+        tasks = {encoder: Task(**arrays) for encoder, arrays in arrays_of_encoders(seed).items()}
+        found.append(FeatureArrays(name, tasks))
+    return found
+
+
+def matrix(metrics: Sequence[str] = METRICS, encoders: Sequence[str] = ENCODERS, **options: Any) -> Matrix:
+    """Scores of all pairs."""
+    given = sources()
+    return study.score_matrix(list(metrics), given, given, encoders, **options)
+
+
+def one_device() -> jax.sharding.Mesh:
+    """As a worker process has, by default."""
+    return jax.sharding.Mesh(jax.devices()[:1], "devices")
+
+
+def ranking(output: Path, encoders: Sequence[str] = ENCODERS, **options: Any) -> Ranking:
+    """Every encoder on two targets."""
+    return study.rank(sources()[:2], encoders, output=output, settings=SETTINGS, **options)
+
+
+def finished(log: Path) -> list[str]:
+    """Keys in a log, line by line."""
+    return [json.loads(line)["key"] for line in log.read_text().splitlines()]
+
+
+def plain(ranked: Ranking) -> list[list[Any]]:
+    """Rows without what a run took."""
+    return [
+        [row.score.target, row.score.encoder, row.score.status, row.score.transferability, row.score.lower]
+        for table in ranked.tables
+        for row in table.rows
+    ]
