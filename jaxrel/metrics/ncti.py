@@ -82,7 +82,8 @@ def ncti_components(
 
     Returns:
         `NctiComponents` that do not change under shifts and rotations. Undefined for fewer than two classes, and where
-        samples are not more than classes.
+        samples are not more than classes. Where every class is one point the simplex is that of classes which vary by
+        the rounding of the features, with `ScoreStatus.UNBOUNDED`: compare it within one dtype only.
 
     Raises:
         ValueError: for `num_components < 1`, else see `checked_labelled_sample`.
@@ -193,7 +194,10 @@ def _ncti_kernel(
     undefined = (num_present < 2) | (total <= num_present)
     parts = jnp.stack([simplex, mean_own_probability(sample, log_probabilities), variability])
     finite = jnp.all(jnp.isfinite(parts))
-    scores = jax.vmap(lambda value: make_score(value, sample.status, valid=fits, undefined=undefined | ~finite))(parts)
+    collapsed = ~jnp.any(vary)
+    scores = jax.vmap(
+        lambda value: make_score(value, sample.status, valid=fits, undefined=undefined | ~finite, unbounded=collapsed)
+    )(parts)
     simplex, nearest_centre, variability = scores.value
     return NctiComponents(simplex, nearest_centre, variability, scores.status[0])
 

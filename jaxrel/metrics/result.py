@@ -31,8 +31,8 @@ class ScoreStatus(StatusBits):
     )
     UNBOUNDED = (
         4,
-        "the features fit the labels of a class exactly, up to rounding, so that the evidence has no maximum: the "
-        "score is the evidence at the least noise that the dtype resolves, to be compared within one dtype only.",
+        "the features fit the labels exactly, up to rounding, so that the score has no maximum: it is that of the "
+        "least noise that the dtype resolves, to be compared within one dtype only.",
     )
     NOT_CONVERGED = (
         8,
