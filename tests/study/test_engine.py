@@ -290,3 +290,15 @@ def test_ray_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr("jaxrel.data.load", lambda *_, **__: fake_zoo.load_data("circles", split="train", limit=3))
     assert main(words) == 1
     assert "pip install 'jaxrel[ray]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+def test_matrix_on_dask_is_that_of_one_process(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed", reason="needs Dask's distributed")
+    with (
+        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        found = matrix(executor=client.get_executor(retries=3), output=tmp_path)
+    np.testing.assert_array_equal(found.values, matrix(mesh=one_device()).values)
