@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -15,28 +16,36 @@ from jax.sharding import Mesh
 
 import jaxrel
 from jaxrel import Task, task_relatedness
+from jaxrel.relatedness import Joint
+from jaxrel.relatedness.streaming import memory, plan
 
 
-def bound(mesh: Mesh) -> str:
-    """Of tasks that memory does not hold whole."""
+def terms(mesh: Mesh) -> list[float]:
+    """The bound and its terms of tasks that are taken in blocks, as those are that memory does not hold."""
     rng = np.random.default_rng(0)
-    labels = np.arange(2_000) % 3
-    reference, target = (Task(np.eye(3, 8)[labels] * 3 + rng.normal(size=(2_000, 8)), labels) for _ in range(2))
-    result = task_relatedness(reference, target, memory_budget=BUDGET, mesh=mesh)
-    return f"{float(result.bound)!r} {float(result.target_loss)!r} {float(result.distribution_mismatch)!r}"
+    labels = np.arange(600) % 3
+    reference, target = (Task(np.eye(3, 8)[labels] * 3 + rng.normal(size=(600, 8)), labels) for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "fits_whole", lambda *_: False)
+        for name, value in (("_LARGEST_SIDE", 32), ("_SMALLEST_SIDE", 32), ("_ENTRIES_ON_CPU", 2048)):
+            patch.setattr(memory, name, value)
+        method = Joint(num_steps=20)
+        result = task_relatedness(reference, target, memory_budget=2**31, method=method, mesh=mesh)
+    return [
+        float(getattr(result, name)) for name in ("bound", "label_mismatch", "distribution_mismatch", "target_loss")
+    ]
 
-
-BUDGET = 40_000_000
 
 PROCESS = """
+import json
 import sys
 import jax
 from jax.sharding import Mesh
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
-from test_two_processes import bound
+from test_two_processes import terms
 assert len(jax.devices()) == 4
-print("found", bound(Mesh(jax.devices(), "devices")))
+print(json.dumps(terms(Mesh(jax.devices(), "devices"))))
 """
 
 
@@ -57,8 +66,8 @@ def test_two_processes_of_two_devices_find_what_one_device_does() -> None:
         )
         for number in range(2)
     ]
-    expected = bound(Mesh(jax.devices()[:1], "devices"))
+    expected = terms(Mesh(jax.devices()[:1], "devices"))
     for process in processes:
         out, error = process.communicate(timeout=400)
         assert process.returncode == 0, error[-3000:]
-        assert f"found {expected}\n" in out
+        np.testing.assert_allclose(json.loads(out[out.rindex("[") :]), expected, atol=5e-6)
