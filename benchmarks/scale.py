@@ -1,6 +1,6 @@
 """What a matrix of scores costs: pairs, devices, samples and features, the grid of sizes, and a pod on paper.
 
-    python benchmarks/scale.py [--only pairs devices processes n d grid published] [--quick]
+    python benchmarks/scale.py [--only pairs devices n d grid published] [--quick]
 
 Tasks are Gaussian classes, n = 500 samples of d = 128 features in K = 10 classes unless a part varies them. A pair
 is one score of one encoder. LogME needs no reference, so that its pairs are of targets and encoders, about as many of
@@ -11,7 +11,6 @@ pairs: pairs per second after compilation, and seconds of compilation, for 1 to 
 devices: the same pairs on 1, 2 and 4 virtual devices of one CPU, each count in a process of its own, the median of
     five. As cores are the same, seconds on k devices over those on 1 are what sharding costs, less what it gains from
     idle cores.
-processes: the same pairs by one process and by two, which have both cores between them (`processes.py`).
 n, d: seconds of a pair, and the exponents.
 grid: sizes drawn from 200 to 2,000, rounded up to 1, 2 or 4 sizes for each doubling: compilation against padding.
 published: task-relatedness beside the training loop of its authors (`published_scheme.py`), pair by pair.
@@ -53,7 +52,7 @@ RESULTS = HERE / "results" / "scale.json"
 N, D, K = 500, 128, 10
 LONGEST = 150.0
 REPEATS = 5
-PARTS = ("pairs", "devices", "processes", "n", "d", "grid", "published")
+PARTS = ("pairs", "devices", "n", "d", "grid", "published")
 PUBLISHED_STEPS = 1_001  # as in paper_small_scale.py
 CHIPS, CHIPS_PER_HOST = 256, 4
 NETWORK = 1e9  # bytes a second between hosts, assumed: a tenth of what data centres have
@@ -174,17 +173,6 @@ def devices_part(*, quick: bool) -> list[Row]:
             over = row["seconds"] / medians[1]["seconds"]
             rows.append({"devices": number, **row, "all_seconds": all_seconds, "over_one_device": over})
             show(rows[-1])
-    return rows
-
-
-def processes_part(*, quick: bool) -> list[Row]:
-    """The same pairs by one process and by two, for `rank` and for `score_matrix`."""
-    from processes import JOBS, measured
-
-    sizes = {"encoders": 2 if quick else 8, "samples": 100 if quick else N, "width": D, "repeats": 1 if quick else 3}
-    rows = [sizes | measured(argparse.Namespace(job=job, **sizes)) for job in JOBS]
-    for row in rows:
-        show(row)
     return rows
 
 
@@ -316,8 +304,6 @@ def main() -> None:
                 show(row)
         elif part == "devices":
             found = {"rows": devices_part(quick=quick)}
-        elif part == "processes":
-            found = {"rows": processes_part(quick=quick)}
         elif part == "grid":
             found = {"rows": grid_part(quick=quick)}
         elif part == "published":

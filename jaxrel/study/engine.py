@@ -121,9 +121,9 @@ def _portable(error: Exception) -> Exception:
 def _engine_error(executor: Executor, lost: dict[str, Exception]) -> EngineError:
     names, first = list(lost), next(iter(lost.values()))
     listed = "; ".join(names[:5]) + (f"; and {len(names) - 5} more" if len(names) > 5 else "")
-    reason = " ".join(str(first).split())[:500] or "no reason given"
+    reason = " ".join(str(first).split())[:500].rstrip(".") or "no reason given"
     error = EngineError(
-        f"{type(executor).__name__} lost {len(names)} of the parts ({listed}): {type(first).__name__}: {reason} "
+        f"{type(executor).__name__} lost {len(names)} of the parts ({listed}): {type(first).__name__}: {reason}. "
         "What is finished is kept: the same call goes on from there."
     )
     error.__cause__ = first

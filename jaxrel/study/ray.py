@@ -80,12 +80,13 @@ class RayExecutor(Executor):
         )
         self._pending: set[Future[Any]] = set()
         self._lost: ConnectionError | None = None
-        self._closed = threading.Event()
+        self._closed = False
+        self._disconnected = threading.Event()
         threading.Thread(target=self._watch, args=(_head(ray, address),), daemon=True).start()
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """As every executor."""
-        if self._closed.is_set():
+        if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
         if self._lost:
             raise self._lost
@@ -94,16 +95,19 @@ class RayExecutor(Executor):
         self._pending.add(future)
         future.add_done_callback(functools.partial(self._finish, reference))
         reference.future().add_done_callback(functools.partial(_pass_on, future))
+        if self._lost:  # since it was looked at
+            self._end()
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As every executor; what `__init__` connected is disconnected, once nothing is waited for."""
-        self._closed.set()
+        self._closed = True
         if cancel_futures:
             for future in tuple(self._pending):
                 future.cancel()
         if wait:
             _wait(tuple(self._pending))
+            self._disconnected.set()
             if self._connected_here and not self._lost:
                 self._ray.shutdown()
 
@@ -118,20 +122,23 @@ class RayExecutor(Executor):
     def _watch(self, head: tuple[str, int]) -> None:
         """Count workers from time to time; end all calls when the head is gone, of which Ray itself does not tell."""
         reached = counted = time.monotonic()
-        while not self._closed.wait(_LOOK_SECONDS):
+        while not self._disconnected.wait(_LOOK_SECONDS):
             try:
                 socket.create_connection(head, timeout=_PATIENCE_SECONDS).close()
             except OSError as error:
                 if time.monotonic() - reached < _PATIENCE_SECONDS:
                     continue
                 self._lost = ConnectionError(f"the head of the Ray cluster, {head[0]}:{head[1]}, is gone: {error}.")
-                for future in tuple(self._pending):
-                    with contextlib.suppress(InvalidStateError):
-                        future.set_exception(self._lost)
+                self._end()
                 return
             reached = time.monotonic()
             if reached - counted > _COUNT_SECONDS:
                 self.num_workers, counted = self._count(), reached
+
+    def _end(self) -> None:
+        for future in tuple(self._pending):
+            with contextlib.suppress(InvalidStateError):
+                future.set_exception(self._lost)
 
 
 _wait = wait  # which `shutdown` has an argument of the name of
@@ -182,5 +189,7 @@ def _on_worker(
         os.chdir(folder)
     if threads is not None:
         os.environ.setdefault("NPROC", str(threads))  # which XLA reads when it starts
+    import scipy.linalg  # noqa: F401 - has to be loaded for its threads to be counted
+
     with threadpool_limits(threads, user_api="blas"):
         return function(*args, **kwargs)

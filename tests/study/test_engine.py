@@ -23,6 +23,7 @@ from jaxrel.cli import main
 from jaxrel.storage.features import FeatureStore
 from jaxrel.study import EngineError, FeatureArrays, Settings, StoredFeatures, engine
 from jaxrel.study.engine import Part, num_workers, run_parts
+from jaxrel.study.matrix import remote
 from jaxrel.study.scoreboard import scoreboard
 
 
@@ -61,8 +62,10 @@ class Immediate(Executor):
     """Makes a call when it is given it."""
 
     num_workers = 3
+    calls = 0
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.calls += 1
         future: Future[Any] = Future()
         future.set_result(fn(*args, **kwargs))
         return future
@@ -212,6 +215,21 @@ def test_rows_of_a_feature_store_are_read_by_workers(threads: Executor, tmp_path
     np.testing.assert_array_equal(*values)
 
 
+@pytest.mark.parametrize(("workers", "most", "expected"), [(1, 256, 3), (100, 256, 6), (1, 1, 6)])
+def test_parts_are_smaller_where_there_are_many_workers(
+    workers: int, most: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jaxrel.study.matrix.remote._MOST_UNITS", most)
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+    remote._programs.cache_clear()
+    executor = Immediate()
+    executor.num_workers = workers
+    found = matrix(["h_score"], executor=executor)
+    assert executor.calls == expected
+    assert found.timings.num_compilations == 1  # for all parts of a bucket
+    np.testing.assert_array_equal(found.values, matrix(["h_score"], mesh=one_device()).values)
+
+
 def test_mesh_and_executor_exclude_each_other(threads: Executor) -> None:
     with pytest.raises(ValueError, match="pass one of them"):
         matrix(executor=threads, mesh=one_device())
@@ -290,3 +308,15 @@ def test_ray_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr("jaxrel.data.load", lambda *_, **__: fake_zoo.load_data("circles", split="train", limit=3))
     assert main(words) == 1
     assert "pip install 'jaxrel[ray]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+def test_matrix_on_dask_is_that_of_one_process(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed", reason="needs Dask's distributed")
+    with (
+        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        found = matrix(executor=client.get_executor(retries=3), output=tmp_path)
+    np.testing.assert_array_equal(found.values, matrix(mesh=one_device()).values)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import jax
 import numpy as np
 
 from jaxrel import Task, study
-from jaxrel.study import FeatureArrays, Matrix, Ranking, Settings
+from jaxrel.study import FeatureArrays, Matrix, Progress, Ranking, Settings, Split
 
 ENCODERS = ("plain", "squared")
 METRICS = ("h_score", "energy_distance")
@@ -26,18 +29,45 @@ def arrays_of_encoders(seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
     return {"plain": {"features": features, "labels": labels}, "squared": {"features": features**2, "labels": labels}}
 
 
-def sources() -> list[FeatureArrays]:
-    """Three data sets."""
+class Trap(FeatureArrays):
+    """Features whose reading on a worker, under the second encoder, does harm; once, where it has a marker to leave."""
+
+    def __init__(self, name: str, tasks: Mapping[str, Task], harm: str, marker: Path | None) -> None:
+        super().__init__(name, tasks)
+        self._driver = os.getpid()
+        self._harm = harm
+        self._marker = marker
+
+    def features(self, encoder: str, progress: Progress) -> Split:
+        if os.getpid() != self._driver and encoder == ENCODERS[1]:
+            self._go_off()
+        return super().features(encoder, progress)
+
+    def _go_off(self) -> None:
+        if self._marker is not None:
+            try:
+                self._marker.touch(exist_ok=False)
+            except FileExistsError:
+                return
+        if self._harm == "node":
+            os.kill(os.getppid(), signal.SIGKILL)
+        if self._harm == "wait":
+            time.sleep(3600)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sources(harm: str = "", marker: Path | None = None) -> list[FeatureArrays]:
+    """Three data sets, or as many traps."""
     found = []
     for seed, name in enumerate(("red", "green", "blue")):
         tasks = {encoder: Task(**arrays) for encoder, arrays in arrays_of_encoders(seed).items()}
-        found.append(FeatureArrays(name, tasks))
+        found.append(Trap(name, tasks, harm, marker) if harm else FeatureArrays(name, tasks))
     return found
 
 
 def matrix(metrics: Sequence[str] = METRICS, encoders: Sequence[str] = ENCODERS, **options: Any) -> Matrix:
     """Scores of all pairs."""
-    given = sources()
+    given = options.pop("given", None) or sources()
     return study.score_matrix(list(metrics), given, given, encoders, **options)
 
 
