@@ -58,10 +58,10 @@ def sources(encoders: Sequence[str], samples: int, width: int) -> list[Any]:
 
 def rank(hosts: Hosts, encoders: Sequence[str], given: list[Any], output: Path) -> tuple[int, Any]:
     """Every ordered pair under every encoder, by what encoders are ranked by."""
-    from jaxrel import ranking
+    from jaxrel import study
 
-    settings = ranking.Settings(resamples=100)
-    result = ranking.rank(given, encoders, given, output=output, settings=settings, hosts=hosts)
+    settings = study.Settings(resamples=100)
+    result = study.rank(given, encoders, given, output=output, settings=settings, hosts=hosts)
     rows = [row.score for table in result.tables for row in table.rows]
     return len(rows), sorted([score.key, score.transferability, score.bound] for score in rows)
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import jaxrel
-from jaxrel import ranking
+from jaxrel import study
 from jaxrel.storage.features import FeatureStore
 from jaxrel.study import FeatureArrays, Score, Settings, Table
 from jaxrel.study.execute import ScoreLog
@@ -35,8 +35,8 @@ def zoo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake_zoo.install(monkeypatch.setattr)
 
 
-def make_plan(references: Any, targets: Any, encoders: Any, **options: Any) -> ranking.Plan:
-    return ranking.make_plan(targets, encoders, references, settings=FAST, store=ranking.feature_store(), **options)
+def make_plan(references: Any, targets: Any, encoders: Any, **options: Any) -> study.Plan:
+    return study.make_plan(targets, encoders, references, settings=FAST, store=study.feature_store(), **options)
 
 
 def score(encoder: str, transferability: float, resampled: Any = (), **fields: Any) -> Score:
@@ -200,20 +200,20 @@ def arrays(name: str, shift: float, nan: bool = False) -> FeatureArrays:
 
 @pytest.mark.usefixtures("zoo")
 def test_arrays_of_the_user_are_ranked(tmp_path: Path) -> None:
-    result = ranking.rank([arrays("other", 2.0)], ["mine"], [arrays("one", 1.0)], output=tmp_path, settings=FAST)
+    result = study.rank([arrays("other", 2.0)], ["mine"], [arrays("one", 1.0)], output=tmp_path, settings=FAST)
     (row,) = result.tables[0].rows
     assert (row.score.status, row.score.terms_status) == ("ok", "ok")
     assert row.score.vacuous_level == pytest.approx(math.log(3))
     with pytest.raises(ValueError, match="'other' has no features of encoder 'yours': it has mine"):
-        ranking.rank([arrays("other", 2.0)], ["yours"], output=tmp_path)
+        study.rank([arrays("other", 2.0)], ["yours"], output=tmp_path)
     with pytest.raises(ValueError, match="two data sets are called 'one'"):
-        ranking.rank([arrays("one", 2.0)], ["mine"], [arrays("one", 1.0)], output=tmp_path)
+        study.rank([arrays("one", 2.0)], ["mine"], [arrays("one", 1.0)], output=tmp_path)
 
 
 @pytest.mark.usefixtures("zoo")
 def test_second_run_computes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments: Any = (["squares", "crosses"], ["wide", "narrow"], ["circles"])
-    first = ranking.rank(*arguments, output=tmp_path, settings=FAST)
+    first = study.rank(*arguments, output=tmp_path, settings=FAST)
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("computed again")
@@ -221,7 +221,7 @@ def test_second_run_computes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(jaxrel, "task_relatedness", refuse)
     monkeypatch.setattr(jaxrel, "transferability_score", refuse)
     content = (tmp_path / "results.jsonl").read_bytes()
-    assert ranking.rank(*arguments, output=tmp_path, settings=FAST) == first
+    assert study.rank(*arguments, output=tmp_path, settings=FAST) == first
     assert (tmp_path / "results.jsonl").read_bytes() == content
 
 
@@ -230,7 +230,7 @@ def test_second_run_computes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.usefixtures("zoo")
 def test_one_target_and_encoders_are_enough(tmp_path: Path) -> None:
-    (table,) = ranking.rank(["squares"], ["wide", "narrow"], output=tmp_path, settings=FAST).tables
+    (table,) = study.rank(["squares"], ["wide", "narrow"], output=tmp_path, settings=FAST).tables
     assert (table.reference, table.target, table.is_summary) == (None, "squares", False)
     scores = [row.score for row in table.rows]
     assert scores[0].transferability > scores[1].transferability
@@ -254,8 +254,8 @@ def test_a_reference_adds_terms_and_changes_no_number(
 
     monkeypatch.setattr(jaxrel, "transferability_score", counted)
     settings = Settings(samples=30, held_out=12, resamples=50, label_free=label_free)
-    alone = ranking.rank(["squares"], ["wide"], output=tmp_path, settings=settings).tables
-    both = ranking.rank(["squares"], ["wide"], ["circles", "crosses"], output=tmp_path, settings=settings).tables
+    alone = study.rank(["squares"], ["wide"], output=tmp_path, settings=settings).tables
+    both = study.rank(["squares"], ["wide"], ["circles", "crosses"], output=tmp_path, settings=settings).tables
     assert len(calls) == 2  # once for both references
     scores = [table.rows[0].score for table in (*alone, *both)]
     assert len({(found.transferability, found.lower, found.upper) for found in scores}) == 1
@@ -274,7 +274,7 @@ def test_no_sample_is_held_out_where_none_is_looked_at(references: list[str], la
         return fake_zoo.load_splits(name, **options)
 
     settings = Settings(samples=20, held_out=12, label_free=label_free)
-    plan = ranking.make_plan(["squares"], ["wide"], references, settings=settings, store=ranking.feature_store())
+    plan = study.make_plan(["squares"], ["wide"], references, settings=settings, store=study.feature_store())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jaxrel.data.load_splits", load_splits)
         plan.pairs[0][1].fingerprint("wide")
@@ -287,7 +287,7 @@ def test_the_number_of_the_table_is_that_of_the_function(tmp_path: Path) -> None
     labels = np.arange(20) % 2
     task = jaxrel.Task(generator.normal(size=(20, 4)) + labels[:, None], labels)
     mine = FeatureArrays("mine", {"net": task})
-    (table,) = ranking.rank([mine], ["net"], output=tmp_path, settings=Settings(seed=3, confidence=0.8)).tables
+    (table,) = study.rank([mine], ["net"], output=tmp_path, settings=Settings(seed=3, confidence=0.8)).tables
     expected = jaxrel.transferability_score(task, key=3, confidence=0.8, num_resamples=1000)
     found = table.rows[0].score
     assert (found.transferability, found.lower, found.upper) == tuple(
@@ -334,7 +334,7 @@ def test_one_failing_encoder_is_named_and_the_others_go_on(
             )(target, **options),
         )
     for _ in range(2):
-        result = ranking.rank(["squares"], ["wide", "narrow"], output=tmp_path, settings=FAST)
+        result = study.rank(["squares"], ["wide", "narrow"], output=tmp_path, settings=FAST)
         narrow, wide_row = result.tables[0].rows
         assert (narrow.score.encoder, narrow.score.status) == ("narrow", "ok")
         assert wide_row.score.status.startswith("failed: ")
@@ -342,7 +342,7 @@ def test_one_failing_encoder_is_named_and_the_others_go_on(
         assert math.isnan(wide_row.score.lower)
         assert [score.encoder for score in result.incomplete] == ["wide"]
     with pytest.raises(type(error), match=str(error)):
-        ranking.rank(["squares"], ["narrow", "wide"], output=tmp_path / "s", settings=Settings(samples=30, strict=True))
+        study.rank(["squares"], ["narrow", "wide"], output=tmp_path / "s", settings=Settings(samples=30, strict=True))
 
 
 @pytest.mark.usefixtures("zoo")
@@ -351,9 +351,9 @@ def test_what_may_not_fail_again_is_tried_again(tmp_path: Path, monkeypatch: pyt
         raise OSError("no space left")
 
     monkeypatch.setattr(jaxrel, "transferability_score", full)
-    assert ranking.rank(["squares"], ["wide"], output=tmp_path, settings=FAST).incomplete
+    assert study.rank(["squares"], ["wide"], output=tmp_path, settings=FAST).incomplete
     monkeypatch.setattr(jaxrel, "transferability_score", fake_zoo.transferability_score)
-    assert not ranking.rank(["squares"], ["wide"], output=tmp_path, settings=FAST).incomplete
+    assert not study.rank(["squares"], ["wide"], output=tmp_path, settings=FAST).incomplete
 
 
 @pytest.mark.usefixtures("zoo")
@@ -366,7 +366,7 @@ def test_interrupts_and_exhausted_memory_are_no_failures_of_an_encoder(
 
     monkeypatch.setattr(jaxrel, "transferability_score", stop)
     with pytest.raises(error):
-        ranking.rank(["squares"], ["wide"], output=tmp_path, settings=FAST)
+        study.rank(["squares"], ["wide"], output=tmp_path, settings=FAST)
 
 
 @pytest.mark.usefixtures("zoo")
@@ -380,7 +380,7 @@ def test_a_data_set_that_fails_is_read_once(tmp_path: Path, monkeypatch: pytest.
         return fake_zoo.load_splits(name, **options)
 
     monkeypatch.setattr("jaxrel.data.load_splits", load_splits)
-    result = ranking.rank(["crosses", "squares"], ["wide", "narrow"], output=tmp_path, settings=FAST)
+    result = study.rank(["crosses", "squares"], ["wide", "narrow"], output=tmp_path, settings=FAST)
     assert [row.score.failed for table in result.tables for row in table.rows] == [True, True, False, False]
     assert calls.count("crosses") == 1
 
@@ -391,7 +391,7 @@ def test_failing_terms_leave_the_number(tmp_path: Path, monkeypatch: pytest.Monk
         raise ValueError("no plan")
 
     monkeypatch.setattr(jaxrel, "task_relatedness", fail)
-    result = ranking.rank(["squares"], ["wide"], ["circles"], output=tmp_path, settings=FAST)
+    result = study.rank(["squares"], ["wide"], ["circles"], output=tmp_path, settings=FAST)
     found = result.tables[0].rows[0].score
     assert (found.status, found.terms_status) == ("ok", "failed: no plan")
     assert found.transferability > 0
@@ -415,15 +415,15 @@ def test_failing_terms_leave_the_number(tmp_path: Path, monkeypatch: pytest.Monk
     ],
 )
 def test_scores_of_other_settings_are_not_taken_for_these(tmp_path: Path, change: dict[str, Any]) -> None:
-    ranking.rank(["squares"], ["wide"], ["circles"], output=tmp_path, settings=FAST)
+    study.rank(["squares"], ["wide"], ["circles"], output=tmp_path, settings=FAST)
     changed = Settings(**{"samples": 30, "held_out": 12, "resamples": 50} | change)
-    ranking.rank(["squares"], ["wide"], ["circles"], output=tmp_path, settings=changed)
+    study.rank(["squares"], ["wide"], ["circles"], output=tmp_path, settings=changed)
     assert len(finished(tmp_path)) == 2
 
 
 @pytest.mark.usefixtures("zoo")
 def test_encoder_that_fails_is_kept_and_stops_nothing(tmp_path: Path) -> None:
-    result = ranking.rank(["squares"], ["broken", "wide"], ["circles"], output=tmp_path, settings=FAST)
+    result = study.rank(["squares"], ["broken", "wide"], ["circles"], output=tmp_path, settings=FAST)
     wide, broken = result.tables[0].rows
     assert wide.score.status == "ok"
     assert broken.score.encoder == "broken"
@@ -440,7 +440,7 @@ def test_terms_with_a_status_are_failed(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(jaxrel, "task_relatedness", unseen_class)
     for _ in range(2):  # the second time from the file, where JSON has no infinity
-        (row,) = ranking.rank(["squares"], ["wide"], ["circles"], output=tmp_path, settings=FAST).tables[0].rows
+        (row,) = study.rank(["squares"], ["wide"], ["circles"], output=tmp_path, settings=FAST).tables[0].rows
         assert not row.score.has_terms
         assert row.score.bound == math.inf
         assert row.score.terms_status == "a class was never seen"
@@ -477,7 +477,7 @@ def test_label_free_ranking_looks_at_views_and_at_no_label(tmp_path: Path) -> No
         resamples=50, label_free=True, target_classes=3, method=jaxrel.Joint(num_steps=20, points_per_class=10)
     )
     target = unlabelled_arrays("target", qualities)
-    result = ranking.rank([target], list(qualities), [reference], output=tmp_path, settings=settings)
+    result = study.rank([target], list(qualities), [reference], output=tmp_path, settings=settings)
     (table,) = result.tables
     assert [row.score.encoder for row in table.rows] == ["good", "bad"]
     good, bad = (row.score for row in table.rows)
@@ -496,13 +496,13 @@ def test_label_free_ranking_looks_at_views_and_at_no_label(tmp_path: Path) -> No
 def test_label_free_ranking_needs_views(tmp_path: Path) -> None:
     arguments: Any = ([arrays("other", 2.0)], ["mine"], [arrays("one", 1.0)])
     with pytest.raises(ValueError, match="'other' has no views of encoder 'mine': it has none"):
-        ranking.rank(*arguments, output=tmp_path, settings=Settings(label_free=True))
+        study.rank(*arguments, output=tmp_path, settings=Settings(label_free=True))
 
 
 @pytest.mark.usefixtures("zoo")
 def test_images_get_views_which_the_store_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(samples=30, held_out=12, label_free=True)
-    plan = ranking.make_plan(["squares"], ["wide"], ["circles"], settings=settings, store=FeatureStore(tmp_path))
+    plan = study.make_plan(["squares"], ["wide"], ["circles"], settings=settings, store=FeatureStore(tmp_path))
     ((_, target),) = plan.pairs
     features = np.asarray(target.features("wide", lambda *_: None).train.features)
     told: list[str] = []
@@ -618,7 +618,7 @@ def test_killed_runs_resume_to_the_same_results(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def result() -> ranking.Ranking:
+def result() -> study.Ranking:
     terms = dict(
         zip(("reweighted_reference_loss", "label_mismatch", "distribution_mismatch"), (0.5, 0.1, 0.4), strict=True)
     )
@@ -635,7 +635,7 @@ def result() -> ranking.Ranking:
     )
 
 
-def test_json_has_the_tables(result: ranking.Ranking, tmp_path: Path) -> None:
+def test_json_has_the_tables(result: study.Ranking, tmp_path: Path) -> None:
     write_files(result, tmp_path, plot=False)
     document = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
     assert document["ordered_by"] == "transferability, larger first"
@@ -654,7 +654,7 @@ def test_json_has_the_tables(result: ranking.Ranking, tmp_path: Path) -> None:
     assert [row["reference"] for row in document["summaries"][0]["rows"]] == ["s", "r", "r"]
 
 
-def test_csv_has_a_line_for_each_encoder_and_pair(result: ranking.Ranking, tmp_path: Path) -> None:
+def test_csv_has_a_line_for_each_encoder_and_pair(result: study.Ranking, tmp_path: Path) -> None:
     write_files(result, tmp_path, plot=False)
     with (tmp_path / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -670,7 +670,7 @@ def test_csv_has_a_line_for_each_encoder_and_pair(result: ranking.Ranking, tmp_p
 
 
 def test_terminal_shows_order_ties_failures_and_level(
-    result: ranking.Ranking, capsys: pytest.CaptureFixture[str]
+    result: study.Ranking, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from rich.console import Console
 
@@ -690,7 +690,7 @@ def test_terminal_shows_order_ties_failures_and_level(
     assert "bad: failed: [red] why" in lines
 
 
-def test_plot_is_written_and_replaces_the_old_one(result: ranking.Ranking, tmp_path: Path) -> None:
+def test_plot_is_written_and_replaces_the_old_one(result: study.Ranking, tmp_path: Path) -> None:
     (tmp_path / "ranking.png").write_bytes(b"old")
     paths = write_files(result, tmp_path, plot=True)
     assert [path.name for path in paths] == ["results.json", "results.csv", "ranking.png"]
@@ -744,7 +744,7 @@ def test_results_of_another_plan_are_not_replaced(tmp_path: Path) -> None:
     def written(targets: list[str], encoders: list[str], **options: Any) -> Path:
         plan = make_plan([], targets, encoders)
         check_output(plan, tmp_path, data_paths=options.get("data_paths", {}))
-        write_files(ranking.run(plan, output=tmp_path), tmp_path, plot=False, **options)
+        write_files(study.run(plan, output=tmp_path), tmp_path, plot=False, **options)
         return tmp_path / "results.json"
 
     written(["squares"], ["wide"])

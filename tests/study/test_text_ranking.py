@@ -15,7 +15,7 @@ from paths import FIXTURES
 from tiny_texts import tensors_of, tiny_tokenizer
 
 import jaxrel
-from jaxrel import cli, encoders, ranking
+from jaxrel import cli, encoders, study
 
 TOPICS = {"sea": "w1 w2 w3 w4", "sky": "w5 w6 w7 w8", "sand": "w9 w10 w11 w12"}
 NUMBERS = ["--samples", "60", "--held-out", "12", "--resamples", "5", "--batch-size", "8", "--quiet", "--no-plot"]
@@ -88,8 +88,8 @@ def test_kinds_of_samples_must_fit(capsys):
 
 
 def test_views_are_those_of_the_kind():
-    settings = ranking.Settings(samples=20, held_out=5)
-    sources = ranking.named_sources(["./notes"], settings=settings, store=ranking.feature_store())
+    settings = study.Settings(samples=20, held_out=5)
+    sources = study.named_sources(["./notes"], settings=settings, store=study.feature_store())
     first, second = sources["./notes"].views("bert@tiny", lambda *_: None)
     split = sources["./notes"].features("bert@tiny", lambda *_: None)
     assert first.shape == second.shape == split.train.features.shape
