@@ -9,8 +9,9 @@ from typing import Any
 
 from jaxrel import data, encoders
 from jaxrel.study import Settings
+from jaxrel.study.drawing import FORMATS
 
-__all__ = ["add_common", "add_numbers", "epilog", "path_argument"]
+__all__ = ["add_common", "add_numbers", "add_plot", "epilog", "path_argument"]
 
 _NAMES = (
     "A data set is one of {data_sets}; or the path of a file or folder; or hf:NAME of the Hugging Face Hub, or "
@@ -48,6 +49,20 @@ def add_common(command: argparse.ArgumentParser, *, output: str) -> None:
     command.add_argument(
         "--strict", action="store_true", help="stop at the first sample, encoder or data set that fails"
     )
+
+
+def add_plot(command: argparse.ArgumentParser, *, name: str) -> None:
+    """Options of every command that draws; `name` is that of the file."""
+    plots = command.add_mutually_exclusive_group()
+    plots.add_argument(
+        "--plot-format",
+        nargs="+",
+        choices=FORMATS,
+        default=["png"],
+        metavar="F",
+        help=f"files that {name} is drawn into: {', '.join(FORMATS)} (default: png)",
+    )
+    plots.add_argument("--no-plot", action="store_false", dest="plot", help="draw nothing")
 
 
 def _named_path(text: str) -> tuple[str, Path]:

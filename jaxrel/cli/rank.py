@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxrel import study
 from jaxrel.cli import console
-from jaxrel.cli.options import add_common, add_numbers, epilog
+from jaxrel.cli.options import add_common, add_numbers, add_plot, epilog
 from jaxrel.hosts import HEARTBEAT_SECONDS, Hosts, connect
 from jaxrel.relatedness.ground_costs import cost_names
 from jaxrel.study import Settings
@@ -53,7 +53,7 @@ def add(commands: Any) -> None:
     rank.add_argument("--fixed-head", action="store_true", help="keep the reference head as fitted on the reference")
     add_common(rank, output="jaxrel-results")
     _add_distributed(rank)
-    rank.add_argument("--no-plot", action="store_false", dest="plot", help="write no ranking.png")
+    add_plot(rank, name="ranking")
     rank.add_argument("--quiet", action="store_true", help="the tables only: no progress, no notes")
     rank.set_defaults(run=_rank, log="results.jsonl")
 
@@ -116,7 +116,7 @@ def _rank(options: argparse.Namespace) -> str:
     if hosts.index > 0:
         print(f"Process {hosts.index} of {hosts.count} has finished: {log}. The tables are with process 0.")
         return _incomplete(result, plan)
-    files = report.write_files(result, options.output, plot=plot, data_paths=data_paths)
+    files = report.write_files(result, options.output, plot=plot, formats=options.plot_format, data_paths=data_paths)
     shown = console.literal_console()
     report.print_ranking(result, shown)
     if not options.quiet:

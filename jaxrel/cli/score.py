@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxrel import study
 from jaxrel.cli import console
-from jaxrel.cli.options import add_common, add_numbers, epilog, path_argument
+from jaxrel.cli.options import add_common, add_numbers, add_plot, epilog, path_argument
 from jaxrel.study import Settings
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def add(commands: Any) -> None:
     )
     add_numbers(score, numbers)
     add_common(score, output="jaxrel-scores")
-    score.add_argument("--no-plot", action="store_false", dest="plot", help="write no scores.png")
+    add_plot(score, name="scores")
     score.add_argument("--quiet", action="store_true", help="the table only: no progress, no notes")
     score.set_defaults(run=_score, log="scores.jsonl")
 
@@ -55,7 +55,7 @@ def _score(options: argparse.Namespace) -> str:
         report.check_output(hub, scoreboard.chosen_metrics(hub, options.metric), options.output)
         plot = console.can_plot(options.plot)
         board = scoreboard.run(hub, options.metric, output=options.output, progress=progress, strict=options.strict)
-    files = report.write_files(board, options.output, plot=plot)
+    files = report.write_files(board, options.output, plot=plot, formats=options.plot_format)
     shown = console.literal_console()
     report.print_scoreboard(board, shown)
     if not options.quiet:

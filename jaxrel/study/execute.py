@@ -111,6 +111,11 @@ class Score:
         return self.reference is not None and not self.failed and self.terms_status == OK
 
     @property
+    def terms(self) -> tuple[float, float, float]:
+        """What the bound is the sum of: reference loss, label mismatch, distribution mismatch."""
+        return self.reweighted_reference_loss, self.label_mismatch, self.distribution_mismatch
+
+    @property
     def complaint(self) -> str:
         """What is wrong with the number, or with its terms; empty where all is well."""
         return next((status for status in (self.status, self.terms_status) if status != OK), "")

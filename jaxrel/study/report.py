@@ -7,12 +7,13 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxrel.storage.records import check_replaceable, json_number, write_atomically
-from jaxrel.study.execute import NUMBERS, RESAMPLES, TERMS, Score, to_json
+from jaxrel.study.drawing import FORMATS, file_of
+from jaxrel.study.execute import NUMBERS, RESAMPLES, to_json
 from jaxrel.study.plan import Plan, Settings
 from jaxrel.study.table import Ranking, Row, Table
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-FILES = ("results.json", "results.csv", "ranking.png")
+FILES = ("results.json", "results.csv")
+PICTURES = tuple(f"ranking.{kind}" for kind in FORMATS)
 
 _WITH_LABELS = (
     "What the numbers mean. Encoders are ordered by transferability, which is computed from the target samples alone, "
@@ -54,8 +56,6 @@ _TRUST = (
     "fall to the encoder that is the first of its shape."
 )
 
-_COLOURS = ("#4477aa", "#ccbb44", "#ee6677")
-_LABELS = ("re-weighted reference loss", "label mismatch", "distribution mismatch")
 _OF_TERMS = (*NUMBERS, "reference", "terms_status", "target_labels", "num_classes", "vacuous_level")
 
 
@@ -63,7 +63,7 @@ def notes(ranking: Ranking) -> list[str]:
     """What a reader of the tables has to know, in paragraphs."""
     label_free = ranking.settings.label_free
     paragraphs = [_WITHOUT_LABELS if label_free else _WITH_LABELS]
-    if _has_references(ranking):
+    if ranking.has_references:
         paragraphs.append(_TERMS + (_TERMS_WITHOUT_LABELS if label_free else _TERMS_WITH_LABELS))
     return [*paragraphs, _TRUST]
 
@@ -99,22 +99,41 @@ def check_output(plan: Plan, folder: Path, *, data_paths: Mapping[str, Path]) ->
             for row in pair["rows"]
         ]
 
-    check_replaceable([folder / name for name in FILES], [json.dumps([about, row]) for row in plan.rows], rows_of)
+    check_replaceable(
+        [folder / name for name in (*FILES, *PICTURES)], [json.dumps([about, row]) for row in plan.rows], rows_of
+    )
 
 
 def write_files(
-    ranking: Ranking, folder: Path, *, plot: bool, data_paths: Mapping[str, Path] | None = None
+    ranking: Ranking,
+    folder: Path,
+    *,
+    plot: bool,
+    formats: Sequence[str] = ("png",),
+    data_paths: Mapping[str, Path] | None = None,
 ) -> list[Path]:
-    """Write `results.json`, `results.csv` and `ranking.png` if asked for; each replaces its older one."""
-    contents = [_json(ranking, data_paths or {}), _csv(ranking), *([_png(ranking)] if plot else [])]
-    paths = [folder / name for name, _ in zip(FILES, contents, strict=False)]
-    for path, content in zip(paths, contents, strict=True):
-        write_atomically(path, content)
-    return paths
+    """Write `results.json`, `results.csv` and, if asked for, pictures; each replaces its older one.
 
+    Args:
+        ranking: what to write.
+        folder: where to; made if need be.
+        plot: whether to draw.
+        formats: of the pictures, among `jaxrel.study.drawing.FORMATS`.
+        data_paths: by data set name, where the user has the data.
 
-def _has_references(ranking: Ranking) -> bool:
-    return any(table.references != {None} for table in ranking.tables)
+    Returns:
+        The files.
+
+    Raises:
+        OSError: a file cannot be written; it is named.
+    """
+    contents = dict(zip(FILES, (_json(ranking, data_paths or {}), _csv(ranking)), strict=True))
+    if plot:
+        figure = ranking.plot()
+        contents |= {f"ranking.{kind}": file_of(figure, kind) for kind in formats}
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
+    return [folder / name for name in contents]
 
 
 def _heading(table: Table) -> str:
@@ -127,7 +146,7 @@ def _levels(table: Table, settings: Settings) -> str:
     """What a constant guess reaches, where labels are looked at."""
     if settings.label_free:
         return "no target labels"
-    majority, level, classes = _majority(table), *_vacuous(table)
+    majority, level, classes = _majority(table), *table.vacuous
     guess = "unknown" if math.isnan(majority) else f"{majority:.1%}"
     parts = [f"accuracy of a constant guess: {guess}"]
     if not math.isnan(level):
@@ -143,13 +162,6 @@ def _recipes(table: Table) -> list[str]:
 def _majority(table: Table) -> float:
     """Accuracy of the best constant guess, from a score that has it."""
     return next((row.score.majority for row in table.rows if not math.isnan(row.score.majority)), math.nan)
-
-
-def _vacuous(table: Table) -> tuple[float, int]:
-    """Loss of the best constant guess and the class count of the target, from a score that has them."""
-    return next(
-        ((row.score.vacuous_level, row.score.num_classes) for row in table.rows if row.score.num_classes), (math.nan, 0)
-    )
 
 
 def _terminal_table(table: Table, confidence: float) -> RichTable:
@@ -178,7 +190,7 @@ def _cells(row: Row, table: Table, confidence: float) -> dict[str, str]:
         cells["accuracy"] = "" if math.isnan(score.accuracy) else f"{score.accuracy:.1%}"
     if table.references != {None}:
         headings = ("bound", "reference\nloss", "label\nmismatch", "distribution\nmismatch", "target\nloss")
-        values = (score.bound, *_terms(score), score.target_loss)
+        values = (score.bound, *score.terms, score.target_loss)
         for heading, value in zip(headings, values, strict=True):
             cells[heading] = f"{value:z.3f}" if score.has_terms and not math.isnan(value) else ""
     return cells | {
@@ -186,11 +198,6 @@ def _cells(row: Row, table: Table, confidence: float) -> dict[str, str]:
         "compile\ns": f"{score.compilation_seconds:.1f}",
         "score\ns": f"{score.scoring_seconds:.1f}",
     }
-
-
-def _terms(score: Score) -> tuple[float, float, float]:
-    reference_loss, label_mismatch, distribution_mismatch = (getattr(score, term) for term in TERMS)
-    return reference_loss, label_mismatch, distribution_mismatch
 
 
 def _record(row: Row, *, terms: bool) -> dict[str, Any]:
@@ -217,10 +224,10 @@ def _shown_paths(data_paths: Mapping[str, Path]) -> dict[str, str]:
 def _json(ranking: Ranking, data_paths: Mapping[str, Path]) -> bytes:
     from jaxrel import __version__
 
-    terms = _has_references(ranking)
+    terms = ranking.has_references
 
     def table_record(table: Table) -> dict[str, Any]:
-        level, classes = _vacuous(table)
+        level, classes = table.vacuous
         # Pseudo-labels differ from encoder to encoder, and with them the level, which is in the rows.
         levels = {"vacuous_level": json_number(level), "log_num_classes": math.log(classes) if classes else None}
         return {
@@ -245,7 +252,7 @@ def _json(ranking: Ranking, data_paths: Mapping[str, Path]) -> bytes:
 
 
 def _csv(ranking: Ranking) -> bytes:
-    terms = _has_references(ranking)
+    terms = ranking.has_references
     records = [_record(row, terms=terms) for table in ranking.tables for row in table.rows]
     stream = io.StringIO()
     writer = csv.DictWriter(stream, fieldnames=list(records[0]), lineterminator="\n")
@@ -253,84 +260,3 @@ def _csv(ranking: Ranking) -> bytes:
     for record in records:
         writer.writerow(record | {"tied_with": " ".join(record["tied_with"])})
     return stream.getvalue().encode()
-
-
-def _png(ranking: Ranking) -> bytes:
-    """A panel for each table: transferability with its interval; with references, one of the terms beside it."""
-    from matplotlib.figure import Figure
-
-    tables, panels = ranking.tables, 2 if _has_references(ranking) else 1
-    blocks = max(1, round(math.sqrt(len(tables) / panels)))
-    lines, columns = math.ceil(len(tables) / blocks), blocks * panels
-    encoders = max(len(table.rows) for table in tables)
-    figure = Figure(figsize=(1 + 4.6 * columns, 1.1 + lines * (1.1 + 0.36 * encoders)), layout="constrained")
-    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
-    for position, table in enumerate(tables):
-        number, *terms = axes[panels * position : panels * (position + 1)]
-        _draw_number(number, table)
-        for axis in terms:
-            _draw_terms(axis, table, constant_guess=not ranking.settings.label_free)
-    for axis in axes[panels * len(tables) :]:
-        axis.set_axis_off()
-    figure.suptitle(f"Transferability, with {ranking.settings.confidence:.0%} intervals")
-    if panels > 1:
-        handles, labels = axes[1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=150)
-    return stream.getvalue()
-
-
-def _draw_number(axis: Any, table: Table) -> None:
-    """A bar for each encoder, the best on top, as long as the number that is ranked by."""
-    scores = [row.score for row in table.rows]
-    axis.barh(range(len(scores)), [_drawn(score.transferability) for score in scores], color="#88aacc", height=0.7)
-    for place, score in enumerate(scores):
-        axis.hlines(place, score.lower, score.upper, color="black", linewidth=1.2)
-        axis.text(
-            0.01, place, "failed" if score.failed else f"{score.transferability:.1%}", va="center", fontsize="small"
-        )
-    axis.set_xlim(0, 1)
-    axis.set_xlabel("transferability")
-    _finish(axis, table, [score.encoder for score in scores])
-
-
-def _draw_terms(axis: Any, table: Table, *, constant_guess: bool) -> None:
-    """A stacked bar for each encoder, in the same order."""
-    places = range(len(table.rows))
-    terms = [_terms(row.score) if row.score.has_terms else (0.0, 0.0, 0.0) for row in table.rows]
-    start = [0.0] * len(table.rows)
-    for position, (label, colour) in enumerate(zip(_LABELS, _COLOURS, strict=True)):
-        width = [_drawn(term[position]) for term in terms]
-        axis.barh(places, width, left=start, color=colour, label=label, height=0.7)
-        start = [sum(pair) for pair in zip(start, width, strict=True)]
-    drawn = [(place, row) for place, row in zip(places, table.rows, strict=True) if row.score.has_terms]
-    for place, row in drawn:
-        axis.hlines(place, *row.bound_interval, color="black", linewidth=1.2)
-    axis.plot(
-        [row.score.target_loss for _, row in drawn],
-        [place for place, _ in drawn],
-        "D",
-        color="white",
-        markeredgecolor="black",
-        markersize=5,
-        linestyle="none",
-        label="target loss of the transformed head",
-    )
-    if constant_guess:
-        axis.axvline(_vacuous(table)[0], color="black", linestyle="--", linewidth=1, label="constant guess")
-    axis.set_xlim(left=0)
-    axis.set_xlabel("bound on held-out samples, nats" if constant_guess else "bound on pseudo-labels, nats")
-    _finish(axis, table, ["" if row.score.has_terms else "failed" for row in table.rows])
-
-
-def _finish(axis: Any, table: Table, names: list[str]) -> None:
-    axis.set_yticks(range(len(names)), names, parse_math=False)  # a name may hold dollar signs
-    axis.invert_yaxis()
-    axis.margins(x=0.12)
-    axis.set_title(_heading(table), fontsize="medium", parse_math=False)
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def _drawn(value: float) -> float:
-    return value if math.isfinite(value) else 0.0

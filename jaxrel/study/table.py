@@ -6,11 +6,16 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxrel.study.execute import Score
+from jaxrel.study.pictures import ranking_figure
 from jaxrel.study.plan import Settings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,12 @@ class Table:
         """Whether references differ from encoder to encoder, or may."""
         return self.reference is None and self.references != {None}
 
+    @property
+    def vacuous(self) -> tuple[float, int]:
+        """Loss of the best constant guess and the class count of the target, from a score that has them."""
+        scores = (row.score for row in self.rows if row.score.num_classes)
+        return next(((score.vacuous_level, score.num_classes) for score in scores), (math.nan, 0))
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -65,6 +76,19 @@ class Ranking:
     def incomplete(self) -> tuple[Score, ...]:
         """The scores that lack a number, or the terms of their reference; `complaint` says why."""
         return tuple(row.score for table in self.tables for row in table.rows if row.score.complaint)
+
+    @property
+    def has_references(self) -> bool:
+        """Whether there are terms of a bound."""
+        return any(table.references != {None} for table in self.tables)
+
+    def plot(self) -> Figure:
+        """Bars of transferability, and of the bound where there are references; needs matplotlib.
+
+        Returns:
+            A figure, which `savefig` writes in any format.
+        """
+        return ranking_figure(self)
 
 
 def make_ranking(scores: Sequence[Score], settings: Settings) -> Ranking:

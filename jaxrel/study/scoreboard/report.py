@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from jaxrel.metrics.registry import METRICS, NEEDS, Metric
 from jaxrel.storage.records import check_replaceable, json_number, write_atomically
+from jaxrel.study.drawing import FORMATS, contrasting, file_of, in_lines, row_edges, typography, width_of
 from jaxrel.study.scoreboard.execute import Scoreboard
 from jaxrel.study.scoreboard.inputs import EncoderArrays
 from jaxrel.version import __version__
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.console import Console
 
 __all__ = ["check_output", "metric_records", "print_metrics", "print_scoreboard", "write_files"]
 
-FILES = ("scores.json", "scores.csv", "scores.png")
+FILES = ("scores.json", "scores.csv")
+PICTURES = tuple(f"scores.{kind}" for kind in FORMATS)
 NOTE = "Ranks in brackets, 1 for the encoder that promises most. Values of different metrics are not comparable."
 
 
@@ -77,16 +83,31 @@ def check_output(encoders: Sequence[EncoderArrays], metrics: Sequence[str], fold
         return [(score["encoder"], score["origin"], score["metric"]) for score in document["scores"]]
 
     rows = [(encoder.name, encoder.origin, metric) for encoder in encoders for metric in metrics]
-    check_replaceable([folder / name for name in FILES], rows, rows_of)
+    check_replaceable([folder / name for name in (*FILES, *PICTURES)], rows, rows_of)
 
 
-def write_files(board: Scoreboard, folder: Path, *, plot: bool) -> list[Path]:
-    """Write `scores.json`, `scores.csv` and `scores.png` if asked for; each replaces its older one."""
-    contents = [_json(board), _csv(board), *([_png(board)] if plot else [])]
-    paths = [folder / name for name, _ in zip(FILES, contents, strict=False)]
-    for path, content in zip(paths, contents, strict=True):
-        write_atomically(path, content)
-    return paths
+def write_files(board: Scoreboard, folder: Path, *, plot: bool, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Write `scores.json`, `scores.csv` and, if asked for, `scores.png`; each replaces its older one.
+
+    Args:
+        board: what to write.
+        folder: where to; made if need be.
+        plot: whether to draw.
+        formats: of the picture, among `jaxrel.study.drawing.FORMATS`.
+
+    Returns:
+        The files.
+
+    Raises:
+        OSError: a file cannot be written; it is named.
+    """
+    contents = dict(zip(FILES, (_json(board), _csv(board)), strict=True))
+    if plot:
+        figure = board_figure(board)
+        contents |= {f"scores.{kind}": file_of(figure, kind) for kind in formats}
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
+    return [folder / name for name in contents]
 
 
 def _print_table(console: Console, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
@@ -153,21 +174,37 @@ def _csv(board: Scoreboard) -> bytes:
     return stream.getvalue().encode()
 
 
-def _png(board: Scoreboard) -> bytes:
+def board_figure(board: Scoreboard) -> Figure:
+    """Ranks as colours: a line for each encoder, a column for each metric.
+
+    Args:
+        board: what to draw.
+
+    Returns:
+        A figure that is as large as its names and their numbers need.
+    """
     from matplotlib.figure import Figure
 
-    ranks = board.ranks().T
+    ranks = board.ranks()
     lines, columns = ranks.shape
-    figure = Figure(figsize=(3.2 + 0.7 * columns, 1.6 + 0.3 * lines), layout="constrained")
-    axis = figure.subplots()
-    image = axis.imshow(ranks, cmap="viridis_r", aspect="auto", vmin=1, vmax=max(columns, 2))
-    for line in range(lines):
-        for column in range(columns):
-            axis.text(column, line, str(ranks[line, column]), ha="center", va="center", fontsize=8, color="white")
-    axis.set_xticks(range(columns), board.encoders, rotation=45, ha="right", parse_math=False)
-    axis.set_yticks(range(lines), board.metrics)
-    axis.set_title("Rank of each encoder by each metric; 1 promises most")
-    figure.colorbar(image, label="rank", ticks=[1, max(columns, 2)])
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=150)
-    return stream.getvalue()
+    names = [in_lines(name) for name in board.encoders]
+    with typography(board.encoders):
+        figure = Figure(layout="constrained")
+        axis = figure.subplots()
+        edges = row_edges(names)
+        middles = [sum(pair) / 2 for pair in itertools.pairwise(edges)]
+        image = axis.pcolormesh(
+            np.arange(columns + 1) - 0.5, edges, ranks, cmap="viridis_r", vmin=1, vmax=max(lines, 2)
+        )
+        for line, column in np.ndindex(*ranks.shape):
+            rank = ranks[line, column]
+            colour = contrasting(image.cmap(image.norm(rank)))
+            axis.text(column, middles[line], str(rank), ha="center", va="center", fontsize=8, color=colour)
+        axis.set_xticks(range(columns), board.metrics, rotation=45, ha="right", rotation_mode="anchor")
+        axis.set_yticks(middles, names, fontsize="small")
+        axis.invert_yaxis()
+        axis.set_title("Rank of each encoder by each metric\n1 promises most", fontsize="medium")
+        figure.colorbar(image, label="rank", ticks=[1, max(lines, 2)])
+        room = max(0.45 * columns, width_of([axis.title]))
+        figure.set_size_inches(1.2 + room + width_of(axis.get_yticklabels()), 2.2 + edges[-1])
+    return figure
