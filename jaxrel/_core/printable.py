@@ -9,14 +9,14 @@ __all__ = ["escaped", "printable"]
 _JOINERS = "\u200c\u200d"  # which Persian, Indic scripts and emoji are written with
 
 
-def printable(text: str, *, keep: str = "") -> str:
+def printable(text: str, *, lines: bool = False) -> str:
     """`text` with escapes, such as `\\x1b`, for what a terminal would obey in place of showing it.
 
     Args:
         text: anything.
-        keep: characters to leave as they are, such as a newline.
+        lines: whether it may have several lines; a name may not.
     """
-    return "".join(c if c in keep or not _is_control(c) else escaped(c) for c in text)
+    return "".join(c if (lines and c == "\n") or not _is_control(c) else escaped(c) for c in text)
 
 
 def escaped(character: str) -> str:

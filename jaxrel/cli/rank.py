@@ -116,7 +116,9 @@ def _rank(options: argparse.Namespace) -> str:
     if hosts.index > 0:
         print(f"Process {hosts.index} of {hosts.count} has finished: {log}. The tables are with process 0.")
         return _incomplete(result, plan)
-    files = report.write_files(result, options.output, plot=plot, formats=options.plot_format, data_paths=data_paths)
+    files = report.write_files(
+        result, options.output, plot=plot, formats=options.plot_format, data_paths=data_paths, command=options.command
+    )
     shown = console.literal_console()
     report.print_ranking(result, shown)
     if not options.quiet:

@@ -55,7 +55,7 @@ def _score(options: argparse.Namespace) -> str:
         report.check_output(hub, scoreboard.chosen_metrics(hub, options.metric), options.output)
         plot = console.can_plot(options.plot)
         board = scoreboard.run(hub, options.metric, output=options.output, progress=progress, strict=options.strict)
-    files = report.write_files(board, options.output, plot=plot, formats=options.plot_format)
+    files = report.write_files(board, options.output, plot=plot, formats=options.plot_format, command=options.command)
     shown = console.literal_console()
     report.print_scoreboard(board, shown)
     if not options.quiet:

@@ -62,6 +62,10 @@ class Score:
         majority: the accuracy of the best constant guess.
         num_classes: of the target, of the terms.
         vacuous_level: loss of the best constant guess, the entropy of the held-out target classes.
+        num_parameters: of the encoder; None where it is not known.
+        feature_width: how many numbers the encoder makes of a sample.
+        samples_per_second: of extraction, compilation left out, in the run that made this score; NaN where all features
+            were there already.
         resampled_transferabilities: on resampled target samples, the same ones for all encoders of a target.
         resampled_bounds: the bound on resampled held-out samples, likewise; without labels there are none.
         extraction_seconds: what the features of both data sets took in the run that made this score; features
@@ -97,8 +101,11 @@ class Score:
     extraction_seconds: float = 0.0
     compilation_seconds: float = 0.0
     scoring_seconds: float = 0.0
-    resampled_transferabilities: tuple[float, ...] = ()
-    resampled_bounds: tuple[float, ...] = ()
+    num_parameters: int | None = None
+    feature_width: int | None = None
+    samples_per_second: float = math.nan
+    resampled_transferabilities: tuple[float, ...] = dataclasses.field(default=(), compare=False)
+    resampled_bounds: tuple[float, ...] = dataclasses.field(default=(), compare=False)
 
     @property
     def failed(self) -> bool:
@@ -383,7 +390,7 @@ def _key(encoder: str, pair: Pair, settings: Settings) -> str:
 
     determined_by = {
         "version": __version__,
-        "record": 2,  # of which fields there are, and what they mean
+        "record": 3,  # of which fields there are, and what they mean
         "names": [*(source and source.name for source in pair), encoder],
         "fingerprints": [source and source.fingerprint(encoder) for source in pair],
         "method": pair[0] and repr(settings.joint()),

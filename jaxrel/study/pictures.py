@@ -12,7 +12,7 @@ from jaxrel.study.drawing import in_lines, row_edges, typography, width_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from jaxrel.study.table import Ranking, Table
+    from jaxrel.study.table import Table
 
 __all__ = ["ranking_figure"]
 
@@ -22,11 +22,11 @@ _PANEL = 3.4  # inches; as are all sizes here
 _BAR = 0.24
 
 
-def ranking_figure(ranking: Ranking) -> Figure:
+def ranking_figure(tables: Sequence[Table]) -> Figure:
     """A panel of transferability for each table, and where there is a reference one of the bound beside it.
 
     Args:
-        ranking: with at least one table.
+        tables: at least one.
 
     Returns:
         A figure that is as large as its names and its number of encoders need.
@@ -34,8 +34,7 @@ def ranking_figure(ranking: Ranking) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    tables = ranking.tables
-    panels = 2 if ranking.has_references else 1
+    panels = 2 if any(table.references != {None} for table in tables) else 1
     blocks = max(1, round(math.sqrt(len(tables) / panels)))
     lines, columns = math.ceil(len(tables) / blocks), blocks * panels
     with typography(_names(tables)):
@@ -43,9 +42,9 @@ def ranking_figure(ranking: Ranking) -> Figure:
         axes = list(figure.subplots(lines, columns, squeeze=False).flat)
         for position, table in enumerate(tables):
             number, *terms = axes[panels * position : panels * (position + 1)]
-            _draw_number(number, table, ranking.settings.confidence)
+            _draw_number(number, table)
             for axis in terms:
-                _draw_terms(axis, table, label_free=ranking.settings.label_free)
+                _draw_terms(axis, table)
         for axis in axes[panels * len(tables) :]:
             axis.set_axis_off()
         if panels > 1:
@@ -79,7 +78,7 @@ def _places(table: Table) -> list[float]:
     return [sum(pair) / 2 for pair in itertools.pairwise(edges)]
 
 
-def _draw_number(axis: Any, table: Table, confidence: float) -> None:
+def _draw_number(axis: Any, table: Table) -> None:
     """A bar for each encoder, the best on top, as long as the number that is ranked by."""
     scores, places = [row.score for row in table.rows], _places(table)
     axis.barh(places, [_drawn(score.transferability) for score in scores], color="#88aacc", height=_BAR)
@@ -89,12 +88,12 @@ def _draw_number(axis: Any, table: Table, confidence: float) -> None:
         said = "failed" if score.failed else f"{score.transferability:.1%}"
         axis.text(end + 0.015, place, said, va="center", fontsize="small")
     axis.set_xlim(0, 1)
-    axis.set_xlabel(f"transferability, with {confidence:.0%} interval")
+    axis.set_xlabel(f"transferability, with {table.settings.confidence:.0%} interval")
     axis.set_title(f"Transferability\n{in_lines(table.target)}", fontsize="medium")
     _finish(axis, table, [in_lines(score.encoder) for score in scores])
 
 
-def _draw_terms(axis: Any, table: Table, *, label_free: bool) -> None:
+def _draw_terms(axis: Any, table: Table) -> None:
     """A stacked bar for each encoder, in the same order."""
     places = _places(table)
     terms = [row.score.terms if row.score.has_terms else (0.0, 0.0, 0.0) for row in table.rows]
@@ -116,11 +115,12 @@ def _draw_terms(axis: Any, table: Table, *, label_free: bool) -> None:
         linestyle="none",
         label="target loss of the transformed head",
     )
+    label_free = table.settings.label_free
     if not label_free:
         axis.axvline(table.vacuous[0], color="black", linestyle="--", linewidth=1, label="constant guess")
     axis.set_xlim(left=0)
     axis.set_xlabel("bound on pseudo-labels, nats" if label_free else "bound on held-out samples, nats")
-    tasks = in_lines(f"{table.reference} → {table.target}")
+    tasks = in_lines(table.heading)
     axis.set_title(f"Bound and its terms\n{tasks}", fontsize="medium")
     _finish(axis, table, ["" if row.score.has_terms else "failed" for row in table.rows])
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxrel.storage.records import check_replaceable, json_number, write_atomically
+from jaxrel.storage.records import check_replaceable, write_atomically
+from jaxrel.study import document
 from jaxrel.study.drawing import FORMATS, file_of
-from jaxrel.study.execute import NUMBERS, RESAMPLES, to_json
-from jaxrel.study.plan import Plan, Settings
-from jaxrel.study.table import Ranking, Row, Table
+from jaxrel.study.plan import Plan
+from jaxrel.study.table import Ranking
+from jaxrel.study.tabular import print_sections
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table as RichTable
 
 FILES = ("results.json", "results.csv")
 PICTURES = tuple(f"ranking.{kind}" for kind in FORMATS)
@@ -56,8 +52,6 @@ _TRUST = (
     "fall to the encoder that is the first of its shape."
 )
 
-_OF_TERMS = (*NUMBERS, "reference", "terms_status", "target_labels", "num_classes", "vacuous_level")
-
 
 def notes(ranking: Ranking) -> list[str]:
     """What a reader of the tables has to know, in paragraphs."""
@@ -70,32 +64,17 @@ def notes(ranking: Ranking) -> list[str]:
 
 def print_ranking(ranking: Ranking, console: Console) -> None:
     """Print a table for each pair of tasks, then the summaries."""
-    from rich.text import Text
-
-    for table in (*ranking.tables, *ranking.summaries):
-        console.print(Text(f"\n{_heading(table)}   ({_levels(table, ranking.settings)})", style="bold"), soft_wrap=True)
-        for recipe in _recipes(table):
-            console.print(Text(f"transferability: {recipe}"), soft_wrap=True)
-        shown = _terminal_table(table, ranking.settings.confidence)
-        terminal = console.width
-        console.width = 1000  # so that no number is cut off: a narrow terminal wraps the lines
-        console.print(shown)
-        console.width = terminal
-        for score in (row.score for row in table.rows if row.score.complaint):
-            what = "" if score.failed else " (terms)"
-            console.print(Text(f"{score.encoder}{what}: {score.complaint}", style="red"), soft_wrap=True)
+    print_sections(ranking.sections(), console)
 
 
 def check_output(plan: Plan, folder: Path, *, data_paths: Mapping[str, Path]) -> None:
     """Raise ValueError where the files of this plan would replace those of another, and lose what they hold."""
-    about = [_settings(plan.settings), _shown_paths(data_paths)]
+    about = [document.settings_of(plan.settings), document.shown_paths(data_paths)]
 
-    def rows_of(document: Any) -> list[str]:
+    def rows_of(old: Any) -> list[str]:
         return [
-            json.dumps(
-                [[document["settings"], document["data_paths"]], [pair["reference"], pair["target"], row["encoder"]]]
-            )
-            for pair in document["pairs"]
+            json.dumps([[old["settings"], old["data_paths"]], [pair["reference"], pair["target"], row["encoder"]]])
+            for pair in old["pairs"]
             for row in pair["rows"]
         ]
 
@@ -111,6 +90,7 @@ def write_files(
     plot: bool,
     formats: Sequence[str] = ("png",),
     data_paths: Mapping[str, Path] | None = None,
+    command: Sequence[str] = (),
 ) -> list[Path]:
     """Write `results.json`, `results.csv` and, if asked for, pictures; each replaces its older one.
 
@@ -120,6 +100,7 @@ def write_files(
         plot: whether to draw.
         formats: of the pictures, among `jaxrel.study.drawing.FORMATS`.
         data_paths: by data set name, where the user has the data.
+        command: the words of the command line that made it, if any.
 
     Returns:
         The files.
@@ -127,136 +108,13 @@ def write_files(
     Raises:
         OSError: a file cannot be written; it is named.
     """
-    contents = dict(zip(FILES, (_json(ranking, data_paths or {}), _csv(ranking)), strict=True))
-    if plot:
-        figure = ranking.plot()
-        contents |= {f"ranking.{kind}": file_of(figure, kind) for kind in formats}
-    for name, content in contents.items():
-        write_atomically(folder / name, content)
-    return [folder / name for name in contents]
-
-
-def _heading(table: Table) -> str:
-    if table.references == {None}:
-        return table.target
-    return f"{table.reference or 'best of the references'} → {table.target}"
-
-
-def _levels(table: Table, settings: Settings) -> str:
-    """What a constant guess reaches, where labels are looked at."""
-    if settings.label_free:
-        return "no target labels"
-    majority, level, classes = _majority(table), *table.vacuous
-    guess = "unknown" if math.isnan(majority) else f"{majority:.1%}"
-    parts = [f"accuracy of a constant guess: {guess}"]
-    if not math.isnan(level):
-        parts.append(f"losses in nats; that of a constant guess over {classes} classes: {level:.3f}")
-    return "; ".join(parts)
-
-
-def _recipes(table: Table) -> list[str]:
-    """How the numbers of the rows were computed; more than one only where encoders had to be treated differently."""
-    return sorted({row.score.recipe for row in table.rows if row.score.recipe})
-
-
-def _majority(table: Table) -> float:
-    """Accuracy of the best constant guess, from a score that has it."""
-    return next((row.score.majority for row in table.rows if not math.isnan(row.score.majority)), math.nan)
-
-
-def _terminal_table(table: Table, confidence: float) -> RichTable:
-    from rich import box
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    shown = RichTable(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), pad_edge=False)
-    rows = [_cells(row, table, confidence) for row in table.rows]
-    for heading in rows[0]:
-        shown.add_column(heading, justify="left" if heading in ("encoder", "reference") else "right", no_wrap=True)
-    for row, cells in zip(table.rows, rows, strict=True):
-        shown.add_row(*map(Text, cells.values()), style="red" if row.score.complaint else None)
-    return shown
-
-
-def _cells(row: Row, table: Table, confidence: float) -> dict[str, str]:
-    """The entries of a row by their headings."""
-    score = row.score
-    cells = {"rank": f"{'=' if row.tied_with_above else ''}{row.rank}", "encoder": score.encoder}
-    if table.is_summary:
-        cells["reference"] = score.reference or ""
-    cells["transfer-\nability"] = "failed" if score.failed else f"{score.transferability:.1%}"
-    cells[f"{confidence:.0%}\ninterval"] = "" if math.isnan(score.lower) else f"{score.lower:.1%}-{score.upper:.1%}"
-    if any(not math.isnan(other.score.accuracy) for other in table.rows):
-        cells["accuracy"] = "" if math.isnan(score.accuracy) else f"{score.accuracy:.1%}"
-    if table.references != {None}:
-        headings = ("bound", "reference\nloss", "label\nmismatch", "distribution\nmismatch", "target\nloss")
-        values = (score.bound, *score.terms, score.target_loss)
-        for heading, value in zip(headings, values, strict=True):
-            cells[heading] = f"{value:z.3f}" if score.has_terms and not math.isnan(value) else ""
-    return cells | {
-        "extract\ns": f"{score.extraction_seconds:.1f}",
-        "compile\ns": f"{score.compilation_seconds:.1f}",
-        "score\ns": f"{score.scoring_seconds:.1f}",
+    results, table = (folder / name for name in FILES)
+    document.write(ranking, results, data_paths=data_paths, command=command)
+    ranking.to_csv(table)
+    figures = {"ranking": ranking.plot()} if plot else {}
+    pictures = {
+        folder / f"{name}.{kind}": file_of(figure, kind) for name, figure in figures.items() for kind in formats
     }
-
-
-def _record(row: Row, *, terms: bool) -> dict[str, Any]:
-    """One row as flat fields; the resamples stay in the log of finished scores."""
-    fields = to_json(row.score)
-    for name in (*RESAMPLES, *(() if terms else _OF_TERMS)):
-        del fields[name]
-    if terms:
-        fields |= zip(("bound_low", "bound_high"), map(json_number, row.bound_interval), strict=True)
-    ties = {"tied_with_above": row.tied_with_above, "tied_with": list(row.tied_with)}
-    return {"rank": row.rank, **fields, **ties}
-
-
-def _settings(settings: Settings) -> dict[str, Any]:
-    fields = dataclasses.asdict(settings) | {"method": repr(settings.joint())}
-    del fields["strict"]  # which changes no number
-    return fields
-
-
-def _shown_paths(data_paths: Mapping[str, Path]) -> dict[str, str]:
-    return {name: str(path.resolve()) for name, path in sorted(data_paths.items())}
-
-
-def _json(ranking: Ranking, data_paths: Mapping[str, Path]) -> bytes:
-    from jaxrel import __version__
-
-    terms = ranking.has_references
-
-    def table_record(table: Table) -> dict[str, Any]:
-        level, classes = table.vacuous
-        # Pseudo-labels differ from encoder to encoder, and with them the level, which is in the rows.
-        levels = {"vacuous_level": json_number(level), "log_num_classes": math.log(classes) if classes else None}
-        return {
-            "reference": table.reference,
-            "target": table.target,
-            "recipe": "; ".join(_recipes(table)),
-            "majority": json_number(_majority(table)),
-            **(levels if terms and not ranking.settings.label_free else {}),
-            "rows": [_record(row, terms=terms) for row in table.rows],
-        }
-
-    document = {
-        "jaxrel": __version__,
-        "ordered_by": "transferability, larger first",
-        **({"unit": "nats, of losses and bounds"} if terms else {}),
-        "settings": _settings(ranking.settings),
-        "data_paths": _shown_paths(data_paths),
-        "pairs": [table_record(table) for table in ranking.tables],
-        "summaries": [table_record(table) for table in ranking.summaries],
-    }
-    return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
-
-
-def _csv(ranking: Ranking) -> bytes:
-    terms = ranking.has_references
-    records = [_record(row, terms=terms) for table in ranking.tables for row in table.rows]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    for record in records:
-        writer.writerow(record | {"tied_with": " ".join(record["tied_with"])})
-    return stream.getvalue().encode()
+    for path, content in pictures.items():
+        write_atomically(path, content)
+    return [results, table, *pictures]

@@ -256,7 +256,9 @@ def test_names_in_progress_and_log_are_no_markup(capsys: pytest.CaptureFixture[s
     with narrator(quiet=False) as progress:
         progress("[/x]: :smile: [red]", 1, 2)
         logging.getLogger("jaxrel").warning("[/y] %s", "[blue]")
+        logging.getLogger("jaxrel").warning("\x1b[31m%s", "\x9b2J")
     error = capsys.readouterr().err
+    assert "\\x1b[31m\\x9b2J" in error
     assert "[/x]: :smile: [red]" in error
     assert "[/y] [blue]" in error
 

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import io
 import itertools
+import json
 import math
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
+from rich.cells import cell_len
+from rich.console import Console
 
-from jaxrel.study import Ranking, Score, Settings
+from jaxrel import Joint
+from jaxrel.study import Matrix, Ranking, Score, Settings, Timings
 from jaxrel.study.drawing import contrasting, in_lines
-from jaxrel.study.report import write_files
+from jaxrel.study.execute import ScoreLog
+from jaxrel.study.report import print_ranking, write_files
 from jaxrel.study.scoreboard import Scoreboard
-from jaxrel.study.scoreboard.report import board_figure
+from jaxrel.study.scoreboard.report import print_scoreboard
+from jaxrel.study.scoreboard.report import write_files as write_scores
 from jaxrel.study.table import make_ranking
 
 LONG = [f"vit@some-organisation/very-long-checkpoint-name-{number:02}-".ljust(80, "x") for number in range(16)]
@@ -141,7 +153,7 @@ def test_lines_of_a_name_have_all_of_it() -> None:
 
 @pytest.mark.parametrize(("encoders", "metrics"), [([*LONG, *SCRIPTS], ["logme", "ot_nce", "gbc"]), (["a"], ["logme"])])
 def test_picture_of_a_scoreboard_can_be_read(encoders: list[str], metrics: list[str]) -> None:
-    figure = board_figure(board(encoders, metrics))
+    figure = board(encoders, metrics).plot()
     check_texts(figure)
     axis = figure.axes[0]
     (mesh,) = axis.collections
@@ -164,3 +176,202 @@ def contrast(first: Any, second: Any) -> float:
 def test_text_stands_out_from_any_colour() -> None:
     assert (contrasting((1, 1, 0)), contrasting((0, 0, 0.4, 1.0))) == ("black", "white")
     assert not math.isnan(contrast((1, 1, 0), (0, 0, 0)))
+
+
+# In the terminal
+
+
+MANY = ["logme", "h_score", "regularised_h_score", "transferability", "task_relatedness", "sinkhorn_divergence", "sfda"]
+
+
+def table_lines(text: str) -> list[str]:
+    """The lines of tables, which stand between a rule and an empty line."""
+    lines = text.splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith("──")]
+    return [line for start in starts for line in (lines[start], *itertools.takewhile(bool, lines[start + 1 :]))]
+
+
+@pytest.mark.parametrize("width", [50, 80, 200])
+def test_tables_are_as_wide_as_the_terminal_at_most(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    short, long = ["pixels", "mobilenet-v2:random"], [*LONG, *SCRIPTS]
+    for encoders in (short, long):
+        result = ranking(encoders, ["t"], ["r", "q"])
+        print_ranking(result, Console(width=width))
+        print_scoreboard(board(encoders, MANY), Console(width=width))
+        out = capsys.readouterr().out
+        assert max(map(cell_len, table_lines(out))) <= width
+        for row in result.tables[0].rows:
+            assert all(f"{number:.3f}" in out for number in (row.score.bound, row.score.label_mismatch))
+            assert f"{row.score.lower:.1%}-{row.score.upper:.1%}" in out
+        if encoders is short:
+            assert "…" not in out
+
+
+def test_scoreboard_has_a_line_for_each_encoder(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = board(["a", "b"], ["logme", "gbc"])
+    print_scoreboard(shown, Console(width=80))
+    header, rule, first, second = capsys.readouterr().out.splitlines()[2:]
+    assert header.split() == ["encoder", "logme", "gbc"]
+    assert set(rule) == {"─"}
+    assert (first.split()[0], second.split()[0]) == ("a", "b")
+    assert f"{shown.values[0, 1]:.4g} ({shown.ranks()[0, 1]})" in first
+
+
+def test_shortened_names_have_their_ends() -> None:
+    result = ranking(LONG, ["t"], [None])
+    lines = table_lines(result.to_text(80))[1:17]
+    for row, line in zip(result.tables[0].rows, lines, strict=True):
+        start, end = line.split()[1].split("…")
+        assert row.score.encoder.startswith(start)
+        assert row.score.encoder.endswith(end)
+    assert "…" not in result.to_text(120) + result.to_markdown() + result.to_latex() + result.to_csv()
+
+
+def test_no_control_character_reaches_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["\x1b[31mred", "a\nb", "\u202eright to left", "\x9b2J", "\x07"]
+    failed = score("\x1b]0;title\x07", status="failed: \x1b[2J", transferability=math.nan)
+    result = make_ranking([*(score(name, "\x1b[1m") for name in names), failed], Settings())
+    print_ranking(result, Console(width=80, markup=False))
+    print_scoreboard(board(names, ["logme"]), Console(width=80))
+    out = capsys.readouterr().out
+    assert not {character for character in out if not character.isprintable()} - {"\n"}
+    assert all(shown in out for shown in ("\\x1b[31mred", "a\\x0ab", "\\u202eright", "\\x9b2J", "failed: \\x1b[2J"))
+
+
+# Forms
+
+
+def matrix() -> Matrix:
+    values = np.array([[[[0.1, np.inf]], [[np.nan, 0.4]]]])
+    status = np.where(np.isfinite(values), "ok", "odd").astype(object)
+    return Matrix(("logme",), ("a", "b"), ("",), ("s", "t"), values, status, Timings(4, 1, 0.0, 0.0, 1.0, 1.0))
+
+
+RESULTS = {
+    "ranking": ranking(["a|b", "b_$%&#{}~^\\", "<i>中*"], ["t"], ["r", "s"]),
+    "table": ranking(["a", "bcd"], ["t"], [None]).tables[0],
+    "scoreboard": board(["a|b", "c"], ["logme", "gbc"]),
+    "matrix": matrix(),
+}
+FORMS = pytest.mark.parametrize("result", RESULTS.values(), ids=RESULTS)
+
+
+@FORMS
+def test_markdown_is_a_table_with_all_cells(result: Any) -> None:
+    tokens = MarkdownIt("commonmark").enable("table").parse(result.to_markdown())
+    cells = [token.children for token, before in zip(tokens[1:], tokens, strict=False) if before.type == "td_open"]
+    found = ["".join(child.content for child in children or ()) for children in cells]
+    assert found == [cell for section in result.sections() for row in section.rows for cell in row.values()]
+
+
+@FORMS
+def test_latex_escapes_what_it_would_obey(result: Any) -> None:
+    text = result.to_latex()
+    for section in result.sections():
+        for row in section.rows:
+            assert sum(line.count(" & ") == len(row) - 1 for line in text.splitlines()) >= len(section.rows)
+    assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == len(result.sections())
+    bare = text.replace("\\textbackslash{}", "").replace("\\textasciitilde{}", "").replace("\\textasciicircum{}", "")
+    assert not [line for line in bare.splitlines() if "~" in line or "^" in line or " $" in line.replace("\\$", "")]
+
+
+@FORMS
+def test_records_come_back_from_every_form(result: Any, tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    records = result.records()
+    result.to_parquet(tmp_path / "records.parquet")
+    assert parquet.read_table(tmp_path / "records.parquet").to_pylist() == records
+    assert result.to_pandas().shape == (len(records), len(records[0]))
+    text = result.to_csv(tmp_path / "records.csv")
+    assert (tmp_path / "records.csv").read_text() == text
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["encoder"] for row in rows] == [record["encoder"] for record in records]
+    for row, record in zip(rows, records, strict=True):
+        for name, value in record.items():
+            assert row[name] == ("" if value is None else " ".join(value) if isinstance(value, list) else str(value))
+    assert not any(isinstance(value, float) and math.isnan(value) for record in records for value in record.values())
+
+
+@FORMS
+def test_a_result_is_short_and_can_be_drawn(result: Any) -> None:
+    assert len(repr(result)) < 100
+    assert result.to_text()
+    check_texts(result.plot())
+
+
+def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("pandas", "pyarrow"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match="pip install pandas"):
+        matrix().to_pandas()
+    with pytest.raises(ImportError, match=r"pip install 'jaxrel\[parquet\]'"):
+        matrix().to_parquet(tmp_path / "x")
+
+
+# The file
+
+
+def test_a_ranking_comes_back_from_its_file(tmp_path: Path) -> None:
+    method = Joint(learn_head=False, class_map=(0, (1, 2)), lipschitz_budget=2.0)
+    settings = Settings(samples=30, confidence=0.8, method=method)
+    scores = [score(e, t, r) for r in ("r", "s") for t in ("t", "中") for e in ("a", "bcd", "$x$")]
+    scores += [score("odd", "t", "r", status="failed: why", transferability=math.nan, bound=math.inf)]
+    for saved in (make_ranking(scores, settings), ranking(["a"], ["t"], [None])):
+        saved.save(tmp_path / "results.json")
+        assert Ranking.load(tmp_path) == Ranking.load(tmp_path / "results.json") == saved
+
+
+def test_a_ranking_comes_back_with_its_resamples(tmp_path: Path) -> None:
+    saved = ranking(["a", "bcd"], ["t"], ["r"])
+    saved.save(tmp_path / "results.json")
+    with ScoreLog(tmp_path / "results.jsonl") as log:
+        log.extend(row.score for row in saved.tables[0].rows)
+    loaded = Ranking.load(tmp_path)
+    assert [row.score.resampled_transferabilities for row in loaded.tables[0].rows] == [
+        row.score.resampled_transferabilities for row in saved.tables[0].rows
+    ]
+    assert loaded == saved
+
+
+def test_files_say_what_made_them_and_have_no_nan(tmp_path: Path) -> None:
+    settings = Settings(method=Joint(learn_head=False, lipschitz_budget="validated"))
+    result = make_ranking([score("a", transferability=math.nan, status="failed"), score("b")], settings)
+    write_files(result, tmp_path, plot=False, command=["jaxrel", "rank"])
+    write_scores(dataclasses.replace(board(["a"], ["logme"]), values=np.array([[math.nan]])), tmp_path, plot=False)
+    for name in ("results.json", "scores.json"):
+        document = json.loads((tmp_path / name).read_text(), parse_constant=pytest.fail)
+        assert set(document["versions"]) == {"jaxrel", "jax", "numpy", "python"}
+        assert document["written"].endswith("+00:00")
+        assert document["schema"] == 1
+        assert "nan" not in {str(value).lower() for value in document.values()}
+    document = json.loads((tmp_path / "results.json").read_text())
+    assert document["command"] == ["jaxrel", "rank"]
+    assert document["settings"]["method"]["lipschitz_budget"] == "validated"
+    assert document["pairs"][0]["rows"][1]["transferability"] is None
+    assert "nan" not in (tmp_path / "results.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"encoder": "a"', '"encoder": 3'),
+        ('"tied_with": []', '"tied_with": 7'),
+        ('"transferability": 0.', '"transferability": "x0.'),
+        ('"schema": 1', '"schema": 99'),
+        ('"samples": 1000', '"samples": 0'),
+        ('"samples": 1000', '"sample": 1000'),
+        ('"name": "Joint"', '"name": "Other"'),
+        ('"pairs"', '"pears"'),
+        ("{", "[" * 100000),
+    ],
+)
+def test_a_damaged_file_is_one_line_that_names_it(old: str, new: str, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    ranking(["a"], ["t"], [None]).save(path)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(ValueError, match=r"results\.json (is damaged|has version 99)") as caught:
+        Ranking.load(path)
+    assert "\n" not in str(caught.value)

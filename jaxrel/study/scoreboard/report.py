@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import itertools
-import json
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from jaxrel.metrics.registry import METRICS, NEEDS, Metric
-from jaxrel.storage.records import check_replaceable, json_number, write_atomically
-from jaxrel.study.drawing import FORMATS, contrasting, file_of, in_lines, row_edges, typography, width_of
+from jaxrel.storage.records import check_replaceable, write_atomically
+from jaxrel.study.document import SCHEMA, origin_of, write_json
+from jaxrel.study.drawing import FORMATS, file_of
 from jaxrel.study.scoreboard.execute import Scoreboard
 from jaxrel.study.scoreboard.inputs import EncoderArrays
-from jaxrel.version import __version__
+from jaxrel.study.tabular import Section, print_sections
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from rich.console import Console
 
 __all__ = ["check_output", "metric_records", "print_metrics", "print_scoreboard", "write_files"]
@@ -32,40 +25,24 @@ NOTE = "Ranks in brackets, 1 for the encoder that promises most. Values of diffe
 
 
 def print_scoreboard(board: Scoreboard, console: Console) -> None:
-    """A line for each metric, a column for each encoder; what is wrong with a value is said below."""
-    from rich.text import Text
-
-    ranks = board.ranks()
-    rows = [
-        [
-            name,
-            *(
-                "failed" if math.isnan(value) else f"{value:.4g} ({rank})"
-                for value, rank in zip(board.values[:, column], ranks[:, column], strict=True)
-            ),
-        ]
-        for column, name in enumerate(board.metrics)
-    ]
-    _print_table(console, ["metric", *board.encoders], rows)
-    for (encoder, metric), messages in board.messages.items():
-        console.print(Text(f"{encoder}, {metric}: {' '.join(messages)}", style="red"), soft_wrap=True)
+    """A line for each encoder, a column for each metric; what is wrong with a value is said below."""
+    print_sections(board.sections(), console)
 
 
 def print_metrics(console: Console) -> None:
     """Every metric of the registry, and what needs mean."""
-    header = ["metric", "needs", "better", "labels", "derivative", "source"]
     rows = [
-        [
-            metric.name,
-            ", ".join(metric.needs),
-            "higher" if metric.higher_is_better else "lower",
-            "none" if metric.label_free else "needed",
-            "yes" if metric.differentiable else "",
-            metric.source,
-        ]
+        {
+            "metric": metric.name,
+            "needs": ", ".join(metric.needs),
+            "better": "higher" if metric.higher_is_better else "lower",
+            "labels": "none" if metric.label_free else "needed",
+            "derivative": "yes" if metric.differentiable else "",
+            "source": metric.source,
+        }
         for metric in METRICS.values()
     ]
-    _print_table(console, header, rows)
+    print_sections([Section("Metrics", rows, key="metric", names=(), texts=tuple(rows[0]))], console)
     console.print("")
     for need, meaning in NEEDS.items():
         console.print(f"  {need}: {meaning.replace('`', '')}", markup=False, soft_wrap=True)
@@ -86,7 +63,14 @@ def check_output(encoders: Sequence[EncoderArrays], metrics: Sequence[str], fold
     check_replaceable([folder / name for name in (*FILES, *PICTURES)], rows, rows_of)
 
 
-def write_files(board: Scoreboard, folder: Path, *, plot: bool, formats: Sequence[str] = ("png",)) -> list[Path]:
+def write_files(
+    board: Scoreboard,
+    folder: Path,
+    *,
+    plot: bool,
+    formats: Sequence[str] = ("png",),
+    command: Sequence[str] = (),
+) -> list[Path]:
     """Write `scores.json`, `scores.csv` and, if asked for, `scores.png`; each replaces its older one.
 
     Args:
@@ -94,6 +78,7 @@ def write_files(board: Scoreboard, folder: Path, *, plot: bool, formats: Sequenc
         folder: where to; made if need be.
         plot: whether to draw.
         formats: of the picture, among `jaxrel.study.drawing.FORMATS`.
+        command: the words of the command line that made it, if any.
 
     Returns:
         The files.
@@ -101,29 +86,20 @@ def write_files(board: Scoreboard, folder: Path, *, plot: bool, formats: Sequenc
     Raises:
         OSError: a file cannot be written; it is named.
     """
-    contents = dict(zip(FILES, (_json(board), _csv(board)), strict=True))
-    if plot:
-        figure = board_figure(board)
-        contents |= {f"scores.{kind}": file_of(figure, kind) for kind in formats}
-    for name, content in contents.items():
-        write_atomically(folder / name, content)
-    return [folder / name for name in contents]
-
-
-def _print_table(console: Console, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), pad_edge=False)
-    for heading in header:
-        shown.add_column(Text(heading), no_wrap=True)
-    for row in rows:
-        shown.add_row(*map(Text, row))
-    terminal = console.width
-    console.width = 1000  # so that no number is cut off: a narrow terminal wraps the lines
-    console.print(shown)
-    console.width = terminal
+    scores, table = (folder / name for name in FILES)
+    document = {
+        "schema": SCHEMA,
+        **origin_of(command),
+        "metrics": [_metric_record(METRICS[name]) for name in board.metrics],
+        "scores": board.records(),
+    }
+    write_json(scores, document)
+    board.to_csv(table)
+    figure = board.plot() if plot else None
+    pictures = {folder / f"scores.{kind}": file_of(figure, kind) for kind in formats if figure is not None}
+    for path, content in pictures.items():
+        write_atomically(path, content)
+    return [scores, table, *pictures]
 
 
 def _metric_record(metric: Metric) -> dict[str, Any]:
@@ -136,75 +112,3 @@ def _metric_record(metric: Metric) -> dict[str, Any]:
         "depends_on_other_encoders": metric.combine is not None,
         "source": metric.source,
     }
-
-
-def _records(board: Scoreboard) -> list[dict[str, Any]]:
-    ranks = board.ranks()
-    return [
-        {
-            "encoder": encoder,
-            "origin": board.origins[row],
-            "metric": metric,
-            "value": json_number(float(board.values[row, column])),
-            "rank": int(ranks[row, column]),
-            "higher_is_better": METRICS[metric].higher_is_better,
-            "messages": " ".join(board.messages.get((encoder, metric), ())),
-            "seconds": float(board.seconds[row, column]),
-        }
-        for row, encoder in enumerate(board.encoders)
-        for column, metric in enumerate(board.metrics)
-    ]
-
-
-def _json(board: Scoreboard) -> bytes:
-    document = {
-        "version": __version__,
-        "metrics": [_metric_record(METRICS[name]) for name in board.metrics],
-        "scores": _records(board),
-    }
-    return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
-
-
-def _csv(board: Scoreboard) -> bytes:
-    records = _records(board)
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return stream.getvalue().encode()
-
-
-def board_figure(board: Scoreboard) -> Figure:
-    """Ranks as colours: a line for each encoder, a column for each metric.
-
-    Args:
-        board: what to draw.
-
-    Returns:
-        A figure that is as large as its names and their numbers need.
-    """
-    from matplotlib.figure import Figure
-
-    ranks = board.ranks()
-    lines, columns = ranks.shape
-    names = [in_lines(name) for name in board.encoders]
-    with typography(board.encoders):
-        figure = Figure(layout="constrained")
-        axis = figure.subplots()
-        edges = row_edges(names)
-        middles = [sum(pair) / 2 for pair in itertools.pairwise(edges)]
-        image = axis.pcolormesh(
-            np.arange(columns + 1) - 0.5, edges, ranks, cmap="viridis_r", vmin=1, vmax=max(lines, 2)
-        )
-        for line, column in np.ndindex(*ranks.shape):
-            rank = ranks[line, column]
-            colour = contrasting(image.cmap(image.norm(rank)))
-            axis.text(column, middles[line], str(rank), ha="center", va="center", fontsize=8, color=colour)
-        axis.set_xticks(range(columns), board.metrics, rotation=45, ha="right", rotation_mode="anchor")
-        axis.set_yticks(middles, names, fontsize="small")
-        axis.invert_yaxis()
-        axis.set_title("Rank of each encoder by each metric\n1 promises most", fontsize="medium")
-        figure.colorbar(image, label="rank", ticks=[1, max(lines, 2)])
-        room = max(0.45 * columns, width_of([axis.title]))
-        figure.set_size_inches(1.2 + room + width_of(axis.get_yticklabels()), 2.2 + edges[-1])
-    return figure
