@@ -11,6 +11,7 @@ from jaxrel.cli.options import add_common, add_numbers, add_plot, epilog
 from jaxrel.hosts import HEARTBEAT_SECONDS, Hosts, connect
 from jaxrel.relatedness.ground_costs import cost_names
 from jaxrel.study import Settings
+from jaxrel.study.costs import within_limits
 from jaxrel.study.plan import NamedSource, silent
 
 __all__ = ["add"]
@@ -48,6 +49,8 @@ def add(commands: Any) -> None:
         action="store_true",
         help="leave target labels alone: rank by clusters that augmented views of the training images agree on",
     )
+    rank.add_argument("--max-parameters", type=int, metavar="N", help="leave out encoders of more parameters")
+    rank.add_argument("--max-width", type=int, metavar="N", help="leave out encoders of more features")
     rank.add_argument("--space", choices=("prediction", "feature"), default="prediction", help="what is transported")
     rank.add_argument("--cost", choices=cost_names("prediction", "feature"), help="default: the tightest of the space")
     rank.add_argument("--fixed-head", action="store_true", help="keep the reference head as fitted on the reference")
@@ -109,6 +112,9 @@ def _rank(options: argparse.Namespace) -> str:
             settings=settings,
             store=study.feature_store(),
             data_paths=data_paths,
+        )
+        plan = within_limits(
+            plan, max_parameters=options.max_parameters, max_width=options.max_width, progress=progress
         )
         report.check_output(plan, options.output, data_paths=data_paths)
         plot = hosts.index == 0 and console.can_plot(options.plot)

@@ -19,7 +19,7 @@ from jaxrel._core.stopwatch import Stopwatch, stopwatch
 from jaxrel.encoders import VIEWS
 from jaxrel.hosts import Hosts
 from jaxrel.storage.records import RecordLog, from_json_number, json_number, read_records
-from jaxrel.study.plan import Pair, Plan, Progress, Settings, Source, Split, Views
+from jaxrel.study.plan import NamedSource, Pair, Plan, Progress, Settings, Source, Split, Views
 
 if TYPE_CHECKING:
     from jaxrel.relatedness import Relatedness
@@ -211,6 +211,23 @@ def _finished(log: ScoreLog, keys: Sequence[str]) -> dict[str, Score]:
     return scores
 
 
+class _Counted:
+    """Progress that counts the samples of an extraction; those that are done at its start are not among them."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._spans: dict[str, tuple[int, int]] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        first, _ = self._spans.get(what, (done, done))
+        self._spans[what] = first, done
+        self._progress(what, done, total)
+
+    @property
+    def samples(self) -> int:
+        return sum(last - first for first, last in self._spans.values())
+
+
 class _Features:
     """The features of one encoder, kept for the pairs that share a data set, and the time they took."""
 
@@ -219,6 +236,7 @@ class _Features:
         self._progress = progress
         self._kept: dict[tuple[str, str], Any] = {}
         self._watches: dict[str, list[Stopwatch]] = {}
+        self._extracted: dict[str, int] = {}
         self.numbers: dict[str, dict[str, Any]] = {}
         """By target: the numbers that do not depend on a reference."""
 
@@ -234,12 +252,18 @@ class _Features:
         """What everything of this source took."""
         return [] if source is None else self._watches.get(source.name, [])
 
+    def extracted_of(self, source: Source | None) -> int:
+        """How many samples of this source were extracted; those from the store were not."""
+        return 0 if source is None else self._extracted.get(source.name, 0)
+
     def _get(self, source: Source, get: Callable[[str, Progress], Any]) -> Any:
         key = source.name, get.__name__
         if key not in self._kept:
+            counted = _Counted(self._progress)
             with stopwatch() as watch:
-                self._kept[key] = get(self._encoder, self._progress)
+                self._kept[key] = get(self._encoder, counted)
             self._watches.setdefault(source.name, []).append(watch)
+            self._extracted[source.name] = self.extracted_of(source) + counted.samples
         return self._kept[key]
 
 
@@ -261,9 +285,11 @@ def _score(score: Score, pair: Pair, features: _Features, plan: Plan) -> tuple[S
         if score.failed or score.reference is None:
             break
     extraction = [watch for source in pair for watch in features.watches_of(source)]
+    seconds, extracted = sum(watch.seconds for watch in extraction), sum(map(features.extracted_of, pair))
     return dataclasses.replace(
         score,
-        extraction_seconds=sum(watch.seconds for watch in extraction),
+        extraction_seconds=seconds,
+        samples_per_second=extracted / seconds if extracted and seconds else math.nan,
         compilation_seconds=score.compilation_seconds + sum(watch.compilation_seconds for watch in extraction),
     ), lasting
 
@@ -295,6 +321,10 @@ def _numbers(score: Score, pair: Pair, features: _Features, settings: Settings) 
                 "recipe": found.recipe,
                 "status": "; ".join(found.messages) or OK,
                 "resampled_transferabilities": _rounded(found.resamples),
+                "feature_width": int(task.features.shape[1]),
+                "num_parameters": target.encoder(score.encoder).num_parameters
+                if isinstance(target, NamedSource)
+                else None,
             }
         features.numbers[score.target] = numbers | {
             "scoring_seconds": watch.seconds,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 FILES = ("results.json", "results.csv")
-PICTURES = tuple(f"ranking.{kind}" for kind in FORMATS)
+PICTURES = tuple(f"{name}.{kind}" for name in ("ranking", "cost") for kind in FORMATS)
 
 _WITH_LABELS = (
     "What the numbers mean. Encoders are ordered by transferability, which is computed from the target samples alone, "
@@ -112,6 +112,8 @@ def write_files(
     document.write(ranking, results, data_paths=data_paths, command=command)
     ranking.to_csv(table)
     figures = {"ranking": ranking.plot()} if plot else {}
+    if plot and ranking.has_costs:
+        figures["cost"] = ranking.plot_costs()
     pictures = {
         folder / f"{name}.{kind}": file_of(figure, kind) for name, figure in figures.items() for kind in formats
     }

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxrel.study import document
 from jaxrel.study.cells import record_of, section_of
+from jaxrel.study.cost_picture import cost_figure
 from jaxrel.study.document import StoredRow
 from jaxrel.study.execute import Score
 from jaxrel.study.pictures import ranking_figure
@@ -141,6 +142,26 @@ class Ranking(Tabular):
             A figure, which `savefig` writes in any format.
         """
         return ranking_figure(self.tables)
+
+    @property
+    def has_costs(self) -> bool:
+        """Whether the number of parameters of any encoder is known that has a score."""
+        return any(
+            row.score.num_parameters is not None and not row.score.failed for table in self.tables for row in table.rows
+        )
+
+    def plot_costs(self) -> Figure:
+        """Transferability against parameters, with the Pareto front; needs matplotlib.
+
+        Returns:
+            A figure, which `savefig` writes in any format.
+
+        Raises:
+            ValueError: the number of parameters of no encoder is known.
+        """
+        if not self.has_costs:
+            raise ValueError("the number of parameters of no encoder is known: rank encoders by name.")
+        return cost_figure(self.tables)
 
     def save(self, path: Path | str) -> None:
         """Write the ranking to a file as `jaxrel rank` writes it, `results.json`.

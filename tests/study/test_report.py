@@ -22,6 +22,8 @@ from rich.console import Console
 
 from jaxrel import Joint
 from jaxrel.study import Matrix, Ranking, Score, Settings, Timings
+from jaxrel.study.cells import count
+from jaxrel.study.cost_picture import pareto_front
 from jaxrel.study.drawing import contrasting, in_lines
 from jaxrel.study.execute import ScoreLog
 from jaxrel.study.report import print_ranking, write_files
@@ -83,7 +85,8 @@ def boxes_of_texts(figure: Any) -> dict[str, Any]:
         patch.setattr(Text, "draw", record)
         figure.draw_without_rendering()
     texts = [text for text in dict.fromkeys(drawn) if text.get_visible() and text.get_text().strip()]
-    return {f"{number}: {text.get_text()}": text.get_window_extent() for number, text in enumerate(texts)}
+    # Without the lines that annotations have.
+    return {f"{number}: {text.get_text()}": Text.get_window_extent(text) for number, text in enumerate(texts)}
 
 
 def check_texts(figure: Any) -> None:
@@ -176,6 +179,51 @@ def contrast(first: Any, second: Any) -> float:
 def test_text_stands_out_from_any_colour() -> None:
     assert (contrasting((1, 1, 0)), contrasting((0, 0, 0.4, 1.0))) == ("black", "white")
     assert not math.isnan(contrast((1, 1, 0), (0, 0, 0)))
+
+
+# Costs
+
+
+def test_names_of_costs_are_whole_and_apart() -> None:
+    for encoders, sizes in (
+        (["pixels"], [0]),
+        (["a", "b", "c"], [0, 10**6, 10**6]),
+        ([*LONG, *SCRIPTS], [10**7] * 20),
+        (["a", "b"], [10**3, 10**10]),
+    ):
+        scores = [
+            score(e, t, num_parameters=n)
+            for t in ("t", "/a/long/path" * 6)
+            for e, n in zip(encoders, sizes, strict=True)
+        ]
+        figure = make_ranking(scores, Settings()).plot_costs()
+        check_texts(figure)
+        found = {text.get_text() for text in figure.findobj(Text)}
+        assert {in_lines(name) for name in encoders} <= found
+
+
+def test_pareto_front_has_what_nothing_as_small_surpasses() -> None:
+    assert pareto_front([(3, 0.5), (1, 0.4), (2, 0.3), (3, 0.6), (4, 0.6), (0, 0.1)]) == [5, 1, 3]
+    assert pareto_front([(1, 0.5)]) == [0]
+
+
+def test_costs_are_drawn_where_they_are_known(tmp_path: Path) -> None:
+    known = make_ranking([score("a", num_parameters=10, feature_width=4), score("b")], Settings())
+    unknown = ranking(["a"], ["t"], [None])
+    for name, result in (("known", known), ("unknown", unknown)):
+        write_files(result, tmp_path / name, plot=True)
+        assert (tmp_path / name / "cost.png").exists() == (name == "known")
+    record = next(record for record in known.records() if record["encoder"] == "a")
+    assert (record["num_parameters"], record["feature_width"], record["samples_per_second"]) == (10, 4, None)
+    assert "para-" in known.to_text()
+    assert "para-" not in unknown.to_text()
+    with pytest.raises(ValueError, match="the number of parameters of no encoder is known"):
+        unknown.plot_costs()
+
+
+def test_numbers_of_parameters_have_three_digits() -> None:
+    numbers = (None, 0, 999, 1000, 999_499, 4_652_008, 23_500_000, 999_999_999, 7 * 10**9)
+    assert [count(number) for number in numbers] == ["", "0", "999", "1k", "999k", "4.65M", "23.5M", "1G", "7G"]
 
 
 # In the terminal
