@@ -1,4 +1,4 @@
-"""Which encoders are small enough, found out before anything is extracted."""
+"""What encoders cost: which are small enough, found out before anything is extracted, and how fast extraction is."""
 
 from __future__ import annotations
 
@@ -7,9 +7,29 @@ import logging
 
 from jaxrel.study.plan import NamedSource, Plan, Progress, silent
 
-__all__ = ["within_limits"]
+__all__ = ["CountedProgress", "within_limits"]
 
 _log = logging.getLogger(__name__)
+
+
+class CountedProgress:
+    """Progress that counts the samples of an extraction; those that are done at its start are not among them."""
+
+    def __init__(self, progress: Progress) -> None:
+        """Pass everything on to `progress`."""
+        self._progress = progress
+        self._spans: dict[str, tuple[int, int]] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """As work goes on."""
+        first, _ = self._spans.get(what, (done, done))
+        self._spans[what] = first, done
+        self._progress(what, done, total)
+
+    @property
+    def samples(self) -> int:
+        """How many were extracted."""
+        return sum(last - first for first, last in self._spans.values())
 
 
 def within_limits(

@@ -8,10 +8,10 @@ import importlib.metadata
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -30,8 +30,10 @@ __all__ = [
     "Stored",
     "StoredRow",
     "as_data",
+    "as_text",
     "document_of",
     "origin_of",
+    "parsed",
     "read",
     "settings_of",
     "shown_paths",
@@ -160,20 +162,44 @@ def read(path: Path) -> Stored:
         ValueError: it is damaged, or of another version; it is named.
     """
     path = path / "results.json" if path.is_dir() else path
+    return parsed(path, lambda document: _stored(document, _resamples(path.parent)), "jaxrel rank")
+
+
+T = TypeVar("T")
+
+
+def parsed(path: Path, build: Callable[[Mapping[str, Any]], T], command: str) -> T:
+    """What is built of a document that a command wrote.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is damaged, or of another version; it is named.
+    """
     content = path.read_bytes()
     try:
         document = json.loads(content)
         schema = document["schema"]
         if schema == SCHEMA:
-            return _stored(document, _resamples(path.parent))
+            return build(document)
     except _DAMAGED as error:
         what = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} is damaged, or was not written by `jaxrel rank`: {what[:200]}.") from error
+        raise ValueError(f"{path} is damaged, or was not written by `{command}`: {what[:200]}.") from error
     raise ValueError(f"{path} has version {schema!r:.20} of its format, this jaxrel reads version {SCHEMA}.")
 
 
+def as_text(value: Any) -> str:
+    """`value`, where it is text.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no text")
+    return value
+
+
 def _stored(document: Mapping[str, Any], resamples: Mapping[str, Mapping[str, Any]]) -> Stored:
-    paths = {_text(name): _text(path) for name, path in document["data_paths"].items()}
+    paths = {as_text(name): as_text(path) for name, path in document["data_paths"].items()}
     rows = [_row(record, pair, resamples) for pair in document["pairs"] for record in pair["rows"]]
     if not rows:
         raise ValueError("it has no row")
@@ -190,7 +216,7 @@ def _row(record: Mapping[str, Any], pair: Mapping[str, Any], resamples: Mapping[
         elif field.name in given or field.default is dataclasses.MISSING:
             fields[field.name] = _checked(str(field.type), field.name, given[field.name])
     interval = tuple(from_json_number(record.get(end)) for end in ("bound_low", "bound_high"))
-    return StoredRow(Score(**fields), (interval[0], interval[1]), tuple(map(_text, record["tied_with"])))
+    return StoredRow(Score(**fields), (interval[0], interval[1]), tuple(map(as_text, record["tied_with"])))
 
 
 def _checked(kind: str, name: str, value: Any) -> Any:
@@ -198,12 +224,6 @@ def _checked(kind: str, name: str, value: Any) -> Any:
         return from_json_number(value)
     if not isinstance(value, _TYPES[kind]) or isinstance(value, bool):
         raise TypeError(f"{name} is {value!r:.40}")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r:.40} is no text")
     return value
 
 

@@ -19,6 +19,7 @@ from jaxrel._core.stopwatch import Stopwatch, stopwatch
 from jaxrel.encoders import VIEWS
 from jaxrel.hosts import Hosts
 from jaxrel.storage.records import RecordLog, from_json_number, json_number, read_records
+from jaxrel.study.costs import CountedProgress
 from jaxrel.study.plan import NamedSource, Pair, Plan, Progress, Settings, Source, Split, Views
 
 if TYPE_CHECKING:
@@ -211,23 +212,6 @@ def _finished(log: ScoreLog, keys: Sequence[str]) -> dict[str, Score]:
     return scores
 
 
-class _Counted:
-    """Progress that counts the samples of an extraction; those that are done at its start are not among them."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._spans: dict[str, tuple[int, int]] = {}
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        first, _ = self._spans.get(what, (done, done))
-        self._spans[what] = first, done
-        self._progress(what, done, total)
-
-    @property
-    def samples(self) -> int:
-        return sum(last - first for first, last in self._spans.values())
-
-
 class _Features:
     """The features of one encoder, kept for the pairs that share a data set, and the time they took."""
 
@@ -259,7 +243,7 @@ class _Features:
     def _get(self, source: Source, get: Callable[[str, Progress], Any]) -> Any:
         key = source.name, get.__name__
         if key not in self._kept:
-            counted = _Counted(self._progress)
+            counted = CountedProgress(self._progress)
             with stopwatch() as watch:
                 self._kept[key] = get(self._encoder, counted)
             self._watches.setdefault(source.name, []).append(watch)

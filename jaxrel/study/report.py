@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrel.storage.records import check_replaceable, write_atomically
 from jaxrel.study import document
 from jaxrel.study.drawing import FORMATS, file_of
-from jaxrel.study.plan import Plan
+from jaxrel.study.plan import Plan, Settings
 from jaxrel.study.table import Ranking
 from jaxrel.study.tabular import print_sections
 
@@ -69,7 +69,19 @@ def print_ranking(ranking: Ranking, console: Console) -> None:
 
 def check_output(plan: Plan, folder: Path, *, data_paths: Mapping[str, Path]) -> None:
     """Raise ValueError where the files of this plan would replace those of another, and lose what they hold."""
-    about = [document.settings_of(plan.settings), document.shown_paths(data_paths)]
+    _check(plan.rows, plan.settings, folder, data_paths)
+
+
+def check_replaced(ranking: Ranking, folder: Path, *, data_paths: Mapping[str, Path]) -> None:
+    """Raise ValueError where the files of this ranking would replace those of another, and lose what they hold."""
+    rows = [[table.reference, table.target, row.score.encoder] for table in ranking.tables for row in table.rows]
+    _check(rows, ranking.settings, folder, data_paths)
+
+
+def _check(
+    rows: Sequence[Sequence[str | None]], settings: Settings, folder: Path, data_paths: Mapping[str, Path]
+) -> None:
+    about = [document.settings_of(settings), document.shown_paths(data_paths)]
 
     def rows_of(old: Any) -> list[str]:
         return [
@@ -79,7 +91,7 @@ def check_output(plan: Plan, folder: Path, *, data_paths: Mapping[str, Path]) ->
         ]
 
     check_replaceable(
-        [folder / name for name in (*FILES, *PICTURES)], [json.dumps([about, row]) for row in plan.rows], rows_of
+        [folder / name for name in (*FILES, *PICTURES)], [json.dumps([about, row]) for row in rows], rows_of
     )
 
 

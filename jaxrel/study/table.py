@@ -259,7 +259,7 @@ def _order(score: Score) -> tuple[bool, float, float, str]:
 def _tied(a: Score, b: Score, confidence: float, known: _Known) -> bool:
     if a.failed or b.failed:
         return False
-    if not (a.resampled_transferabilities and b.resampled_transferabilities):
+    if not len(a.resampled_transferabilities) == len(b.resampled_transferabilities) > 0:
         return any(
             _place(one) in known and other.encoder in known[_place(one)].tied_with for one, other in ((a, b), (b, a))
         )

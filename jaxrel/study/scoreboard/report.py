@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxrel.metrics.registry import METRICS, NEEDS, Metric
+from jaxrel.metrics.registry import METRICS, NEEDS
 from jaxrel.storage.records import check_replaceable, write_atomically
-from jaxrel.study.document import SCHEMA, origin_of, write_json
+from jaxrel.study.document import write_json
 from jaxrel.study.drawing import FORMATS, file_of
-from jaxrel.study.scoreboard.execute import Scoreboard
+from jaxrel.study.scoreboard.board import Scoreboard
+from jaxrel.study.scoreboard.document import document_of, metric_record, origin_as_text
 from jaxrel.study.scoreboard.inputs import EncoderArrays
 from jaxrel.study.tabular import Section, print_sections
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["check_output", "metric_records", "print_metrics", "print_scoreboard", "write_files"]
+__all__ = ["check_output", "check_replaced", "metric_records", "print_metrics", "print_scoreboard", "write_files"]
 
 FILES = ("scores.json", "scores.csv")
 PICTURES = tuple(f"scores.{kind}" for kind in FORMATS)
@@ -50,16 +51,23 @@ def print_metrics(console: Console) -> None:
 
 def metric_records() -> list[dict[str, Any]]:
     """The registry as JSON has it."""
-    return [_metric_record(metric) for metric in METRICS.values()]
+    return [metric_record(metric) for metric in METRICS.values()]
 
 
 def check_output(encoders: Sequence[EncoderArrays], metrics: Sequence[str], folder: Path) -> None:
     """Raise ValueError where the files of these scores would replace those of others, and lose what they hold."""
+    _check([(encoder.name, encoder.origin, metric) for encoder in encoders for metric in metrics], folder)
 
-    def rows_of(document: Any) -> list[tuple[str, str, str]]:
-        return [(score["encoder"], score["origin"], score["metric"]) for score in document["scores"]]
 
-    rows = [(encoder.name, encoder.origin, metric) for encoder in encoders for metric in metrics]
+def check_replaced(board: Scoreboard, folder: Path) -> None:
+    """Raise ValueError where the files of this scoreboard would replace those of others, and lose what they hold."""
+    _check([(record["encoder"], record["origin"], record["metric"]) for record in board.records()], folder)
+
+
+def _check(rows: Sequence[tuple[str, str, str]], folder: Path) -> None:
+    def rows_of(old: Any) -> list[tuple[str, str, str]]:
+        return [(score["encoder"], origin_as_text(score["origin"]), score["metric"]) for score in old["scores"]]
+
     check_replaceable([folder / name for name in (*FILES, *PICTURES)], rows, rows_of)
 
 
@@ -87,28 +95,10 @@ def write_files(
         OSError: a file cannot be written; it is named.
     """
     scores, table = (folder / name for name in FILES)
-    document = {
-        "schema": SCHEMA,
-        **origin_of(command),
-        "metrics": [_metric_record(METRICS[name]) for name in board.metrics],
-        "scores": board.records(),
-    }
-    write_json(scores, document)
+    write_json(scores, document_of(board, command))
     board.to_csv(table)
     figure = board.plot() if plot else None
     pictures = {folder / f"scores.{kind}": file_of(figure, kind) for kind in formats if figure is not None}
     for path, content in pictures.items():
         write_atomically(path, content)
     return [scores, table, *pictures]
-
-
-def _metric_record(metric: Metric) -> dict[str, Any]:
-    return {
-        "name": metric.name,
-        "needs": list(metric.needs),
-        "higher_is_better": metric.higher_is_better,
-        "label_free": metric.label_free,
-        "differentiable": metric.differentiable,
-        "depends_on_other_encoders": metric.combine is not None,
-        "source": metric.source,
-    }
