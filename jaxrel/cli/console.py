@@ -29,7 +29,7 @@ def print_files(console: Console, paths: Sequence[Path]) -> None:
     """List what was written."""
     console.print("\nThe files:")
     for path in paths:
-        console.print(f"  {path}", soft_wrap=True)
+        console.print(f"  {printable(str(path))}", soft_wrap=True)
 
 
 def can_plot(wanted: bool) -> bool:

@@ -58,9 +58,9 @@ def add_plot(command: argparse.ArgumentParser, *, name: str) -> None:
         "--plot-format",
         nargs="+",
         choices=FORMATS,
-        default=["png"],
+        default=[],
         metavar="F",
-        help=f"files that {name} is drawn into: {', '.join(FORMATS)} (default: png)",
+        help=f"files that {name} is drawn into beside a png: {', '.join(FORMATS[1:])}",
     )
     plots.add_argument("--no-plot", action="store_false", dest="plot", help="draw nothing")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -100,7 +101,7 @@ def write_files(
     folder: Path,
     *,
     plot: bool,
-    formats: Sequence[str] = ("png",),
+    formats: Sequence[str] = (),
     data_paths: Mapping[str, Path] | None = None,
     command: Sequence[str] = (),
 ) -> list[Path]:
@@ -110,7 +111,7 @@ def write_files(
         ranking: what to write.
         folder: where to; made if need be.
         plot: whether to draw.
-        formats: of the pictures, among `jaxrel.study.drawing.FORMATS`.
+        formats: of pictures beside PNG, among `jaxrel.study.drawing.FORMATS`.
         data_paths: by data set name, where the user has the data.
         command: the words of the command line that made it, if any.
 
@@ -126,9 +127,8 @@ def write_files(
     figures = {"ranking": ranking.plot()} if plot else {}
     if plot and ranking.has_costs:
         figures["cost"] = ranking.plot_costs()
-    pictures = {
-        folder / f"{name}.{kind}": file_of(figure, kind) for name, figure in figures.items() for kind in formats
-    }
-    for path, content in pictures.items():
-        write_atomically(path, content)
+    pictures = []
+    for (name, figure), kind in itertools.product(figures.items(), dict.fromkeys(("png", *formats))):
+        pictures.append(folder / f"{name}.{kind}")
+        write_atomically(pictures[-1], file_of(figure, kind))
     return [results, table, *pictures]

@@ -439,7 +439,7 @@ def test_two_processes_with_one_seed_give_identical_numbers(tmp_path: Path) -> N
         assert [record["status"] for record in records] == ["ok", "ok"]
         lines.append(
             [
-                {key: value for key, value in record.items() if "seconds" not in key and key != "jaxrel"}
+                {key: value for key, value in record.items() if "second" not in key and key != "jaxrel"}
                 for record in records
             ]
         )

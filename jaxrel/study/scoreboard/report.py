@@ -76,7 +76,7 @@ def write_files(
     folder: Path,
     *,
     plot: bool,
-    formats: Sequence[str] = ("png",),
+    formats: Sequence[str] = (),
     command: Sequence[str] = (),
 ) -> list[Path]:
     """Write `scores.json`, `scores.csv` and, if asked for, `scores.png`; each replaces its older one.
@@ -85,7 +85,7 @@ def write_files(
         board: what to write.
         folder: where to; made if need be.
         plot: whether to draw.
-        formats: of the picture, among `jaxrel.study.drawing.FORMATS`.
+        formats: of pictures beside PNG, among `jaxrel.study.drawing.FORMATS`.
         command: the words of the command line that made it, if any.
 
     Returns:
@@ -97,8 +97,10 @@ def write_files(
     scores, table = (folder / name for name in FILES)
     write_json(scores, document_of(board, command))
     board.to_csv(table)
-    figure = board.plot() if plot else None
-    pictures = {folder / f"scores.{kind}": file_of(figure, kind) for kind in formats if figure is not None}
-    for path, content in pictures.items():
-        write_atomically(path, content)
+    pictures = []
+    if plot:
+        figure = board.plot()
+        for kind in dict.fromkeys(("png", *formats)):
+            pictures.append(folder / f"scores.{kind}")
+            write_atomically(pictures[-1], file_of(figure, kind))
     return [scores, table, *pictures]
