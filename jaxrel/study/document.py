@@ -222,7 +222,7 @@ def _row(record: Mapping[str, Any], pair: Mapping[str, Any], resamples: Mapping[
 def _checked(kind: str, name: str, value: Any) -> Any:
     if kind == "float":
         return from_json_number(value)
-    if not isinstance(value, _TYPES[kind]) or isinstance(value, bool):
+    if not isinstance(value, _TYPES[kind]) or isinstance(value, bool) or (isinstance(value, int) and value >= 2**63):
         raise TypeError(f"{name} is {value!r:.40}")
     return value
 

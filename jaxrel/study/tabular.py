@@ -142,7 +142,8 @@ def _csv(records: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     for record in records:
         writer.writerow({name: " ".join(value) if isinstance(value, list) else value for name, value in record.items()})
-    return stream.getvalue()
+    # A name of a file that is no text has characters that cannot be written.
+    return stream.getvalue().encode(errors="backslashreplace").decode()
 
 
 def print_sections(sections: Iterable[Section], console: Console) -> None:
@@ -246,7 +247,7 @@ def _one_line(heading: str) -> str:
 
 def _markdown(section: Section) -> str:
     def escaped(text: str) -> str:
-        return re.sub(r"([\\`*_\[\]<>|#$~])", r"\\\1", text)
+        return re.sub(r"([\\`*_\[\]<>|#$~&])", r"\\\1", text)
 
     def line(cells: Iterable[str]) -> str:
         return f"| {' | '.join(cells)} |"

@@ -302,7 +302,7 @@ def matrix() -> Matrix:
 
 
 RESULTS = {
-    "ranking": ranking(["a|b", "b_$%&#{}~^\\", "<i>中*"], ["t"], ["r", "s"]),
+    "ranking": ranking(["a|b", "b_$%&#{}~^\\", "<i>中*&amp;"], ["t"], ["r", "s"]),
     "table": ranking(["a", "bcd"], ["t"], [None]).tables[0],
     "scoreboard": board(["a|b", "c"], ["logme", "gbc"]),
     "matrix": matrix(),
@@ -352,6 +352,13 @@ def test_a_result_is_short_and_can_be_drawn(result: Any) -> None:
     assert len(repr(result)) < 100
     assert result.to_text()
     check_texts(result.plot())
+
+
+def test_names_that_are_no_text_are_written_all_the_same(tmp_path: Path) -> None:
+    result = ranking(["\udcff"], ["t"], [None])
+    write_files(result, tmp_path, plot=True)
+    assert "\\udcff" in (tmp_path / "results.csv").read_text()
+    assert Ranking.load(tmp_path) == result
 
 
 def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -412,6 +419,7 @@ def test_files_say_what_made_them_and_have_no_nan(tmp_path: Path) -> None:
         ('"encoder": "a"', '"encoder": 3'),
         ('"tied_with": []', '"tied_with": 7'),
         ('"transferability": 0.', '"transferability": "x0.'),
+        ('"num_parameters": null', '"num_parameters": 1' + "0" * 400),
         ('"schema": 1', '"schema": 99'),
         ('"samples": 1000', '"samples": 0'),
         ('"samples": 1000', '"sample": 1000'),
