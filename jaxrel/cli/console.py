@@ -12,6 +12,7 @@ from rich import progress as bars
 from rich.console import Console
 from rich.logging import RichHandler
 
+from jaxrel._core.printable import printable
 from jaxrel.study import Progress
 
 __all__ = ["can_plot", "literal_console", "narrator", "print_files"]
@@ -28,7 +29,7 @@ def print_files(console: Console, paths: Sequence[Path]) -> None:
     """List what was written."""
     console.print("\nThe files:")
     for path in paths:
-        console.print(f"  {path}", soft_wrap=True)
+        console.print(f"  {printable(str(path))}", soft_wrap=True)
 
 
 def can_plot(wanted: bool) -> bool:
@@ -39,11 +40,18 @@ def can_plot(wanted: bool) -> bool:
     return plot
 
 
+class _Handler(RichHandler):
+    """Escapes what a terminal would obey, as names in messages are data."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), lines=True)
+
+
 @contextlib.contextmanager
 def narrator(*, quiet: bool) -> Iterator[Progress]:
     """A progress bar with rate and remaining time, and the log, on stderr."""
     console = Console(stderr=True)
-    handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="[%X]")
+    handler = _Handler(console=console, show_path=False, show_level=False, log_time_format="[%X]")
     level, propagate = _log.level, _log.propagate
     _log.addHandler(handler)
     _log.setLevel(logging.WARNING if quiet else logging.INFO)
@@ -61,7 +69,7 @@ def narrator(*, quiet: bool) -> Iterator[Progress]:
 
     def progress(what: str, done: int, total: int) -> None:
         if what not in tasks:
-            tasks[what] = shown.add_task(what, total=total, rate="")
+            tasks[what] = shown.add_task(printable(what), total=total, rate="")
         speed = shown.tasks[list(tasks).index(what)].speed
         rate = "" if speed is None else f"{speed:.1f}/s"
         shown.update(tasks[what], completed=done, rate=rate, visible=done < total)

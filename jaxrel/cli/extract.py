@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxrel import data, encoders, study
+from jaxrel._core.printable import printable
 from jaxrel.cli import console
 from jaxrel.cli.options import add_ray, executor, path_argument
 from jaxrel.storage.features import FeatureStore, StoreError, Table
@@ -267,6 +268,6 @@ def _show(records: list[dict[str, Any]], columns: Columns, options: argparse.Nam
 
     shown = Shown(*columns, box=None)
     for record in records:
-        shown.add_row(*(text(record) for text in columns.values()))
+        shown.add_row(*(printable(text(record)) for text in columns.values()))
     console.literal_console(width=1000).print(shown)  # wide, so that nothing is cut off
     print(f"\nThe features are in {options.output}.")

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from jaxrel._core import interrupts
-from jaxrel.cli import extract, metrics, rank, score
+from jaxrel._core.printable import printable
+from jaxrel.cli import extract, metrics, rank, report, score
 
 __all__ = ["main"]
 
@@ -19,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0 only where everything that was asked for is there."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words)
+    options.command = ["jaxrel", *words]
     try:
         incomplete = options.run(options)
     except BrokenPipeError:
@@ -54,7 +56,7 @@ def _failed(error: Exception, options: argparse.Namespace) -> int:
 
 
 def _complain(message: str, status: int) -> int:
-    print(f"jaxrel: error: {message}", file=sys.stderr)
+    print(f"jaxrel: error: {printable(message, lines=True)}", file=sys.stderr)
     return status
 
 
@@ -64,6 +66,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="jaxrel", description="How well pre-trained encoders transfer, and why.")
     parser.add_argument("--version", action="version", version=f"jaxrel {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (rank, score, extract, metrics):
+    for command in (rank, score, report, extract, metrics):
         command.add(commands)
     return parser

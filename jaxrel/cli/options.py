@@ -11,8 +11,9 @@ from typing import Any
 
 from jaxrel import data, encoders
 from jaxrel.study import Settings
+from jaxrel.study.drawing import FORMATS
 
-__all__ = ["add_common", "add_numbers", "add_ray", "epilog", "executor", "path_argument"]
+__all__ = ["add_common", "add_numbers", "add_plot", "add_ray", "epilog", "executor", "path_argument"]
 
 _NAMES = (
     "A data set is one of {data_sets}; or the path of a file or folder; or hf:NAME of the Hugging Face Hub, or "
@@ -77,6 +78,20 @@ def executor(options: argparse.Namespace) -> Iterator[Executor | None]:
         config.update("jax_platforms", "cpu")  # accelerators of this host are for its workers
     with RayExecutor(options.ray) as workers:
         yield workers
+
+
+def add_plot(command: argparse.ArgumentParser, *, name: str) -> None:
+    """Options of every command that draws; `name` is that of the file."""
+    plots = command.add_mutually_exclusive_group()
+    plots.add_argument(
+        "--plot-format",
+        nargs="+",
+        choices=FORMATS,
+        default=[],
+        metavar="F",
+        help=f"files that {name} is drawn into beside a png: {', '.join(FORMATS[1:])}",
+    )
+    plots.add_argument("--no-plot", action="store_false", dest="plot", help="draw nothing")
 
 
 def _named_path(text: str) -> tuple[str, Path]:

@@ -7,9 +7,10 @@ from typing import Any
 
 from jaxrel import study
 from jaxrel.cli import console
-from jaxrel.cli.options import add_common, add_numbers, add_ray, epilog, executor
+from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, executor
 from jaxrel.relatedness.ground_costs import cost_names
 from jaxrel.study import Settings
+from jaxrel.study.costs import within_limits
 from jaxrel.study.sources import NamedSource
 
 __all__ = ["add"]
@@ -47,12 +48,14 @@ def add(commands: Any) -> None:
         action="store_true",
         help="leave target labels alone: rank by clusters that augmented views of the training images agree on",
     )
+    rank.add_argument("--max-parameters", type=int, metavar="N", help="leave out encoders of more parameters")
+    rank.add_argument("--max-width", type=int, metavar="N", help="leave out encoders of more features")
     rank.add_argument("--space", choices=("prediction", "feature"), default="prediction", help="what is transported")
     rank.add_argument("--cost", choices=cost_names("prediction", "feature"), help="default: the tightest of the space")
     rank.add_argument("--fixed-head", action="store_true", help="keep the reference head as fitted on the reference")
     add_common(rank, output="jaxrel-results")
     add_ray(rank)
-    rank.add_argument("--no-plot", action="store_false", dest="plot", help="write no ranking.png")
+    add_plot(rank, name="ranking")
     rank.add_argument("--quiet", action="store_true", help="the tables only: no progress, no notes")
     rank.set_defaults(run=_rank, log="results.jsonl")
 
@@ -85,11 +88,16 @@ def _rank(options: argparse.Namespace) -> str:
             store=study.feature_store(),
             data_paths=data_paths,
         )
+        plan = within_limits(
+            plan, max_parameters=options.max_parameters, max_width=options.max_width, progress=progress
+        )
         report.check_output(plan, options.output, data_paths=data_paths)
         plot = console.can_plot(options.plot)
         with executor(options) as workers:
             result = study.run(plan, output=options.output, progress=progress, executor=workers)
-    files = report.write_files(result, options.output, plot=plot, data_paths=data_paths)
+    files = report.write_files(
+        result, options.output, plot=plot, formats=options.plot_format, data_paths=data_paths, command=options.command
+    )
     shown = console.literal_console()
     report.print_ranking(result, shown)
     if not options.quiet:

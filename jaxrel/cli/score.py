@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxrel import study
 from jaxrel.cli import console
-from jaxrel.cli.options import add_common, add_numbers, add_ray, epilog, executor, path_argument
+from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, executor, path_argument
 from jaxrel.study import Settings
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def add(commands: Any) -> None:
     add_numbers(score, numbers)
     add_common(score, output="jaxrel-scores")
     add_ray(score)
-    score.add_argument("--no-plot", action="store_false", dest="plot", help="write no scores.png")
+    add_plot(score, name="scores")
     score.add_argument("--quiet", action="store_true", help="the table only: no progress, no notes")
     score.set_defaults(run=_score, log="scores.jsonl")
 
@@ -58,7 +58,7 @@ def _score(options: argparse.Namespace) -> str:
         kept = {"output": options.output, "progress": progress, "strict": options.strict}
         with executor(options) as workers:
             board = scoreboard.run(hub, options.metric, executor=workers, **kept)
-    files = report.write_files(board, options.output, plot=plot)
+    files = report.write_files(board, options.output, plot=plot, formats=options.plot_format, command=options.command)
     shown = console.literal_console()
     report.print_scoreboard(board, shown)
     if not options.quiet:

@@ -126,7 +126,7 @@ def _responses(
     weighted = shares[:, None] * inputs
     eigenvalues, axes = linalg.eigh(weighted.T @ inputs)
     moments = axes.T @ (weighted.T @ (memberships - class_shares))
-    # Where there are fewer samples than coordinates some have no variance but rounding, which a small ridge lets through.
+    # Of more coordinates than samples some have no variance but rounding, which a small ridge lets through.
     vary = eigenvalues > 8 * jnp.finfo(eigenvalues.dtype).eps * jnp.max(eigenvalues)
     slopes = jnp.where(vary[:, None], moments, 0) / (jnp.maximum(eigenvalues, 0) + ridges[:, None])[..., None]
     return (inputs @ axes) @ slopes

@@ -20,9 +20,10 @@ from jaxrel._core.programs import release_if_many
 from jaxrel._core.stopwatch import Stopwatch, stopwatch
 from jaxrel.encoders import VIEWS
 from jaxrel.storage.records import RecordLog, from_json_number, json_number
+from jaxrel.study.costs import CountedProgress
 from jaxrel.study.engine import Part, run_parts
 from jaxrel.study.plan import Pair, Plan, Settings
-from jaxrel.study.sources import Progress, Source, Split, Views, restricted_to, silent
+from jaxrel.study.sources import NamedSource, Progress, Source, Split, Views, restricted_to, silent
 
 if TYPE_CHECKING:
     from jaxrel.relatedness import Relatedness
@@ -65,6 +66,10 @@ class Score:
         majority: the accuracy of the best constant guess.
         num_classes: of the target, of the terms.
         vacuous_level: loss of the best constant guess, the entropy of the held-out target classes.
+        num_parameters: of the encoder; None where it is not known.
+        feature_width: how many numbers the encoder makes of a sample.
+        samples_per_second: of extraction, compilation left out, in the run that made this score; NaN where all features
+            were there already.
         resampled_transferabilities: on resampled target samples, the same ones for all encoders of a target.
         resampled_bounds: the bound on resampled held-out samples, likewise; without labels there are none.
         extraction_seconds: what the features of both data sets took in the run that made this score; features
@@ -100,8 +105,11 @@ class Score:
     extraction_seconds: float = 0.0
     compilation_seconds: float = 0.0
     scoring_seconds: float = 0.0
-    resampled_transferabilities: tuple[float, ...] = ()
-    resampled_bounds: tuple[float, ...] = ()
+    num_parameters: int | None = None
+    feature_width: int | None = None
+    samples_per_second: float = math.nan
+    resampled_transferabilities: tuple[float, ...] = dataclasses.field(default=(), compare=False)
+    resampled_bounds: tuple[float, ...] = dataclasses.field(default=(), compare=False)
 
     @property
     def failed(self) -> bool:
@@ -112,6 +120,11 @@ class Score:
     def has_terms(self) -> bool:
         """Whether there is a bound to trust."""
         return self.reference is not None and not self.failed and self.terms_status == OK
+
+    @property
+    def terms(self) -> tuple[float, float, float]:
+        """What the bound is the sum of: reference loss, label mismatch, distribution mismatch."""
+        return self.reweighted_reference_loss, self.label_mismatch, self.distribution_mismatch
 
     @property
     def complaint(self) -> str:
@@ -231,6 +244,7 @@ class _Features:
         self._progress = progress
         self._kept: dict[tuple[str, str], Any] = {}
         self._watches: dict[str, list[Stopwatch]] = {}
+        self._extracted: dict[str, int] = {}
         self.numbers: dict[str, dict[str, Any]] = {}
         """By target: the numbers that do not depend on a reference."""
 
@@ -246,12 +260,18 @@ class _Features:
         """What everything of this source took."""
         return [] if source is None else self._watches.get(source.name, [])
 
+    def extracted_of(self, source: Source | None) -> int:
+        """How many samples of this source were extracted; those from the store were not."""
+        return 0 if source is None else self._extracted.get(source.name, 0)
+
     def _get(self, source: Source, get: Callable[[str, Progress], Any]) -> Any:
         key = source.name, get.__name__
         if key not in self._kept:
+            counted = CountedProgress(self._progress)
             with stopwatch() as watch:
-                self._kept[key] = get(self._encoder, self._progress)
+                self._kept[key] = get(self._encoder, counted)
             self._watches.setdefault(source.name, []).append(watch)
+            self._extracted[source.name] = self.extracted_of(source) + counted.samples
         return self._kept[key]
 
 
@@ -273,9 +293,11 @@ def _score(score: Score, pair: Pair, features: _Features, settings: Settings) ->
         if score.failed or score.reference is None:
             break
     extraction = [watch for source in pair for watch in features.watches_of(source)]
+    seconds, extracted = sum(watch.seconds for watch in extraction), sum(map(features.extracted_of, pair))
     return dataclasses.replace(
         score,
-        extraction_seconds=sum(watch.seconds for watch in extraction),
+        extraction_seconds=seconds,
+        samples_per_second=extracted / seconds if extracted and seconds else math.nan,
         compilation_seconds=score.compilation_seconds + sum(watch.compilation_seconds for watch in extraction),
     ), lasting
 
@@ -307,6 +329,10 @@ def _numbers(score: Score, pair: Pair, features: _Features, settings: Settings) 
                 "recipe": found.recipe,
                 "status": "; ".join(found.messages) or OK,
                 "resampled_transferabilities": _rounded(found.resamples),
+                "feature_width": int(task.features.shape[1]),
+                "num_parameters": target.encoder(score.encoder).num_parameters
+                if isinstance(target, NamedSource)
+                else None,
             }
         features.numbers[score.target] = numbers | {
             "scoring_seconds": watch.seconds,
@@ -405,7 +431,7 @@ def _key(encoder: str, pair: Pair, settings: Settings, fingerprints: dict[str, s
 
     determined_by = {
         "version": __version__,
-        "record": 2,  # of which fields there are, and what they mean
+        "record": 3,  # of which fields there are, and what they mean
         "names": [*(source and source.name for source in pair), encoder],
         "fingerprints": [source and fingerprints[source.name] for source in pair],
         "method": pair[0] and repr(settings.joint()),

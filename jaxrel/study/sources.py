@@ -199,6 +199,10 @@ class NamedSource:
         if self.name in data.names() and (given := data.describe(self.name).modality) != encoded:
             raise ValueError(f"{encoder!r} encodes {encoded}, {self.name!r} has {given}: pass an encoder of {given}.")
 
+    def encoder(self, name: str) -> Encoder:
+        """The encoder of this name, loaded."""
+        return self._load_encoder(name)
+
     def fingerprint(self, encoder: str) -> str:
         """Those of the samples and of the encoder; the last bits depend on the batch size."""
         samples = [part.fingerprint for part in self._parts]

@@ -1,16 +1,28 @@
-"""From scores to an order: ranks, intervals and ties."""
+"""From scores to an order: ranks, intervals and ties; to files and back."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxrel.study import document
+from jaxrel.study.cells import record_of, section_of
+from jaxrel.study.cost_picture import cost_figure
+from jaxrel.study.document import StoredRow
 from jaxrel.study.execute import Score
+from jaxrel.study.pictures import ranking_figure
 from jaxrel.study.plan import Settings
+from jaxrel.study.tabular import Section, Tabular
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -30,8 +42,8 @@ class Row:
     tied_with: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Table:
+@dataclass(frozen=True, repr=False)
+class Table(Tabular):
     """The encoders in the order of their transferability on one target, largest first, failed ones last.
 
     `reference` is that of the terms. It is None where there are none, and in a summary, in which each encoder stands
@@ -41,6 +53,11 @@ class Table:
     reference: str | None
     target: str
     rows: tuple[Row, ...]
+    settings: Settings = dataclasses.field(default_factory=Settings)
+
+    def __repr__(self) -> str:
+        best = next((f", best {row.score.encoder!r}" for row in self.rows if not row.score.failed), "")
+        return f"Table({self.heading!r}, {len(self.rows)} encoders{best})"
 
     @property
     def references(self) -> set[str | None]:
@@ -52,23 +69,139 @@ class Table:
         """Whether references differ from encoder to encoder, or may."""
         return self.reference is None and self.references != {None}
 
+    @property
+    def heading(self) -> str:
+        """What the table is about."""
+        if self.references <= {None}:
+            return self.target
+        return f"{self.reference or 'best of the references'} → {self.target}"
 
-@dataclass(frozen=True)
-class Ranking:
+    @property
+    def recipes(self) -> list[str]:
+        """How the numbers were computed; more than one only where encoders had to be treated differently."""
+        return sorted({row.score.recipe for row in self.rows if row.score.recipe})
+
+    @property
+    def majority(self) -> float:
+        """Accuracy of the best constant guess, from a score that has it."""
+        return next((row.score.majority for row in self.rows if not math.isnan(row.score.majority)), math.nan)
+
+    @property
+    def vacuous(self) -> tuple[float, int]:
+        """Loss of the best constant guess and the class count of the target, from a score that has them."""
+        scores = (row.score for row in self.rows if row.score.num_classes)
+        return next(((score.vacuous_level, score.num_classes) for score in scores), (math.nan, 0))
+
+    def records(self) -> list[dict[str, Any]]:
+        """A record for each encoder, in order."""
+        return [record_of(row, terms=self.references != {None}) for row in self.rows]
+
+    def sections(self) -> list[Section]:
+        """The table."""
+        return [section_of(self)]
+
+    def plot(self) -> Figure:
+        """As :meth:`Ranking.plot`, of this table alone."""
+        return ranking_figure([self])
+
+
+@dataclass(frozen=True, repr=False)
+class Ranking(Tabular):
     """A table for each pair of tasks, and a summary for each target that has more than one reference."""
 
     tables: tuple[Table, ...]
     summaries: tuple[Table, ...]
     settings: Settings
 
+    def __repr__(self) -> str:
+        encoders = {row.score.encoder for table in self.tables for row in table.rows}
+        return f"Ranking({len(self.tables)} tables of {len(encoders)} encoders)"
+
     @property
     def incomplete(self) -> tuple[Score, ...]:
         """The scores that lack a number, or the terms of their reference; `complaint` says why."""
         return tuple(row.score for table in self.tables for row in table.rows if row.score.complaint)
 
+    @property
+    def has_references(self) -> bool:
+        """Whether there are terms of a bound."""
+        return any(table.references != {None} for table in self.tables)
 
-def make_ranking(scores: Sequence[Score], settings: Settings) -> Ranking:
-    """Order the scores within each pair of tasks, and within each target with the best reference of each encoder."""
+    def records(self) -> list[dict[str, Any]]:
+        """A record for each encoder and pair; the summaries repeat some of them, and are left out."""
+        return [record_of(row, terms=self.has_references) for table in self.tables for row in table.rows]
+
+    def sections(self) -> list[Section]:
+        """All tables, then the summaries."""
+        return [section_of(table) for table in (*self.tables, *self.summaries)]
+
+    def plot(self) -> Figure:
+        """Bars of transferability, and of the bound where there are references; needs matplotlib.
+
+        Returns:
+            A figure, which `savefig` writes in any format.
+        """
+        return ranking_figure(self.tables)
+
+    @property
+    def has_costs(self) -> bool:
+        """Whether the number of parameters of any encoder is known that has a score."""
+        return any(
+            row.score.num_parameters is not None and not row.score.failed for table in self.tables for row in table.rows
+        )
+
+    def plot_costs(self) -> Figure:
+        """Transferability against parameters, with the Pareto front; needs matplotlib.
+
+        Returns:
+            A figure, which `savefig` writes in any format.
+
+        Raises:
+            ValueError: the number of parameters of no encoder is known.
+        """
+        if not self.has_costs:
+            raise ValueError("the number of parameters of no encoder is known: rank encoders by name.")
+        return cost_figure(self.tables)
+
+    def save(self, path: Path | str) -> None:
+        """Write the ranking to a file as `jaxrel rank` writes it, `results.json`.
+
+        Args:
+            path: the file, which is replaced.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        document.write(self, Path(path))
+
+    @classmethod
+    def load(cls, path: Path | str) -> Ranking:
+        """The ranking that a file has; neither data nor a network are needed.
+
+        Args:
+            path: a file that `save` or `jaxrel rank` wrote, or its folder. Resamples are read from the log of finished
+                scores where that lies beside it.
+
+        Returns:
+            The ranking, equal to the one that was saved but for `strict`.
+
+        Raises:
+            OSError: there is no such file.
+            ValueError: it is damaged, or of another version; it is named.
+        """
+        stored = document.read(Path(path))
+        return make_ranking([row.score for row in stored.rows], stored.settings, stored=stored.rows)
+
+
+def make_ranking(scores: Sequence[Score], settings: Settings, *, stored: Sequence[StoredRow] = ()) -> Ranking:
+    """Order the scores within each pair of tasks, and within each target with the best reference of each encoder.
+
+    Args:
+        scores: at least one.
+        settings: which they were made by.
+        stored: what was found earlier by resamples that some scores do not have any more.
+    """
+    known = {_place(row.score): row for row in stored}
     by_pair: dict[tuple[str | None, str], list[Score]] = {}
     for score in scores:
         by_pair.setdefault((score.reference, score.target), []).append(score)
@@ -77,14 +210,15 @@ def make_ranking(scores: Sequence[Score], settings: Settings) -> Ranking:
         by_target.setdefault(score.target, {}).setdefault(score.encoder, []).append(score)
     return Ranking(
         tuple(
-            Table(reference, target, _rows(group, settings.confidence))
+            Table(reference, target, _rows(group, settings.confidence, known), settings)
             for (reference, target), group in by_pair.items()
         ),
         tuple(
             Table(
                 None,
                 target,
-                _rows([min(group, key=_order) for group in by_encoder.values()], settings.confidence),
+                _rows([min(group, key=_order) for group in by_encoder.values()], settings.confidence, known),
+                settings,
             )
             for target, by_encoder in by_target.items()
             if max(map(len, by_encoder.values())) > 1
@@ -93,14 +227,25 @@ def make_ranking(scores: Sequence[Score], settings: Settings) -> Ranking:
     )
 
 
-def _rows(scores: Sequence[Score], confidence: float) -> tuple[Row, ...]:
+_Known = Mapping[tuple[str | None, str, str], StoredRow]
+
+
+def _place(score: Score) -> tuple[str | None, str, str]:
+    return score.reference, score.target, score.encoder
+
+
+def _rows(scores: Sequence[Score], confidence: float, known: _Known) -> tuple[Row, ...]:
     ordered = sorted(scores, key=_order)
-    tied = {frozenset((a.encoder, b.encoder)) for a, b in itertools.combinations(ordered, 2) if _tied(a, b, confidence)}
+    tied = {
+        frozenset((a.encoder, b.encoder))
+        for a, b in itertools.combinations(ordered, 2)
+        if _tied(a, b, confidence, known)
+    }
     rows = []
     for position, score in enumerate(ordered):
         tied_with = [other.encoder for other in ordered if frozenset((score.encoder, other.encoder)) in tied]
         above = ordered[position - 1].encoder if position else None
-        bound_interval = _interval(np.asarray(score.resampled_bounds), confidence)
+        bound_interval = _bound_interval(score, confidence, known)
         rows.append(Row(position + 1, score, bound_interval, above in tied_with, tuple(tied_with)))
     return tuple(rows)
 
@@ -111,12 +256,22 @@ def _order(score: Score) -> tuple[bool, float, float, str]:
     return score.failed, 0.0 if math.isnan(score.transferability) else -score.transferability, bound, score.encoder
 
 
-def _tied(a: Score, b: Score, confidence: float) -> bool:
+def _tied(a: Score, b: Score, confidence: float, known: _Known) -> bool:
     if a.failed or b.failed:
         return False
+    if not len(a.resampled_transferabilities) == len(b.resampled_transferabilities) > 0:
+        return any(
+            _place(one) in known and other.encoder in known[_place(one)].tied_with for one, other in ((a, b), (b, a))
+        )
     difference = np.subtract(a.resampled_transferabilities, b.resampled_transferabilities)
     low, high = _interval(difference, confidence)
     return low <= 0 <= high
+
+
+def _bound_interval(score: Score, confidence: float, known: _Known) -> tuple[float, float]:
+    if not score.resampled_bounds and _place(score) in known:
+        return known[_place(score)].bound_interval
+    return _interval(np.asarray(score.resampled_bounds), confidence)
 
 
 def _interval(resamples: np.ndarray, confidence: float) -> tuple[float, float]:

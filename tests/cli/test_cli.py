@@ -45,7 +45,13 @@ def test_rank_prints_the_table_and_writes_the_files(tmp_path: Path, capsys: pyte
     assert "circles → squares" in captured.out
     assert "What to trust" in captured.out
     folder = tmp_path / "jaxrel-results"
-    assert {path.name for path in folder.iterdir()} == {"results.json", "results.csv", "results.jsonl", "ranking.png"}
+    assert {path.name for path in folder.iterdir()} == {
+        "results.json",
+        "results.csv",
+        "results.jsonl",
+        "ranking.png",
+        "cost.png",
+    }
     assert all(str(Path("jaxrel-results") / name) in captured.out for name in ("results.json", "ranking.png"))
 
 
@@ -63,6 +69,34 @@ def test_second_run_says_what_it_skips(capsys: pytest.CaptureFixture[str]) -> No
     capsys.readouterr()
     assert cli.main([*RANK, *SMALL]) == 0
     assert "2 of 2 scores are in" in capsys.readouterr().err
+
+
+def test_large_encoders_are_left_out_before_anything_is_extracted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make = fake_zoo.FakeEncoder
+
+    def load(name: str, **options: Any) -> fake_zoo.FakeEncoder:
+        encoder = make(name, **options)
+        encoder.num_parameters = 5000 if name == "wide" else 80
+        if name == "wide":
+            monkeypatch.setattr(encoder, "forward", None)
+        return encoder
+
+    monkeypatch.setattr("jaxrel.encoders.load", load)
+    words = ["rank", "--target", "squares", "--encoder", "narrow", "wide", *SMALL, "--no-plot", "--quiet"]
+    assert cli.main([*words, "--max-parameters", "100"]) == 0
+    captured = capsys.readouterr()
+    assert "wide is left out: 5,000 parameters, more than 100" in captured.err
+    assert "wide" not in captured.out
+    document = json.loads(Path("jaxrel-results/results.json").read_text())
+    (row,) = document["pairs"][0]["rows"]
+    assert (row["encoder"], row["num_parameters"], row["feature_width"]) == ("narrow", 80, 5)
+    assert row["samples_per_second"] > 0
+    assert document["command"] == ["jaxrel", *words, "--max-parameters", "100"]
+    assert cli.main([*words, "--max-width", "4", "--output", "none"]) == 2
+    assert "every encoder is larger than the limits" in capsys.readouterr().err
+    assert not Path("none/results.json").exists()
 
 
 def test_lines_are_not_written_again_by_a_handler_of_another_library(caplog: pytest.LogCaptureFixture) -> None:
@@ -256,7 +290,9 @@ def test_names_in_progress_and_log_are_no_markup(capsys: pytest.CaptureFixture[s
     with narrator(quiet=False) as progress:
         progress("[/x]: :smile: [red]", 1, 2)
         logging.getLogger("jaxrel").warning("[/y] %s", "[blue]")
+        logging.getLogger("jaxrel").warning("\x1b[31m%s", "\x9b2J")
     error = capsys.readouterr().err
+    assert "\\x1b[31m\\x9b2J" in error
     assert "[/x]: :smile: [red]" in error
     assert "[/y] [blue]" in error
 
@@ -403,7 +439,7 @@ def test_two_processes_with_one_seed_give_identical_numbers(tmp_path: Path) -> N
         assert [record["status"] for record in records] == ["ok", "ok"]
         lines.append(
             [
-                {key: value for key, value in record.items() if "seconds" not in key and key != "jaxrel"}
+                {key: value for key, value in record.items() if "second" not in key and key != "jaxrel"}
                 for record in records
             ]
         )

@@ -193,10 +193,11 @@ def test_without_a_held_out_part_the_training_samples_are_used_up_first(
     for limit in (5, len(train), len(train) + 4, None):
         alone, none = jaxrel.data.load_splits("toy", path=folder, train_limit=limit, test_limit=0)
         assert none is None
+        assert isinstance(test, jaxrel.data.ImageData)
         first = jaxrel.data.load("toy", path=folder, limit=limit and min(limit, len(train)))
         np.testing.assert_array_equal(alone.samples[: len(first)], first.samples)
         rest = draw(test.labels, len(alone) - len(first))
-        np.testing.assert_array_equal(alone.samples[len(first) :], test.samples[rest])
+        np.testing.assert_array_equal(alone.samples[len(first) :], test.images[rest])
     assert len(alone) == TOY_SIZE
     with pytest.raises(ValueError, match="test_limit is -1: pass a number of samples of at least 1"):
         jaxrel.data.load_splits("toy", path=folder, test_limit=-1)

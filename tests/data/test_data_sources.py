@@ -376,6 +376,7 @@ def test_clip_art_is_put_on_white_squares(tmp_path: Path) -> None:
     black = np.zeros((192, 96, 3), np.uint8)
     save(tmp_path / "food" / "black.png", black)
     images, labels, *_ = read_clip_art(tmp_path)
+    assert isinstance(images, np.ndarray)
     assert images.shape == (11, 96, 96, 3)
     assert np.bincount(labels, minlength=10).tolist() == [1, 1, 1, 2, 1, 1, 1, 1, 1, 1]
     assert (np.delete(images, 3, 0) == 255).all()

@@ -5,16 +5,21 @@ from __future__ import annotations
 import collections
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
+from jaxrel._core.printable import printable
 from jaxrel.metrics.registry import METRICS
 from jaxrel.metrics.result import ScoreStatus
+from jaxrel.study.matrix.picture import matrix_figure
 from jaxrel.study.matrix.plan import MatrixPlan, needs_reference
 from jaxrel.study.matrix.records import Entry
+from jaxrel.study.tabular import Section, Tabular
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Matrix", "Timings", "make_matrix"]
 
@@ -48,8 +53,8 @@ class Timings:
         return self.num_scores / self.scoring_seconds if self.num_scores else float("nan")
 
 
-@dataclass(frozen=True)
-class Matrix:
+@dataclass(frozen=True, repr=False)
+class Matrix(Tabular):
     """Scores of encoders on pairs of data sets.
 
     Attributes:
@@ -69,6 +74,11 @@ class Matrix:
     status: np.ndarray
     timings: Timings
 
+    def __repr__(self) -> str:
+        axes = (self.metrics, self.encoders, self.references, self.targets)
+        counts = zip(map(len, axes), ("metrics", "encoders", "references", "targets"), strict=True)
+        return f"Matrix({', '.join(f'{number} {what}' for number, what in counts)})"
+
     def records(self) -> list[dict[str, Any]]:
         """One for each score, in the order of the axes; no reference where the metric needs none."""
         return [
@@ -77,7 +87,7 @@ class Matrix:
                 "encoder": encoder,
                 "reference": reference if needs_reference(metric) else None,
                 "target": target,
-                "value": float(self.values[m, e, r, t]),
+                "value": None if np.isnan(self.values[m, e, r, t]) else float(self.values[m, e, r, t]),
                 "status": str(self.status[m, e, r, t]),
             }
             for m, metric in enumerate(self.metrics)
@@ -87,16 +97,44 @@ class Matrix:
             if self.status[m, e, r, t] != SAME
         ]
 
-    def to_parquet(self, path: Path | str) -> None:
-        """Write the records to a Parquet file; needs `pip install 'jaxrel[parquet]'`."""
-        try:
-            import pyarrow as arrow  # type: ignore[import-untyped]
-            import pyarrow.parquet as parquet  # type: ignore[import-untyped]
-        except ImportError as error:
-            raise ImportError("Parquet files need pyarrow: pip install 'jaxrel[parquet]'.") from error
-        names = [(name, arrow.string()) for name in ("metric", "encoder", "reference", "target", "status")]
-        schema = arrow.schema([*names[:4], ("value", arrow.float64()), names[4]])
-        parquet.write_table(arrow.Table.from_pylist(self.records(), schema), path)
+    def sections(self) -> list[Section]:
+        """For each metric and reference: a line for each encoder, a column for each target."""
+
+        def cell(value: float, status: str) -> str:
+            return "" if status == SAME else "failed" if np.isnan(value) else f"{value:.4g}"
+
+        key, targets = "encoder / target", list(map(printable, self.targets))
+        return [
+            Section(
+                title,
+                [
+                    {key: encoder, **dict(zip(targets, map(cell, *line), strict=True))}
+                    for encoder, *line in zip(self.encoders, self.values[m, :, r], self.status[m, :, r], strict=True)
+                ],
+                key,
+                names=(key,),
+                texts=(key,),
+            )
+            for title, m, r in self._panels()
+        ]
+
+    def plot(self) -> Figure:
+        """Values as colours, in a panel for each metric and reference; needs matplotlib.
+
+        Returns:
+            A figure, which `savefig` writes in any format.
+        """
+        return matrix_figure(
+            self.encoders, self.targets, {title: self.values[m, :, r] for title, m, r in self._panels()}
+        )
+
+    def _panels(self) -> list[tuple[str, int, int]]:
+        """For each metric and reference: what it is, and where."""
+        return [
+            (f"{metric}, from {self.references[r]}" if needs_reference(metric) else metric, m, r)
+            for m, metric in enumerate(self.metrics)
+            for r in range(len(self.references) if needs_reference(metric) else 1)
+        ]
 
 
 def make_matrix(plan: MatrixPlan, entries: Sequence[Entry], timings: Timings) -> Matrix:

@@ -25,6 +25,7 @@ from jaxrel.metrics.registry import METRICS, Metric
 from jaxrel.metrics.result import Score, ScoreStatus
 from jaxrel.storage.records import RecordLog, from_json_number, json_number
 from jaxrel.study.engine import Part, run_parts
+from jaxrel.study.scoreboard.board import Scoreboard
 from jaxrel.study.scoreboard.inputs import Arrays, EncoderArrays
 from jaxrel.study.sources import Progress, silent
 from jaxrel.version import __version__
@@ -68,42 +69,6 @@ class FinishedLog(RecordLog[Finished]):
         return Finished(
             **(record | {"fields": {name: from_json_number(value) for name, value in record["fields"].items()}})
         )
-
-
-@dataclass(frozen=True)
-class Scoreboard:
-    """Encoders by metrics.
-
-    Attributes:
-        encoders: names, in the order given.
-        metrics: names in `jaxrel.metrics.METRICS`.
-        values: `(encoders, metrics)`, NaN or infinite where `messages` says why.
-        messages: by `(encoder, metric)`, what is wrong with a value.
-        seconds: `(encoders, metrics)`, an equal share of what all metrics of an encoder took, compilation left out.
-        origins: by encoder, the file or the data sets that it was scored on.
-    """
-
-    encoders: tuple[str, ...]
-    metrics: tuple[str, ...]
-    values: np.ndarray
-    messages: dict[tuple[str, str], tuple[str, ...]]
-    seconds: np.ndarray
-    origins: tuple[str, ...]
-
-    @property
-    def failed(self) -> tuple[tuple[str, str], ...]:
-        """The `(encoder, metric)` that have no value."""
-        places = np.argwhere(np.isnan(self.values)).tolist()
-        return tuple((self.encoders[row], self.metrics[column]) for row, column in places)
-
-    def ranks(self) -> np.ndarray:
-        """`(encoders, metrics)`: 1 for the best, equal values share the best of their ranks, NaN is last."""
-        columns = []
-        for name, column in zip(self.metrics, self.values.T, strict=True):
-            gain = column if METRICS[name].higher_is_better else -column
-            gain = np.where(np.isnan(gain), -math.inf, gain)
-            columns.append(1 + np.sum(gain[None] > gain[:, None], axis=1))
-        return np.stack(columns, axis=1)
 
 
 def chosen_metrics(encoders: Sequence[EncoderArrays], names: Sequence[str] | None) -> tuple[str, ...]:

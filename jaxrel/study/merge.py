@@ -1,0 +1,124 @@
+"""Rankings and scoreboards of several folders put together, from their files alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxrel.metrics.registry import METRICS
+from jaxrel.study.document import Stored, StoredRow, settings_of
+from jaxrel.study.scoreboard import Scoreboard
+from jaxrel.study.table import Ranking, make_ranking
+
+__all__ = ["merged_paths", "merged_ranking", "merged_scoreboard"]
+
+_log = logging.getLogger(__name__)
+
+
+def merged_ranking(stored: Mapping[Path, Stored]) -> Ranking:
+    """All encoders in one ranking.
+
+    Where the logs of finished scores lie beside the files, ties between encoders of different folders are found by
+    their resamples; where they do not, there are the ties that each file has.
+
+    Args:
+        stored: what was read, by its folder; at least one.
+
+    Raises:
+        ValueError: settings or data differ, or one encoder has two scores on the same pair.
+    """
+    (first, one), *others = stored.items()
+    for folder, other in others:
+        if differing := _differing(settings_of(one.settings), settings_of(other.settings)):
+            raise ValueError(
+                f"{folder} has other settings than {first} ({differing}): encoders are ranked together only where "
+                "settings are equal. Report the folders one by one."
+            )
+    merged_paths(stored)
+    rows: dict[tuple[str | None, str, str], tuple[Path, StoredRow]] = {}
+    for folder, other in stored.items():
+        for row in other.rows:
+            score = row.score
+            place = score.reference, score.target, score.encoder
+            known_folder, known = rows.setdefault(place, (folder, row))
+            if known.score.failed:
+                rows[place] = folder, row
+            elif score.key != known.score.key and not score.failed:
+                raise ValueError(
+                    f"{known_folder} and {folder} have different scores of {score.encoder} on {score.target}: their "
+                    "samples or encoders differ. Report the folders one by one."
+                )
+    kept = [row for _, row in rows.values()]
+    return make_ranking([row.score for row in kept], one.settings, stored=kept)
+
+
+def merged_paths(stored: Mapping[Path, Stored]) -> dict[str, Path]:
+    """Where the data were, by data set.
+
+    Raises:
+        ValueError: one data set was in two places.
+    """
+    paths: dict[str, str] = {}
+    for folder, other in stored.items():
+        for name, path in other.data_paths.items():
+            if paths.setdefault(name, path) != path:
+                raise ValueError(f"{folder} has {name} from {path}, another folder from {paths[name]}.")
+    return {name: Path(path) for name, path in paths.items()}
+
+
+def merged_scoreboard(boards: Mapping[Path, Scoreboard]) -> Scoreboard:
+    """All encoders in one scoreboard, by the metrics that every one of them has.
+
+    Args:
+        boards: by their folder; at least one.
+
+    Raises:
+        ValueError: data sets or options differ, an encoder has two different scores, or no metric is common to all.
+    """
+    if len(boards) == 1:
+        return next(iter(boards.values()))
+    origins = {origin for board in boards.values() for origin in board.origins if origin.startswith("{")}
+    if len(origins) > 1:
+        raise ValueError(
+            f"{', '.join(map(str, boards))} have scores on other data sets or by other options: report the folders "
+            "one by one."
+        )
+    first, *others = boards.values()
+    metrics = [name for name in first.metrics if all(name in other.metrics for other in others)]
+    if combined := [name for name in metrics if METRICS[name].combine is not None]:
+        _log.warning("left out, as they depend on all encoders together: %s", ", ".join(combined))
+    metrics = [name for name in metrics if name not in combined]
+    if not metrics:
+        raise ValueError(f"{', '.join(map(str, boards))} have no metric in common that compares their encoders.")
+    rows: dict[str, tuple[Scoreboard, int]] = {}
+    for folder, board in boards.items():
+        for position, encoder in enumerate(board.encoders):
+            known = rows.setdefault(encoder, (board, position))
+            if not np.array_equal(_values(*known, metrics), _values(board, position, metrics), equal_nan=True):
+                raise ValueError(f"{folder} and another folder have different scores of {encoder}.")
+    return Scoreboard(
+        tuple(rows),
+        tuple(metrics),
+        np.array([_values(board, position, metrics) for board, position in rows.values()]),
+        {
+            (encoder, name): board.messages[encoder, name]
+            for encoder, (board, _) in rows.items()
+            for name in metrics
+            if (encoder, name) in board.messages
+        },
+        np.array([[board.seconds[row, board.metrics.index(name)] for name in metrics] for board, row in rows.values()]),
+        tuple(board.origins[position] for board, position in rows.values()),
+    )
+
+
+def _values(board: Scoreboard, row: int, metrics: Sequence[str]) -> np.ndarray:
+    values: np.ndarray = board.values[row, [board.metrics.index(name) for name in metrics]]
+    return values
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}: {one[name]} and {other[name]}" for name in one if one[name] != other[name])

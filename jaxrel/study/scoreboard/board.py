@@ -1,0 +1,99 @@
+"""Encoders by metrics: what a run by many metrics gives."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxrel.metrics.registry import METRICS
+from jaxrel.study.scoreboard.picture import board_figure
+from jaxrel.study.tabular import Section, Tabular
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Scoreboard"]
+
+
+@dataclass(frozen=True, repr=False)
+class Scoreboard(Tabular):
+    """Encoders by metrics.
+
+    Attributes:
+        encoders: names, in the order given.
+        metrics: names in `jaxrel.metrics.METRICS`.
+        values: `(encoders, metrics)`, NaN or infinite where `messages` says why.
+        messages: by `(encoder, metric)`, what is wrong with a value.
+        seconds: `(encoders, metrics)`, an equal share of what all metrics of an encoder took, compilation left out.
+        origins: by encoder, the file or the data sets that it was scored on.
+    """
+
+    encoders: tuple[str, ...]
+    metrics: tuple[str, ...]
+    values: np.ndarray
+    messages: dict[tuple[str, str], tuple[str, ...]]
+    seconds: np.ndarray
+    origins: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Scoreboard({len(self.encoders)} encoders, {len(self.metrics)} metrics)"
+
+    @property
+    def failed(self) -> tuple[tuple[str, str], ...]:
+        """The `(encoder, metric)` that have no value."""
+        places = np.argwhere(np.isnan(self.values)).tolist()
+        return tuple((self.encoders[row], self.metrics[column]) for row, column in places)
+
+    def ranks(self) -> np.ndarray:
+        """`(encoders, metrics)`: 1 for the best, equal values share the best of their ranks, NaN is last."""
+        columns = []
+        for name, column in zip(self.metrics, self.values.T, strict=True):
+            gain = column if METRICS[name].higher_is_better else -column
+            gain = np.where(np.isnan(gain), -math.inf, gain)
+            columns.append(1 + np.sum(gain[None] > gain[:, None], axis=1))
+        return np.stack(columns, axis=1)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A record for each encoder and metric."""
+        ranks = self.ranks()
+        return [
+            {
+                "encoder": encoder,
+                "origin": self.origins[row],
+                "metric": metric,
+                "value": None if np.isnan(self.values[row, column]) else float(self.values[row, column]),
+                "rank": int(ranks[row, column]),
+                "higher_is_better": METRICS[metric].higher_is_better,
+                "messages": " ".join(self.messages.get((encoder, metric), ())),
+                "seconds": float(self.seconds[row, column]),
+            }
+            for row, encoder in enumerate(self.encoders)
+            for column, metric in enumerate(self.metrics)
+        ]
+
+    def sections(self) -> list[Section]:
+        """Values with ranks in brackets: a line for each encoder, a column for each metric."""
+        ranks = self.ranks()
+
+        def cell(row: int, column: int) -> str:
+            value = self.values[row, column]
+            return "failed" if np.isnan(value) else f"{value:.4g} ({ranks[row, column]})"
+
+        rows = [
+            {"encoder": encoder, **{metric: cell(row, column) for column, metric in enumerate(self.metrics)}}
+            for row, encoder in enumerate(self.encoders)
+        ]
+        complaints = [f"{encoder}, {metric}: {' '.join(said)}" for (encoder, metric), said in self.messages.items()]
+        failed = frozenset(self.encoders.index(encoder) for encoder, _ in self.failed)
+        return [Section("Scores, and ranks in brackets", rows, complaints=complaints, failed=failed)]
+
+    def plot(self) -> Figure:
+        """Ranks as colours; needs matplotlib.
+
+        Returns:
+            A figure, which `savefig` writes in any format.
+        """
+        return board_figure(self.encoders, self.metrics, self.ranks())
