@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -106,10 +107,11 @@ def source_state(name: str | Any, *, path: str | os.PathLike[str] | None = None)
         return None
     # All places in which a provider looks: one that has nothing yet comes before others when it has.
     prepared = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", facts.tfds_name or name)
+    has_reader = importlib.util.find_spec("tensorflow_datasets") is not None
     own = Path(os.environ.get("JAXREL_DATA") or os.devnull)
     places = [prepared, own / name, own / f"{name}.npz", *(Path(folder) for folder, _ in facts.folders)]
     archive = ASSETS[facts.asset].sha256 if facts.asset else None
-    return [name, archive, [file_states(user_path(place)) for place in places]]
+    return [name, archive, has_reader, [file_states(user_path(place)) for place in places]]
 
 
 def _is_path(name: str) -> bool:

@@ -16,7 +16,8 @@ import numpy as np
 
 from jaxrel import data, encoders
 from jaxrel._core.arrays import to_array
-from jaxrel.storage.features import FeatureStore
+from jaxrel.storage.features import FeatureStore, Table
+from jaxrel.storage.fingerprints import remembered
 from jaxrel.study.engine import Part, run_parts
 
 if TYPE_CHECKING:
@@ -204,9 +205,26 @@ class NamedSource:
         return self._load_encoder(name)
 
     def fingerprint(self, encoder: str) -> str:
-        """Those of the samples and of the encoder; the last bits depend on the batch size."""
-        samples = [part.fingerprint for part in self._parts]
-        return "/".join([*samples, self._load_encoder(encoder).fingerprint, str(self._settings.batch_size)])
+        """Those of the samples and of the encoder; the last bits depend on the batch size.
+
+        Neither is loaded where its files are those of an earlier run.
+        """
+        settings = self._settings
+        state = encoders.source_state(encoder, seed=settings.seed, image_size=settings.image_size)
+        encoded = remembered(state, lambda: self._load_encoder(encoder).fingerprint)
+        return "/".join([*self._sample_fingerprints, encoded, str(settings.batch_size)])
+
+    @functools.cached_property
+    def _sample_fingerprints(self) -> list[str]:
+        state = data.source_state(self.name, path=self._path)
+        settings = self._settings
+        options = [settings.samples, settings.held_out, settings.official_splits, settings.strict]
+
+        def told() -> list[Any]:
+            return [[part.fingerprint for part in self._parts], self.skipped]
+
+        fingerprints, self.skipped = remembered(None if state is None else [*state, *options], told)
+        return list(fingerprints)
 
     def features(self, encoder: str, progress: Progress) -> Split:
         """The features of both splits, extracted where the store does not hold them."""
@@ -224,7 +242,7 @@ class NamedSource:
         train = self._parts[0]
         views = [encoders.VIEWS[train.modality](number, seed=self._settings.seed) for number in range(2)]
         first, second = (
-            self._extract(encoder, train, f"view {number}", progress, view=view)
+            np.asarray(self._extract(encoder, train, f"view {number}", progress, view=view))
             for number, view in enumerate(views, start=1)
         )
         return first, second
@@ -237,7 +255,7 @@ class NamedSource:
         progress: Progress,
         *,
         view: encoders.View | None = None,
-    ) -> np.ndarray:
+    ) -> np.ndarray | Table:
         features = encoders.extract_features(
             self._load_encoder(encoder),
             part.samples,
@@ -248,7 +266,7 @@ class NamedSource:
             data_fingerprint=part.fingerprint,
             provenance={"data": part.name, "split": part.split, "provider": part.provider},
         )
-        return np.asarray(features)
+        return features if isinstance(part, data.StreamedImages) else np.asarray(features)
 
 
 def named_sources(

@@ -149,10 +149,12 @@ def install(replace: Callable[[object, str, object], None]) -> None:
     replace(data, "describe", lambda name: SimpleNamespace(modality="images"))
     replace(data, "load", load_data)
     replace(data, "load_splits", load_splits)
+    replace(data, "source_state", lambda name, *, path=None: None)
     replace(encoders, "names", lambda: ENCODERS)
     replace(encoders, "check_name", modality)
     replace(encoders, "modality", modality)
     replace(encoders, "load", FakeEncoder)
+    replace(encoders, "source_state", lambda name, **options: None)
     if os.environ.get("REAL_METHOD"):
         return
     replace(jaxrel, "task_relatedness", task_relatedness)
