@@ -19,8 +19,8 @@ from jaxrel.study.matrix.samples import Rows
 
 __all__ = ["Arrays", "Layout"]
 
-# Compilers treat an axis of one entry in their own way, and round differently.
-_LEAST = 2
+# Compilers treat an axis of few entries in their own way, and round differently.
+_LEAST, _LEAST_SETS = 2, 4
 
 Load = Callable[[str, str], Rows]
 """Gives the rows of a data set by its name and that of an encoder."""
@@ -56,7 +56,7 @@ class Layout(NamedTuple):
             for start in range(0, size, num_units)
         ]
         targets, references = (
-            max(_LEAST, *(len(_distinct(part, side)) for part in parts)) for side in ("target", "reference")
+            max(_LEAST_SETS, *(len(_distinct(part, side)) for part in parts)) for side in ("target", "reference")
         )
         return cls(num_devices, num_units, targets, references)
 
