@@ -108,7 +108,7 @@ def fit_softmax(
         return (count < _MAX_STEPS) & (decrement > tolerance * fit.objective)
 
     def step(state: tuple[Fit, Float[Array, ""], Int[Array, ""]]) -> tuple[Fit, Float[Array, ""], Int[Array, ""]]:
-        fit, _, count = state
+        fit, before, count = state
         curvature = shares @ fit.curvatures(memberships)
         scales = (variances[:, None] * curvature + ridge, jnp.where(curvature > 0, curvature, 1))
         downhill = (-fit.gradient[0], -fit.gradient[1])
@@ -117,10 +117,16 @@ def fit_softmax(
             downhill,
             lambda residual: centred((residual[0] / scales[0], residual[1] / scales[1])),
         )
-        return _line_search(at, fit, direction), _product(downhill, direction), count + 1
+        decrement = _product(downhill, direction)
+        # Near the minimum decrements fall until they are rounding. From there on a step leads anywhere along directions
+        # that nothing but a small ridge bounds.
+        falls = (decrement > floor * fit.objective) | (decrement < before)
+        following = _line_search(at, fit, direction)
+        fit = jax.tree.map(lambda new, old: jnp.where(falls, new, old), following, fit)
+        return fit, jnp.where(falls, decrement, 0), count + 1
 
     # The objective is above its minimum by half of the decrement, but curvatures by its root.
-    tolerance = jnp.finfo(features.dtype).eps ** 1.5
+    tolerance, floor = jnp.finfo(features.dtype).eps ** 1.5, jnp.finfo(features.dtype).eps ** 0.5
     log_counts = jnp.where(present, jnp.log(jnp.where(present, counts, 1)), 0)
     start = at((jnp.zeros((features.shape[1], counts.size), features.dtype), log_counts))
     infinite = jnp.asarray(jnp.inf, features.dtype)
