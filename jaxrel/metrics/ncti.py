@@ -194,7 +194,7 @@ def _ncti_kernel(
     undefined = (num_present < 2) | (total <= num_present)
     parts = jnp.stack([simplex, mean_own_probability(sample, log_probabilities), variability])
     finite = jnp.all(jnp.isfinite(parts))
-    collapsed = ~jnp.any(vary)
+    collapsed = ~jnp.any(vary) & (simplex > 0)
     scores = jax.vmap(
         lambda value: make_score(value, sample.status, valid=fits, undefined=undefined | ~finite, unbounded=collapsed)
     )(parts)
