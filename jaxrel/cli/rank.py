@@ -10,7 +10,7 @@ from jaxrel.cli import console
 from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, executor
 from jaxrel.relatedness.ground_costs import cost_names
 from jaxrel.study import Settings
-from jaxrel.study.costs import within_limits
+from jaxrel.study.ranking.costs import within_limits
 from jaxrel.study.sources import NamedSource
 
 __all__ = ["add"]
@@ -62,7 +62,7 @@ def add(commands: Any) -> None:
 
 def _rank(options: argparse.Namespace) -> str:
     from jaxrel.relatedness import Joint
-    from jaxrel.study import report
+    from jaxrel.study.ranking import report
 
     settings = Settings(
         samples=options.samples,

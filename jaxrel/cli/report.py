@@ -39,7 +39,8 @@ def add(commands: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from jaxrel.study import document, merge
+    from jaxrel.study import merge
+    from jaxrel.study.ranking import document
     from jaxrel.study.scoreboard import document as scores_document
 
     folders = list(dict.fromkeys(options.folders))
@@ -62,7 +63,7 @@ def _written(
     ranking: Ranking | None, board: Scoreboard | None, data_paths: dict[str, Path], options: argparse.Namespace
 ) -> list[Path]:
     """The files and pictures; none is written where one of them would replace those of another run."""
-    from jaxrel.study import report
+    from jaxrel.study.ranking import report
     from jaxrel.study.scoreboard import report as scores
 
     if ranking is not None:
@@ -83,7 +84,7 @@ def _written(
 
 
 def _print(results: Mapping[str, Tabular], form: str) -> None:
-    from jaxrel.study.document import as_data
+    from jaxrel.study.ranking.document import as_data
     from jaxrel.study.tabular import print_sections
 
     if form == "json":

@@ -9,11 +9,13 @@ from pathlib import Path
 from jaxrel.storage.assets import cache_dir
 from jaxrel.storage.features import FeatureStore
 from jaxrel.study.engine import EngineError
-from jaxrel.study.execute import Score, ScoreLog, execute
 from jaxrel.study.matrix import Matrix, MatrixPlan, StoredFeatures, Timings, plan_matrix, score_matrix
-from jaxrel.study.plan import Plan, Settings, make_plan
+from jaxrel.study.ranking.execute import execute
+from jaxrel.study.ranking.plan import Plan, make_plan
+from jaxrel.study.ranking.score import Score, ScoreLog
+from jaxrel.study.ranking.table import Ranking, Row, Table, make_ranking
+from jaxrel.study.settings import Settings
 from jaxrel.study.sources import FeatureArrays, Progress, Source, Split, Views, named_sources, silent
-from jaxrel.study.table import Ranking, Row, Table, make_ranking
 
 __all__ = [
     "EngineError",

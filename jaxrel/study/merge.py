@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from jaxrel.metrics.registry import METRICS
-from jaxrel.study.document import Stored, StoredRow, settings_of
+from jaxrel.study.ranking.document import Stored, StoredRow, settings_of
+from jaxrel.study.ranking.table import Ranking, make_ranking
 from jaxrel.study.scoreboard import Scoreboard
-from jaxrel.study.table import Ranking, make_ranking
 
 __all__ = ["merged_paths", "merged_ranking", "merged_scoreboard"]
 

@@ -22,7 +22,7 @@ from jaxrel.study.engine import Part, run_parts
 
 if TYPE_CHECKING:
     from jaxrel.encoders import Encoder
-    from jaxrel.study.plan import Settings
+    from jaxrel.study.settings import Settings
     from jaxrel.task import Task
 
 T = TypeVar("T")

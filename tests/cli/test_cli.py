@@ -26,7 +26,7 @@ from jaxrel import cli, data
 from jaxrel.cli.console import narrator
 from jaxrel.storage.assets import AssetError
 from jaxrel.storage.records import write_atomically
-from jaxrel.study.execute import ScoreLog
+from jaxrel.study.ranking.score import ScoreLog
 
 RANK = ["rank", "--reference", "circles", "--target", "squares", "--encoder", "narrow", "wide"]
 SMALL = ["--samples", "30", "--held-out", "12", "--resamples", "50"]

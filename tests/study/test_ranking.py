@@ -20,9 +20,9 @@ import jaxrel
 from jaxrel import study
 from jaxrel.storage.features import FeatureStore
 from jaxrel.study import FeatureArrays, Score, Settings, Table
-from jaxrel.study.execute import ScoreLog
-from jaxrel.study.report import check_output, print_ranking, write_files
-from jaxrel.study.table import make_ranking
+from jaxrel.study.ranking.report import check_output, print_ranking, write_files
+from jaxrel.study.ranking.score import ScoreLog
+from jaxrel.study.ranking.table import make_ranking
 
 FAST = Settings(samples=30, held_out=12, resamples=50)
 RANK = ["rank", "--reference", "circles", "crosses", "--target", "squares", "circles", "--encoder", "narrow", "wide"]

@@ -22,15 +22,15 @@ from rich.console import Console
 
 from jaxrel import Joint
 from jaxrel.study import Matrix, Ranking, Score, Settings, Timings
-from jaxrel.study.cells import count
-from jaxrel.study.cost_picture import pareto_front
 from jaxrel.study.drawing import contrasting, in_lines
-from jaxrel.study.execute import ScoreLog
-from jaxrel.study.report import print_ranking, write_files
+from jaxrel.study.ranking.cells import count
+from jaxrel.study.ranking.cost_picture import pareto_front
+from jaxrel.study.ranking.report import print_ranking, write_files
+from jaxrel.study.ranking.score import ScoreLog
+from jaxrel.study.ranking.table import make_ranking
 from jaxrel.study.scoreboard import Scoreboard
 from jaxrel.study.scoreboard.report import print_scoreboard
 from jaxrel.study.scoreboard.report import write_files as write_scores
-from jaxrel.study.table import make_ranking
 
 LONG = [f"vit@some-organisation/very-long-checkpoint-name-{number:02}-".ljust(80, "x") for number in range(16)]
 SCRIPTS = ["中文编码器", "مشفر النصوص", "emoji 😀🦖 $x^2$ \\frac $", "\x1b[31mred\n\u202e"]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from jaxrel.metrics.registry import METRICS, NEEDS
 from jaxrel.storage.records import check_replaceable, write_atomically
-from jaxrel.study.document import write_json
 from jaxrel.study.drawing import FORMATS, file_of
+from jaxrel.study.ranking.document import write_json
 from jaxrel.study.scoreboard.board import Scoreboard
 from jaxrel.study.scoreboard.document import document_of, metric_record, origin_as_text
 from jaxrel.study.scoreboard.inputs import EncoderArrays

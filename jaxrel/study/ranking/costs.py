@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 
-from jaxrel.study.plan import Plan
+from jaxrel.study.ranking.plan import Plan
 from jaxrel.study.sources import NamedSource, Progress, silent
 
 __all__ = ["CountedProgress", "within_limits"]

@@ -6,11 +6,11 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
-from jaxrel.study.execute import NUMBERS, RESAMPLES
+from jaxrel.study.ranking.score import NUMBERS, RESAMPLES
 from jaxrel.study.tabular import Section
 
 if TYPE_CHECKING:
-    from jaxrel.study.table import Row, Table
+    from jaxrel.study.ranking.table import Row, Table
 
 __all__ = ["count", "record_of", "section_of"]
 

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from jaxrel.storage.records import from_json_number, json_number, read_records, write_atomically
-from jaxrel.study.cells import record_of
-from jaxrel.study.execute import RESAMPLES, Score
-from jaxrel.study.plan import Settings
+from jaxrel.study.ranking.cells import record_of
+from jaxrel.study.ranking.score import RESAMPLES, Score
+from jaxrel.study.settings import Settings
 from jaxrel.version import __version__
 
 if TYPE_CHECKING:
     from jaxrel.relatedness import Joint
-    from jaxrel.study.table import Ranking, Table
+    from jaxrel.study.ranking.table import Ranking, Table
 
 __all__ = [
     "SCHEMA",

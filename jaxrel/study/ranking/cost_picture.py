@@ -11,7 +11,7 @@ from jaxrel.study.drawing import in_lines, typography, width_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from jaxrel.study.table import Table
+    from jaxrel.study.ranking.table import Table
 
 __all__ = ["cost_figure", "pareto_front"]
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxrel.storage.records import check_replaceable, write_atomically
-from jaxrel.study import document
 from jaxrel.study.drawing import FORMATS, file_of
-from jaxrel.study.plan import Plan, Settings
-from jaxrel.study.table import Ranking
+from jaxrel.study.ranking import document
+from jaxrel.study.ranking.plan import Plan
+from jaxrel.study.ranking.table import Ranking
+from jaxrel.study.settings import Settings
 from jaxrel.study.tabular import print_sections
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from jaxrel.study.drawing import in_lines, row_edges, typography, width_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from jaxrel.study.table import Table
+    from jaxrel.study.ranking.table import Table
 
 __all__ = ["ranking_figure"]
 

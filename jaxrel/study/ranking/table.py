@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxrel.study import document
-from jaxrel.study.cells import record_of, section_of
-from jaxrel.study.cost_picture import cost_figure
-from jaxrel.study.document import StoredRow
-from jaxrel.study.execute import Score
-from jaxrel.study.pictures import ranking_figure
-from jaxrel.study.plan import Settings
+from jaxrel.study.ranking import document
+from jaxrel.study.ranking.cells import record_of, section_of
+from jaxrel.study.ranking.cost_picture import cost_figure
+from jaxrel.study.ranking.document import StoredRow
+from jaxrel.study.ranking.pictures import ranking_figure
+from jaxrel.study.ranking.score import Score
+from jaxrel.study.settings import Settings
 from jaxrel.study.tabular import Section, Tabular
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Encoders ranked for targets by transferability, with the terms of references: plan, execute, table, report."""
