@@ -78,7 +78,7 @@ def _hub(options: argparse.Namespace) -> list[EncoderArrays]:
     if options.files:
         if options.reference is not None or options.views or options.data_path:
             raise ValueError("--reference, --views and --data-path are for named data sets: leave them out with files.")
-        return [scoreboard.from_file(path, strict=options.strict) for path in options.files]
+        return scoreboard.from_files(options.files, strict=options.strict)
     references = [] if options.reference is None else [options.reference]
     sources = study.named_sources(
         [options.target, *references],

@@ -15,7 +15,7 @@ from score_problems import problem
 
 from jaxrel import cli
 from jaxrel.metrics import METRICS, ScoreStatus, etran_combine, etran_components, score_encoders
-from jaxrel.study.scoreboard import Scoreboard, scoreboard
+from jaxrel.study.scoreboard import Scoreboard, from_files, scoreboard
 
 QUICK = ["logme", "gbc", "etran", "rankme"]
 
@@ -35,9 +35,9 @@ def hub(*widths: int) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
-def write_files(encoders: dict[str, dict[str, np.ndarray]]) -> list[str]:
+def write_files(encoders: dict[str, dict[str, np.ndarray]], folder: str = ".") -> list[str]:
     for name, arrays in encoders.items():
-        np.savez(f"{name}.npz", **arrays)
+        np.savez(Path(folder) / f"{name}.npz", **arrays)
     return [f"{name}.npz" for name in encoders]
 
 
@@ -287,6 +287,17 @@ def test_wrong_use_is_one_message(words, status, message, capsys):
     captured = capsys.readouterr()
     assert message in captured.err
     assert "Traceback" not in captured.err
+
+
+def test_files_of_one_stem_are_called_by_their_folders(capsys):
+    for folder in ("first/run", "second/run", "second/other"):
+        Path(folder).mkdir(parents=True)
+        write_files(hub(6), folder)
+    files = ["first/run/encoder-0.npz", "second/run/encoder-0.npz", "second/other/encoder-0.npz"]
+    found = [encoder.name for encoder in from_files([*map(Path, files)])]
+    assert found == ["first/run/encoder-0", "second/run/encoder-0", "other/encoder-0"]
+    assert cli.main(["score", *files, "--metric", "rankme", "--no-plot"]) == 0
+    assert "other/encoder-0" in capsys.readouterr().out
 
 
 def test_one_bad_file_is_named_and_the_others_are_scored(capsys):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxrel.study.scoreboard.execute import Finished, FinishedLog, Scoreboard, chosen_metrics, score_by_metrics
-from jaxrel.study.scoreboard.inputs import EncoderArrays, from_arrays, from_file, from_source
+from jaxrel.study.scoreboard.inputs import EncoderArrays, from_arrays, from_file, from_files, from_source
 from jaxrel.study.sources import Progress, silent
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "chosen_metrics",
     "from_arrays",
     "from_file",
+    "from_files",
     "from_source",
     "run",
     "scoreboard",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import struct
@@ -21,7 +22,7 @@ from jaxrel.metrics.batch import SHARED
 from jaxrel.metrics.registry import NEEDS
 from jaxrel.study.sources import NamedSource, Progress, Source, restricted_to, silent
 
-__all__ = ["Arrays", "EncoderArrays", "from_arrays", "from_file", "from_source"]
+__all__ = ["Arrays", "EncoderArrays", "from_arrays", "from_file", "from_files", "from_source"]
 
 # What zipfile and numpy raise for a file that is damaged, or was made to harm.
 _DAMAGED = (
@@ -72,6 +73,22 @@ def from_arrays(name: str, arrays: Arrays) -> EncoderArrays:
         functools.partial(_given, plain),
         functools.partial(_given, common),
     )
+
+
+def from_files(paths: Sequence[Path], *, strict: bool = False) -> list[EncoderArrays]:
+    """Of files as :func:`from_file`, each called by its stem, or by as much of its path as tells it from the others."""
+    tails = [(*path.absolute().parent.parts, path.stem) for path in paths]
+
+    def name_of(path: Path, tail: tuple[str, ...]) -> str:
+        for size in range(1, len(tail) + 1):
+            if [other[-size:] for other in tails].count(tail[-size:]) == 1:
+                return "/".join(tail[-size:])
+        return str(path)
+
+    return [
+        dataclasses.replace(from_file(path, strict=strict), name=name_of(path, tail))
+        for path, tail in zip(paths, tails, strict=True)
+    ]
 
 
 def from_file(path: Path, *, strict: bool = False) -> EncoderArrays:
