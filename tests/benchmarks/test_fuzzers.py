@@ -31,6 +31,7 @@ def test_no_interval_of_close_clouds_is_false(fuzzer):
     assert tally.false == 0, tally
 
 
+@pytest.mark.slow
 def test_no_blockwise_interval_is_false(fuzzer):
     """With all optimisations the centres of two clouds far from the origin were computed anew, and differed."""
     for seed in (0, 4):
@@ -38,7 +39,7 @@ def test_no_blockwise_interval_is_false(fuzzer):
         assert tally.false == 0, tally
 
 
-@pytest.mark.parametrize("cost", ["euclidean", "squared_euclidean"])
+@pytest.mark.parametrize("cost", ["euclidean", pytest.param("squared_euclidean", marks=pytest.mark.slow)])
 def test_no_interval_of_clouds_without_a_batch_is_false(fuzzer, cost):
     tally = fuzzer("transport")._lone_clouds(np.random.default_rng(0), (9, 7), np.float32, cost)
     assert tally.false == 0, tally
@@ -94,7 +95,7 @@ def test_no_score_of_more_features_than_samples_is_false(metrics, name, kind):
     [
         (lambda value, weights: value * 1.001, "ordinary"),
         (lambda value, weights: jnp.where(jnp.min(weights) == 0, jnp.nan, value), "counts"),
-        (lambda value, weights: value + (weights[0] == 0) / 100, "ordinary"),
+        pytest.param(lambda value, weights: value + (weights[0] == 0) / 100, "ordinary", marks=pytest.mark.slow),
         (lambda value, weights: value - 2, "limits"),
     ],
 )

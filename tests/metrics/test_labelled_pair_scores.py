@@ -424,7 +424,7 @@ def single(arrays):
     return [array.astype(np.float32) if array.dtype == np.float64 else array for array in arrays]
 
 
-OWN_SHAPE = ("d_gt_n", "iris", "digits")
+OWN_SHAPE = ("d_gt_n", "iris", "digits", "missing_class")
 
 
 @pytest.mark.parametrize(

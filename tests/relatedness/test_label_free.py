@@ -52,10 +52,10 @@ class TestPseudoLabels:
         ("strategy", "least"),
         [
             (KMeans(), 0.0),
-            (GaussianMixture(), 0.0),
+            pytest.param(GaussianMixture(), 0.0, marks=pytest.mark.slow),
             (ViewClusters(num_directions=3), 0.7),
             (ReferenceHead(), 0.7),
-            (TransportedClasses(), 0.5),
+            pytest.param(TransportedClasses(), 0.5, marks=pytest.mark.slow),
         ],
     )
     def test_strategies_find_classes(self, strategy, least):

@@ -209,6 +209,7 @@ class TestInvariances:
         shuffled = Task(features[order], names[labels[order]])
         assert self.bound(target=shuffled) == pytest.approx(self.bound(), abs=0.02)
 
+    @pytest.mark.slow
     def test_half_precision_is_upcast(self):
         half = Task(self.target.features.astype(jnp.bfloat16), self.target.labels)
         assert self.bound(target=half) == pytest.approx(self.bound(), abs=0.02)
