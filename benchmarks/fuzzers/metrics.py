@@ -49,10 +49,11 @@ _MOVED = 4 * _EPS
 _TIMES, _BASE = 16, 256 * _EPS
 # Squared distances come from products: that of two samples which are a hundredth of their distance to the middle apart
 # is off by a thousandth (nearer ones count as equal, as documented). A solver ends at its tolerance, in either dtype.
-# Where two samples have all the weight but 1e-4 of it, shrinkage is a difference that loses these digits; where classes
+# Where two samples have all the weight but 1e-4 of it, shrinkage is a difference that loses these digits, and so is the
+# variance of ranks of pairs; where classes
 # share samples, rounding in directions in which no class varies is divided by the shrunk variance there. Both are
 # documented.
-_BASES = {"silhouette": 4e-3, "sinkhorn_divergence": 2e-4, "regularised_h_score": 5e-4, "sfda": 2e-4}
+_BASES = {"silhouette": 4e-3, "sinkhorn_divergence": 2e-4, "regularised_h_score": 5e-4, "sfda": 2e-4, "parc": 1e-4}
 # Of jumps (votes, ranks, whether a direction counts) a suspect is tried in as many directions as a batch has problems,
 # nearer and further away, as far as ties reach: anywhere between the values found is right.
 _FURTHER = 32
@@ -206,6 +207,9 @@ def _problems(rng: np.random.Generator, kind: str, shape: tuple[int, int]) -> Pr
     }
     _KINDS[kind](rng, problems)
     single = {key: values.astype(np.float32) for key, values in problems.items() if values.dtype.kind == "f"}
+    # Smaller ones are 0 to XLA in float32, as documented.
+    chances = single["source_probabilities"]
+    chances[chances < np.finfo(np.float32).tiny] = 0
     return problems | single
 
 

@@ -103,12 +103,14 @@ def fit_softmax(
         change = shares[:, None] * (fit.others * (relative - mean) - own * mean)
         return features.T @ change + ridge * slopes, jnp.sum(change, axis=0)
 
-    def unfinished(state: tuple[Fit, Float[Array, ""], Int[Array, ""]]) -> Bool[Array, ""]:
-        fit, decrement, count = state
-        return (count < _MAX_STEPS) & (decrement > tolerance * fit.objective)
+    def unfinished(state: tuple[Fit, Float[Array, ""], Bool[Array, ""], Int[Array, ""]]) -> Bool[Array, ""]:
+        fit, least, rising, count = state
+        return (count < _MAX_STEPS) & (least > tolerance * fit.objective) & ~rising
 
-    def step(state: tuple[Fit, Float[Array, ""], Int[Array, ""]]) -> tuple[Fit, Float[Array, ""], Int[Array, ""]]:
-        fit, before, count = state
+    def step(
+        state: tuple[Fit, Float[Array, ""], Bool[Array, ""], Int[Array, ""]],
+    ) -> tuple[Fit, Float[Array, ""], Bool[Array, ""], Int[Array, ""]]:
+        fit, least, _, count = state
         curvature = shares @ fit.curvatures(memberships)
         scales = (variances[:, None] * curvature + ridge, jnp.where(curvature > 0, curvature, 1))
         downhill = (-fit.gradient[0], -fit.gradient[1])
@@ -118,19 +120,21 @@ def fit_softmax(
             lambda residual: centred((residual[0] / scales[0], residual[1] / scales[1])),
         )
         decrement = _product(downhill, direction)
-        # Near the minimum decrements fall until they are rounding. From there on a step leads anywhere along directions
-        # that nothing but a small ridge bounds.
-        falls = (decrement > floor * fit.objective) | (decrement < before)
+        # A decrement below the rounding of the objective falls on until it is rounding itself. From there a step leads
+        # anywhere along directions that nothing but a small ridge bounds.
+        rising = (least <= rounding * fit.objective) & (decrement >= least)
         following = _line_search(at, fit, direction)
-        fit = jax.tree.map(lambda new, old: jnp.where(falls, new, old), following, fit)
-        return fit, jnp.where(falls, decrement, 0), count + 1
+        fit = jax.tree.map(lambda new, old: jnp.where(rising, old, new), following, fit)
+        return fit, jnp.minimum(least, decrement), rising, count + 1
 
     # The objective is above its minimum by half of the decrement, but curvatures by its root.
-    tolerance, floor = jnp.finfo(features.dtype).eps ** 1.5, jnp.finfo(features.dtype).eps ** 0.5
+    eps = jnp.finfo(features.dtype).eps
+    tolerance, rounding = eps**1.5, 32 * eps
     log_counts = jnp.where(present, jnp.log(jnp.where(present, counts, 1)), 0)
     start = at((jnp.zeros((features.shape[1], counts.size), features.dtype), log_counts))
     infinite = jnp.asarray(jnp.inf, features.dtype)
-    fit, _, _ = jax.lax.while_loop(unfinished, step, (start, infinite, jnp.zeros((), jnp.int32)))
+    begun = (start, infinite, jnp.zeros((), bool), jnp.zeros((), jnp.int32))
+    fit, *_ = jax.lax.while_loop(unfinished, step, begun)
     return fit
 
 
