@@ -50,9 +50,8 @@ _TIMES, _BASE = 16, 256 * _EPS
 # Squared distances come from products: that of two samples which are a hundredth of their distance to the middle apart
 # is off by a thousandth (nearer ones count as equal, as documented). A solver ends at its tolerance, in either dtype.
 # Where two samples have all the weight but 1e-4 of it, shrinkage is a difference that loses these digits, and so is the
-# variance of ranks of pairs; where classes
-# share samples, rounding in directions in which no class varies is divided by the shrunk variance there. Both are
-# documented.
+# variance of ranks of pairs; where classes share samples, rounding in directions in which no class varies is divided by
+# the shrunk variance there. All of it is documented.
 _BASES = {"silhouette": 4e-3, "sinkhorn_divergence": 2e-4, "regularised_h_score": 5e-4, "sfda": 2e-4, "parc": 1e-4}
 # Of jumps (votes, ranks, whether a direction counts) a suspect is tried in as many directions as a batch has problems,
 # nearer and further away, as far as ties reach: anywhere between the values found is right.
