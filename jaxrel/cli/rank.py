@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from jaxrel import study
+from jaxrel import data, study
+from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
 from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, executor
 from jaxrel.relatedness.ground_costs import cost_names
@@ -91,12 +92,14 @@ def _rank(options: argparse.Namespace) -> str:
         plan = within_limits(
             plan, max_parameters=options.max_parameters, max_width=options.max_width, progress=progress
         )
-        report.check_output(plan, options.output, data_paths=data_paths)
+        named = {name: user_path(name) for name in (*options.target, *options.reference) if data.is_path(name)}
+        places = named | data_paths
+        report.check_output(plan, options.output, data_paths=places)
         plot = console.can_plot(options.plot)
         with executor(options) as workers:
             result = study.run(plan, output=options.output, progress=progress, executor=workers)
     files = report.write_files(
-        result, options.output, plot=plot, formats=options.plot_format, data_paths=data_paths, command=options.command
+        result, options.output, plot=plot, formats=options.plot_format, data_paths=places, command=options.command
     )
     shown = console.literal_console()
     report.print_ranking(result, shown)

@@ -6,7 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from jaxrel import study
+from jaxrel import data, study
+from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
 from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, executor, path_argument
 from jaxrel.study import Settings
@@ -106,7 +107,11 @@ def _hub(options: argparse.Namespace) -> list[EncoderArrays]:
         "seed",
         "data_path",
     )
-    origin = json.dumps({name: getattr(options, name) for name in chosen}, default=str)
+    told = {name: getattr(options, name) for name in chosen}
+    for role in ("target", "reference"):
+        if told[role] is not None and told[role] not in dict(options.data_path) and data.is_path(told[role]):
+            told[role] = str(user_path(told[role]).resolve())
+    origin = json.dumps(told, default=str)
     return [
         scoreboard.from_source(encoder, sources[options.target], reference, views=options.views, origin=origin)
         for encoder in options.encoder

@@ -11,7 +11,7 @@ from __future__ import annotations
 from jaxrel.data.catalogue import DataSet
 from jaxrel.data.images import ImageData
 from jaxrel.data.labelled import LabelledData, Modality, Split
-from jaxrel.data.loading import DataError, check_name, describe, load, load_splits, names, source_state
+from jaxrel.data.loading import DataError, check_name, describe, is_path, load, load_splits, names, source_state
 from jaxrel.data.streaming import StreamedImages, stream
 from jaxrel.data.texts import TextData
 
@@ -26,6 +26,7 @@ __all__ = [
     "TextData",
     "check_name",
     "describe",
+    "is_path",
     "load",
     "load_splits",
     "names",

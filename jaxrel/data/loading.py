@@ -31,7 +31,7 @@ from jaxrel.data.texts import TextData
 from jaxrel.storage.assets import ASSETS, AssetError
 from jaxrel.storage.fingerprints import file_states
 
-__all__ = ["DataError", "check_name", "describe", "load", "load_splits", "names", "source_state"]
+__all__ = ["DataError", "check_name", "describe", "is_path", "load", "load_splits", "names", "source_state"]
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def check_name(name: str, *, path: str | os.PathLike[str] | None = None) -> None
     """Raise ValueError where `load(name, path=path)` can find nothing, without reading or fetching anything."""
     if name.startswith(_TFDS) or (name.startswith(_HUGGING_FACE) and path is None):
         return
-    own = path if path is not None else name if _is_path(name) else None
+    own = path if path is not None else name if is_path(name) else None
     if own is None:
         describe(name)
     elif not user_path(own).exists():
@@ -100,7 +100,7 @@ def source_state(name: str | Any, *, path: str | os.PathLike[str] | None = None)
     """
     if not isinstance(name, str) or name.startswith(_TFDS) or (name.startswith(_HUGGING_FACE) and path is None):
         return None
-    if path is not None or _is_path(name):
+    if path is not None or is_path(name):
         return [name, file_states(user_path(path or name))]
     facts = describe(name)
     if facts.read_asset is not None and facts.asset is None:
@@ -114,7 +114,7 @@ def source_state(name: str | Any, *, path: str | os.PathLike[str] | None = None)
     return [name, archive, has_reader, [file_states(user_path(place)) for place in places]]
 
 
-def _is_path(name: str) -> bool:
+def is_path(name: str) -> bool:
     """Whether a name is that of no known set, but of a file or folder of the user's."""
     if name in DATA_SETS or name.startswith((_TFDS, _HUGGING_FACE)):
         return False

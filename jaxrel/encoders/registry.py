@@ -18,7 +18,7 @@ from jaxrel.encoders.checkpoints.files import locate_checkpoint, read_checkpoint
 from jaxrel.encoders.encoder import REVISION, Encoder, Modality, from_network
 from jaxrel.encoders.preprocessing import Preprocessing
 from jaxrel.storage.assets import ASSETS
-from jaxrel.storage.fingerprints import file_states
+from jaxrel.storage.fingerprints import file_states, states_beside
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -234,8 +234,11 @@ def source_state(name: str, *, seed: int = 0, image_size: int | None = None) -> 
     options = [name, seed if base.endswith(RANDOM) else 0, image_size, REVISION]
     if not at:
         return [*options, sorted(asset.sha256 for asset in ASSETS.values())]
-    states = file_states(user_path(checkpoint))
-    return [*options, states] if states else None
+    path = user_path(checkpoint)
+    if not path.exists():
+        return None
+    # Beside a file lie the shards of its index, its configuration and its tokenizer.
+    return [*options, file_states(path) if path.is_dir() else states_beside(path)]
 
 
 def _load_text_encoder(name: str, *, seed: int) -> Encoder:

@@ -5,12 +5,11 @@ What was read is told by the path, size and times of change of each file: an edi
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +17,48 @@ from jaxrel.storage.assets import AssetError, cache_dir
 from jaxrel.storage.records import write_atomically
 from jaxrel.version import __version__
 
-__all__ = ["file_states", "remembered"]
+__all__ = ["FileState", "file_states", "remembered", "states_beside"]
+
+FileState = tuple[str, int, int, int]
+"""Path, size, and times of change of the content and of the entry in the file system; -1 where they are not known."""
 
 _log = logging.getLogger(__name__)
 
 
-def file_states(path: Path) -> list[tuple[str, int, int, int]]:
+def file_states(path: Path) -> list[FileState]:
     """Path, size and times of change of a file, or of all files below a folder; none where nothing is there.
 
     The times are those of the content and of the entry in the file system, of which no program sets back the second.
+    Folders, and files that cannot be looked at, have their path alone.
     """
     if not path.is_dir():
-        return list(_state(path))
+        return [_state(path)] if os.path.lexists(path) else []
     states, seen = [], set()
     for folder, subfolders, files in os.walk(path, followlinks=True):
-        found = Path(folder).stat()
-        if (found.st_dev, found.st_ino) in seen:  # a link that leads back
+        place = os.path.realpath(folder)
+        if place in seen:  # a link that leads back
             subfolders.clear()
             continue
-        seen.add((found.st_dev, found.st_ino))
-        states += [state for file in files for state in _state(Path(folder, file))]
+        seen.add(place)
+        states += [_unknown(folder), *(_state(Path(folder, file)) for file in files)]
     return sorted(states)
 
 
-def _state(path: Path) -> Iterator[tuple[str, int, int, int]]:
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+def states_beside(file: Path) -> list[FileState]:
+    """Those of all files in the folder of a file, which may refer to them."""
+    return sorted(_state(entry) for entry in file.absolute().parent.iterdir() if not entry.is_dir())
+
+
+def _state(path: Path) -> FileState:
+    try:
         state = path.stat()
-        yield str(path.absolute()), state.st_size, state.st_mtime_ns, state.st_ctime_ns
+    except OSError:
+        return _unknown(path)
+    return str(path.absolute()), state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+def _unknown(path: Path | str) -> FileState:
+    return str(Path(path).absolute()), -1, -1, -1
 
 
 def remembered(source: Any, compute: Callable[[], Any]) -> Any:

@@ -58,9 +58,12 @@ def run_parts(executor: Executor, parts: Iterable[Part[T]]) -> Generator[tuple[P
         Each part with its value, as they complete. Close the iterator where it is left early, which cancels the rest.
 
     Raises:
+        TypeError: it is no executor.
         EngineError: after all that could be done, where workers were lost or the executor refused a part.
         Exception: the first that a call raised, at once.
     """
+    if not isinstance(executor, Executor):
+        raise TypeError(f"executor is a {type(executor).__name__}: pass an Executor of concurrent.futures, or None.")
     waiting = iter(parts)
     running: dict[Future[_Outcome], Part[T]] = {}
     lost: dict[str, Exception] = {}

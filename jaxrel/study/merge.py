@@ -39,10 +39,17 @@ def merged_ranking(stored: Mapping[Path, Stored]) -> Ranking:
                 "settings are equal. Report the folders one by one."
             )
     merged_paths(stored)
+    samples: dict[str, tuple[Path, str]] = {}
     rows: dict[tuple[str | None, str, str], tuple[Path, StoredRow]] = {}
     for folder, other in stored.items():
         for row in other.rows:
             score = row.score
+            if not score.failed:
+                known_folder, known_samples = samples.setdefault(score.target, (folder, score.target_samples))
+                if known_samples != score.target_samples:
+                    raise ValueError(
+                        f"{known_folder} and {folder} have other samples of {score.target}: report them one by one."
+                    )
             place = score.reference, score.target, score.encoder
             known_folder, known = rows.setdefault(place, (folder, row))
             if known.score.failed:
@@ -81,8 +88,9 @@ def merged_scoreboard(boards: Mapping[Path, Scoreboard]) -> Scoreboard:
     """
     if len(boards) == 1:
         return next(iter(boards.values()))
-    origins = {origin for board in boards.values() for origin in board.origins if origin.startswith("{")}
-    if len(origins) > 1:
+    origins = {origin if origin.startswith("{") else "files" for board in boards.values() for origin in board.origins}
+    targets = {board.target for board in boards.values()}
+    if len(origins) > 1 or len(targets) > 1:
         raise ValueError(
             f"{', '.join(map(str, boards))} have scores on other data sets or by other options: report the folders "
             "one by one."
@@ -98,6 +106,10 @@ def merged_scoreboard(boards: Mapping[Path, Scoreboard]) -> Scoreboard:
     for folder, board in boards.items():
         for position, encoder in enumerate(board.encoders):
             known = rows.setdefault(encoder, (board, position))
+            if np.isnan(_values(*known, metrics)).all():
+                rows[encoder] = known = board, position
+            if np.isnan(_values(board, position, metrics)).all():
+                continue
             if not np.array_equal(_values(*known, metrics), _values(board, position, metrics), equal_nan=True):
                 raise ValueError(f"{folder} and another folder have different scores of {encoder}.")
     return Scoreboard(
@@ -112,6 +124,7 @@ def merged_scoreboard(boards: Mapping[Path, Scoreboard]) -> Scoreboard:
         },
         np.array([[board.seconds[row, board.metrics.index(name)] for name in metrics] for board, row in rows.values()]),
         tuple(board.origins[position] for board, position in rows.values()),
+        first.target,
     )
 
 

@@ -156,7 +156,11 @@ def _connect(ray: Any, address: str | None) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # of JAX; the process that is forked off is Ray's
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        except BaseException:  # an interrupt, after which its processes would live on
+            ray.shutdown()
+            raise
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)  # of which Ray makes its own
 

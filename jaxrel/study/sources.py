@@ -80,6 +80,15 @@ def restricted_to(encoder_names: Collection[str], source: Source) -> Source:
     return source if own is None else own(encoder_names)
 
 
+def samples_fingerprint(source: Source, task: Task) -> str:
+    """A hash of which samples a source has: of their content where it tells, else of the labels that are looked at."""
+    own: Callable[[], str] | None = getattr(source, "samples_fingerprint", None)
+    if own is not None:
+        return own()
+    labels = b"" if task.labels is None else np.asarray(task.labels).tobytes()
+    return hashlib.sha256(f"{task.num_samples} ".encode() + labels).hexdigest()
+
+
 class FeatureArrays:
     """A data set whose features are there already."""
 
@@ -213,6 +222,10 @@ class NamedSource:
         state = encoders.source_state(encoder, seed=settings.seed, image_size=settings.image_size)
         encoded = remembered(state, lambda: self._load_encoder(encoder).fingerprint)
         return "/".join([*self._sample_fingerprints, encoded, str(settings.batch_size)])
+
+    def samples_fingerprint(self) -> str:
+        """A hash of the samples, whatever the encoder."""
+        return hashlib.sha256("/".join(self._sample_fingerprints).encode()).hexdigest()
 
     @functools.cached_property
     def _sample_fingerprints(self) -> list[str]:

@@ -28,6 +28,11 @@ _SHORTEST = 12  # that a name is shortened to
 _LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
+        "[": "{[}",  # which would be an option of the end of a line before it
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "→": r"\textrightarrow{}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
         **{character: f"\\{character}" for character in "&%$#_{}"},

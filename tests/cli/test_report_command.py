@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,16 @@ def test_damaged_scores_are_one_line(
     rewrite("right/scores.json", old, new)
     assert cli.main(["report", *boards]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("folder", "file"), [("two", "results.json"), ("right", "scores.json")])
+def test_encoders_on_other_samples_are_not_put_together(
+    folder: str, file: str, folders: list[str], boards: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = Path(folder, file).read_text()
+    Path(folder, file).write_text(re.sub(r'"target_samples": "[0-9a-f]+"', '"target_samples": "0"', whole))
+    assert cli.main(["report", *(folders if folder in folders else boards)]) == 2
+    assert "one by one" in capsys.readouterr().err
 
 
 def test_a_folder_may_have_both(folders: list[str], boards: list[str], capsys: pytest.CaptureFixture[str]) -> None:

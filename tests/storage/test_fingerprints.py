@@ -40,12 +40,13 @@ def _rewritten(path: Path) -> None:
         lambda root: (root / "cats" / "2.txt").write_text("one more"),
         lambda root: (root / "dogs" / "1.txt").unlink(),
         lambda root: (root / "dogs" / "1.txt").rename(root / "cats" / "3.txt"),
+        lambda root: (root / "birds").mkdir(),
     ],
-    ids=["edited", "added", "removed", "moved"],
+    ids=["edited", "added", "removed", "moved", "an empty class"],
 )
 def test_any_change_below_a_folder_is_seen(folder, change):
     before = file_states(folder)
-    assert len(before) == 2
+    assert sum(size >= 0 for _, size, *_ in before) == 2
     assert before == file_states(folder)
     change(folder)
     assert file_states(folder) != before
@@ -54,12 +55,14 @@ def test_any_change_below_a_folder_is_seen(folder, change):
 def test_links_are_followed_once(folder, tmp_path):
     (folder / "back").symlink_to(folder)
     (folder / "nowhere").symlink_to(tmp_path / "absent")
+    (folder / "loop").symlink_to(folder / "loop")
     linked = tmp_path / "linked"
     linked.mkdir()
     (linked / "birds.txt").write_text("birds")
     (folder / "birds").symlink_to(linked)
-    names = [Path(path).name for path, *_ in file_states(folder)]
+    names = [Path(path).name for path, size, *_ in file_states(folder) if size >= 0]
     assert sorted(names) == ["1.txt", "1.txt", "birds.txt"]
+    assert {Path(path).name for path, size, *_ in file_states(folder) if size < 0} > {"nowhere", "loop"}
     assert file_states(tmp_path / "absent") == []
 
 
@@ -110,6 +113,9 @@ def test_states_of_encoders(tmp_path):
     state = encoders.source_state(name)
     assert state == encoders.source_state(name, seed=5)  # no weight is drawn
     _rewritten(weights)
+    assert encoders.source_state(name) != state
+    state = encoders.source_state(name)
+    (tmp_path / "config.json").write_text("{}")  # beside it, where some look for it
     assert encoders.source_state(name) != state
     assert encoders.source_state("resnet-18@owner/name") is None
     random = [encoders.source_state("mobilenet-v2:random", seed=seed) for seed in (0, 0, 1)]

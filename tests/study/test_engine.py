@@ -71,6 +71,11 @@ class Immediate(Executor):
         return future
 
 
+def test_what_is_no_executor_is_refused():
+    with pytest.raises(TypeError, match="executor is a int: pass an Executor"):
+        matrix(executor=2)
+
+
 def test_every_part_is_made_once(threads: Executor) -> None:
     found = {part.name: value for part, value in run_parts(threads, parts(square, 3))}
     assert found == {"part 0": 0, "part 1": 1, "part 2": 4}

@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -324,6 +325,7 @@ def test_latex_escapes_what_it_would_obey(result: Any) -> None:
     for section in result.sections():
         for row in section.rows:
             assert sum(line.count(" & ") == len(row) - 1 for line in text.splitlines()) >= len(section.rows)
+    assert not re.search(r"\\\\\s*\[", text)  # a name that would be an option of the line before
     assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == len(result.sections())
     bare = text.replace("\\textbackslash{}", "").replace("\\textasciitilde{}", "").replace("\\textasciicircum{}", "")
     assert not [line for line in bare.splitlines() if "~" in line or "^" in line or " $" in line.replace("\\$", "")]

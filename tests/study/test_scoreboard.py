@@ -300,6 +300,22 @@ def test_files_of_one_stem_are_called_by_their_folders(capsys):
     assert "other/encoder-0" in capsys.readouterr().out
 
 
+def test_a_file_may_be_added_that_changes_the_names_of_others():
+    for folder in ("one", "two"):
+        Path(folder).mkdir()
+        write_files(hub(6), folder)
+    words = ["--metric", "rankme", "--no-plot", "--quiet"]
+    assert cli.main(["score", "one/encoder-0.npz", *words]) == 0
+    assert cli.main(["score", "one/encoder-0.npz", "two/encoder-0.npz", *words]) == 0
+    assert cli.main(["score", "two/encoder-0.npz", *words]) == 2
+
+
+def test_a_file_is_one_encoder_however_it_is_spelled(capsys):
+    write_files(hub(6))
+    assert cli.main(["score", "encoder-0.npz", "../" + Path.cwd().name + "/encoder-0.npz", "--no-plot"]) == 2
+    assert "given twice" in capsys.readouterr().err
+
+
 def test_one_bad_file_is_named_and_the_others_are_scored(capsys):
     files = write_files(hub(6, 9))
     Path("text.npz").write_text("features")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from jaxrel import data, encoders, study
+from jaxrel import cli, data, encoders, study
 from jaxrel.study.sources import NamedSource
 
 Image = pytest.importorskip("PIL.Image")
@@ -65,6 +66,18 @@ def test_files_that_were_left_out_are_remembered(pictures, tmp_path):
         assert isinstance(source, NamedSource)
         source.fingerprint("pixels")
         assert source.skipped == 1
+
+
+def test_folders_of_one_name_are_not_replaced_by_each_other(pictures, tmp_path, monkeypatch, capsys):
+    shutil.copytree(pictures, tmp_path / "elsewhere" / "pictures")
+    words = ["rank", "--target", "./pictures", "--encoder", "pixels", "--quiet", "--no-plot", "--samples", "24"]
+    words += ["--output", str(tmp_path / "results")]
+    (pictures / "dark" / "damaged.png").unlink()
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == 0
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert cli.main(words) == 2
+    assert "holds results of another run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change", ["edited", "removed", "settings"])

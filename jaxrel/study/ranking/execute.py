@@ -24,7 +24,7 @@ from jaxrel.study.ranking.costs import CountedProgress
 from jaxrel.study.ranking.plan import Pair, Plan
 from jaxrel.study.ranking.score import NUMBERS, OK, Score, ScoreLog
 from jaxrel.study.settings import Settings
-from jaxrel.study.sources import NamedSource, Progress, Source, Split, Views, restricted_to, silent
+from jaxrel.study.sources import NamedSource, Progress, Source, Split, Views, restricted_to, samples_fingerprint, silent
 
 if TYPE_CHECKING:
     from jaxrel.relatedness import Relatedness
@@ -215,6 +215,7 @@ def _numbers(score: Score, pair: Pair, features: _Features, settings: Settings) 
                 "transferability": float(found.value),
                 **{name: float(getattr(found, name)) for name in ("lower", "upper", "accuracy", "majority")},
                 "recipe": found.recipe,
+                "target_samples": samples_fingerprint(target, task),
                 "status": "; ".join(found.messages) or OK,
                 "resampled_transferabilities": _rounded(found.resamples),
                 "feature_width": int(task.features.shape[1]),
@@ -319,7 +320,7 @@ def _key(encoder: str, pair: Pair, settings: Settings, fingerprints: dict[str, s
 
     determined_by = {
         "version": __version__,
-        "record": 3,  # of which fields there are, and what they mean
+        "record": 4,  # of which fields there are, and what they mean
         "names": [*(source and source.name for source in pair), encoder],
         "fingerprints": [source and fingerprints[source.name] for source in pair],
         "method": pair[0] and repr(settings.joint()),

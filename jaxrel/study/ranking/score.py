@@ -37,6 +37,7 @@ class Score:
         status: "ok", or why there is no number to rank by.
         terms_status: "ok", or what is wrong with the bound and its terms.
         recipe: what `transferability` is.
+        target_samples: a hash of which samples of the target were scored; the same under every encoder.
         target_labels: "given", or where the target classes come from that the terms are about.
         transferability: what encoders are ranked by, of the training samples of the target; see
             :func:`jaxrel.transferability_score`. It does not depend on the reference.
@@ -64,6 +65,7 @@ class Score:
     status: str = OK
     terms_status: str = OK
     recipe: str = ""
+    target_samples: str = ""
     target_labels: str = "given"
     num_classes: int = 0
     transferability: float = math.nan

@@ -167,20 +167,21 @@ class Ranking(Tabular):
         """Write the ranking to a file as `jaxrel rank` writes it, `results.json`.
 
         Args:
-            path: the file, which is replaced.
+            path: the file, which is replaced, or a folder for `results.json`.
 
         Raises:
             OSError: it cannot be written.
         """
-        document.write(self, Path(path))
+        path = Path(path)
+        document.write(self, path / "results.json" if path.is_dir() else path)
 
     @classmethod
     def load(cls, path: Path | str) -> Ranking:
         """The ranking that a file has; neither data nor a network are needed.
 
         Args:
-            path: a file that `save` or `jaxrel rank` wrote, or its folder. Resamples are read from the log of finished
-                scores where that lies beside it.
+            path: a file that `save` or `jaxrel rank` wrote, or its folder (`study.rank` by itself writes none).
+                Resamples are read from the log of finished scores where that lies beside it.
 
         Returns:
             The ranking, equal to the one that was saved but for `strict`.

@@ -29,6 +29,7 @@ class Scoreboard(Tabular):
         messages: by `(encoder, metric)`, what is wrong with a value.
         seconds: `(encoders, metrics)`, an equal share of what all metrics of an encoder took, compilation left out.
         origins: by encoder, the file or the data sets that it was scored on.
+        target: a hash of the labels and whatever else all encoders have in common, as far as arrays told.
     """
 
     encoders: tuple[str, ...]
@@ -37,6 +38,7 @@ class Scoreboard(Tabular):
     messages: dict[tuple[str, str], tuple[str, ...]]
     seconds: np.ndarray
     origins: tuple[str, ...]
+    target: str = ""
 
     def __repr__(self) -> str:
         return f"Scoreboard({len(self.encoders)} encoders, {len(self.metrics)} metrics)"

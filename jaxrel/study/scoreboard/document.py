@@ -22,6 +22,7 @@ def document_of(board: Scoreboard, command: Sequence[str]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         **origin_of(command),
+        "target_samples": board.target,
         "metrics": [metric_record(METRICS[name]) for name in board.metrics],
         "scores": [record | {"origin": _origin_as_data(record["origin"])} for record in board.records()],
     }
@@ -77,4 +78,5 @@ def _board(document: Mapping[str, Any]) -> Scoreboard:
         {place: (as_text(record["messages"]),) for place, record in records.items() if record["messages"]},
         numbers("seconds"),
         tuple(origin_as_text(records[encoder, metrics[0]]["origin"]) for encoder in encoders),
+        as_text(document["target_samples"]),
     )

@@ -266,8 +266,24 @@ def _scoreboard(
                 messages[encoder, name] = (refusal,) if refusal else single.messages
     seconds = np.array([[found[encoder, name].seconds for name in names] for encoder in known])
     return Scoreboard(
-        tuple(known), tuple(names), values, messages, seconds, tuple(encoder.origin for encoder in encoders)
+        tuple(known),
+        tuple(names),
+        values,
+        messages,
+        seconds,
+        tuple(encoder.origin for encoder in encoders),
+        _target(encoders, found),
     )
+
+
+def _target(encoders: Sequence[EncoderArrays], found: Mapping[tuple[str, str], Finished]) -> str:
+    """A hash of what the encoders that are scored have in common; those of other targets were refused."""
+    scored = {encoder for (encoder, _), finished in found.items() if not finished.refusal}
+    common = next((encoder.common() for encoder in encoders if encoder.name in scored), {})
+    digest = hashlib.sha256()
+    for name, array in sorted(common.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest() if common else ""
 
 
 def _hub_score(metric: Metric, finished: Sequence[Finished]) -> Score:

@@ -76,7 +76,14 @@ def from_arrays(name: str, arrays: Arrays) -> EncoderArrays:
 
 
 def from_files(paths: Sequence[Path], *, strict: bool = False) -> list[EncoderArrays]:
-    """Of files as :func:`from_file`, each called by its stem, or by as much of its path as tells it from the others."""
+    """Of files as :func:`from_file`, each called by its stem, or by as much of its path as tells it from the others.
+
+    Raises:
+        ValueError: a file is given twice; see `from_file` for the rest.
+    """
+    for place, path in enumerate(paths):
+        if any(path.resolve() == other.resolve() for other in paths[:place]):
+            raise ValueError(f"{path} is given twice: name each file once.")
     tails = [(*path.absolute().parent.parts, path.stem) for path in paths]
 
     def name_of(path: Path, tail: tuple[str, ...]) -> str:

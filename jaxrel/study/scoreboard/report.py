@@ -56,19 +56,24 @@ def metric_records() -> list[dict[str, Any]]:
 
 def check_output(encoders: Sequence[EncoderArrays], metrics: Sequence[str], folder: Path) -> None:
     """Raise ValueError where the files of these scores would replace those of others, and lose what they hold."""
-    _check([(encoder.name, encoder.origin, metric) for encoder in encoders for metric in metrics], folder)
+    _check([_row(encoder.name, encoder.origin, metric) for encoder in encoders for metric in metrics], folder)
 
 
 def check_replaced(board: Scoreboard, folder: Path) -> None:
     """Raise ValueError where the files of this scoreboard would replace those of others, and lose what they hold."""
-    _check([(record["encoder"], record["origin"], record["metric"]) for record in board.records()], folder)
+    _check([_row(record["encoder"], record["origin"], record["metric"]) for record in board.records()], folder)
 
 
 def _check(rows: Sequence[tuple[str, str, str]], folder: Path) -> None:
     def rows_of(old: Any) -> list[tuple[str, str, str]]:
-        return [(score["encoder"], origin_as_text(score["origin"]), score["metric"]) for score in old["scores"]]
+        return [_row(score["encoder"], origin_as_text(score["origin"]), score["metric"]) for score in old["scores"]]
 
     check_replaceable([folder / name for name in (*FILES, *PICTURES)], rows, rows_of)
+
+
+def _row(encoder: str, origin: str, metric: str) -> tuple[str, str, str]:
+    """What a score is of: a file, whose name depends on the others, or an encoder on data sets."""
+    return encoder if origin.startswith("{") or not origin else "", origin, metric
 
 
 def write_files(
