@@ -52,7 +52,7 @@ _TIMES, _BASE = 16, 256 * _EPS
 # Where two samples have all the weight but 1e-4 of it, shrinkage is a difference that loses these digits, and so is the
 # variance of ranks of pairs; where classes share samples, rounding in directions in which no class varies is divided by
 # the shrunk variance there. All of it is documented.
-_BASES = {"silhouette": 4e-3, "sinkhorn_divergence": 2e-4, "regularised_h_score": 5e-4, "sfda": 2e-4, "parc": 1e-4}
+_BASES = {"silhouette": 4e-3, "sinkhorn_divergence": 2e-4, "regularised_h_score": 5e-4, "sfda": 2e-4, "parc": 5e-4}
 # Of jumps (votes, ranks, whether a direction counts) a suspect is tried in as many directions as a batch has problems,
 # nearer and further away, as far as ties reach: anywhere between the values found is right.
 _FURTHER = 32
