@@ -10,7 +10,6 @@ import functools
 import json
 import math
 
-import jax
 import pytest
 from recorded import CASES, FILE, GROUPS, QUICK, Numbers, compute
 
@@ -20,8 +19,10 @@ INTENDED: dict[str, str] = {}
 # Relative to the number, or to 1 where that is larger. A change that only moves code may still sum in another order, as
 # a compiler does that optimises more or less: some rounding errors of the type, times the condition of the problem.
 TOLERANCE = {"float32": 2e-5, "float64": 1e-9}
-# Hundreds of steps of learning carry rounding on too, and another version of the compiler rounds otherwise.
-RECORDED_WITH, TOLERANCE_OF_LEARNED = (0, 10), {"float32": 1e-3, "float64": 1e-9}
+# Hundreds of steps of learning carry rounding on too, and another processor or version of the compiler rounds otherwise.
+# Bounds in float32 were 2.3 % apart on two machines.
+LEARNED = ("learned", "related", "label_free")
+TOLERANCE_OF_LEARNED = {"float32": 3e-2, "float64": 1e-9}
 # The dual value at which iterations stopped carries rounding errors on; it is certified to a hundredth of the cost.
 TOLERANCE_OF_ENDS = {"distribution_mismatch_lower": 1e-5}
 # A divergence is the difference of three values at which iterations stopped, in float32 one earlier on some processors.
@@ -40,7 +41,7 @@ def tolerance(name: str) -> float:
     dtype, ending = name.split("/")[0], name.rsplit("/", 1)[-1]
     if "/divergence/" in name:
         return TOLERANCE_OF_DIVERGENCE[dtype]
-    learned = "learned" in name and jax.version.__version_info__[:2] != RECORDED_WITH
+    learned = any(part in name for part in LEARNED)
     return max((TOLERANCE_OF_LEARNED if learned else TOLERANCE)[dtype], TOLERANCE_OF_ENDS.get(ending, 0))
 
 
