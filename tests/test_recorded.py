@@ -19,7 +19,7 @@ INTENDED: dict[str, str] = {}
 # Relative to the number, or to 1 where that is larger. A change that only moves code may still sum in another order, as
 # a compiler does that optimises more or less: some rounding errors of the type, times the condition of the problem.
 TOLERANCE = {"float32": 2e-5, "float64": 1e-9}
-# Hundreds of steps of learning carry rounding on too, and another processor or version of the compiler rounds otherwise.
+# Hundreds of steps of learning carry rounding on, and another processor or version of the compiler rounds otherwise.
 # Bounds in float32 were 2.3 % apart on two machines.
 LEARNED = ("learned", "related", "label_free")
 TOLERANCE_OF_LEARNED = {"float32": 3e-2, "float64": 1e-9}
