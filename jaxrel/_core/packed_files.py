@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import pickle
 import pickletools
 import zipfile
@@ -51,6 +52,7 @@ def read_npz(path: Path, names: Collection[str] | None = None) -> dict[str, np.n
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            _check_contents(path, len(archive.infolist()))
             members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
             if not members:  # which a table of contents of size 0 looks like
                 raise ValueError("it holds no array")
@@ -66,6 +68,19 @@ def read_npz(path: Path, names: Collection[str] | None = None) -> dict[str, np.n
             return arrays
     except Exception as error:  # a damaged zip or header raises almost any exception
         raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _check_contents(path: Path, found: int) -> None:
+    """Raise ValueError where a zip's table of contents has other than as many entries as its end says.
+
+    `zipfile` takes the table for shorter where the length of a comment in it is damaged.
+    """
+    with path.open("rb") as file:
+        file.seek(-22, os.SEEK_END)
+        end = file.read()
+    told = int.from_bytes(end[10:12], "little")
+    if end.startswith(b"PK\x05\x06") and told not in (found, 0xFFFF):
+        raise ValueError(f"its table of contents has {found} of {told} entries")
 
 
 def _check_array(stream: IO[bytes], size: int) -> None:

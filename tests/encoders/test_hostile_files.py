@@ -84,6 +84,16 @@ def test_tensors_that_share_a_storage_take_its_memory_once(tmp_path: Path) -> No
         read_checkpoint(path)
 
 
+def test_a_table_of_contents_that_was_cut_short_is_damage(tmp_path):
+    """The length of a comment, where it is damaged, has the entries after it passed over."""
+    np.savez(tmp_path / "toy.npz", a=np.arange(3), b=np.arange(4))
+    content = bytearray((tmp_path / "toy.npz").read_bytes())
+    content[content.index(b"PK\x01\x02") + 33] = 2  # 512 bytes
+    (tmp_path / "toy.npz").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"toy\.npz .*table of contents has 1 of 2 entries"):
+        read_checkpoint(tmp_path / "toy.npz")
+
+
 @pytest.mark.parametrize("name", ["toy.csv.gz", "toy.npz"])
 def test_what_unpacks_to_much_more_is_refused(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(packed_files, "_SMALL", 2**20)
