@@ -7,17 +7,19 @@ import functools
 import io
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 
 from jaxrel._core.printable import escaped, printable
+from jaxrel.storage.records import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["FORMATS", "contrasting", "file_of", "in_lines", "row_edges", "typography", "width_of"]
+__all__ = ["FORMATS", "contrasting", "file_of", "in_lines", "row_edges", "typography", "width_of", "write_pictures"]
 
 FORMATS = ("png", "svg", "pdf")
 _BASE = "DejaVu Sans"  # which comes with matplotlib
@@ -68,6 +70,16 @@ def contrasting(colour: Iterable[float]) -> str:
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in list(colour)[:3]]
     luminance = sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
     return "black" if luminance > 0.179 else "white"
+
+
+def write_pictures(figures: Mapping[str, Figure], folder: Path, formats: Sequence[str]) -> list[Path]:
+    """Write figures by their names, as PNG and in further formats; the files."""
+    paths = []
+    for name, figure in figures.items():
+        for kind in dict.fromkeys(("png", *formats)):
+            paths.append(folder / f"{name}.{kind}")
+            write_atomically(paths[-1], file_of(figure, kind))
+    return paths
 
 
 def file_of(figure: Figure, kind: str) -> bytes:

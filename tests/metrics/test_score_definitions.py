@@ -473,6 +473,7 @@ def test_ncti_of_collapsed_classes_is_high():
     noisy = points[labels] + np.random.default_rng(1).normal(size=(24, 6)).astype(np.float32)
     hub = [ncti_components(features, labels) for features in (30 * points[labels], 30 * noisy, points[labels], noisy)]
     assert float(hub[0].nearest_centre) == float(hub[2].nearest_centre) == pytest.approx(1)
+    assert [int(parts.status) for parts in hub] == [ScoreStatus.UNBOUNDED, 0, ScoreStatus.UNBOUNDED, 0]
     scores = ncti_combine(hub).value
     assert min(scores[0], scores[2]) > max(scores[1], scores[3])
 

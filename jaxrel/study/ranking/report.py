@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxrel.storage.records import check_replaceable, write_atomically
-from jaxrel.study.drawing import FORMATS, file_of
+from jaxrel.storage.records import check_replaceable
+from jaxrel.study.drawing import FORMATS, write_pictures
 from jaxrel.study.ranking import document
 from jaxrel.study.ranking.plan import Plan
 from jaxrel.study.ranking.table import Ranking
@@ -128,8 +127,4 @@ def write_files(
     figures = {"ranking": ranking.plot()} if plot else {}
     if plot and ranking.has_costs:
         figures["cost"] = ranking.plot_costs()
-    pictures = []
-    for (name, figure), kind in itertools.product(figures.items(), dict.fromkeys(("png", *formats))):
-        pictures.append(folder / f"{name}.{kind}")
-        write_atomically(pictures[-1], file_of(figure, kind))
-    return [results, table, *pictures]
+    return [results, table, *write_pictures(figures, folder, formats)]

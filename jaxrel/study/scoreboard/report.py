@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxrel.metrics.registry import METRICS, NEEDS
-from jaxrel.storage.records import check_replaceable, write_atomically
-from jaxrel.study.drawing import FORMATS, file_of
+from jaxrel.storage.records import check_replaceable
+from jaxrel.study.drawing import FORMATS, write_pictures
 from jaxrel.study.ranking.document import write_json
 from jaxrel.study.scoreboard.board import Scoreboard
 from jaxrel.study.scoreboard.document import document_of, metric_record, origin_as_text
@@ -102,10 +102,4 @@ def write_files(
     scores, table = (folder / name for name in FILES)
     write_json(scores, document_of(board, command))
     board.to_csv(table)
-    pictures = []
-    if plot:
-        figure = board.plot()
-        for kind in dict.fromkeys(("png", *formats)):
-            pictures.append(folder / f"scores.{kind}")
-            write_atomically(pictures[-1], file_of(figure, kind))
-    return [scores, table, *pictures]
+    return [scores, table, *write_pictures({"scores": board.plot()} if plot else {}, folder, formats)]
