@@ -29,7 +29,7 @@ from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import StratifiedKFold
 
 from jaxrel.storage.records import write_atomically
-from jaxrel.study import Settings, Split, feature_store, make_plan
+from jaxrel.study import Settings, Split, Study
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
@@ -175,15 +175,8 @@ def main() -> None:
     settings = Settings(**ranking["settings"] | {"method": None})
     names = {key: list(dict.fromkeys(pair[key] for pair in ranking["pairs"])) for key in ("reference", "target")}
     encoders = sorted({row["encoder"] for pair in ranking["pairs"] for row in pair["rows"]})
-    plan = make_plan(
-        names["target"],
-        encoders,
-        names["reference"],
-        settings=settings,
-        store=feature_store(),
-        data_paths=data_paths,
-    )
-    targets = {target.name: target for _, target in plan.pairs}
+    study = Study(encoders, names["target"], names["reference"], settings=settings, data_paths=data_paths)
+    targets = {name: study.plan().sources[name] for name in names["target"]}
     console = Console(highlight=False, width=120)
     probes: dict[str, dict[str, Probe]] = {name: {} for name in targets}
     for encoder, (name, target) in track(

@@ -40,12 +40,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxrel.study.matrix import buckets
 from rich.console import Console
 
 from jaxrel import Task
 from jaxrel.metrics import METRICS
 from jaxrel.study import FeatureArrays, score_matrix
-from jaxrel.study.matrix import buckets
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "scale.json"

@@ -5,6 +5,7 @@ Padding and masking have one mechanism everywhere: a sample of weight 0 does not
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -163,6 +164,19 @@ class Task:
             found = np.asarray(self._source)[which] if self.in_memory else np.asarray(self._source[which], self.dtype)
         live = np.asarray(self.weights)[which] > 0
         return found if live.all() else np.where(live[:, None], found, 0)
+
+    def fingerprint(self) -> str:
+        """A hash of the samples; of a table of the feature store, of what its rows are determined by."""
+        digest = hashlib.sha256(f"{self.num_classes} {self.class_names}".encode())
+        told = getattr(self._source, "fingerprint", None)
+        for leaf in (told or self._source, self.labels, self.weights):
+            if isinstance(leaf, str):
+                digest.update(leaf.encode())
+            elif leaf is not None:
+                array = np.ascontiguousarray(leaf)
+                digest.update(f"{array.dtype.str}{array.shape}".encode())
+                digest.update(array.tobytes())
+        return digest.hexdigest()
 
     def class_weights(self, num_classes: int) -> Float[np.ndarray, " k"]:
         """Total weight of each of the first `num_classes` classes, in float64."""

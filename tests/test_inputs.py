@@ -22,7 +22,7 @@ from jaxrel.data import DataError
 from jaxrel.pseudo_labels import checked_views, pseudo_label
 from jaxrel.relatedness import Joint, bound_resamples, evaluate_bound
 from jaxrel.relatedness.in_memory import checked_training_tasks
-from jaxrel.study.scoreboard import from_arrays, from_file
+from jaxrel.study.encoder_arrays import from_arrays, from_file
 from jaxrel.transport import PointCloud, sinkhorn
 from jaxrel.transport.validation import checked_problem
 

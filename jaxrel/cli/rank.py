@@ -10,11 +10,12 @@ from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
 from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, executor
 from jaxrel.relatedness.ground_costs import cost_names
-from jaxrel.study import Settings
+from jaxrel.study import Settings, Study
 from jaxrel.study.ranking.costs import within_limits
+from jaxrel.study.records import LOG
 from jaxrel.study.sources import NamedSource
 
-__all__ = ["add"]
+__all__ = ["add", "skipped_files"]
 
 
 def add(commands: Any) -> None:
@@ -58,7 +59,7 @@ def add(commands: Any) -> None:
     add_ray(rank)
     add_plot(rank, name="ranking")
     rank.add_argument("--quiet", action="store_true", help="the tables only: no progress, no notes")
-    rank.set_defaults(run=_rank, log="results.jsonl")
+    rank.set_defaults(run=_rank, log=LOG)
 
 
 def _rank(options: argparse.Namespace) -> str:
@@ -81,14 +82,9 @@ def _rank(options: argparse.Namespace) -> str:
     )
     data_paths = dict(options.data_path)
     with console.narrator(quiet=options.quiet) as progress:
-        plan = study.make_plan(
-            options.target,
-            options.encoder,
-            options.reference,
-            settings=settings,
-            store=study.feature_store(),
-            data_paths=data_paths,
-        )
+        plan = Study(
+            options.encoder, options.target, options.reference, settings=settings, data_paths=data_paths
+        ).plan()
         plan = within_limits(
             plan, max_parameters=options.max_parameters, max_width=options.max_width, progress=progress
         )
@@ -97,7 +93,8 @@ def _rank(options: argparse.Namespace) -> str:
         report.check_output(plan, options.output, data_paths=places)
         plot = console.can_plot(options.plot)
         with executor(options) as workers:
-            result = study.run(plan, output=options.output, progress=progress, executor=workers)
+            kept = {"output": options.output, "command": options.command, "progress": progress}
+            result = study.ranking_of(study.run(plan, executor=workers, **kept))
     files = report.write_files(
         result, options.output, plot=plot, formats=options.plot_format, data_paths=places, command=options.command
     )
@@ -115,9 +112,16 @@ def _incomplete(result: study.Ranking, plan: study.Plan) -> str:
     parts = []
     if scores := result.incomplete:
         names = ", ".join(dict.fromkeys(f"{score.encoder} on {score.target}" for score in scores))
-        parts.append(f"{len(scores)} of {len(plan.rows)} scores failed ({names}), see the lines below the tables")
-    sources = {source.name: source for pair in plan.pairs for source in pair if isinstance(source, NamedSource)}
-    if skipped := [source for source in sources.values() if source.skipped]:
-        counts = ", ".join(f"{source.skipped} of {source.name}" for source in skipped)
-        parts.append(f"files that cannot be read were left out ({counts})")
+        total = len(plan.pairs) * len(plan.encoders)
+        parts.append(f"{len(scores)} of {total} scores failed ({names}), see the lines below the tables")
+    parts += skipped_files(plan)
     return "; ".join(parts)
+
+
+def skipped_files(plan: study.Plan) -> list[str]:
+    """Which files could not be read and were left out, if any."""
+    sources = [source for source in plan.sources.values() if isinstance(source, NamedSource)]
+    if skipped := [source for source in sources if source.skipped]:
+        counts = ", ".join(f"{source.skipped} of {source.name}" for source in skipped)
+        return [f"files that cannot be read were left out ({counts})"]
+    return []

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jaxrel import data, study
 from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
 from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, executor, path_argument
-from jaxrel.study import Settings
-
-if TYPE_CHECKING:
-    from jaxrel.study.scoreboard import EncoderArrays
+from jaxrel.cli.rank import skipped_files
+from jaxrel.metrics.batch import applicable_metrics
+from jaxrel.metrics.registry import METRICS
+from jaxrel.study import Settings, Study
+from jaxrel.study.records import LOG
 
 __all__ = ["add"]
+
+_USAGE = "pass files, one for each encoder, or --encoder and --target."
+_ORIGIN = (
+    "target", "reference", "views", "samples", "official_splits", "image_size", "batch_size", "seed", "data_path",
+)  # fmt: skip
 
 
 def add(commands: Any) -> None:
@@ -45,20 +51,20 @@ def add(commands: Any) -> None:
     add_ray(score)
     add_plot(score, name="scores")
     score.add_argument("--quiet", action="store_true", help="the table only: no progress, no notes")
-    score.set_defaults(run=_score, log="scores.jsonl")
+    score.set_defaults(run=_score, log=LOG)
 
 
 def _score(options: argparse.Namespace) -> str:
-    from jaxrel.study import scoreboard
     from jaxrel.study.scoreboard import report
 
     with console.narrator(quiet=options.quiet) as progress:
-        hub = _hub(options)
-        report.check_output(hub, scoreboard.chosen_metrics(hub, options.metric), options.output)
+        asked, origins = _of_files(options) if options.files else _of_data_sets(options)
+        plan = asked.plan()
+        report.check_output(origins, plan.metrics, options.output)
         plot = console.can_plot(options.plot)
-        kept = {"output": options.output, "progress": progress, "strict": options.strict}
+        kept = {"output": options.output, "command": options.command, "progress": progress}
         with executor(options) as workers:
-            board = scoreboard.run(hub, options.metric, executor=workers, **kept)
+            board = study.scoreboard_of(study.run(plan, executor=workers, **kept), origins)
     files = report.write_files(board, options.output, plot=plot, formats=options.plot_format, command=options.command)
     shown = console.literal_console()
     report.print_scoreboard(board, shown)
@@ -66,53 +72,60 @@ def _score(options: argparse.Namespace) -> str:
         shown.print("\n" + report.NOTE)
         console.print_files(shown, (*files, options.output / options.log))
     names = ", ".join(f"{metric} of {encoder}" for encoder, metric in board.failed)
-    return f"{len(board.failed)} of {board.values.size} scores failed ({names}), see below the table" if names else ""
+    parts = (
+        [f"{len(board.failed)} of {board.values.size} scores failed ({names}), see below the table"] if names else []
+    )
+    return "; ".join([*parts, *skipped_files(plan)])
 
 
-def _hub(options: argparse.Namespace) -> list[EncoderArrays]:
-    """The encoders of the files, or those named, on a data set."""
-    from jaxrel.study import scoreboard
+def _of_files(options: argparse.Namespace) -> tuple[Study, dict[str, str]]:
+    """A study of the encoders of files, and which file each is of."""
+    from jaxrel.study.encoder_arrays import Hub, from_files
 
-    named = (options.encoder, options.target)
-    if (options.files and any(named)) or (not options.files and not all(named)):
-        raise ValueError("pass files, one for each encoder, or --encoder and --target.")
-    if options.files:
-        if options.reference is not None or options.views or options.data_path:
-            raise ValueError("--reference, --views and --data-path are for named data sets: leave them out with files.")
-        return scoreboard.from_files(options.files, strict=options.strict)
-    references = [] if options.reference is None else [options.reference]
-    sources = study.named_sources(
-        [options.target, *references],
-        settings=Settings(
-            samples=options.samples,
-            held_out=0,  # no metric looks at any
-            official_splits=options.official_splits,
-            image_size=options.image_size,
-            batch_size=options.batch_size,
-            seed=options.seed,
-            strict=options.strict,
-        ),
-        store=study.feature_store(),
+    if options.encoder or options.target:
+        raise ValueError(_USAGE)
+    if options.reference is not None or options.views or options.data_path:
+        raise ValueError("--reference, --views and --data-path are for named data sets: leave them out with files.")
+    hub = Hub(from_files(options.files, strict=options.strict))
+    metrics = options.metric or hub.metrics()
+    settings = Settings(resamples=0, strict=options.strict)
+    origins = {name: encoder.origin for name, encoder in hub.encoders.items()}
+    return Study(tuple(hub.encoders), [hub], metrics=list(dict.fromkeys(metrics)), settings=settings), origins
+
+
+def _of_data_sets(options: argparse.Namespace) -> tuple[Study, dict[str, str]]:
+    """A study of the encoders that are named, and of which data sets by which options their scores are."""
+    if not (options.encoder and options.target):
+        raise ValueError(_USAGE)
+    needs = ["features", "labels", *(("first_view", "second_view") if options.views else ())]
+    needs += ["reference_features", "reference_labels"] if options.reference else []
+    metrics = options.metric or applicable_metrics(dict.fromkeys(needs))
+    if not options.views and (viewed := [name for name in metrics if _needs_views(name)]):
+        raise ValueError(f"{', '.join(viewed)} needs views of the samples: pass --views.")
+    settings = Settings(
+        samples=options.samples,
+        held_out=0,  # no metric looks at any
+        official_splits=options.official_splits,
+        image_size=options.image_size,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        resamples=0,
+        strict=options.strict,
+    )
+    asked = Study(
+        options.encoder,
+        [options.target],
+        [] if options.reference is None else [options.reference],
+        metrics=list(dict.fromkeys(metrics)),
+        settings=settings,
         data_paths=dict(options.data_path),
     )
-    reference = None if options.reference is None else sources[options.reference]
-    chosen = (
-        "target",
-        "reference",
-        "views",
-        "samples",
-        "official_splits",
-        "image_size",
-        "batch_size",
-        "seed",
-        "data_path",
-    )
-    told = {name: getattr(options, name) for name in chosen}
+    told = {name: getattr(options, name) for name in _ORIGIN}
     for role in ("target", "reference"):
         if told[role] is not None and told[role] not in dict(options.data_path) and data.is_path(told[role]):
             told[role] = str(user_path(told[role]).resolve())
-    origin = json.dumps(told, default=str)
-    return [
-        scoreboard.from_source(encoder, sources[options.target], reference, views=options.views, origin=origin)
-        for encoder in options.encoder
-    ]
+    return asked, dict.fromkeys(options.encoder, json.dumps(told, default=str))
+
+
+def _needs_views(metric: str) -> bool:
+    return metric in METRICS and "first_view" in METRICS[metric].needs

@@ -1,4 +1,4 @@
-"""Rank encoders for target tasks by transferability, with its reasons: plan, execute (resumable), report."""
+"""Studies: encoders x references x targets x metrics, planned, run (resumable, on any executor), reported."""
 
 from __future__ import annotations
 
@@ -6,47 +6,50 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
-from jaxrel.storage.assets import cache_dir
-from jaxrel.storage.features import FeatureStore
+import numpy as np
+
+from jaxrel.study.encoder_arrays import Hub, from_arrays
 from jaxrel.study.engine import EngineError
-from jaxrel.study.matrix import Matrix, MatrixPlan, StoredFeatures, Timings, plan_matrix, score_matrix
-from jaxrel.study.ranking.execute import execute
-from jaxrel.study.ranking.plan import Plan, make_plan
-from jaxrel.study.ranking.score import Score, ScoreLog
-from jaxrel.study.ranking.table import Ranking, Row, Table, make_ranking
+from jaxrel.study.estimate import Estimate, estimate
+from jaxrel.study.execution import run
+from jaxrel.study.plan import Plan, Study, Unit, feature_store
+from jaxrel.study.ranking.score import Score
+from jaxrel.study.ranking.table import Ranking, Row, Table, ranking_of
+from jaxrel.study.records import Record
+from jaxrel.study.results import Results, Timings
+from jaxrel.study.scoreboard.board import Scoreboard, scoreboard_of
 from jaxrel.study.settings import Settings
 from jaxrel.study.sources import FeatureArrays, Progress, Source, Split, Views, named_sources, silent
 
 __all__ = [
     "EngineError",
+    "Estimate",
     "FeatureArrays",
-    "Matrix",
-    "MatrixPlan",
     "Plan",
     "Progress",
     "Ranking",
+    "Record",
+    "Results",
     "Row",
     "Score",
+    "Scoreboard",
     "Settings",
     "Source",
     "Split",
-    "StoredFeatures",
+    "Study",
     "Table",
     "Timings",
+    "Unit",
     "Views",
+    "estimate",
     "feature_store",
-    "make_plan",
     "named_sources",
-    "plan_matrix",
     "rank",
+    "ranking_of",
     "run",
-    "score_matrix",
+    "score",
+    "scoreboard_of",
 ]
-
-
-def feature_store() -> FeatureStore:
-    """The store of extracted features that all rankings of this user share."""
-    return FeatureStore(cache_dir() / "features")
 
 
 def rank(
@@ -69,14 +72,15 @@ def rank(
         ranking = rank([mine], ["my-net", "other-net"], output="results")
         ranking.tables[0].rows[0].score.encoder  # the best
 
-    References add the bound of :func:`jaxrel.task_relatedness` and its terms, and change no order.
+    References add the bound of :func:`jaxrel.task_relatedness` and its terms, and change no order. It is a
+    :class:`Study` of these two metrics, where more can be varied.
 
     Args:
         targets: data sets to transfer to.
         encoders: encoder names; `NAME:random` is the same network with random weights.
         references: data sets whose labels a bound on the target loss is transferred from; each makes a table of its own
             with every other data set as target.
-        output: folder in which finished scores are kept (`results.jsonl`), so that a second call computes
+        output: folder in which finished scores are kept (`records.jsonl`), so that a second call computes
             only what is missing.
         settings: sample counts, method, seed, intervals.
         data_paths: by data set name, where you have the data.
@@ -94,18 +98,40 @@ def rank(
         Exception: the first that a score fails with, where the settings are strict.
         EngineError: the executor lost encoders, which it names; the others are finished and kept.
     """
-    plan = make_plan(
-        targets,
-        encoders,
-        references,
-        settings=settings or Settings(),
-        store=feature_store(),
-        data_paths=data_paths,
+    study = Study(encoders, targets, references, settings=settings or Settings(), data_paths=data_paths or {})
+    return ranking_of(run(study.plan(), output=output, progress=progress, executor=executor))
+
+
+def score(
+    encoders: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    metrics: Sequence[str] | None = None,
+    output: Path | str,
+    executor: Executor | None = None,
+    progress: Progress = silent,
+) -> Scoreboard:
+    """Score encoders, given as arrays by the names of `jaxrel.metrics.NEEDS`, by many metrics.
+
+        score({"mine": {"features": x, "labels": y}, "other": {...}}, output="results")
+
+    Args:
+        encoders: by name, arrays of the same target.
+        metrics: names in `jaxrel.metrics.METRICS`; None is all that the arrays of every encoder suffice for.
+        output: folder in which finished scores are kept (`records.jsonl`): the same call goes on where it was stopped.
+        executor: any of `concurrent.futures` has its workers score, one encoder a call; None is this process.
+        progress: told `(what, done, total)` as work goes on.
+
+    Raises:
+        ValueError: for no encoder, an unknown metric or array, and a metric whose needs an encoder lacks. What is wrong
+            with the arrays of one encoder is in its messages.
+        EngineError: the executor lost encoders, which it names; the others are finished and kept.
+        OSError: `output` cannot be written to; BlockingIOError where another process writes there.
+    """
+    hub = Hub([from_arrays(name, arrays) for name, arrays in encoders.items()])
+    study = Study(
+        tuple(hub.encoders),
+        [hub],
+        metrics=hub.metrics() if metrics is None else metrics,
+        settings=Settings(resamples=0),
     )
-    return run(plan, output=output, progress=progress, executor=executor)
-
-
-def run(plan: Plan, *, output: Path | str, progress: Progress = silent, executor: Executor | None = None) -> Ranking:
-    """Score what `output` lacks of the plan, and rank."""
-    with ScoreLog(Path(output) / "results.jsonl") as log:
-        return make_ranking(execute(plan, log, executor=executor, progress=progress), plan.settings)
+    return scoreboard_of(run(study.plan(), output=output, executor=executor, progress=progress))

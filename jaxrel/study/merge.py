@@ -1,7 +1,8 @@
-"""Rankings and scoreboards of several folders put together, from their files alone."""
+"""Results of several folders put together, from their files alone."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,11 +11,15 @@ from typing import Any
 import numpy as np
 
 from jaxrel.metrics.registry import METRICS
-from jaxrel.study.ranking.document import Stored, StoredRow, settings_of
+from jaxrel.study.documents import settings_as_data
+from jaxrel.study.plan import BOUND
+from jaxrel.study.ranking.document import Stored, StoredRow
 from jaxrel.study.ranking.table import Ranking, make_ranking
-from jaxrel.study.scoreboard import Scoreboard
+from jaxrel.study.records import Record
+from jaxrel.study.results import AXES, AXES_OF_FILE, Results, comparable
+from jaxrel.study.scoreboard.board import Scoreboard
 
-__all__ = ["merged_paths", "merged_ranking", "merged_scoreboard"]
+__all__ = ["merged_paths", "merged_ranking", "merged_results", "merged_scoreboard"]
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +38,7 @@ def merged_ranking(stored: Mapping[Path, Stored]) -> Ranking:
     """
     (first, one), *others = stored.items()
     for folder, other in others:
-        if differing := _differing(settings_of(one.settings), settings_of(other.settings)):
+        if differing := _differing(settings_as_data(one.settings), settings_as_data(other.settings)):
             raise ValueError(
                 f"{folder} has other settings than {first} ({differing}): encoders are ranked together only where "
                 "settings are equal. Report the folders one by one."
@@ -54,7 +59,7 @@ def merged_ranking(stored: Mapping[Path, Stored]) -> Ranking:
             known_folder, known = rows.setdefault(place, (folder, row))
             if known.score.failed:
                 rows[place] = folder, row
-            elif score.key != known.score.key and not score.failed:
+            elif (score.key, score.bound_key) != (known.score.key, known.score.bound_key) and not score.failed:
                 raise ValueError(
                     f"{known_folder} and {folder} have different scores of {score.encoder} on {score.target}: their "
                     "samples or encoders differ. Report the folders one by one."
@@ -63,7 +68,44 @@ def merged_ranking(stored: Mapping[Path, Stored]) -> Ranking:
     return make_ranking([row.score for row in kept], one.settings, stored=kept)
 
 
-def merged_paths(stored: Mapping[Path, Stored]) -> dict[str, Path]:
+def merged_results(found: Mapping[Path, Results]) -> Results:
+    """All records in one study, its axes those of all together.
+
+    Args:
+        found: what was read, by its folder; at least one.
+
+    Raises:
+        ValueError: settings differ, or one unit has two numbers.
+    """
+    (first, one), *_ = found.items()
+    entries: dict[tuple[Any, ...], tuple[Path, Record]] = {}
+    for folder, other in found.items():
+        if differing := _differing(comparable(one.settings), comparable(other.settings)):
+            raise ValueError(f"{folder} has other settings than {first} ({differing}): report the folders one by one.")
+        for record in other.entries:
+            place = record.metric, *(getattr(record, axis) for axis in AXES)
+            known_folder, known = entries.setdefault(place, (folder, record))
+            if not known.key:
+                entries[place] = folder, record
+            elif record.key and record.key != known.key:
+                raise ValueError(
+                    f"{known_folder} and {folder} have different numbers of {record.metric} of {record.encoder} on "
+                    f"{record.tasks}: their samples or encoders differ. Report the folders one by one."
+                )
+    records = [record for _, record in entries.values()]
+    combined = {record.metric for record in records if record.metric != BOUND and METRICS[record.metric].combine}
+    if combined and len(found) > 1:
+        _log.warning("left out, as they depend on all encoders together: %s", ", ".join(sorted(combined)))
+        records = [record for record in records if record.metric not in combined]
+    axes: dict[str, Any] = {
+        name: tuple(dict.fromkeys(value for other in found.values() for value in getattr(other, name)))
+        for name in AXES_OF_FILE
+    }
+    axes["metrics"] = tuple(name for name in axes["metrics"] if any(record.metric == name for record in records))
+    return dataclasses.replace(one, entries=tuple(records), **axes)
+
+
+def merged_paths(stored: Mapping[Path, Stored | Results]) -> dict[str, Path]:
     """Where the data were, by data set.
 
     Raises:

@@ -24,7 +24,7 @@ class Settings:
         image_size: input resolution of networks of images in pixels; None means each network's own.
         batch_size: samples in one forward pass.
         seed: seed of the scoring, the resampling and of the randomly initialised encoders.
-        resamples: how often the samples are resampled for the intervals.
+        resamples: how often the samples are resampled for the intervals; 0 leaves them out.
         confidence: share of the resamples inside an interval.
         method: how the bound on a reference is learned; None means the default of :func:`jaxrel.task_relatedness`.
         label_free: whether target labels are left alone, and augmented views of the training samples used instead.
@@ -61,7 +61,7 @@ class Settings:
         }
         for name, limit in least.items():
             value = getattr(self, name)
-            if value is not None and value < limit:
+            if value is not None and value < limit and (name, value) != ("resamples", 0):
                 raise ValueError(f"{name} is {value}: pass an integer of at least {limit}.")
         if self.seed >= 2**32:
             raise ValueError(f"seed is {self.seed}: pass an integer below 2**32.")

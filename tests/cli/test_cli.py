@@ -26,7 +26,7 @@ from jaxrel import cli, data
 from jaxrel.cli.console import narrator
 from jaxrel.storage.assets import AssetError
 from jaxrel.storage.records import write_atomically
-from jaxrel.study.ranking.score import ScoreLog
+from jaxrel.study.records import StudyLog
 
 RANK = ["rank", "--reference", "circles", "--target", "squares", "--encoder", "narrow", "wide"]
 SMALL = ["--samples", "30", "--held-out", "12", "--resamples", "50"]
@@ -48,7 +48,7 @@ def test_rank_prints_the_table_and_writes_the_files(tmp_path: Path, capsys: pyte
     assert {path.name for path in folder.iterdir()} == {
         "results.json",
         "results.csv",
-        "results.jsonl",
+        "records.jsonl",
         "ranking.png",
         "cost.png",
     }
@@ -68,7 +68,7 @@ def test_second_run_says_what_it_skips(capsys: pytest.CaptureFixture[str]) -> No
     cli.main([*RANK, *SMALL])
     capsys.readouterr()
     assert cli.main([*RANK, *SMALL]) == 0
-    assert "2 of 2 scores are in" in capsys.readouterr().err
+    assert "4 of 4 scores are in" in capsys.readouterr().err
 
 
 def test_large_encoders_are_left_out_before_anything_is_extracted(
@@ -164,7 +164,7 @@ def test_missing_files_are_named_and_status_1(
     assert cli.main([*RANK, *SMALL]) == 1
     captured = capsys.readouterr()
     assert "2 of 2 scores failed (narrow on squares, wide on squares)" in captured.err
-    assert f"narrow: failed: {type(error).__name__}: {error}" in captured.out
+    assert f"narrow: failed: {error}" in captured.out
     assert cli.main([*RANK, *SMALL, "--strict"]) == 1
     assert f"jaxrel: error: {error}" in capsys.readouterr().err
 
@@ -222,7 +222,7 @@ def test_results_of_another_command_are_not_replaced(capsys: pytest.CaptureFixtu
 def test_outputs_that_cannot_be_are_one_line(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder").mkdir()
-    log = tmp_path / "folder" / "results.jsonl"
+    log = tmp_path / "folder" / "records.jsonl"
     output = {"file": "file", "below a file": "file/folder", "long": "x" * 300}.get(kind, "folder")
     if kind == "foreign log":
         log.write_text('{"a": 1}\n{"b": 2')
@@ -253,11 +253,11 @@ def test_a_full_or_read_only_disk_is_one_line(
     with monkeypatch.context() as patch:
         patch.setattr("jaxrel.storage.records.os.write", refuse(errno.ENOSPC))
         assert cli.main([*words, "--quiet"]) == 1
-    assert capsys.readouterr().err == "jaxrel: error: jaxrel-results/results.jsonl: No space left on device.\n"
+    assert capsys.readouterr().err == "jaxrel: error: jaxrel-results/records.jsonl: No space left on device.\n"
     with monkeypatch.context() as patch:
         patch.setattr("jaxrel.storage.records.os.open", refuse(errno.EROFS))
         assert cli.main([*words, "--quiet"]) == 1
-    assert capsys.readouterr().err == "jaxrel: error: jaxrel-results/results.jsonl: Read-only file system.\n"
+    assert capsys.readouterr().err == "jaxrel: error: jaxrel-results/records.jsonl: Read-only file system.\n"
     with monkeypatch.context() as patch:
         patch.setattr("jaxrel.storage.records.os.fsync", refuse(errno.ENOSPC))
         with pytest.raises(OSError, match=r"No space left on device: 'results.json'"):
@@ -306,7 +306,7 @@ def test_something_is_shown_before_the_first_bar(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("jaxrel.cli.console.narrator", narrator)
     cli.main([*RANK, *SMALL])
-    assert told[0] == ("loading", 0, 2)
+    assert told[0] == ("loading", 0, 4)
 
 
 @pytest.mark.parametrize("words", [["extract", "--list"], ["rank", "--help"]])
@@ -353,7 +353,7 @@ def assert_ends_cleanly(process: subprocess.Popen[str], number: signal.Signals) 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_the_command_cleanly(number: signal.Signals, tmp_path: Path) -> None:
     process = start(tmp_path, FAKE_SECONDS="2")  # longer than a busy machine may keep this process waiting
-    log = tmp_path / "out" / "results.jsonl"
+    log = tmp_path / "out" / "records.jsonl"
     while not (log.exists() and log.stat().st_size):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
@@ -381,7 +381,7 @@ def test_twenty_interrupts_of_the_real_method_end_cleanly(tmp_path: Path) -> Non
 
 
 def test_output_in_use_is_one_message_and_status_1(capsys: pytest.CaptureFixture[str]) -> None:
-    with ScoreLog(Path("busy/results.jsonl")):
+    with StudyLog(Path("busy/records.jsonl")):
         assert cli.main([*RANK, *SMALL, "--output", "busy"]) == 1
     assert "another process is writing into busy" in capsys.readouterr().err
 
@@ -403,10 +403,14 @@ def test_interrupt_keeps_what_is_done_and_says_how_to_go_on(
     assert cli.main(words) == 130
     error = capsys.readouterr().err
     assert shlex.join(["jaxrel", *words]) in error
-    (line,) = Path("a folder/results.jsonl").read_text().splitlines()
-    assert json.loads(line)["encoder"] == "narrow"
+    kept = [json.loads(line) for line in Path("a folder/records.jsonl").read_text().splitlines()]
+    assert [(record["encoder"], record["metric"]) for record in kept] == [
+        ("narrow", "transferability"),
+        ("narrow", "bound"),
+        ("wide", "transferability"),
+    ]
     assert cli.main(words) == 0
-    assert "1 of 2 scores are in" in capsys.readouterr().err
+    assert "3 of 4 scores are in" in capsys.readouterr().err
 
 
 def test_missing_matplotlib_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -435,12 +439,9 @@ def test_two_processes_with_one_seed_give_identical_numbers(tmp_path: Path) -> N
         command = [sys.executable, fake_zoo.__file__, *RANK, *SMALL, "--no-plot", "--quiet", "--output", name]
         run = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert run.returncode == 0, run.stderr
-        records = [json.loads(line) for line in (tmp_path / name / "results.jsonl").read_text().splitlines()]
-        assert [record["status"] for record in records] == ["ok", "ok"]
-        lines.append(
-            [
-                {key: value for key, value in record.items() if "second" not in key and key != "jaxrel"}
-                for record in records
-            ]
-        )
+        records = [json.loads(line) for line in (tmp_path / name / "records.jsonl").read_text().splitlines()]
+        assert [record["status"] for record in records] == ["ok"] * 4
+        costs = ("extraction_seconds", "compilation_seconds", "scoring_seconds")
+        numbers = [{key: value for key, value in record["numbers"].items() if key not in costs} for record in records]
+        lines.append([(record["key"], numbers, record["resamples"]) for record in records])
     assert lines[0] == lines[1]

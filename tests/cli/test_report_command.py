@@ -64,7 +64,7 @@ def test_folders_put_together_are_one_run_of_all(folders: list[str], capsys: pyt
 def test_ties_are_those_of_the_file_where_no_log_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*RANK, "--encoder", "narrow", "wide", "--output", "out"]) == 0
     with_log = Ranking.load("out")
-    Path("out/results.jsonl").unlink()
+    Path("out/records.jsonl").unlink()
     assert Ranking.load("out") == with_log
 
 

@@ -16,15 +16,14 @@ import fake_zoo
 import jax
 import numpy as np
 import pytest
-from studies import ENCODERS, METRICS, arrays_of_encoders, finished, matrix, one_device, plain, ranking, sources
+from studies import ENCODERS, METRICS, arrays_of_encoders, finished, matrix, one_device, plain, ranking, scored, sources
 
 from jaxrel import Task, study
 from jaxrel.cli import main
 from jaxrel.storage.features import FeatureStore
-from jaxrel.study import EngineError, FeatureArrays, Settings, StoredFeatures, engine
+from jaxrel.study import EngineError, FeatureArrays, Settings, engine
 from jaxrel.study.engine import Part, num_workers, run_parts
-from jaxrel.study.matrix import remote
-from jaxrel.study.scoreboard import scoreboard
+from jaxrel.study.scoring import remote
 
 
 @pytest.fixture
@@ -202,7 +201,7 @@ def test_matrix_is_that_of_one_process(processes: Executor, tmp_path: Path) -> N
     found = matrix(executor=processes, output=tmp_path)
     np.testing.assert_array_equal(found.values, expected.values)
     np.testing.assert_array_equal(found.status, expected.status)
-    assert found.timings.num_scores == len(finished(tmp_path / "scores.jsonl")) == expected.timings.num_scores
+    assert found.timings.num_scores == len(finished(tmp_path / "records.jsonl")) == expected.timings.num_scores
     assert matrix(executor=processes, output=tmp_path).timings.num_scores == 0
 
 
@@ -215,8 +214,9 @@ def test_rows_of_a_feature_store_are_read_by_workers(threads: Executor, tmp_path
             key = {"data": source.name, "encoder": name}
             tables[name] = FeatureStore(tmp_path).table(key, shape=rows.shape, shard_size=len(rows))
             tables[name].write(0, rows)
-        stored.append(StoredFeatures(source.name, tables, source.features(ENCODERS[0], study.silent).train.labels))
-    values = [study.score_matrix(METRICS, stored, stored, ENCODERS, executor=one).values for one in (None, threads)]
+        labels = source.features(ENCODERS[0], study.silent).train.labels
+        stored.append(FeatureArrays(source.name, {name: Task(table, labels) for name, table in tables.items()}))
+    values = [scored(METRICS, stored, stored, ENCODERS, executor=one).values for one in (None, threads)]
     np.testing.assert_array_equal(*values)
 
 
@@ -224,7 +224,7 @@ def test_rows_of_a_feature_store_are_read_by_workers(threads: Executor, tmp_path
 def test_parts_are_smaller_where_there_are_many_workers(
     workers: int, most: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jaxrel.study.matrix.remote._MOST_UNITS", most)
+    monkeypatch.setattr("jaxrel.study.scoring.remote._MOST_UNITS", most)
     monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
     remote._programs.cache_clear()
     executor = Immediate()
@@ -243,7 +243,7 @@ def test_mesh_and_executor_exclude_each_other(threads: Executor) -> None:
 def test_ranking_is_that_of_one_process(threads: Executor, tmp_path: Path) -> None:
     expected = ranking(tmp_path / "here")
     assert plain(ranking(tmp_path / "there", executor=threads)) == plain(expected)
-    assert set(finished(tmp_path / "there" / "results.jsonl")) == set(finished(tmp_path / "here" / "results.jsonl"))
+    assert set(finished(tmp_path / "there" / "records.jsonl")) == set(finished(tmp_path / "here" / "records.jsonl"))
 
 
 def test_encoder_that_fails_is_a_failed_row(threads: Executor, tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_scoreboard_is_that_of_one_process(processes: Executor, tmp_path: Path) 
     arrays = arrays_of_encoders()
     arrays["another target"] = {"features": arrays["plain"]["features"], "labels": 1 - arrays["plain"]["labels"] % 2}
     here, there = (
-        scoreboard(arrays, metrics=["h_score", "rankme"], output=tmp_path / name, executor=executor)
+        study.score(arrays, metrics=["h_score", "rankme"], output=tmp_path / name, executor=executor)
         for name, executor in (("here", None), ("there", processes))
     )
     np.testing.assert_array_equal(here.values, there.values)
@@ -290,20 +290,19 @@ def test_concatenated_logs_of_array_jobs_leave_nothing_to_compute(tmp_path: Path
     for name in ENCODERS:
         matrix(encoders=(name,), output=tmp_path / name)
         ranking(tmp_path / name, encoders=(name,))
-    for log in ("scores.jsonl", "results.jsonl"):
-        merged = b"".join((tmp_path / name / log).read_bytes() for name in ENCODERS)
-        (tmp_path / log).write_bytes(merged)
+    merged = b"".join((tmp_path / name / "records.jsonl").read_bytes() for name in ENCODERS)
+    (tmp_path / "records.jsonl").write_bytes(merged)
     assert matrix(output=tmp_path).timings.num_scores == 0
-    seen = (tmp_path / "results.jsonl").read_bytes()
+    seen = (tmp_path / "records.jsonl").read_bytes()
     ranked = ranking(tmp_path)
-    assert (tmp_path / "results.jsonl").read_bytes() == seen
+    assert (tmp_path / "records.jsonl").read_bytes() == seen
     assert not ranked.incomplete
 
 
 def test_logs_beside_each_other_are_one(tmp_path: Path) -> None:
     for number, name in enumerate(ENCODERS):
         matrix(encoders=(name,), output=tmp_path)
-        (tmp_path / "scores.jsonl").rename(tmp_path / f"scores-{number}.jsonl")
+        (tmp_path / "records.jsonl").rename(tmp_path / f"records-{number}.jsonl")
     assert matrix(output=tmp_path).timings.num_scores == 0
 
 

@@ -19,10 +19,10 @@ import pytest
 import jaxrel
 from jaxrel import study
 from jaxrel.storage.features import FeatureStore
-from jaxrel.study import FeatureArrays, Score, Settings, Table
+from jaxrel.study import FeatureArrays, Record, Score, Settings, Study, Table
 from jaxrel.study.ranking.report import check_output, print_ranking, write_files
-from jaxrel.study.ranking.score import ScoreLog
 from jaxrel.study.ranking.table import make_ranking
+from jaxrel.study.records import StudyLog
 
 FAST = Settings(samples=30, held_out=12, resamples=50)
 RANK = ["rank", "--reference", "circles", "crosses", "--target", "squares", "circles", "--encoder", "narrow", "wide"]
@@ -36,7 +36,7 @@ def zoo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def make_plan(references: Any, targets: Any, encoders: Any, **options: Any) -> study.Plan:
-    return study.make_plan(targets, encoders, references, settings=FAST, store=study.feature_store(), **options)
+    return Study(encoders, targets, references, settings=FAST, **options).plan()
 
 
 def score(encoder: str, transferability: float, resampled: Any = (), **fields: Any) -> Score:
@@ -60,7 +60,7 @@ def without_seconds(value: Any) -> Any:
 
 
 def finished(folder: Path) -> dict[str, Any]:
-    lines = (folder / "results.jsonl").read_text().splitlines()
+    lines = (folder / "records.jsonl").read_text().splitlines()
     return {record["key"]: without_seconds(record) for record in map(json.loads, lines)}
 
 
@@ -70,8 +70,10 @@ def finished(folder: Path) -> dict[str, Any]:
 @pytest.mark.usefixtures("zoo")
 def test_plan_has_every_pair_but_a_set_with_itself() -> None:
     plan = make_plan(["circles", "crosses"], ["circles", "squares"], ["wide"])
-    pairs = [(reference.name, target.name) for reference, target in plan.pairs]
-    assert pairs == [("circles", "squares"), ("crosses", "circles"), ("crosses", "squares")]
+    assert plan.pairs == [("circles", "squares"), ("crosses", "circles"), ("crosses", "squares")]
+    bounds = [(unit.reference, unit.target) for unit in plan.units if unit.metric == "bound"]
+    assert sorted(bounds) == plan.pairs
+    assert [unit.target for unit in plan.units if unit.metric == "transferability"] == ["circles", "squares"]
 
 
 @pytest.mark.usefixtures("zoo")
@@ -221,9 +223,9 @@ def test_second_run_computes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(jaxrel, "task_relatedness", refuse)
     monkeypatch.setattr(jaxrel, "transferability_score", refuse)
-    content = (tmp_path / "results.jsonl").read_bytes()
+    content = (tmp_path / "records.jsonl").read_bytes()
     assert study.rank(*arguments, output=tmp_path, settings=FAST) == first
-    assert (tmp_path / "results.jsonl").read_bytes() == content
+    assert (tmp_path / "records.jsonl").read_bytes() == content
 
 
 # Without a reference
@@ -257,11 +259,12 @@ def test_a_reference_adds_terms_and_changes_no_number(
     settings = Settings(samples=30, held_out=12, resamples=50, label_free=label_free)
     alone = study.rank(["squares"], ["wide"], output=tmp_path, settings=settings).tables
     both = study.rank(["squares"], ["wide"], ["circles", "crosses"], output=tmp_path, settings=settings).tables
-    assert len(calls) == 2  # once for both references
+    # Once for both references; and with labels, where samples are held out for these, once without them.
+    assert len(calls) == (1 if label_free else 2)
     scores = [table.rows[0].score for table in (*alone, *both)]
     assert len({(found.transferability, found.lower, found.upper) for found in scores}) == 1
     assert [math.isnan(found.bound) for found in scores] == [True, False, False]
-    assert calls[0].features.shape == calls[1].features.shape == (30, 5)
+    assert {call.features.shape for call in calls} == {(30, 5)}
     assert (calls[0].labels is None) == label_free
 
 
@@ -275,10 +278,10 @@ def test_no_sample_is_held_out_where_none_is_looked_at(references: list[str], la
         return fake_zoo.load_splits(name, **options)
 
     settings = Settings(samples=20, held_out=12, label_free=label_free)
-    plan = study.make_plan(["squares"], ["wide"], references, settings=settings, store=study.feature_store())
+    plan = Study(["wide"], ["squares"], references, settings=settings).plan()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jaxrel.data.load_splits", load_splits)
-        plan.pairs[0][1].fingerprint("wide")
+        plan.sources["squares"].fingerprint("wide")
     assert seen == [held_out]
 
 
@@ -419,7 +422,8 @@ def test_scores_of_other_settings_are_not_taken_for_these(tmp_path: Path, change
     study.rank(["squares"], ["wide"], ["circles"], output=tmp_path, settings=FAST)
     changed = Settings(**{"samples": 30, "held_out": 12, "resamples": 50} | change)
     study.rank(["squares"], ["wide"], ["circles"], output=tmp_path, settings=changed)
-    assert len(finished(tmp_path)) == 2
+    one_of_both = set(change) <= {"method", "confidence"}  # of the bound, and of the other
+    assert len(finished(tmp_path)) == (3 if one_of_both else 4)
 
 
 @pytest.mark.usefixtures("zoo")
@@ -503,8 +507,8 @@ def test_label_free_ranking_needs_views(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("zoo")
 def test_images_get_views_which_the_store_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(samples=30, held_out=12, label_free=True)
-    plan = study.make_plan(["squares"], ["wide"], ["circles"], settings=settings, store=FeatureStore(tmp_path))
-    ((_, target),) = plan.pairs
+    plan = Study(["wide"], ["squares"], ["circles"], settings=settings, store=FeatureStore(tmp_path)).plan()
+    target = plan.sources["squares"]
     features = np.asarray(target.features("wide", lambda *_: None).train.features)
     told: list[str] = []
     first, second = target.views("wide", lambda what, *_: told.append(what))
@@ -515,66 +519,96 @@ def test_images_get_views_which_the_store_keeps(tmp_path: Path, monkeypatch: pyt
     assert all(map(np.array_equal, target.views("wide", lambda *_: None), (first, second)))
 
 
-# The log of finished scores
+# The log of finished records
+
+
+def record(encoder: str, value: float, resamples: Any = ()) -> Record:
+    numbers = {"value": value, "lower": math.nan, "upper": math.inf}
+    return Record(f"{encoder} key", "transferability", encoder, None, "t", numbers=numbers, resamples=tuple(resamples))
 
 
 def test_log_gives_back_what_was_put_in(tmp_path: Path) -> None:
-    put = score("a", 0.1 + 0.2, [1.5, math.inf], target_loss=math.nan)
-    with ScoreLog(tmp_path / "log") as log:
+    put = record("a", 0.1 + 0.2, [1.5, math.inf])
+    with StudyLog(tmp_path / "log") as log:
         log.append(put)
-    with ScoreLog(tmp_path / "log") as log:
+    with StudyLog(tmp_path / "log") as log:
         found = log.find(put.key)
     assert found is not None
     assert repr(found) == repr(put)  # NaN is not equal to itself
 
 
-def test_torn_last_line_is_cut_off_at_any_length(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_torn_last_line_is_cut_off_at_any_length(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jaxrel.study.records.origin_of", lambda command: {"written": "at one time"})
     path = tmp_path / "log"
-    with ScoreLog(path) as log:
-        log.append(score("a", 1.0))
+    with StudyLog(path) as log:
+        log.append(record("a", 1.0))
         kept = path.stat().st_size
-        log.append(score("b", 2.0))
+        log.append(record("b", 2.0))
     content = path.read_bytes()
     for length in range(kept + 1, len(content)):
         caplog.clear()
         path.write_bytes(content[:length])
-        with ScoreLog(path) as log:
-            assert repr(log.find(score("a", 1.0).key)) == repr(score("a", 1.0))
-            assert log.find(score("b", 2.0).key) is None
+        with StudyLog(path) as log:
+            assert repr(log.find(record("a", 1.0).key)) == repr(record("a", 1.0))
+            assert log.find(record("b", 2.0).key) is None
             assert "torn" in caplog.text
-            log.append(score("b", 2.0))
+            log.append(record("b", 2.0))
         assert path.read_bytes() == content
 
 
 def test_unreadable_line_is_reported_and_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "log"
-    with ScoreLog(path) as log:
-        log.append(score("a", 1.0))
+    with StudyLog(path) as log:
+        log.append(record("a", 1.0))
     path.write_bytes(b"rubbish\n[]\n" + path.read_bytes())
-    with ScoreLog(path) as log:
-        assert log.find(score("a", 1.0).key) is not None
+    with StudyLog(path) as log:
+        assert log.find(record("a", 1.0).key) is not None
     assert "(1, 2): their scores are computed again" in caplog.text
 
 
 def test_second_writer_is_refused(tmp_path: Path) -> None:
-    with ScoreLog(tmp_path / "log"), pytest.raises(BlockingIOError):
-        ScoreLog(tmp_path / "log")
-    ScoreLog(tmp_path / "log").close()
+    with StudyLog(tmp_path / "log"), pytest.raises(BlockingIOError):
+        StudyLog(tmp_path / "log")
+    StudyLog(tmp_path / "log").close()
 
 
 def test_line_is_written_by_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[bytes] = []
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, line: calls.append(line) or write(descriptor, line))
-    with ScoreLog(tmp_path / "log") as log:
-        log.append(score("a", 1.0, [1.0] * 1000))
+    with StudyLog(tmp_path / "log") as log:
+        log.append(record("a", 1.0, [1.0] * 1000))
     assert calls == [(tmp_path / "log").read_bytes()]
 
 
 def test_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "write", lambda descriptor, line: len(line) - 1)
-    with ScoreLog(tmp_path / "log") as log, pytest.raises(OSError, match="disk full"):
-        log.append(score("a", 1.0))
+    with StudyLog(tmp_path / "log") as log, pytest.raises(OSError, match="disk full"):
+        log.append(record("a", 1.0))
+
+
+def test_lines_say_what_made_them(tmp_path: Path) -> None:
+    with StudyLog(tmp_path / "log", ["jaxrel", "rank"]) as log:
+        log.append(record("a", 1.0))
+    line = json.loads((tmp_path / "log").read_text())
+    assert line["schema"] == 1
+    assert line["command"] == ["jaxrel", "rank"]
+    assert line["versions"]["jaxrel"] == jaxrel.__version__
+    assert line["numbers"] == {"value": 1.0, "lower": None, "upper": "inf"}
+
+
+def test_log_of_another_version_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxrel.study.records.SCHEMA", 0)
+        with StudyLog(tmp_path / "log") as log:
+            log.append(record("a", 1.0))
+    with pytest.raises(ValueError, match="log has version 0 of its format, this jaxrel reads version 1"):
+        StudyLog(tmp_path / "log")
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxrel.study.records.SCHEMA", 0)
+        StudyLog(tmp_path / "log").close()  # the refusal kept no lock
 
 
 # Killed at any moment
@@ -587,7 +621,7 @@ def start(folder: Path, *, seconds: float) -> subprocess.Popen[bytes]:
 
 
 def progress_of(folder: Path) -> int:
-    log = folder / "out" / "results.jsonl"
+    log = folder / "out" / "records.jsonl"
     return len(list(folder.rglob("finished/[0-9]*"))) + (log.read_bytes().count(b"\n") if log.exists() else 0)
 
 
@@ -610,7 +644,7 @@ def test_killed_runs_resume_to_the_same_results(tmp_path: Path) -> None:
         errors = process.communicate()[1].decode()
         assert process.returncode == 0, errors
     assert finished(killed / "out") == finished(whole / "out")
-    assert len(finished(whole / "out")) == 6
+    assert len(finished(whole / "out")) == 4 + 6
     documents = [json.loads((folder / "out" / "results.json").read_text()) for folder in (whole, killed)]
     assert without_seconds(documents[0]) == without_seconds(documents[1])
 
@@ -745,7 +779,7 @@ def test_results_of_another_plan_are_not_replaced(tmp_path: Path) -> None:
     def written(targets: list[str], encoders: list[str], **options: Any) -> Path:
         plan = make_plan([], targets, encoders)
         check_output(plan, tmp_path, data_paths=options.get("data_paths", {}))
-        write_files(study.run(plan, output=tmp_path), tmp_path, plot=False, **options)
+        write_files(study.ranking_of(study.run(plan, output=tmp_path)), tmp_path, plot=False, **options)
         return tmp_path / "results.json"
 
     written(["squares"], ["wide"])

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from studies import arrays_of_encoders, finished, matrix, one_device, plain, ranking
 
+from jaxrel import study
 from jaxrel.cli import main
-from jaxrel.study.scoreboard import scoreboard
 
 pytest.importorskip("ray", reason="needs jaxrel[ray]")
 
@@ -55,16 +55,16 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def run(cluster: Any, tmp_path: Path) -> Run:
     """Runs the study on the cluster, into the folder of the test."""
 
-    def study(*words: object) -> subprocess.CompletedProcess[str]:
+    def run_study(*words: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, cluster_study.__file__, cluster.address, str(tmp_path), *map(str, words)]
         return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=SECONDS)
 
-    return study
+    return run_study
 
 
 def check_complete(folder: Path) -> None:
     """Every score is on the disk, once, and that of one process."""
-    keys = finished(folder / "scores.jsonl")
+    keys = finished(folder / "records.jsonl")
     assert len(keys) == len(set(keys)) == 6
     kept = matrix(["h_score"], output=folder)
     assert kept.timings.num_scores == 0
@@ -81,11 +81,13 @@ def test_studies_are_those_of_one_process(cluster: Any, tmp_path: Path) -> None:
         assert executor.num_workers == 2
         values = matrix(executor=executor).values
         ranked = ranking(tmp_path / "there", executor=executor)
-        board = scoreboard(arrays, metrics=["rankme"], output=tmp_path / "there", executor=executor)
+        board = study.score(arrays, metrics=["rankme"], output=tmp_path / "there", executor=executor)
     assert not ray.is_initialized()
     np.testing.assert_array_equal(values, matrix(mesh=one_device()).values)
     assert plain(ranked) == plain(ranking(tmp_path / "here"))
-    np.testing.assert_array_equal(board.values, scoreboard(arrays, metrics=["rankme"], output=tmp_path / "here").values)
+    np.testing.assert_array_equal(
+        board.values, study.score(arrays, metrics=["rankme"], output=tmp_path / "here").values
+    )
 
 
 @pytest.mark.parametrize("harm", ["worker", "node"])
@@ -98,7 +100,7 @@ def test_lost_worker_or_host_costs_nothing(harm: str, run: Run, tmp_path: Path) 
 
 def test_driver_that_is_killed_goes_on_from_there(run: Run, tmp_path: Path) -> None:
     assert run("--kill", 0).returncode == -9
-    assert 1 <= len(finished(tmp_path / "scores.jsonl")) < 6
+    assert 1 <= len(finished(tmp_path / "records.jsonl")) < 6
     done = run()
     assert done.returncode == 0, done.stderr
     check_complete(tmp_path)
@@ -109,7 +111,7 @@ def test_part_that_always_kills_its_worker_is_named(run: Run, tmp_path: Path) ->
     assert done.returncode == 1
     assert "RayExecutor lost 3 of the parts (h_score, squared on" in done.stderr
     assert "What is finished is kept" in done.stderr
-    assert len(finished(tmp_path / "scores.jsonl")) == 3
+    assert len(finished(tmp_path / "records.jsonl")) == 3
     assert run().returncode == 0
     check_complete(tmp_path)
 
@@ -122,7 +124,7 @@ def test_head_that_is_gone_is_said(cluster: Any, run: Run, tmp_path: Path) -> No
     assert done.returncode == 1
     assert "the head of the Ray cluster" in done.stderr
     assert "squared on" in done.stderr
-    assert len(finished(tmp_path / "scores.jsonl")) >= 1
+    assert len(finished(tmp_path / "records.jsonl")) >= 1
     matrix(["h_score"], output=tmp_path, mesh=one_device())
     check_complete(tmp_path)
 
@@ -144,7 +146,7 @@ def test_commands_run_on_a_cluster(
         rank = ["rank", "--target", "mine.npz", "--encoder", "pixels", "--resamples", "20", "--no-plot"]
         assert main([*rank, "--output", f"rank-{folder}", *where]) == 0
         capsys.readouterr()
-        (line,) = Path(f"rank-{folder}/results.jsonl").read_text().splitlines()
+        (line,) = Path(f"rank-{folder}/records.jsonl").read_text().splitlines()
         score = json.loads(line)
         found[folder] = record["rows"], score["key"], score["transferability"]
     assert found["there"] == found["here"]

@@ -22,14 +22,13 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from jaxrel import Joint
-from jaxrel.study import Matrix, Ranking, Score, Settings, Timings
+from jaxrel.study import Ranking, Record, Results, Score, Scoreboard, Settings
 from jaxrel.study.drawing import contrasting, in_lines
 from jaxrel.study.ranking.cells import count
 from jaxrel.study.ranking.cost_picture import pareto_front
 from jaxrel.study.ranking.report import print_ranking, write_files
-from jaxrel.study.ranking.score import ScoreLog
 from jaxrel.study.ranking.table import make_ranking
-from jaxrel.study.scoreboard import Scoreboard
+from jaxrel.study.records import StudyLog
 from jaxrel.study.scoreboard.report import print_scoreboard
 from jaxrel.study.scoreboard.report import write_files as write_scores
 
@@ -59,7 +58,10 @@ def score(encoder: str, target: str = "target", reference: str | None = None, **
         "resampled_transferabilities": tuple((value + 0.02 * generator.normal(size=20)).round(6)),
         **(bound | {"resampled_bounds": (1.0, 1.5, 2.0)} if reference else {}),
     }
-    return Score(f"{encoder}/{target}/{reference}", reference, target, encoder, **given | fields)
+    name = f"{encoder}/{target}"
+    return Score(
+        name, reference, target, encoder, bound_key=f"{name}/{reference}" if reference else "", **given | fields
+    )
 
 
 def ranking(encoders: list[str], targets: list[str], references: list[str | None]) -> Ranking:
@@ -296,17 +298,22 @@ def test_no_control_character_reaches_the_terminal(capsys: pytest.CaptureFixture
 # Forms
 
 
-def matrix() -> Matrix:
-    values = np.array([[[[0.1, np.inf]], [[np.nan, 0.4]]]])
-    status = np.where(np.isfinite(values), "ok", "odd").astype(object)
-    return Matrix(("logme",), ("a", "b"), ("",), ("s", "t"), values, status, Timings(4, 1, 0.0, 0.0, 1.0, 1.0))
+def results(**axes: Any) -> Results:
+    values = {("a", "s"): 0.1, ("a", "t"): np.inf, ("b", "s"): np.nan, ("b", "t"): 0.4}
+    entries = tuple(
+        Record(
+            "", "logme", encoder, None, target, status="ok" if np.isfinite(value) else "odd", numbers={"value": value}
+        )
+        for (encoder, target), value in values.items()
+    )
+    return Results(entries, ("logme",), ("a", "b"), (), ("s", "t"), (None,), (0,), ("all",), Settings())
 
 
 RESULTS = {
     "ranking": ranking(["a|b", "b_$%&#{}~^\\", "<i>中*&amp;"], ["t"], ["r", "s"]),
     "table": ranking(["a", "bcd"], ["t"], [None]).tables[0],
     "scoreboard": board(["a|b", "c"], ["logme", "gbc"]),
-    "matrix": matrix(),
+    "results": results(),
 }
 FORMS = pytest.mark.parametrize("result", RESULTS.values(), ids=RESULTS)
 
@@ -367,9 +374,9 @@ def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     for name in ("pandas", "pyarrow"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match="pip install pandas"):
-        matrix().to_pandas()
+        results().to_pandas()
     with pytest.raises(ImportError, match=r"pip install 'jaxrel\[parquet\]'"):
-        matrix().to_parquet(tmp_path / "x")
+        results().to_parquet(tmp_path / "x")
 
 
 # The file
@@ -388,8 +395,12 @@ def test_a_ranking_comes_back_from_its_file(tmp_path: Path) -> None:
 def test_a_ranking_comes_back_with_its_resamples(tmp_path: Path) -> None:
     saved = ranking(["a", "bcd"], ["t"], ["r"])
     saved.save(tmp_path / "results.json")
-    with ScoreLog(tmp_path / "results.jsonl") as log:
-        log.extend(row.score for row in saved.tables[0].rows)
+    with StudyLog(tmp_path / "records.jsonl") as log:
+        for row in saved.tables[0].rows:
+            found = row.score
+            pair = found.encoder, found.reference, found.target
+            log.append(Record(found.key, "transferability", *pair, resamples=found.resampled_transferabilities))
+            log.append(Record(found.bound_key, "bound", *pair, resamples=found.resampled_bounds))
     loaded = Ranking.load(tmp_path)
     assert [row.score.resampled_transferabilities for row in loaded.tables[0].rows] == [
         row.score.resampled_transferabilities for row in saved.tables[0].rows

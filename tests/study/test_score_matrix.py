@@ -18,23 +18,16 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
+from studies import scored as scored_pairs
 from threadpoolctl import threadpool_info
 
 from jaxrel import Task
 from jaxrel.metrics import METRICS
 from jaxrel.storage.features import FeatureStore
-from jaxrel.study import FeatureArrays
-from jaxrel.study.matrix import (
-    Matrix,
-    StoredFeatures,
-    padded_size,
-    plan_matrix,
-    score_matrix,
-    score_units,
-)
-from jaxrel.study.matrix.buckets import Bucket
-from jaxrel.study.matrix.kernels import compiled
-from jaxrel.study.matrix.samples import RowCache, Rows
+from jaxrel.study import FeatureArrays, Results, Settings, Study, Unit, run
+from jaxrel.study.scoring.buckets import Bucket, bucketed, padded_size
+from jaxrel.study.scoring.kernels import compiled, score_units
+from jaxrel.study.scoring.rows import RowCache, Rows
 
 GIVEN = {"features", "labels", "reference_features", "reference_labels"}
 COMPUTABLE = [name for name, metric in METRICS.items() if set(metric.needs) <= GIVEN]
@@ -61,10 +54,18 @@ def source(name: str, n: int, **shape: int) -> FeatureArrays:
     return FeatureArrays(name, {"plain": (plain, plain), "squared": (squared, squared)})
 
 
-def scored(metrics: list[str], encoders: tuple[str, ...] = ("plain",), sizes=SIZES, **options) -> Matrix:
+def scored(metrics: list[str], encoders: tuple[str, ...] = ("plain",), sizes=SIZES, **options) -> Results:
     """Of all pairs of these data sets."""
     sources = [source(name, n) for name, n in sizes.items()]
-    return score_matrix(metrics, sources, sources, encoders, **options)
+    return scored_pairs(metrics, sources, sources, encoders, **options)
+
+
+def units(metrics: list[str], references: list, targets: list, encoders: Any) -> list[Unit]:
+    """With their buckets."""
+    plan = Study(encoders, targets, references, metrics, settings=Settings(resamples=0)).plan()
+    found, failed = bucketed(plan.units, plan.sources, silent, strict=True)
+    assert not failed
+    return found
 
 
 def one_by_one(metric: str, target: str, reference: str, encoder: str = "plain") -> float:
@@ -79,10 +80,10 @@ def one_by_one(metric: str, target: str, reference: str, encoder: str = "plain")
     return float(METRICS[metric].function(*(data[need] for need in METRICS[metric].needs), **weights))
 
 
-def check_against_one_by_one(matrix: Matrix, metric: str, *, rtol: float = 2e-4) -> None:
+def check_against_one_by_one(matrix: Results, metric: str, *, rtol: float = 2e-4) -> None:
     values = matrix.values[matrix.metrics.index(metric)]
     for e, encoder in enumerate(matrix.encoders):
-        for r, reference in enumerate(matrix.references):
+        for r, reference in enumerate(matrix.references or [""]):
             for t, target in enumerate(matrix.targets):
                 if reference == target and "reference_features" in METRICS[metric].needs:
                     assert math.isnan(values[e, r, t])
@@ -134,8 +135,8 @@ def test_scores_that_depend_on_other_encoders_are_combined_over_all_of_them():
 
 def test_what_is_wrong_with_a_score_is_its_status():
     alone = Task(np.random.default_rng(0).normal(size=(40, 6)), np.zeros(40, int))
-    matrix = score_matrix(["h_score", "silhouette"], [], [FeatureArrays("x", {"e": (alone, alone)})], ["e"])
-    assert matrix.references == ("",)
+    matrix = scored_pairs(["h_score", "silhouette"], [], [FeatureArrays("x", {"e": (alone, alone)})], ["e"])
+    assert matrix.references == ()
     assert math.isnan(matrix.values[1, 0, 0, 0])
     assert "too few" in matrix.status[1, 0, 0, 0]
 
@@ -171,17 +172,16 @@ def test_one_compilation_for_each_metric_and_shape(monkeypatch):
         monkeypatch.setitem(METRICS, name, type(METRICS[name])(**changed))
     sources = [source(name, n) for name, n in (SIZES | {"black": 70}).items()]
     sources.append(source("white", 40, num_classes=4))
-    plan = plan_matrix(["h_score", "lfc"], [], sources, ENCODERS, progress=silent)
-    assert plan.num_compilations == 2 * 3
-    matrix = score_matrix(["h_score", "lfc"], [], sources, ENCODERS)
+    assert len({unit.bucket for unit in units(["h_score", "lfc"], [], sources, ENCODERS)}) == 2 * 3
+    matrix = scored_pairs(["h_score", "lfc"], [], sources, ENCODERS)
     assert matrix.timings.num_compilations == 2 * 3
     assert traces == ["h_score"] * 3 + ["lfc"] * 3
 
 
 def test_bucket_knows_what_is_static():
     sources = [source("red", 40), source("green", 70, num_classes=4)]
-    plan = plan_matrix(["otdd", "mmd"], sources, sources, ["plain"], progress=silent)
-    assert [unit.bucket for unit in plan.units if unit.target == "green"] == [
+    found = units(["otdd", "mmd"], sources, sources, ["plain"])
+    assert [unit.bucket for unit in found if unit.target == "green"] == [
         Bucket("otdd", 96, 48, 6, (("num_classes", 4), ("reference_num_classes", 3), ("block_sizes", (16, 32)))),
         Bucket("mmd", 96, 48, 6, ()),
     ]
@@ -215,26 +215,27 @@ def test_devices_share_the_cores(monkeypatch):
     assert [found for what, found in seen if what == "scoring"] == [{1}, {2}, before]
 
 
-def arguments(metric: str, num_devices: int, units: int = 2) -> tuple[Bucket, dict, dict]:
+def arguments(metric: str, num_devices: int, count: int = 2) -> tuple[Bucket, dict, dict]:
     """Of a call: two targets and three references on each device."""
-    plan = plan_matrix([metric], [source("red", 40)], [source("green", 45)], ["plain"], progress=silent)
-    (unit,) = plan.units
+    (unit,) = units([metric], [source("red", 40)], [source("green", 45)], ["plain"])
     sides = {"": (2, task("green", 45).padded(48)), "reference_": (3, task("red", 40).padded(48))}
     needed = set(METRICS[metric].needs) | {"weights"}
     needed |= {"reference_weights"} if "reference_features" in needed else set()
     rows = {
-        prefix + name: np.stack([np.asarray(getattr(side, name)) * (1 + place) for place in range(num_devices * count)])
-        for prefix, (count, side) in sides.items()
+        prefix + name: np.stack([np.asarray(getattr(side, name)) * (1 + place) for place in range(num_devices * room)])
+        for prefix, (room, side) in sides.items()
         for name in ("features", "weights")
         if prefix + name in needed
     } | {
-        f"{prefix}labels": np.stack([np.asarray(side.labels)] * num_devices * count)
-        for prefix, (count, side) in sides.items()
+        f"{prefix}labels": np.stack([np.asarray(side.labels)] * num_devices * room)
+        for prefix, (room, side) in sides.items()
         if f"{prefix}labels" in needed
     }
-    index = {"target": np.arange(num_devices * units) % 2, "count": np.full(num_devices, units)}
+    index = {"target": np.arange(num_devices * count) % 2, "count": np.full(num_devices, count)}
+    index["seed"] = np.zeros(num_devices * count, np.uint32)
     if "reference_features" in needed:
-        index["reference"] = np.arange(num_devices * units)[::-1] % 3
+        index["reference"] = np.arange(num_devices * count)[::-1] % 3
+    assert unit.bucket is not None
     return unit.bucket, rows, index
 
 
@@ -262,7 +263,7 @@ def test_kernels_run_under_pmap(metric):
 
 EIGHT = """
 import sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/../support"]
 import jax, numpy as np
 from jax.sharding import Mesh
 assert len(jax.devices()) == 8
@@ -290,7 +291,7 @@ class Calls:
     """Stands before the calls of programs: notes how many units each has, and refuses those with too many."""
 
     def __init__(self, monkeypatch, *, most: float = math.inf, error: Exception | None = None) -> None:
-        local = sys.modules["jaxrel.study.matrix.local"]
+        local = sys.modules["jaxrel.study.scoring.local"]
         self.sizes: list[int] = []
         self._call, self._most, self._error = local._call, most, error
         monkeypatch.setattr(local, "_call", self)
@@ -324,7 +325,7 @@ def test_one_score_too_many_is_a_status(monkeypatch, tmp_path):
     matrix = scored(["h_score"], output=tmp_path)
     assert np.isnan(matrix.values).all()
     assert set(matrix.status.ravel()) == {"no memory for one score of this shape: no room"}
-    assert (tmp_path / "scores.jsonl").read_text() == ""
+    assert (tmp_path / "records.jsonl").read_text() == ""
     monkeypatch.undo()
     assert set(scored(["h_score"], output=tmp_path).status.ravel()) == {"ok"}
 
@@ -354,7 +355,7 @@ def lines(path: Path) -> list[dict]:
 
 def test_finished_scores_are_not_computed_again(tmp_path, monkeypatch):
     first = scored(["h_score", "mmd"], output=tmp_path)
-    assert len(lines(tmp_path / "scores.jsonl")) == 3 + 6
+    assert len(lines(tmp_path / "records.jsonl")) == 3 + 6
     calls = Calls(monkeypatch)
     again = scored(["h_score", "mmd"], output=tmp_path)
     assert calls.sizes == []
@@ -363,12 +364,12 @@ def test_finished_scores_are_not_computed_again(tmp_path, monkeypatch):
     np.testing.assert_array_equal(first.values, again.values)
     scored(["h_score"], sizes=SIZES | {"red": 41}, output=tmp_path, mesh=one_device())
     assert len(calls.sizes) == 1
-    assert len(lines(tmp_path / "scores.jsonl")) == 10
+    assert len(lines(tmp_path / "records.jsonl")) == 10
 
 
 def test_torn_line_is_computed_again(tmp_path):
     whole = scored(["h_score"], output=tmp_path)
-    path = tmp_path / "scores.jsonl"
+    path = tmp_path / "records.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
     again = scored(["h_score"], output=tmp_path)
     assert again.timings.num_scores == 1
@@ -377,12 +378,12 @@ def test_torn_line_is_computed_again(tmp_path):
 
 def test_interrupt_keeps_what_is_finished(tmp_path, monkeypatch):
     def interrupt(what, done, total):
-        if done >= 3:
+        if what == "scoring" and done >= 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         scored(["h_score"], ENCODERS, output=tmp_path, memory_budget=1, progress=interrupt)
-    assert len(lines(tmp_path / "scores.jsonl")) == 3
+    assert len(lines(tmp_path / "records.jsonl")) == 3
     expected = scored(["h_score"], ENCODERS)
     resumed = scored(["h_score"], ENCODERS, output=tmp_path)
     assert resumed.timings.num_scores == 3
@@ -391,7 +392,7 @@ def test_interrupt_keeps_what_is_finished(tmp_path, monkeypatch):
 
 KILLED = """
 import sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/../support"]
 import jax
 jax.config.update("jax_num_cpu_devices", 4)
 from test_score_matrix import KILLED_METRICS, ENCODERS, scored
@@ -407,7 +408,7 @@ def test_killed_runs_end_with_the_same_bits(tmp_path):
         output = tmp_path / str(number)
         command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(output)]
         process = subprocess.Popen(command, env=os.environ | {"JAX_PLATFORMS": "cpu"})
-        path = output / "scores.jsonl"
+        path = output / "records.jsonl"
         while process.poll() is None and (not path.exists() or path.read_bytes().count(b"\n") < least):
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
@@ -450,22 +451,23 @@ def test_compiled_programs_are_kept_on_request(tmp_path, caplog):
 # Stored features
 
 
-def stored(folder: Path, name: str, n: int, **options) -> StoredFeatures:
+def stored(folder: Path, name: str, n: int, **options) -> FeatureArrays:
     samples = task(name, n)
     table = FeatureStore(folder).table({"data": name}, shape=samples.features.shape, shard_size=16)
     for shard in range(table.num_shards):
         table.write(shard, np.asarray(samples.features)[table.span(shard)])
-    return StoredFeatures(name, {"plain": table}, samples.labels, weights=samples.weights, **options)
+    return FeatureArrays(name, {"plain": Task(table, samples.labels, weights=samples.weights, **options)})
 
 
 def test_stored_features_are_scored_like_arrays(tmp_path, monkeypatch):
     tables = [stored(tmp_path, name, n) for name, n in SIZES.items()]
     with monkeypatch.context() as patch:
-        patch.setattr("jaxrel.storage.features.Table.__getitem__", None)  # a plan reads no row
-        assert plan_matrix(["mmd"], tables, tables, ["plain"], progress=silent).num_compilations == 1
-    found = score_matrix(["mmd"], tables, tables, ["plain"])
+        patch.setattr("jaxrel.storage.features.Table.__getitem__", None)  # neither plans nor shapes read a row
+        assert len({unit.bucket for unit in units(["mmd"], tables, tables, ["plain"])}) == 1
+        assert len({table.fingerprint("plain") for table in tables}) == len(SIZES)
+    found = scored_pairs(["mmd"], tables, tables, ["plain"])
     np.testing.assert_array_equal(found.values, scored(["mmd"]).values)
-    mixed = score_matrix(["mmd"], tables[:1], [source("green", 45)], ["plain"])
+    mixed = scored_pairs(["mmd"], tables[:1], [source("green", 45)], ["plain"])
     assert mixed.values[0, 0, 0, 0] == found.values[0, 0, 0, 1]
 
 
@@ -494,40 +496,46 @@ def test_fingerprint_of_a_table_tells_samples_apart(tmp_path):
 def test_wrong_use_is_refused_before_any_work(tmp_path, monkeypatch):
     Calls(monkeypatch, most=0, error=AssertionError("no work was to be done"))
     red, green = source("red", 40), source("green", 45)
-    wide = source("wide", 40, d=7)
-    unlabelled = Task(task("red", 40).features)
-    bare = FeatureArrays("bare", {"plain": (unlabelled, unlabelled)})
-    table = FeatureStore(tmp_path / "store").table({"data": "x"}, shape=(5, 3), shard_size=5)
-    other = FeatureStore(tmp_path / "store").table({"data": "y"}, shape=(6, 3), shard_size=5)
     output = tmp_path / "none"
     for metrics, references, targets, encoders, message in (
         (["tau"], [red], [green], ["plain"], "unknown metric 'tau': there are task_relatedness"),
         (["leep"], [red], [green], ["plain"], "leep needs source_probabilities, which data sets do not have"),
-        (["cross_view"], [red], [green], ["plain"], "cross_view needs first_view, second_view"),
+        (["cross_view"], [red], [green], ["plain"], "'green' has no views of encoder 'plain'"),
         (["mmd"], [], [green], ["plain"], "no reference is given"),
         (["mmd"], [red], [], ["plain"], "no target is given"),
         ([], [red], [green], ["plain"], "no metric is given"),
         (["mmd"], [red], [green], [], "no encoder is given"),
         (["mmd", "mmd"], [red], [green], ["plain"], "metric given twice: mmd"),
         (["mmd"], [red, red], [green], ["plain"], "reference given twice: red"),
-        (["mmd"], [red], [red], ["plain"], "no pair is left"),
-        (["mmd"], [red], [source("red", 41)], ["plain"], "two data sets are called 'red'"),
+        (["mmd"], [red], [red], ["plain"], "'red' is not compared with itself"),
+        (["mmd"], [red, green], [source("red", 41)], ["plain"], "two data sets are called 'red'"),
         (["mmd"], [red], [green], ["other"], "'red' has no features of encoder 'other'"),
-        (["mmd"], [red], [wide], ["plain"], "encoder 'plain' have width 6 in 'red' and 7 in 'wide'"),
-        (["logme"], [red], [bare], ["plain"], "logme needs labels, which 'bare' has not"),
-        (["ot_nce"], [bare], [red], ["plain"], "ot_nce needs reference_labels, which 'bare' has not"),
-        (["etran"], [red], [green], ["plain"], "etran compares encoders with each other"),
-        (["mmd"], [red], [StoredFeatures("x", {"e": table})], ["plain"], "'x' has no features of encoder 'plain'"),
+        (["mmd"], [red], [FeatureArrays(" ", {})], ["plain"], "the name of a data set is empty"),
     ):
         with pytest.raises(ValueError, match=message):
-            score_matrix(metrics, references, targets, encoders, output=output)
+            scored_pairs(metrics, references, targets, encoders, output=output)
     with pytest.raises(ValueError, match="memory_budget is 0"):
-        score_matrix(["mmd"], [red], [green], ["plain"], memory_budget=0)
+        scored_pairs(["mmd"], [red], [green], ["plain"], memory_budget=0)
     assert not output.exists()
-    for make, message in (
-        (lambda: StoredFeatures("x", {}), "'x' has no table"),
-        (lambda: StoredFeatures("x", {"a": table, "b": other}), "tables of 'x' have 5 rows and, of encoder 'b', 6"),
-        (lambda: StoredFeatures("x", {"a": table}, [0, 1]), r"'x': labels must have shape \(5,\)"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            make()
+
+
+def test_a_pair_that_cannot_be_compared_does_not_keep_the_others_from_scores():
+    red, wide = source("red", 40), source("wide", 40, d=7)
+    bare = FeatureArrays("bare", {"plain": Task(task("red", 40).features)})
+    found = scored_pairs(["mmd", "logme", "ot_nce"], [red, bare], [source("green", 45), wide, bare], ["plain"])
+    told = {(record.metric, record.reference, record.target): record.status for record in found.incomplete}
+    widths = "failed: features of encoder 'plain' have width 6 in {!r} and 7 in 'wide': pass those of one encoder."
+    labels = "failed: {} needs {}, which 'bare' has not: pass them, or leave out this metric."
+    assert told == {
+        ("mmd", "red", "wide"): widths.format("red"),
+        ("mmd", "bare", "wide"): widths.format("bare"),
+        ("logme", None, "bare"): labels.format("logme", "labels"),
+        ("ot_nce", "red", "wide"): widths.format("red"),
+        ("ot_nce", "bare", "wide"): widths.format("bare"),
+        ("ot_nce", "red", "bare"): labels.format("ot_nce", "labels"),
+        ("ot_nce", "bare", "green"): labels.format("ot_nce", "reference_labels"),
+    }
+    assert np.isfinite([record.value for record in found.entries if record.status == "ok"]).all()
+    strict = Study(["plain"], [wide], [red], ["mmd"], settings=Settings(resamples=0, strict=True))
+    with pytest.raises(ValueError, match="have width 6"):
+        run(strict.plan())

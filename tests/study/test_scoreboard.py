@@ -15,7 +15,8 @@ from score_problems import problem
 
 from jaxrel import cli
 from jaxrel.metrics import METRICS, ScoreStatus, etran_combine, etran_components, score_encoders
-from jaxrel.study.scoreboard import Scoreboard, from_files, scoreboard
+from jaxrel.study import Scoreboard, score
+from jaxrel.study.encoder_arrays import from_files
 
 QUICK = ["logme", "gbc", "etran", "rankme"]
 
@@ -137,30 +138,30 @@ def test_ranks():
 
 def test_scores_are_those_of_the_functions(tmp_path):
     encoders = hub(6, 9)
-    board = scoreboard(encoders, metrics=QUICK, output=tmp_path)
+    board = score(encoders, metrics=QUICK, output=tmp_path)
     assert board.encoders == ("encoder-0", "encoder-1")
     features, labels = zip(*(arrays.values() for arrays in encoders.values()), strict=True)
     expected = score_encoders(features, labels[0], metrics=QUICK)
     for column, name in enumerate(QUICK):
         np.testing.assert_allclose(board.values[:, column], expected[name].value, rtol=1e-6)
-    again = scoreboard(encoders, metrics=QUICK, output=tmp_path)
+    again = score(encoders, metrics=QUICK, output=tmp_path)
     np.testing.assert_array_equal(again.values, board.values)
 
 
 def test_finished_scores_are_not_computed_again(tmp_path, monkeypatch):
-    scoreboard(hub(6), metrics=QUICK, output=tmp_path)
+    score(hub(6), metrics=QUICK, output=tmp_path)
     seen = []
 
     def record(features, **options):
         seen.append((features[0].shape, options["metrics"]))
         return score_encoders(features, **options)
 
-    monkeypatch.setattr("jaxrel.study.scoreboard.execute.score_encoders", record)
-    scoreboard(hub(6, 9), metrics=[*QUICK, "energy"], output=tmp_path)
+    monkeypatch.setattr("jaxrel.study.scoring.arrays.score_encoders", record)
+    score(hub(6, 9), metrics=[*QUICK, "energy"], output=tmp_path)
     assert seen == [((24, 6), ["energy"]), ((24, 9), [*QUICK, "energy"])]
     changed = hub(6)
     changed["encoder-0"]["features"][0] += 1
-    scoreboard(changed, metrics=["energy"], output=tmp_path)
+    score(changed, metrics=["energy"], output=tmp_path)
     assert seen[2:] == [((24, 6), ["energy"])]
 
 
@@ -170,17 +171,17 @@ def test_interrupt_keeps_the_encoders_that_are_done(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return score_encoders(features, **options)
 
-    monkeypatch.setattr("jaxrel.study.scoreboard.execute.score_encoders", interrupted)
+    monkeypatch.setattr("jaxrel.study.scoring.arrays.score_encoders", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        scoreboard(hub(6, 9), metrics=QUICK, output=tmp_path)
-    assert len((tmp_path / "scores.jsonl").read_text().splitlines()) == len(QUICK)
+        score(hub(6, 9), metrics=QUICK, output=tmp_path)
+    assert len((tmp_path / "records.jsonl").read_text().splitlines()) == len(QUICK)
 
 
 def test_refused_encoder_does_not_keep_the_others_from_scores(tmp_path):
     encoders = hub(6, 6, 6)
     encoders["encoder-1"]["features"][2, 3] = np.inf
     for _ in range(2):
-        board = scoreboard(encoders, metrics=["logme", "etran"], output=tmp_path)
+        board = score(encoders, metrics=["logme", "etran"], output=tmp_path)
         assert np.isnan(board.values[1]).all()
         assert np.isfinite(board.values[[0, 2]]).all()
         assert "features[2, 3] is inf" in board.messages["encoder-1", "logme"][0]
@@ -190,7 +191,7 @@ def test_refused_encoder_does_not_keep_the_others_from_scores(tmp_path):
 def test_scores_that_are_undefined_say_why(tmp_path):
     encoders = hub(6)
     encoders["encoder-0"]["labels"] = np.zeros(24, int)
-    board = scoreboard(encoders, metrics=["silhouette"], output=tmp_path)
+    board = score(encoders, metrics=["silhouette"], output=tmp_path)
     assert np.isnan(board.values[0, 0])
     assert "too few" in board.messages["encoder-0", "silhouette"][0]
 
@@ -207,10 +208,10 @@ def test_bad_hubs_are_named_before_a_file_is_made(tmp_path):
         ({"a": {"feature": problem()["features"]}}, None, "a has arrays feature, which no metric needs"),
     ):
         with pytest.raises(ValueError, match=message):
-            scoreboard(encoders, metrics=metrics, output=output)
+            score(encoders, metrics=metrics, output=output)
     assert not output.exists()
     for _ in range(2):
-        board = scoreboard(other, metrics=["gbc"], output=output)
+        board = score(other, metrics=["gbc"], output=output)
         assert "labels of encoder-1 differ" in board.messages["encoder-1", "gbc"][0]
         assert board.failed == (("encoder-1", "gbc"),)
 
@@ -224,7 +225,7 @@ def test_score_of_files_prints_the_table_and_writes_the_files(capsys, tmp_path):
     captured = capsys.readouterr()
     assert all(word in captured.out for word in ("encoder-0", "encoder-1", *QUICK, "scores.csv"))
     folder = tmp_path / "jaxrel-scores"
-    assert {path.name for path in folder.iterdir()} == {"scores.json", "scores.csv", "scores.png", "scores.jsonl"}
+    assert {path.name for path in folder.iterdir()} == {"scores.json", "scores.csv", "scores.png", "records.jsonl"}
     document = json.loads((folder / "scores.json").read_text())
     assert [metric["name"] for metric in document["metrics"]] == QUICK
     assert len(document["scores"]) == 2 * len(QUICK)
@@ -328,7 +329,7 @@ def test_one_bad_file_is_named_and_the_others_are_scored(capsys):
         captured = capsys.readouterr()
         bad = ("text", "pickled", "damaged")
         assert f"3 of 5 scores failed ({', '.join(f'rankme of {name}' for name in bad)})" in captured.err
-        assert "text, rankme: text.npz is no .npz file" in captured.out
+        assert "text, rankme: failed: text.npz is no .npz file" in captured.out
         assert "nan" not in captured.out
     document = json.loads(Path("jaxrel-scores/scores.json").read_text())
     values = {record["encoder"]: record["value"] for record in document["scores"]}
@@ -379,8 +380,9 @@ def test_metrics_are_listed(capsys):
 def test_statuses_of_refusals_are_those_of_bad_input(tmp_path, caplog: pytest.LogCaptureFixture):
     encoders = hub(6)
     encoders["encoder-0"]["features"][:] = np.nan
-    scoreboard(encoders, metrics=["rankme"], output=tmp_path)
-    record = json.loads((tmp_path / "scores.jsonl").read_text())
-    assert record["status"] == ScoreStatus.INVALID_INPUT
-    assert record["fields"] == {"value": None}
+    score(encoders, metrics=["rankme"], output=tmp_path)
+    record = json.loads((tmp_path / "records.jsonl").read_text())
+    assert record["status"].startswith("failed: features of encoder 0: features[0, 0] is nan")
+    assert record["bits"] == ScoreStatus.INVALID_INPUT
+    assert record["numbers"] == {"value": None}
     assert "features[0, 0] is nan" in caplog.text

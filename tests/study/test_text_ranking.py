@@ -46,8 +46,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def ranked(*options: str) -> dict[str, Any]:
     words = ["rank", "--reference", "./notes", "--target", "./letters", "--encoder", "bert@tiny", *NUMBERS, *options]
     assert cli.main(words) == 0
-    (line,) = Path("jaxrel-results/results.jsonl").read_text().splitlines()
-    return json.loads(line)
+    ((row,),) = [table.rows for table in study.Ranking.load("jaxrel-results").tables]
+    return vars(row.score)
 
 
 def test_texts_of_ones_own_reach_the_score(monkeypatch):

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from jaxrel import Task, study
-from jaxrel.study import FeatureArrays, Matrix, Progress, Ranking, Settings, Split
+from jaxrel.study import FeatureArrays, Progress, Ranking, Results, Settings, Source, Split, Study
 
 ENCODERS = ("plain", "squared")
 METRICS = ("h_score", "energy_distance")
@@ -65,10 +65,22 @@ def sources(harm: str = "", marker: Path | None = None) -> list[FeatureArrays]:
     return found
 
 
-def matrix(metrics: Sequence[str] = METRICS, encoders: Sequence[str] = ENCODERS, **options: Any) -> Matrix:
+def scored(
+    metrics: Sequence[str],
+    references: Sequence[Source],
+    targets: Sequence[Source],
+    encoders: Sequence[str],
+    **options: Any,
+) -> Results:
+    """Every metric of every encoder on every pair, without intervals."""
+    asked = Study(encoders, targets, references, metrics, settings=Settings(resamples=0))
+    return study.run(asked.plan(), **options)
+
+
+def matrix(metrics: Sequence[str] = METRICS, encoders: Sequence[str] = ENCODERS, **options: Any) -> Results:
     """Scores of all pairs."""
     given = options.pop("given", None) or sources()
-    return study.score_matrix(list(metrics), given, given, encoders, **options)
+    return scored(metrics, given, given, encoders, **options)
 
 
 def one_device() -> jax.sharding.Mesh:

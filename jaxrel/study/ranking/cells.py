@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
-from jaxrel.study.ranking.score import NUMBERS, RESAMPLES
+from jaxrel.study.ranking.score import NUMBERS, RESAMPLED
 from jaxrel.study.tabular import Section
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["count", "record_of", "section_of"]
 
-_OF_TERMS = (*NUMBERS, "reference", "terms_status", "target_labels", "num_classes", "vacuous_level")
+_OF_TERMS = (*NUMBERS, "bound_key", "reference", "terms_status", "target_labels", "num_classes", "vacuous_level")
 
 
 def section_of(table: Table) -> Section:
@@ -35,7 +35,7 @@ def section_of(table: Table) -> Section:
 
 def record_of(row: Row, *, terms: bool) -> dict[str, Any]:
     """One row as flat fields, None where a number is missing; the resamples stay in the log of finished scores."""
-    left_out = {*RESAMPLES, *(() if terms else _OF_TERMS)}
+    left_out = {*RESAMPLED, *(() if terms else _OF_TERMS)}
     fields = {
         field.name: getattr(row.score, field.name)
         for field in dataclasses.fields(row.score)

@@ -1,36 +1,16 @@
-"""What encoders cost: which are small enough, found out before anything is extracted, and how fast extraction is."""
+"""Which encoders are small enough, found out before anything is extracted."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 
-from jaxrel.study.ranking.plan import Plan
+from jaxrel.study.draws import underlying
+from jaxrel.study.plan import Plan
 from jaxrel.study.sources import NamedSource, Progress, silent
 
-__all__ = ["CountedProgress", "within_limits"]
+__all__ = ["within_limits"]
 
 _log = logging.getLogger(__name__)
-
-
-class CountedProgress:
-    """Progress that counts the samples of an extraction; those that are done at its start are not among them."""
-
-    def __init__(self, progress: Progress) -> None:
-        """Pass everything on to `progress`."""
-        self._progress = progress
-        self._spans: dict[str, tuple[int, int]] = {}
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """As work goes on."""
-        first, _ = self._spans.get(what, (done, done))
-        self._spans[what] = first, done
-        self._progress(what, done, total)
-
-    @property
-    def samples(self) -> int:
-        """How many were extracted."""
-        return sum(last - first for first, last in self._spans.values())
 
 
 def within_limits(
@@ -51,9 +31,12 @@ def within_limits(
         progress: told `(what, done, total)` as encoders are loaded.
 
     Raises:
-        ValueError: no encoder is left.
+        ValueError: no encoder is left, or a limit is below 1.
     """
     limits = {"parameters": max_parameters, "features of a sample": max_width}
+    for what, limit in limits.items():
+        if limit is not None and limit < 1:
+            raise ValueError(f"the most {what} that an encoder may have are {limit}: pass a number of at least 1.")
     if all(limit is None for limit in limits.values()):
         return plan
     kept = []
@@ -72,12 +55,13 @@ def within_limits(
     progress("loading", len(plan.encoders), len(plan.encoders))
     if not kept:
         raise ValueError("every encoder is larger than the limits: raise --max-parameters or --max-width.")
-    return dataclasses.replace(plan, encoders=tuple(kept))
+    return plan.of_encoders(kept)
 
 
 def _costs(plan: Plan, name: str) -> tuple[int | None, int | None]:
     """Parameters and width, as far as they are known."""
-    source = next((target for _, target in plan.pairs if isinstance(target, NamedSource)), None)
+    originals = map(underlying, plan.sources.values())
+    source = next((source for source in originals if isinstance(source, NamedSource)), None)
     if source is None:
         return None, None
     try:

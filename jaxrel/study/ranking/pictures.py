@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxrel.study.drawing import in_lines, row_edges, typography, width_of
+from jaxrel.study.figures import TERM_COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ranking_figure"]
 
-_COLOURS = ("#4477aa", "#ccbb44", "#ee6677")
 _LABELS = ("re-weighted reference loss", "label mismatch", "distribution mismatch")
 _PANEL = 3.4  # inches; as are all sizes here
 _BAR = 0.24
@@ -98,7 +98,7 @@ def _draw_terms(axis: Any, table: Table) -> None:
     places = _places(table)
     terms = [row.score.terms if row.score.has_terms else (0.0, 0.0, 0.0) for row in table.rows]
     start = [0.0] * len(table.rows)
-    for position, (label, colour) in enumerate(zip(_LABELS, _COLOURS, strict=True)):
+    for position, (label, colour) in enumerate(zip(_LABELS, TERM_COLOURS, strict=True)):
         width = [_drawn(term[position]) for term in terms]
         axis.barh(places, width, left=start, color=colour, label=label, height=_BAR)
         start = [sum(pair) for pair in zip(start, width, strict=True)]

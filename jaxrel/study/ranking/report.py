@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxrel.storage.records import check_replaceable
+from jaxrel.study.documents import settings_as_data, shown_paths
 from jaxrel.study.drawing import FORMATS, write_pictures
+from jaxrel.study.plan import Plan
 from jaxrel.study.ranking import document
-from jaxrel.study.ranking.plan import Plan
 from jaxrel.study.ranking.table import Ranking
 from jaxrel.study.settings import Settings
 from jaxrel.study.tabular import print_sections
@@ -70,7 +71,8 @@ def print_ranking(ranking: Ranking, console: Console) -> None:
 
 def check_output(plan: Plan, folder: Path, *, data_paths: Mapping[str, Path]) -> None:
     """Raise ValueError where the files of this plan would replace those of another, and lose what they hold."""
-    _check(plan.rows, plan.settings, folder, data_paths)
+    rows = [[reference, target, encoder] for reference, target in plan.pairs for encoder in plan.encoders]
+    _check(rows, plan.settings, folder, data_paths)
 
 
 def check_replaced(ranking: Ranking, folder: Path, *, data_paths: Mapping[str, Path]) -> None:
@@ -82,7 +84,7 @@ def check_replaced(ranking: Ranking, folder: Path, *, data_paths: Mapping[str, P
 def _check(
     rows: Sequence[Sequence[str | None]], settings: Settings, folder: Path, data_paths: Mapping[str, Path]
 ) -> None:
-    about = [document.settings_of(settings), document.shown_paths(data_paths)]
+    about = [settings_as_data(settings), shown_paths(data_paths)]
 
     def rows_of(old: Any) -> list[str]:
         return [

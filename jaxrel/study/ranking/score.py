@@ -1,4 +1,4 @@
-"""One encoder scored on one target: its fields, and its line in a log."""
+"""One encoder scored on one target: a row of a ranking."""
 
 from __future__ import annotations
 
@@ -6,23 +6,14 @@ import dataclasses
 import math
 from typing import Any
 
-from jaxrel.storage.records import RecordLog, from_json_number, json_number
+from jaxrel.study.records import OK, Record
+from jaxrel.study.scoring.explained import BOUND_NUMBERS as NUMBERS
 
-__all__ = ["NUMBERS", "OK", "RESAMPLES", "TERMS", "Score", "ScoreLog", "from_json", "to_json"]
+__all__ = ["NUMBERS", "RESAMPLED", "Score", "joined"]
 
-OK = "ok"
-TERMS = ("reweighted_reference_loss", "label_mismatch", "distribution_mismatch")
-NUMBERS = (
-    "bound",
-    "tight_bound",
-    *TERMS,
-    "distribution_mismatch_lower",
-    "transformed_reference_loss",
-    "target_loss",
-    "target_accuracy",
-)
-"""What a score takes over from a result of :func:`jaxrel.task_relatedness`."""
-RESAMPLES = ("resampled_transferabilities", "resampled_bounds")
+RESAMPLED = {"resampled_transferabilities": "key", "resampled_bounds": "bound_key"}
+"""Fields of resamples, and the field that has the key of the record whose they are."""
+_SECONDS = ("extraction_seconds", "compilation_seconds", "scoring_seconds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +23,9 @@ class Score:
     Every loss and bound is in nats, on samples not learned on; numbers that could not be had are NaN.
 
     Attributes:
-        key: hash of everything the numbers depend on; empty where that could not be found out.
+        key: of the record of the transferability, a hash of everything that depends on; empty where that could not be
+            found out.
+        bound_key: likewise of the bound.
         reference: None where there are no terms.
         status: "ok", or why there is no number to rank by.
         terms_status: "ok", or what is wrong with the bound and its terms.
@@ -89,6 +82,7 @@ class Score:
     num_parameters: int | None = None
     feature_width: int | None = None
     samples_per_second: float = math.nan
+    bound_key: str = ""
     resampled_transferabilities: tuple[float, ...] = dataclasses.field(default=(), compare=False)
     resampled_bounds: tuple[float, ...] = dataclasses.field(default=(), compare=False)
 
@@ -113,35 +107,43 @@ class Score:
         return next((status for status in (self.status, self.terms_status) if status != OK), "")
 
 
-class ScoreLog(RecordLog[Score]):
-    """Finished scores by their keys."""
+def joined(transferability: Record, bound: Record | None) -> Score:
+    """A score of the records of one encoder and target, and of one reference if there is one."""
+    numbers = transferability.numbers
+    of_bound: dict[str, Any] = {}
+    if bound is not None:
+        of_bound = {name: bound.numbers.get(name, math.nan) for name in NUMBERS} | {
+            "bound_key": bound.key,
+            "reference": bound.reference,
+            "terms_status": bound.status,
+            "target_labels": bound.texts.get("target_labels", "given"),
+            "num_classes": int(bound.numbers.get("num_classes", 0)),
+            "vacuous_level": bound.numbers.get("vacuous_level", math.nan),
+            "resampled_bounds": bound.resamples,
+        }
+    taken = {name: numbers.get(name, math.nan) for name in ("lower", "upper", "accuracy", "majority")}
+    costs = {name: _sum(name, transferability, bound) for name in (*_SECONDS, "extracted_samples")}
+    extracted, seconds = costs.pop("extracted_samples"), costs["extraction_seconds"]
+    fields = {
+        "key": transferability.key,
+        "reference": None,
+        "target": transferability.target,
+        "encoder": transferability.encoder,
+        "status": transferability.status,
+        "transferability": transferability.value,
+        "recipe": transferability.texts.get("recipe", ""),
+        "target_samples": transferability.texts.get("target_samples", ""),
+        "num_parameters": _count(numbers.get("num_parameters", math.nan)),
+        "feature_width": _count(numbers.get("feature_width", math.nan)),
+        "samples_per_second": extracted / seconds if extracted and seconds else math.nan,
+        "resampled_transferabilities": transferability.resamples,
+    }
+    return Score(**(fields | taken | costs | of_bound))
 
-    def encoded(self, item: Score) -> dict[str, Any]:
-        """The fields of a score."""
-        return to_json(item)
 
-    def decoded(self, record: dict[str, Any]) -> Score:
-        """The score of these fields."""
-        return from_json(record)
+def _sum(name: str, *records: Record | None) -> float:
+    return sum(record.numbers.get(name, 0.0) for record in records if record is not None)
 
 
-def to_json(score: Score) -> dict[str, Any]:
-    """The fields of a score, with numbers as :func:`jaxrel.storage.records.json_number` has them."""
-    record = dataclasses.asdict(score)
-    for name, value in record.items():
-        if isinstance(value, float):
-            record[name] = json_number(value)
-    for name in RESAMPLES:
-        record[name] = [json_number(value) for value in record[name]]
-    return record
-
-
-def from_json(record: dict[str, Any]) -> Score:
-    """The score of which `to_json` gave the fields."""
-    fields = dict(record)
-    for field in dataclasses.fields(Score):
-        if field.type == "float":
-            fields[field.name] = from_json_number(fields[field.name])
-    for name in RESAMPLES:
-        fields[name] = tuple(map(from_json_number, fields[name]))
-    return Score(**fields)
+def _count(number: float) -> int | None:
+    return None if math.isnan(number) else int(number)

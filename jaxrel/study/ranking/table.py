@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxrel.study.plan import BOUND, TRANSFERABILITY
 from jaxrel.study.ranking import document
 from jaxrel.study.ranking.cells import record_of, section_of
 from jaxrel.study.ranking.cost_picture import cost_figure
 from jaxrel.study.ranking.document import StoredRow
 from jaxrel.study.ranking.pictures import ranking_figure
-from jaxrel.study.ranking.score import Score
+from jaxrel.study.ranking.score import Score, joined
+from jaxrel.study.results import Results
 from jaxrel.study.settings import Settings
 from jaxrel.study.tabular import Section, Tabular
 
@@ -192,6 +194,30 @@ class Ranking(Tabular):
         """
         stored = document.read(Path(path))
         return make_ranking([row.score for row in stored.rows], stored.settings, stored=stored.rows)
+
+
+def ranking_of(results: Results) -> Ranking:
+    """The encoders of a study in their order on every target, with the terms of every reference if there are bounds.
+
+    Raises:
+        ValueError: the study has no transferability, or samples, seeds or reference classes are varied.
+    """
+    if TRANSFERABILITY not in results.metrics:
+        raise ValueError("a ranking is by transferability, which is not among the metrics of the study: add it.")
+    if max(map(len, (results.samples, results.seeds, results.reference_classes))) > 1:
+        raise ValueError("samples, seeds or reference classes are varied: rank the results of one of them.")
+    numbers = {(r.encoder, r.target): r for r in results.entries if r.metric == TRANSFERABILITY}
+    bounds = {(r.encoder, r.reference, r.target): r for r in results.entries if r.metric == BOUND}
+    references = results.references if BOUND in results.metrics else ()
+    pairs: list[tuple[str | None, str]] = [(r, t) for r in references for t in results.targets if r != t]
+    return make_ranking(
+        [
+            joined(numbers[encoder, target], bounds.get((encoder, reference, target)))
+            for reference, target in pairs or [(None, target) for target in results.targets]
+            for encoder in results.encoders
+        ],
+        results.settings,
+    )
 
 
 def make_ranking(scores: Sequence[Score], settings: Settings, *, stored: Sequence[StoredRow] = ()) -> Ranking:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxrel.metrics.registry import METRICS
+from jaxrel.study.records import OK, Record
+from jaxrel.study.results import Results
 from jaxrel.study.scoreboard.picture import board_figure
 from jaxrel.study.tabular import Section, Tabular
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Scoreboard"]
+__all__ = ["Scoreboard", "scoreboard_of"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,7 +30,7 @@ class Scoreboard(Tabular):
         metrics: names in `jaxrel.metrics.METRICS`.
         values: `(encoders, metrics)`, NaN or infinite where `messages` says why.
         messages: by `(encoder, metric)`, what is wrong with a value.
-        seconds: `(encoders, metrics)`, an equal share of what all metrics of an encoder took, compilation left out.
+        seconds: `(encoders, metrics)`, an equal share of what was computed together, compilation left out.
         origins: by encoder, the file or the data sets that it was scored on.
         target: a hash of the labels and whatever else all encoders have in common, as far as arrays told.
     """
@@ -99,3 +102,36 @@ class Scoreboard(Tabular):
             A figure, which `savefig` writes in any format.
         """
         return board_figure(self.encoders, self.metrics, self.ranks())
+
+
+def scoreboard_of(results: Results, origins: Mapping[str, str] | None = None) -> Scoreboard:
+    """The scores of the encoders of a study on its one target, and with its one reference if it has one.
+
+    Args:
+        results: of the study.
+        origins: by encoder, the file or the data sets that it was scored on.
+
+    Raises:
+        ValueError: there are several targets or references, or samples, seeds or reference classes are varied.
+    """
+    if max(map(len, (results.targets, results.references))) > 1:
+        raise ValueError("a scoreboard is of one target and one reference at most: take the table of the results.")
+    shape = len(results.encoders), len(results.metrics)
+    records = {(record.encoder, record.metric): record for record in results.entries}
+
+    def numbers(of: Callable[[Record], float]) -> np.ndarray:
+        columns = [[of(records[encoder, metric]) for metric in results.metrics] for encoder in results.encoders]
+        return np.array(columns, float).reshape(shape)
+
+    if len(records) < len(results.entries):
+        raise ValueError("samples, seeds or reference classes are varied: take the table of the results.")
+    told = (record.texts.get("target_samples", "") for record in results.entries if not math.isnan(record.value))
+    return Scoreboard(
+        results.encoders,
+        results.metrics,
+        numbers(lambda record: record.value),
+        {place: (record.status,) for place, record in records.items() if record.status != OK},
+        numbers(lambda record: record.numbers.get("scoring_seconds", 0.0)),
+        tuple((origins or {}).get(encoder, "") for encoder in results.encoders),
+        next(filter(None, told), ""),
+    )

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxrel.metrics.registry import METRICS, Metric
 from jaxrel.storage.records import from_json_number
-from jaxrel.study.ranking.document import SCHEMA, as_text, origin_of, parsed
+from jaxrel.study.documents import SCHEMA, as_text, origin_of, parsed
 from jaxrel.study.scoreboard.board import Scoreboard
 
 __all__ = ["document_of", "metric_record", "origin_as_text", "read"]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxrel.metrics.registry import METRICS, NEEDS
 from jaxrel.storage.records import check_replaceable
+from jaxrel.study.documents import write_json
 from jaxrel.study.drawing import FORMATS, write_pictures
-from jaxrel.study.ranking.document import write_json
 from jaxrel.study.scoreboard.board import Scoreboard
 from jaxrel.study.scoreboard.document import document_of, metric_record, origin_as_text
-from jaxrel.study.scoreboard.inputs import EncoderArrays
 from jaxrel.study.tabular import Section, print_sections
 
 if TYPE_CHECKING:
@@ -54,9 +53,9 @@ def metric_records() -> list[dict[str, Any]]:
     return [metric_record(metric) for metric in METRICS.values()]
 
 
-def check_output(encoders: Sequence[EncoderArrays], metrics: Sequence[str], folder: Path) -> None:
+def check_output(origins: Mapping[str, str], metrics: Sequence[str], folder: Path) -> None:
     """Raise ValueError where the files of these scores would replace those of others, and lose what they hold."""
-    _check([_row(encoder.name, encoder.origin, metric) for encoder in encoders for metric in metrics], folder)
+    _check([_row(encoder, origin, metric) for encoder, origin in origins.items() for metric in metrics], folder)
 
 
 def check_replaced(board: Scoreboard, folder: Path) -> None:

@@ -6,9 +6,11 @@ are exact, as both change what is computed.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +18,12 @@ import numpy as np
 
 from jaxrel.metrics.class_blocks import checked_largest_class
 from jaxrel.metrics.registry import METRICS
-from jaxrel.study.matrix.samples import Outline
+from jaxrel.study.plan import Unit
+from jaxrel.study.scoring.findings import Finding, failure
+from jaxrel.study.scoring.rows import Outline, outline_of
+from jaxrel.study.sources import Progress, Source
 
-__all__ = ["STEPS_PER_DOUBLING", "Bucket", "bucket_of", "padded_size"]
+__all__ = ["STEPS_PER_DOUBLING", "Bucket", "bucket_of", "bucketed", "padded_size"]
 
 STEPS_PER_DOUBLING = 2
 _MULTIPLE = 8
@@ -49,6 +54,72 @@ class Bucket:
         """
         samples = self.num_samples + self.reference_samples
         return samples * self.width * itemsize, 4 * samples * (samples + self.width) * itemsize
+
+
+def bucketed(
+    units: Sequence[Unit], sources: Mapping[str, Source], progress: Progress, *, strict: bool
+) -> tuple[list[Unit], list[Finding]]:
+    """Units with their buckets, neighbours sharing one; and what went wrong with those that have none.
+
+    Features that are yet to be extracted are extracted here, as shapes follow from them.
+    """
+    outlines: dict[tuple[str, str], Outline | Exception] = {}
+    found: list[Unit] = []
+    failed: list[Finding] = []
+    for done, unit in enumerate(units):
+        progress("reading shapes", done, len(units))
+        try:
+            sides = [_outline(source, unit.encoder, sources, outlines, progress) for source in unit.sources]
+            found.append(dataclasses.replace(unit, bucket=_checked_bucket(unit, sides)))
+        except MemoryError:
+            raise
+        except Exception as error:
+            if strict:
+                raise
+            failed.append(failure(unit, error, lasting=isinstance(error, ValueError)))
+    progress("reading shapes", len(units), len(units))
+    order = {metric: place for place, metric in enumerate(dict.fromkeys(unit.metric for unit in units))}
+    found.sort(key=lambda unit: (order[unit.metric], unit.bucket))  # stable: neighbours keep sharing a target
+    return found, failed
+
+
+def _outline(
+    source: str,
+    encoder: str,
+    sources: Mapping[str, Source],
+    outlines: dict[tuple[str, str], Outline | Exception],
+    progress: Progress,
+) -> Outline:
+    """Found once for each source and encoder, or failed once."""
+    known = outlines.get((source, encoder))
+    if known is None:
+        try:
+            known = outline_of(sources[source].features(encoder, progress).train)
+        except MemoryError:
+            raise
+        except Exception as error:
+            known = error
+        outlines[source, encoder] = known
+    if isinstance(known, Exception):
+        raise known
+    return known
+
+
+def _checked_bucket(unit: Unit, sides: Sequence[Outline]) -> Bucket:
+    if len({side.width for side in sides}) > 1:
+        widths = " and ".join(
+            f"{side.width} in {name!r}" for name, side in zip((unit.reference, unit.target), sides, strict=True)
+        )
+        raise ValueError(f"features of encoder {unit.encoder!r} have width {widths}: pass those of one encoder.")
+    needs = METRICS[unit.metric].needs
+    for name, need, side in zip(
+        (unit.target, unit.reference), ("labels", "reference_labels"), sides[::-1], strict=False
+    ):
+        if side.num_classes is None and need in needs:
+            raise ValueError(
+                f"{unit.metric} needs {need}, which {name!r} has not: pass them, or leave out this metric."
+            )
+    return bucket_of(unit.metric, sides[-1], sides[0] if unit.reference_source else None)
 
 
 @functools.cache

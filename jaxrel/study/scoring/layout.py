@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrel.metrics.registry import METRICS
-from jaxrel.study.matrix.buckets import Bucket
-from jaxrel.study.matrix.plan import Unit
-from jaxrel.study.matrix.samples import Rows
+from jaxrel.study.plan import Unit
+from jaxrel.study.scoring.buckets import Bucket
+from jaxrel.study.scoring.rows import Rows
 
 __all__ = ["Arrays", "Layout"]
 
@@ -23,7 +23,7 @@ __all__ = ["Arrays", "Layout"]
 _LEAST, _LEAST_SETS = 2, 4
 
 Load = Callable[[str, str], Rows]
-"""Gives the rows of a data set by its name and that of an encoder."""
+"""Gives the rows of a source by its name and that of an encoder."""
 
 
 class Arrays(NamedTuple):
@@ -85,11 +85,16 @@ class Layout(NamedTuple):
                 for name, place in names.items():
                     _fill(stacked, prefix, device * room + place, load(*name))
             rows |= stacked
-            index[side] = np.zeros((self.num_devices, max(_LEAST, self.num_units)), np.int32)
-            for device, (part, names) in enumerate(zip(parts, places, strict=True)):
-                index[side][device, : self.num_units] = [names[_name(unit, side)] for unit in part]
-            index[side] = index[side].ravel()
+            numbers = [[names[_name(unit, side)] for unit in part] for part, names in zip(parts, places, strict=True)]
+            index[side] = self._spread(numbers, np.int32)
+        index["seed"] = self._spread([[unit.seed for unit in part] for part in parts], np.uint32)
         return Arrays(rows, index)
+
+    def _spread(self, numbers: Sequence[Sequence[int]], kind: type) -> np.ndarray:
+        """Numbers of the units of each device, in the room that there is for them."""
+        spread: np.ndarray = np.zeros((self.num_devices, max(_LEAST, self.num_units)), kind)
+        spread[:, : self.num_units] = numbers
+        return spread.ravel()
 
 
 def _stacked(bucket: Bucket, prefix: str, count: int, num_samples: int) -> dict[str, np.ndarray]:
@@ -112,10 +117,10 @@ def _fill(stacked: dict[str, np.ndarray], prefix: str, place: int, rows: Rows) -
 
 
 def _distinct(units: Sequence[Unit], side: str) -> dict[tuple[str, str], int]:
-    """The data sets of these units under their encoders, and the place of each."""
+    """The sources of these units under their encoders, and the place of each."""
     names = dict.fromkeys(_name(unit, side) for unit in units)
     return {name: place for place, name in enumerate(names)}
 
 
 def _name(unit: Unit, side: str) -> tuple[str, str]:
-    return (unit.target if side == "target" else unit.reference), unit.encoder
+    return (unit.target_source if side == "target" else unit.reference_source or ""), unit.encoder

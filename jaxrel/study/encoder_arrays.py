@@ -1,4 +1,4 @@
-"""What there is of every encoder: arrays in files, or features of a data set."""
+"""Encoders of which arrays are given, in memory or in files, as the target of a study."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -18,11 +18,12 @@ import numpy as np
 
 from jaxrel._core.arrays import to_array
 from jaxrel.data import DataError
-from jaxrel.metrics.batch import SHARED
+from jaxrel.metrics.batch import SHARED, applicable_metrics
 from jaxrel.metrics.registry import NEEDS
-from jaxrel.study.sources import NamedSource, Progress, Source, restricted_to, silent
+from jaxrel.study.sources import Progress, Split, Views
+from jaxrel.task import Task
 
-__all__ = ["Arrays", "EncoderArrays", "from_arrays", "from_file", "from_files", "from_source"]
+__all__ = ["Arrays", "EncoderArrays", "Hub", "from_arrays", "from_file", "from_files"]
 
 # What zipfile and numpy raise for a file that is damaged, or was made to harm.
 _DAMAGED = (
@@ -33,7 +34,7 @@ _DAMAGED = (
 Arrays = Mapping[str, np.ndarray]
 WEIGHTS = ("weights", "reference_weights")
 COMMON = (*SHARED, *WEIGHTS)
-"""Arrays that all encoders of a scoreboard have in common."""
+"""Arrays that all encoders of a target have in common."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class EncoderArrays:
         needs: which arrays there are, keys of `jaxrel.metrics.NEEDS` and `WEIGHTS`.
         fingerprint: what the arrays are determined by: equal fingerprints mean equal arrays.
         load: gives the arrays; a worker is sent it, with what it needs.
-        common: gives those of them that all encoders have to have in common, as far as they may differ.
-        origin: which file they are of, or which data sets by which options; empty for arrays in memory.
+        common: gives those of them that all encoders have to have in common.
+        origin: which file they are of; empty for arrays in memory.
     """
 
     name: str
@@ -55,6 +56,81 @@ class EncoderArrays:
     load: Callable[[Progress], Arrays]
     common: Callable[[], Arrays]
     origin: str = ""
+
+
+class Hub:
+    """Encoders of one target, each with the arrays that metrics need: what :func:`jaxrel.study.scoreboard` is about."""
+
+    def __init__(self, encoders: Sequence[EncoderArrays], name: str = "target") -> None:
+        """Put encoders together; nothing is loaded yet.
+
+        Raises:
+            ValueError: for no encoder, and two of one name.
+        """
+        names = [encoder.name for encoder in encoders]
+        if not names:
+            raise ValueError("no encoder is given: pass at least one.")
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"encoder given twice: {', '.join(twice)}; name each once.")
+        self.name = name
+        self.encoders = dict(zip(names, encoders, strict=True))
+        self._common: dict[str, np.ndarray] = {}
+
+    def metrics(self) -> tuple[str, ...]:
+        """All that what is there of every encoder suffices for.
+
+        Raises:
+            ValueError: there is none.
+        """
+        everywhere = frozenset.intersection(*(encoder.needs for encoder in self.encoders.values()))
+        names = applicable_metrics(dict.fromkeys(everywhere))
+        if not names:
+            raise ValueError(f"no metric can be computed from {', '.join(sorted(everywhere)) or 'nothing'}.")
+        return names
+
+    def check_needs(self, metric: str, needs: Sequence[str]) -> None:
+        """Raise ValueError where an encoder lacks what a metric needs."""
+        for encoder in self.encoders.values():
+            if missing := sorted(set(needs) - encoder.needs):
+                raise ValueError(f"{metric} needs {', '.join(missing)}, which there is not of {encoder.name}.")
+
+    def check(self, encoder: str, *, views: bool, held_out: bool) -> None:  # noqa: ARG002 - metrics say what they need
+        """Raise ValueError where there is no such encoder, or a held-out task is asked for."""
+        if encoder not in self.encoders:
+            raise ValueError(f"there is no encoder {encoder!r}: there are {', '.join(self.encoders)}.")
+        if held_out:
+            raise ValueError("arrays have no held-out samples, on which a bound is evaluated: pass FeatureArrays.")
+
+    def fingerprint(self, encoder: str) -> str:
+        """That of the arrays.
+
+        Raises:
+            ValueError: labels, or whatever else all encoders have in common, are not those of the encoders before.
+        """
+        for name, array in self.encoders[encoder].common().items():
+            if not np.array_equal(self._common.setdefault(name, array), array):
+                raise ValueError(
+                    f"{name} of {encoder} differ from those of another encoder: score one target at a time."
+                )
+        return self.encoders[encoder].fingerprint()
+
+    def arrays(self, encoder: str, progress: Progress) -> Arrays:
+        """The arrays."""
+        return self.encoders[encoder].load(progress)
+
+    def features(self, encoder: str, progress: Progress) -> Split:
+        """Features and labels as a task."""
+        arrays = self.arrays(encoder, progress)
+        return Split(Task(arrays["features"], arrays.get("labels"), weights=arrays.get("weights")), None)
+
+    def views(self, encoder: str, progress: Progress) -> Views:
+        """Features of two augmented views."""
+        arrays = self.arrays(encoder, progress)
+        return arrays["first_view"], arrays["second_view"]
+
+    def restricted_to(self, names: Collection[str]) -> Hub:
+        """The part of these encoders."""
+        return Hub([encoder for name, encoder in self.encoders.items() if name in names], self.name)
 
 
 def from_arrays(name: str, arrays: Arrays) -> EncoderArrays:
@@ -125,51 +201,15 @@ def from_file(path: Path, *, strict: bool = False) -> EncoderArrays:
     return EncoderArrays(
         path.stem,
         frozenset(members),
-        lambda: hashlib.sha256(path.read_bytes()).hexdigest(),
+        functools.partial(_digest_of_file, path),
         functools.partial(_read, path.absolute()),
         functools.partial(_read, path, wanted=COMMON),
         where,
     )
 
 
-def from_source(
-    encoder: str, target: Source, reference: Source | None, *, views: bool, origin: str = ""
-) -> EncoderArrays:
-    """Of the training samples of a data set, seen through an encoder, and of a reference data set if there is one.
-
-    Raises:
-        ValueError: where these features, or views, cannot be had.
-    """
-    for source in filter(None, (target, reference)):
-        source.check(encoder, views=views and source is target, held_out=False)
-
-    def fingerprint() -> str:
-        parts = [source.fingerprint(encoder) for source in (target, reference) if source is not None]
-        return "/".join([*parts, f"views {views}"])
-
-    names = {"features", "labels", "weights"}
-    names |= {"reference_features", "reference_labels", "reference_weights"} if reference is not None else set()
-    names |= {"first_view", "second_view"} if views else set()
-    other = None if reference is None else restricted_to([encoder], reference)
-    load = functools.partial(_of_sources, encoder, restricted_to([encoder], target), other, views)
-    alike = isinstance(target, NamedSource) and (reference is None or isinstance(reference, NamedSource))
-    common = functools.partial(_given, {}) if alike else lambda: {n: a for n, a in load(silent).items() if n in COMMON}
-    return EncoderArrays(encoder, frozenset(names), fingerprint, load, common, origin)
-
-
-def _of_sources(encoder: str, target: Source, reference: Source | None, views: bool, progress: Progress) -> Arrays:
-    task = target.features(encoder, progress).train
-    arrays: dict[str, object] = {"features": task.features, "labels": task.labels, "weights": task.weights}
-    if reference is not None:
-        other = reference.features(encoder, progress).train
-        arrays |= {
-            "reference_features": other.features,
-            "reference_labels": other.labels,
-            "reference_weights": other.weights,
-        }
-    if views:
-        arrays["first_view"], arrays["second_view"] = target.views(encoder, progress)
-    return {name: np.asarray(array) for name, array in arrays.items() if array is not None}
+def _digest_of_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _given(arrays: Arrays, *_: Progress) -> Arrays:
@@ -198,6 +238,11 @@ def _check_names(what: str, names: Sequence[str] | Arrays) -> None:
         raise ValueError(
             f"{what} has arrays {', '.join(unknown)}, which no metric needs: there are {', '.join(known)}."
         )
+
+
+def common_fingerprint(arrays: Arrays) -> str:
+    """A hash of what all encoders of a target have in common."""
+    return _digest({name: array for name, array in arrays.items() if name in COMMON})
 
 
 def _digest(arrays: Arrays) -> str:

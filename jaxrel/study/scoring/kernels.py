@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
 from jaxrel.metrics.registry import METRICS, Metric
-from jaxrel.study.matrix.buckets import Bucket
+from jaxrel.study.scoring.buckets import Bucket
 
 __all__ = ["compiled", "persistent_cache", "score_units", "sharding_over"]
 
@@ -51,8 +51,10 @@ def score_units(bucket: Bucket, *, side_by_side: bool) -> Callable[[RowArrays, M
             own = {name: array[place[_side(name)]] for name, array in rows.items()}
             # Compiled apart from how rows were found: the numbers are the same wherever a unit lies in a call.
             own = jax.lax.optimization_barrier(own)
-            weights = {name: array for name, array in own.items() if name.endswith("weights") and name in accepted}
-            return metric.function(*(own[need] for need in metric.needs), **options, **weights)
+            varied = {name: array for name, array in own.items() if name.endswith("weights") and name in accepted}
+            if "key" in accepted:
+                varied["key"] = place["seed"]
+            return metric.function(*(own[need] for need in metric.needs), **options, **varied)
 
         def with_next(unit: Int[Array, ""], results: Any) -> Any:
             result = of_one({side: part[unit] for side, part in places.items()})

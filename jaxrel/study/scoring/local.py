@@ -20,14 +20,16 @@ from threadpoolctl import threadpool_limits
 from jaxrel._core.programs import release_if_many
 from jaxrel.metrics.registry import METRICS
 from jaxrel.metrics.result import ScoreStatus
-from jaxrel.study.matrix.buckets import Bucket
-from jaxrel.study.matrix.kernels import compiled, sharding_over
-from jaxrel.study.matrix.layout import Arrays, Layout
-from jaxrel.study.matrix.plan import Unit
-from jaxrel.study.matrix.records import Entry
-from jaxrel.study.matrix.samples import RowCache, Rows, Samples
+from jaxrel.study.plan import Unit
+from jaxrel.study.records import OK
+from jaxrel.study.scoring.buckets import Bucket
+from jaxrel.study.scoring.findings import Finding
+from jaxrel.study.scoring.kernels import compiled, sharding_over
+from jaxrel.study.scoring.layout import Arrays, Layout
+from jaxrel.study.scoring.rows import RowCache, Rows, rows_of
+from jaxrel.study.sources import Source, silent
 
-__all__ = ["LocalScorer", "Programs", "Work", "cores_shared_by"]
+__all__ = ["LocalScorer", "Programs", "Work", "bucket_of_unit", "cores_shared_by"]
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +68,7 @@ class LocalScorer:
 
     def __init__(
         self,
-        samples: Mapping[str, Samples],
+        sources: Mapping[str, Source],
         devices: Sequence[jax.Device],
         memory_budget: int,
         *,
@@ -76,27 +78,27 @@ class LocalScorer:
         """Nothing is read yet.
 
         Args:
-            samples: by name.
+            sources: by name.
             devices: do the work.
             memory_budget: bytes that a call may take on each device, by an estimate.
             room: of a call that has all units, where other scorers with other units share its program.
             programs_of: what is compiled for a bucket already, by other scorers of other units; more is added.
         """
         self.work = Work()
-        self._samples = samples
+        self._sources = sources
         self._devices = devices
         self._memory_budget = memory_budget
         self._room = room
         self._programs_of = programs_of
         self._kept = RowCache(memory_budget)
 
-    def batches(self, units: Sequence[Unit]) -> Generator[list[Entry]]:
-        """Entries of all units, in the order of these; units of one bucket are neighbours."""
-        for bucket, members in itertools.groupby(units, key=lambda unit: unit.bucket):
+    def batches(self, units: Sequence[Unit]) -> Generator[list[Finding]]:
+        """What is found of all units, in their order; units of one bucket are neighbours."""
+        for bucket, members in itertools.groupby(units, key=bucket_of_unit):
             yield from self._of_bucket(bucket, list(members))
             release_if_many()
 
-    def _of_bucket(self, bucket: Bucket, units: list[Unit]) -> Iterator[list[Entry]]:
+    def _of_bucket(self, bucket: Bucket, units: list[Unit]) -> Iterator[list[Finding]]:
         most = self._most_units(bucket) * len(self._devices)
         size = math.ceil(len(units) / math.ceil(len(units) / most))  # calls of equal size
         layout = Layout.of(units, size, len(self._devices))
@@ -107,7 +109,7 @@ class LocalScorer:
         while done < len(units):
             batch = units[done : done + size]
             try:
-                entries = self._scored(bucket, batch, layout, programs)
+                findings = self._scored(bucket, batch, layout, programs)
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
                 if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
                     raise
@@ -116,11 +118,11 @@ class LocalScorer:
                     layout = Layout.of(units[done:], size, len(self._devices))
                     _log.warning("%s: no memory for %d scores at once; %d are tried", bucket.metric, len(batch), size)
                     continue
-                entries = [_failed(batch[0], error)]
-            yield entries
+                findings = [_failed(batch[0], error)]
+            yield findings
             done += len(batch)
 
-    def _scored(self, bucket: Bucket, units: Sequence[Unit], layout: Layout, programs: Programs) -> list[Entry]:
+    def _scored(self, bucket: Bucket, units: Sequence[Unit], layout: Layout, programs: Programs) -> list[Finding]:
         arrays = layout.arrays(bucket, units, self._load)
         if layout not in programs:
             start = time.perf_counter()
@@ -128,11 +130,13 @@ class LocalScorer:
             self.work.add(Work(1, time.perf_counter() - start))
         start = time.perf_counter()
         result = _call(programs[layout], arrays, self._devices)
-        self.work.add(Work(device_seconds=time.perf_counter() - start))
+        seconds = time.perf_counter() - start
+        self.work.add(Work(device_seconds=seconds))
         columns = {name: np.asarray(part).tolist() for name, part in vars(result).items()}
         status = columns.pop("status")
+        share = {"scoring_seconds": seconds / len(units)}
         return [
-            _entry(unit, status[place], {name: column[place] for name, column in columns.items()})
+            _finding(unit, {name: column[place] for name, column in columns.items()} | share, status[place])
             for place, unit in zip(layout.places(), units, strict=False)
         ]
 
@@ -146,7 +150,7 @@ class LocalScorer:
         return max(1, min(_MOST_UNITS, self._memory_budget // (2 * rows + work)))
 
     def _load(self, name: str, encoder: str) -> Rows:
-        return self._kept.get((name, encoder), lambda: self._samples[name].rows(encoder))
+        return self._kept.get((name, encoder), lambda: rows_of(self._sources[name].features(encoder, silent).train))
 
 
 def cores_shared_by(devices: Sequence[jax.Device]) -> contextlib.AbstractContextManager[Any]:
@@ -165,13 +169,19 @@ def _call(program: Any, arrays: Arrays, devices: Sequence[jax.Device]) -> Any:
     return jax.block_until_ready(program(*jax.device_put((arrays.rows, arrays.places), sharding_over(devices))))
 
 
-def _entry(unit: Unit, status: int, fields: dict[str, float], failure: str = "") -> Entry:
-    return Entry(unit.key, unit.metric, unit.encoder, unit.reference, unit.target, status, fields, failure)
+def bucket_of_unit(unit: Unit) -> Bucket:
+    """That in which it is computed."""
+    assert unit.bucket is not None  # noqa: S101 (for the type checker)
+    return unit.bucket
 
 
-def _failed(unit: Unit, error: Exception) -> Entry:
-    fields = {field.name: math.nan for field in dataclasses.fields(METRICS[unit.metric].result)}
-    del fields["status"]
+def _finding(unit: Unit, numbers: Mapping[str, float], bits: int) -> Finding:
+    return Finding(unit, numbers, "; ".join(ScoreStatus.messages_of(bits)) or OK, bits)
+
+
+def _failed(unit: Unit, error: Exception) -> Finding:
+    numbers = {field.name: math.nan for field in dataclasses.fields(METRICS[unit.metric].result)}
+    del numbers["status"]
     why = f"no memory for one score of this shape: {str(error).splitlines()[0] if str(error) else 'MemoryError'}"
-    _log.warning("%s, %s, %s → %s: %s", unit.metric, unit.encoder, unit.reference, unit.target, why)
-    return _entry(unit, ScoreStatus.UNDEFINED, fields, why)
+    # Another run, with more memory, tries again.
+    return Finding(unit, numbers, why, ScoreStatus.UNDEFINED, lasting=False)

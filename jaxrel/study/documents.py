@@ -1,0 +1,133 @@
+"""What all files of a study share: JSON that any reader takes, what made it, and settings as data."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from jaxrel.storage.records import json_number, write_atomically
+from jaxrel.study.settings import Settings
+from jaxrel.version import __version__
+
+if TYPE_CHECKING:
+    from jaxrel.relatedness import Joint
+
+__all__ = [
+    "SCHEMA",
+    "as_data",
+    "as_text",
+    "origin_of",
+    "parsed",
+    "settings_as_data",
+    "settings_from_data",
+    "shown_paths",
+    "write_json",
+]
+
+SCHEMA = 1
+"""Raised when readers of an earlier version would misread the files."""
+
+_DAMAGED = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError)
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write JSON that any reader takes: no NaN, infinite numbers as text."""
+    write_atomically(path, (json.dumps(as_data(document), indent=1, allow_nan=False) + "\n").encode())
+
+
+def origin_of(command: Sequence[str]) -> dict[str, Any]:
+    """What made a file: when, by which command line, if by any, and by which versions."""
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "numpy")}
+    return {
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": list(command) or None,
+        "versions": {"jaxrel": __version__, **versions, "python": platform.python_version()},
+    }
+
+
+def shown_paths(data_paths: Mapping[str, Path]) -> dict[str, str]:
+    """Paths as they are wherever the file is read."""
+    return {name: str(path.resolve()) for name, path in sorted(data_paths.items())}
+
+
+def as_data(value: Any) -> Any:
+    """`value` in the types of JSON: None for a missing number, text for an infinite one, named fields for an object."""
+    if isinstance(value, float | np.floating):
+        return json_number(float(value))
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: as_data(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"name": type(value).__name__, **fields}
+    if isinstance(value, Mapping):
+        return {name: as_data(part) for name, part in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [as_data(part) for part in value]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    return as_data(np.asarray(value).tolist())
+
+
+def as_text(value: Any) -> str:
+    """`value`, where it is text.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no text")
+    return value
+
+
+T = TypeVar("T")
+
+
+def parsed(path: Path, build: Callable[[Mapping[str, Any]], T], command: str) -> T:
+    """What is built of a document that a command wrote.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is damaged, or of another version; it is named.
+    """
+    content = path.read_bytes()
+    try:
+        document = json.loads(content)
+        schema = document["schema"]
+        if schema == SCHEMA:
+            return build(document)
+    except _DAMAGED as error:
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} is damaged, or was not written by `{command}`: {what[:200]}.") from error
+    raise ValueError(f"{path} has version {schema!r:.20} of its format, this jaxrel reads version {SCHEMA}.")
+
+
+def settings_as_data(settings: Settings) -> dict[str, Any]:
+    """Everything that decides numbers, as data; the method by its name and fields, defaults filled in."""
+    fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    del fields["strict"]  # which changes no number
+    data: dict[str, Any] = as_data(fields | {"method": settings.joint()})
+    return data
+
+
+def settings_from_data(data: Mapping[str, Any]) -> Settings:
+    """The settings of which `settings_as_data` gave the data."""
+    return Settings(**(dict(data) | {"method": _method(data["method"])}))
+
+
+def _method(data: Mapping[str, Any]) -> Joint | None:
+    """None for the default."""
+    from jaxrel.relatedness import Joint
+
+    fields = {name: value for name, value in data.items() if name != "name"}
+    if data["name"] != "Joint" or isinstance(fields["cost"], Mapping):
+        raise ValueError(f"its method, {data['name']!s:.40}, cannot be made again from the file")
+    if isinstance(fields["class_map"], list):
+        fields["class_map"] = tuple(tuple(part) if isinstance(part, list) else part for part in fields["class_map"])
+    method = Joint(**fields)
+    return None if method == Joint() else method

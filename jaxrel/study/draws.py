@@ -1,0 +1,206 @@
+"""Parts of data sets: fewer samples of a target, some classes of a reference; what axes of a study are made of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal, Self, cast
+
+import numpy as np
+
+from jaxrel.study.sources import Progress, Source, Split, Views, restricted_to, samples_fingerprint
+from jaxrel.task import Task
+
+__all__ = ["ALL_CLASSES", "DrawnSamples", "KeptClasses", "ReferenceClasses", "underlying"]
+
+Rule = Literal["all", "nearest", "learned", "random", "named"]
+_COUNTED = ("nearest", "learned", "random")
+
+
+@dataclass(frozen=True)
+class ReferenceClasses:
+    """Which classes of a reference are kept.
+
+    Attributes:
+        rule: "all"; or one of `jaxrel.relatedness.select_reference_classes`, which keeps `count` of them; or "named".
+        names: of the rule "named", class names or numbers.
+    """
+
+    rule: Rule = "all"
+    count: int = 0
+    names: tuple[str, ...] = ()
+
+    @classmethod
+    def parsed(cls, text: str) -> Self:
+        """From "all", "nearest:3", "learned:3", "random:3", or names with commas between them.
+
+        Raises:
+            ValueError: it is none of these.
+        """
+        rule, colon, count = text.partition(":")
+        if text == "all":
+            return cls()
+        if colon and rule in _COUNTED:
+            if not count.isdecimal() or int(count) < 1:
+                raise ValueError(f"reference classes {text!r}: after {rule}: pass a number of classes, such as 3.")
+            return cls(cast("Rule", rule), int(count))
+        names = tuple(name.strip() for name in text.split(","))
+        if not all(names):
+            raise ValueError(f"reference classes {text!r}: pass all, nearest:3, learned:3, random:3 or class names.")
+        return cls("named", len(names), names)
+
+    def __str__(self) -> str:
+        if self.rule == "named":
+            return ",".join(self.names)
+        return self.rule if self.rule == "all" else f"{self.rule}:{self.count}"
+
+    def chosen_from(self, reference: Task, target: Task, *, seed: int) -> tuple[int, ...]:
+        """The numbers of the classes.
+
+        Raises:
+            ValueError: the reference has no such class, or fewer; the rule needs labels that the target lacks.
+        """
+        from jaxrel.relatedness import select_reference_classes
+
+        if self.rule != "named":
+            rule = cast("Literal['nearest', 'learned', 'random']", self.rule)
+            return select_reference_classes(reference, target, num_classes=self.count, rule=rule, key=seed)
+        _, num_classes = reference.labelled
+        known = list(map(str, reference.class_names or range(num_classes)))
+        if unknown := [name for name in self.names if name not in known]:
+            raise ValueError(f"the reference has no class {', '.join(unknown)}: it has {', '.join(known)}.")
+        return tuple(known.index(name) for name in self.names)
+
+
+ALL_CLASSES = ReferenceClasses()
+
+
+@dataclass(frozen=True)
+class DrawnSamples:
+    """A data set of which some training samples are drawn; the held-out ones stay.
+
+    Draws by one seed are nested: the first 100 of 300 are those of a draw of 100. Classes have the shares in them that
+    they have in the whole, up to one sample, unless `labels_looked_at` is False.
+    """
+
+    source: Source
+    num_samples: int
+    seed: int
+    labels_looked_at: bool
+
+    @property
+    def name(self) -> str:
+        """That of the data set."""
+        return self.source.name
+
+    def check(self, encoder: str, *, views: bool, held_out: bool) -> None:
+        """As the data set."""
+        self.source.check(encoder, views=views, held_out=held_out)
+
+    def fingerprint(self, encoder: str) -> str:
+        """That of the data set, and of the draw."""
+        return "/".join([self.source.fingerprint(encoder), *self._drawn])
+
+    def samples_fingerprint(self, task: Task) -> str:
+        """Likewise, of which samples there are."""
+        told = "/".join([samples_fingerprint(self.source, task), *self._drawn])
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    def features(self, encoder: str, progress: Progress) -> Split:
+        """Of the samples that were drawn."""
+        train, held_out = self.source.features(encoder, progress)
+        rows = self._rows(train)
+        labels = None if train.labels is None else np.asarray(train.labels)[rows]
+        drawn = Task(
+            train.rows(rows),
+            labels,
+            weights=np.asarray(train.weights)[rows],
+            num_classes=train.num_classes,
+            class_names=train.class_names,
+        )
+        return Split(drawn, held_out)
+
+    def views(self, encoder: str, progress: Progress) -> Views:
+        """Of the samples that were drawn."""
+        rows = self._rows(self.source.features(encoder, progress).train)
+        first, second = self.source.views(encoder, progress)
+        return first[rows], second[rows]
+
+    def restricted_to(self, names: Collection[str]) -> DrawnSamples:
+        """What a worker needs for these encoders."""
+        return DrawnSamples(restricted_to(names, self.source), self.num_samples, self.seed, self.labels_looked_at)
+
+    @property
+    def _drawn(self) -> list[str]:
+        return [f"{self.num_samples} samples", f"seed {self.seed}", f"by labels: {self.labels_looked_at}"]
+
+    def _rows(self, task: Task) -> np.ndarray:
+        live = np.flatnonzero(np.asarray(task.weights) > 0)
+        if live.size < self.num_samples:
+            raise ValueError(
+                f"{self.name!r} has {live.size} training samples, of which {self.num_samples} are to be drawn."
+            )
+        shuffled = np.random.default_rng(self.seed).permutation(live)
+        if task.labels is None or not self.labels_looked_at:
+            return np.sort(shuffled[: self.num_samples])
+        # In each class the samples lie at equal distances on the unit interval, of which a part is taken.
+        labels = np.asarray(task.labels)[shuffled]
+        order = np.argsort(labels, kind="stable")
+        _, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
+        places = np.empty(live.size)
+        places[order] = (np.arange(live.size) - np.repeat(starts, sizes) + 0.5) / np.repeat(sizes, sizes)
+        return np.sort(shuffled[np.argsort(places, kind="stable")[: self.num_samples]])
+
+
+@dataclass(frozen=True)
+class KeptClasses:
+    """A reference of which some classes are kept, chosen on training samples, beside those of a target."""
+
+    source: Source
+    target: Source
+    classes: ReferenceClasses
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """That of the reference."""
+        return self.source.name
+
+    def check(self, encoder: str, *, views: bool, held_out: bool) -> None:
+        """As the reference."""
+        self.source.check(encoder, views=views, held_out=held_out)
+
+    def fingerprint(self, encoder: str) -> str:
+        """Those of both data sets, and of the choice."""
+        parts = [self.source.fingerprint(encoder), str(self.classes)]
+        if self.classes.rule in ("nearest", "learned"):
+            parts.append(self.target.fingerprint(encoder))
+        return "/".join([*parts, f"seed {self.seed}"])
+
+    def features(self, encoder: str, progress: Progress) -> Split:
+        """Of the classes that are kept."""
+        from jaxrel.relatedness import restricted_to_classes
+
+        train, held_out = self.source.features(encoder, progress)
+        chosen = self.classes.chosen_from(train, self.target.features(encoder, progress).train, seed=self.seed)
+        return Split(
+            restricted_to_classes(train, chosen),
+            None if held_out is None else restricted_to_classes(held_out, chosen),
+        )
+
+    def views(self, encoder: str, progress: Progress) -> Views:
+        """No metric looks at views of a reference."""
+        return self.source.views(encoder, progress)
+
+    def restricted_to(self, names: Collection[str]) -> KeptClasses:
+        """What a worker needs for these encoders."""
+        own, target = restricted_to(names, self.source), restricted_to(names, self.target)
+        return KeptClasses(own, target, self.classes, self.seed)
+
+
+def underlying(source: Source) -> Source:
+    """The data set that a part is of."""
+    while isinstance(source, DrawnSamples | KeptClasses):
+        source = source.source
+    return source

@@ -1,0 +1,321 @@
+"""Computes what a plan asks for and is not there yet; what is finished reaches the disk at once."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from jaxrel.encoders import VIEWS
+from jaxrel.metrics.registry import METRICS
+from jaxrel.study.documents import SCHEMA, as_data
+from jaxrel.study.draws import underlying
+from jaxrel.study.encoder_arrays import Hub
+from jaxrel.study.engine import Part, run_parts
+from jaxrel.study.plan import BOUND, TRANSFERABILITY, Plan, Unit, needed_by
+from jaxrel.study.records import LOG, OK, Record, StudyLog
+from jaxrel.study.results import Results, Timings
+from jaxrel.study.scoring.arrays import score_arrays
+from jaxrel.study.scoring.buckets import bucketed
+from jaxrel.study.scoring.explained import score_explained
+from jaxrel.study.scoring.findings import Finding
+from jaxrel.study.scoring.kernels import persistent_cache
+from jaxrel.study.scoring.local import LocalScorer, Work, cores_shared_by
+from jaxrel.study.scoring.remote import RemoteScorer
+from jaxrel.study.settings import Settings
+from jaxrel.study.sources import NamedSource, Progress, Source, extract, silent
+from jaxrel.version import __version__
+
+__all__ = ["batched", "keyed", "run"]
+
+_log = logging.getLogger(__name__)
+
+_OF_TASKS = {"features", "labels", "reference_features", "reference_labels"}
+_Function = Callable[[Sequence[Unit], Mapping[str, Source], Settings, Progress], Iterator[list[Finding]]]
+
+
+def run(
+    plan: Plan,
+    *,
+    output: Path | str | None = None,
+    executor: Executor | None = None,
+    mesh: Mesh | None = None,
+    memory_budget: int = 2 * 2**30,
+    compilation_cache: Path | str | None = None,
+    command: Sequence[str] = (),
+    progress: Progress = silent,
+) -> Results:
+    """Everything that a plan asks for.
+
+    Metrics of features and labels are computed in programs that each serve all units of one metric and shape: the
+    number of samples is rounded up by at most 2^(1/2) (and 7 samples) with samples of weight 0, widths and class counts
+    are exact. Each device runs a loop of its own over units, and no device waits for another.
+
+    Args:
+        plan: `Study(...).plan()`.
+        output: folder that keeps finished records (`records.jsonl`), so that a second call computes only what is
+            missing. None keeps them nowhere.
+        executor: has its workers score: any of `concurrent.futures`, such as :class:`jaxrel.study.ray.RayExecutor`.
+            None is this process with its devices.
+        mesh: its devices do the work; None takes all devices of this process. An executor's workers take all of theirs.
+        memory_budget: bytes that a call may take on each device, by an estimate. Where memory does not suffice all the
+            same, calls are halved; a single score that it does not suffice for has a status that says so, and is tried
+            again by the next call. Rows kept on the host take as much at most.
+        compilation_cache: folder that keeps compiled programs; None leaves JAX's settings as they are.
+        command: the words of the command line, for the records.
+        progress: told `(what, done, total)` as work goes on.
+
+    Returns:
+        A record for every unit. One that could not be computed says why, and keeps no other from being so.
+
+    Raises:
+        ValueError: a number is out of its range, or the folder has records of another version.
+        OSError: `output` cannot be written to; BlockingIOError where another process writes there.
+        Exception: the first that a score fails with, where the settings are strict.
+        EngineError: the executor lost some of the calls, which it names; the others are finished and kept.
+    """
+    if memory_budget < 1:
+        raise ValueError(f"memory_budget is {memory_budget}: pass a number of bytes, such as 2 * 2**30.")
+    if mesh is not None and executor is not None:
+        raise ValueError("mesh is of this process, and an executor has devices of its own: pass one of them.")
+    devices = _devices(mesh) if executor is None else []
+    with contextlib.ExitStack() as stack:
+        log = None if output is None else stack.enter_context(StudyLog(Path(output) / LOG, command))
+        units = list(keyed(plan, progress))
+        records = {record.key: record for _, record in units if record.key}
+        found = {} if log is None else {key: kept for key in records if (kept := log.find(key)) is not None}
+        if found:
+            _log.info("%d of %d scores are in %s and are not computed again", len(found), len(units), output)
+        missing = [unit for unit, _ in units if unit.key and unit.key not in found]
+        scorer: LocalScorer | RemoteScorer
+        if executor is None:
+            scorer = LocalScorer(plan.sources, devices, memory_budget)
+        else:
+            scorer = RemoteScorer(plan.sources, executor, memory_budget, compilation_cache)
+        start, first_result = time.perf_counter(), math.nan
+        stack.enter_context(persistent_cache(compilation_cache))
+        stack.enter_context(cores_shared_by(devices))
+        batches = stack.enter_context(contextlib.closing(_findings(plan, missing, scorer, executor, progress)))
+        for findings in batches:
+            done = [(_filled(records[finding.unit.key], finding), finding.lasting) for finding in findings]
+            if log is not None:
+                log.extend(record for record, lasting in done if lasting)
+            first_result = time.perf_counter() - start if math.isnan(first_result) else first_result
+            found |= {record.key: record for record, _ in done}
+            progress("scoring", len(found), len(records))
+        elapsed = time.perf_counter() - start
+    return Results.of(
+        plan,
+        [found.get(record.key, record) for _, record in units],
+        _timings(len(missing), scorer.work, elapsed, first_result, waited=scorer.waits_for_compilers),
+    )
+
+
+def _devices(mesh: Mesh | None) -> list[jax.Device]:
+    """Those of the mesh that are of this process."""
+    here = jax.process_index()
+    given = jax.devices() if mesh is None else mesh.devices.flat
+    if devices := [device for device in given if device.process_index == here]:
+        return devices
+    raise ValueError("no device of the mesh belongs to this process: pass a mesh that has some.")
+
+
+def _timings(num_scores: int, work: Work, elapsed: float, first_result: float, *, waited: bool) -> Timings:
+    return Timings(
+        num_scores=num_scores,
+        num_compilations=work.num_compilations,
+        compile_seconds=work.compile_seconds,
+        first_result_seconds=first_result,
+        scoring_seconds=elapsed - (work.compile_seconds if waited else 0.0) if num_scores else 0.0,
+        device_seconds=work.device_seconds,
+    )
+
+
+# What there is to compute
+
+
+def keyed(plan: Plan, progress: Progress) -> Iterator[tuple[Unit, Record]]:
+    """Every unit with its key, and its record without numbers; without a key where it cannot be had, and why."""
+    fingerprints: dict[tuple[str, str], str | Exception] = {}
+    for done, unit in enumerate(plan.units):
+        progress("loading", done, len(plan.units))
+        record = Record(
+            "",
+            unit.metric,
+            unit.encoder,
+            unit.reference,
+            unit.target,
+            unit.samples,
+            unit.seed,
+            unit.reference_classes,
+        )
+        told = [_fingerprint(name, unit.encoder, plan, fingerprints) for name in unit.sources]
+        if error := next((one for one in told if isinstance(one, Exception)), None):
+            if plan.settings.strict:
+                raise error
+            yield unit, _complained(record.failed_with(error))
+            continue
+        origin = {
+            "fingerprints": dict(zip(("reference", "target")[-len(told) :], told, strict=True)),
+            "options": _options(unit, plan.settings),
+        }
+        key = _key(unit, origin)
+        yield dataclasses.replace(unit, key=key), dataclasses.replace(record, key=key, origin=origin)
+    progress("loading", len(plan.units), len(plan.units))
+
+
+def _fingerprint(
+    source: str, encoder: str, plan: Plan, known: dict[tuple[str, str], str | Exception]
+) -> str | Exception:
+    """Found once for each source and encoder, or failed once."""
+    if (source, encoder) not in known:
+        try:
+            known[source, encoder] = plan.sources[source].fingerprint(encoder)
+        except MemoryError:
+            raise
+        except Exception as error:
+            known[source, encoder] = error
+    return known[source, encoder]
+
+
+def _options(unit: Unit, settings: Settings) -> dict[str, Any]:
+    """What a number depends on beside the samples."""
+    options: dict[str, Any] = {"seed": unit.seed, "type": jnp.result_type(float).name}
+    if not _has_reasons(unit, settings):
+        return options
+    options["resamples"] = settings.resamples
+    if settings.label_free:
+        options["label_free"] = [settings.target_classes, *(repr(view(0)) for view in VIEWS.values())]
+    if unit.metric == BOUND:
+        return options | {"method": as_data(settings.joint())}
+    return options | {"confidence": settings.confidence}
+
+
+def _key(unit: Unit, origin: Mapping[str, Any]) -> str:
+    """Equal keys mean equal numbers: a hash of everything that they depend on."""
+    names = [unit.metric, unit.encoder, unit.reference, unit.target]
+    determined_by = {"version": __version__, "schema": SCHEMA, "names": names, **origin}
+    return hashlib.sha256(json.dumps(determined_by, sort_keys=True).encode()).hexdigest()
+
+
+# How it is computed
+
+
+def _has_reasons(unit: Unit, settings: Settings) -> bool:
+    """Whether there is more to a number than its value."""
+    intervals = unit.metric == TRANSFERABILITY and (settings.resamples > 0 or settings.label_free)
+    return unit.metric == BOUND or intervals
+
+
+def _findings(
+    plan: Plan,
+    missing: Sequence[Unit],
+    scorer: LocalScorer | RemoteScorer,
+    executor: Executor | None,
+    progress: Progress,
+) -> Generator[list[Finding]]:
+    """What is found of all units, as it is ready."""
+    kinds: dict[str, list[Unit]] = {"batched": [], "arrays": [], "reasons": []}
+    order = {encoder: place for place, encoder in enumerate(plan.encoders)}
+    for unit in sorted(missing, key=lambda unit: order[unit.encoder]):
+        kinds[_kind(unit, plan)].append(unit)
+    if kinds["batched"]:
+        if executor is not None:
+            named = {id(source): source for source in _named_sources(kinds["batched"], plan.sources)}
+            extract(executor, list(named.values()), list(dict.fromkeys(u.encoder for u in kinds["batched"])), progress)
+        units, failed = bucketed(kinds["batched"], plan.sources, progress, strict=plan.settings.strict)
+        if failed:
+            yield [_told(finding) for finding in failed]
+        with contextlib.closing(scorer.batches(units)) as batches:
+            yield from batches
+    groups: list[tuple[_Function, list[Unit]]] = [
+        *((score_arrays, units) for units in _grouped(kinds["arrays"], lambda unit: (unit.encoder, *unit.sources))),
+        *((score_explained, units) for units in _grouped(kinds["reasons"], lambda unit: unit.encoder)),
+    ]
+    calls = ((function, units, needed_by(units, plan.sources), plan.settings) for function, units in groups)
+    if executor is None:
+        for function, units, sources, settings in calls:
+            for findings in function(units, sources, settings, progress):
+                yield [_told(finding) for finding in findings]
+        return
+    parts = (Part(f"encoder {call[1][0].encoder}", _on_worker, call) for call in calls)
+    with contextlib.closing(run_parts(executor, parts)) as results:
+        for _, found in results:
+            yield [_told(finding) for finding in found]
+
+
+def _on_worker(
+    function: _Function,
+    units: Sequence[Unit],
+    sources: Mapping[str, Source],
+    settings: Settings,
+) -> list[Finding]:
+    return [finding for findings in function(units, sources, settings, silent) for finding in findings]
+
+
+def batched(unit: Unit, plan: Plan) -> bool:
+    """Whether it is computed in a program that serves all units of its metric and shape."""
+    if _has_reasons(unit, plan.settings) or isinstance(plan.sources[unit.target_source], Hub):
+        return False
+    return set(METRICS[unit.metric].needs) <= _OF_TASKS
+
+
+def _kind(unit: Unit, plan: Plan) -> str:
+    if batched(unit, plan):
+        return "batched"
+    return "reasons" if _has_reasons(unit, plan.settings) else "arrays"
+
+
+def _named_sources(units: Iterable[Unit], sources: Mapping[str, Source]) -> Iterator[NamedSource]:
+    for unit in units:
+        for name in unit.sources:
+            if isinstance(source := underlying(sources[name]), NamedSource):
+                yield source
+
+
+def _grouped(units: Sequence[Unit], of: Callable[[Unit], Any]) -> list[list[Unit]]:
+    """Units that are computed together."""
+    groups: dict[Any, list[Unit]] = {}
+    for unit in units:
+        groups.setdefault(of(unit), []).append(unit)
+    return list(groups.values())
+
+
+# What comes of it
+
+
+def _filled(record: Record, finding: Finding) -> Record:
+    return dataclasses.replace(
+        record,
+        status=finding.status,
+        bits=finding.bits,
+        numbers=finding.numbers,
+        texts=finding.texts,
+        resamples=finding.resamples,
+    )
+
+
+def _complained(record: Record) -> Record:
+    _log.warning("%s, %s on %s: %s", record.encoder, record.metric, record.tasks, record.status)
+    return record
+
+
+def _told(finding: Finding) -> Finding:
+    unit = finding.unit
+    level = logging.INFO if finding.status == OK else logging.WARNING
+    tasks = unit.target if unit.reference is None else f"{unit.reference} → {unit.target}"
+    value = f"{finding.numbers.get('value', math.nan):.6g}" if finding.status == OK else finding.status
+    _log.log(level, "%s, %s on %s: %s", unit.encoder, unit.metric, tasks, value)
+    return finding

@@ -1,0 +1,311 @@
+"""A study, and what it will compute: checked before any work, and nothing is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxrel._core.suggestions import suggestion
+from jaxrel.metrics.registry import METRICS
+from jaxrel.storage.assets import cache_dir
+from jaxrel.storage.features import FeatureStore
+from jaxrel.study.draws import ALL_CLASSES, DrawnSamples, KeptClasses, ReferenceClasses
+from jaxrel.study.encoder_arrays import Hub
+from jaxrel.study.settings import Settings
+from jaxrel.study.sources import Source, named_sources, restricted_to
+
+if TYPE_CHECKING:
+    from jaxrel.study.scoring.buckets import Bucket
+
+__all__ = ["BOUND", "TRANSFERABILITY", "Plan", "Study", "Unit", "feature_store", "needed_by", "needs_reference"]
+
+BOUND, TRANSFERABILITY = "bound", "transferability"
+_VIEWS = {"first_view", "second_view"}
+_OF_DATA_SETS = {"features", "labels", "reference_features", "reference_labels", *_VIEWS}
+
+
+def feature_store() -> FeatureStore:
+    """The store of extracted features that all studies of this user share."""
+    return FeatureStore(cache_dir() / "features")
+
+
+def needs_reference(metric: str) -> bool:
+    """Whether a metric compares the target with a reference task."""
+    return metric == BOUND or any(need.startswith("reference_") for need in METRICS[metric].needs)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One number of a study, or the components of one; the fields are those of its :class:`Record`.
+
+    Attributes:
+        target_source, reference_source: which of the plan's sources the samples come from.
+        key: hash of everything the number depends on, once it is known.
+        bucket: what it is compiled for, where it is computed beside others of its shape and that is known.
+    """
+
+    metric: str
+    encoder: str
+    reference: str | None
+    target: str
+    samples: int | None
+    seed: int
+    reference_classes: str
+    target_source: str
+    reference_source: str | None
+    key: str = ""
+    bucket: Bucket | None = None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Those that samples come from, the target last."""
+        return tuple(filter(None, (self.reference_source, self.target_source)))
+
+
+def needed_by(units: Sequence[Unit], sources: Mapping[str, Source]) -> dict[str, Source]:
+    """What of the sources a worker needs for these units."""
+    encoders: dict[str, set[str]] = {}
+    for unit in units:
+        for name in unit.sources:
+            encoders.setdefault(name, set()).add(unit.encoder)
+    return {name: restricted_to(names, sources[name]) for name, names in encoders.items()}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every unit of a study.
+
+    Attributes:
+        units: in the order of the axes, metric by metric.
+        sources: by name, and by what is drawn or kept of them.
+        metrics, encoders, references, targets, samples, seeds, reference_classes: the axes.
+    """
+
+    units: tuple[Unit, ...]
+    sources: Mapping[str, Source]
+    metrics: tuple[str, ...]
+    encoders: tuple[str, ...]
+    references: tuple[str, ...]
+    targets: tuple[str, ...]
+    samples: tuple[int | None, ...]
+    seeds: tuple[int, ...]
+    reference_classes: tuple[str, ...]
+    settings: Settings
+
+    def of_encoders(self, encoders: Sequence[str]) -> Plan:
+        """The part of these encoders."""
+        units = tuple(unit for unit in self.units if unit.encoder in encoders)
+        return dataclasses.replace(self, units=units, encoders=tuple(encoders))
+
+    @property
+    def pairs(self) -> list[tuple[str | None, str]]:
+        """Every target with each reference that is another data set; alone where there is no reference."""
+        pairs: list[tuple[str | None, str]] = [(r, t) for r in self.references for t in self.targets if r != t]
+        return pairs or [(None, target) for target in self.targets]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Encoders x references x targets x metrics, and what else is varied.
+
+        study = Study(["pixels", "mobilenet-v2"], ["digits"], ["mnist"], samples=[50, 100, 300], seeds=[0, 1, 2])
+        results = run(study.plan(), output="results")
+        results.plot(x="samples", y="transferability")
+
+    A data set is a name that :mod:`jaxrel.data` knows, or anything that has features (:class:`Source`).
+
+    Args:
+        encoders: names; `NAME:random` is the same network with random weights.
+        targets: data sets to transfer to.
+        references: data sets to compare targets with; none is compared with itself.
+        metrics: names in `jaxrel.metrics.METRICS`, and "bound", which is that of :func:`jaxrel.task_relatedness` with
+            its terms. "transferability" has an interval unless the settings have no resamples. None is
+            "transferability", and with references the bound.
+        samples: numbers of training samples that are drawn from each target, with each of the seeds; nested, and in
+            the shares of the classes. Nothing is drawn for an empty one.
+        seeds: of draws, scoring and resamples, in place of that of the settings.
+        reference_classes: which classes of the references are kept: "all"; "nearest:3", "learned:3" or "random:3" (see
+            :func:`jaxrel.relatedness.select_reference_classes`); or names with commas between them.
+        settings: how encoders are compared.
+        data_paths: by data set name, where you have the data.
+        store: where extracted features are kept; None is the store of this user.
+    """
+
+    encoders: Sequence[str]
+    targets: Sequence[str | Source]
+    references: Sequence[str | Source] = ()
+    metrics: Sequence[str] | None = None
+    samples: Sequence[int] = ()
+    seeds: Sequence[int] = ()
+    reference_classes: Sequence[str] = ("all",)
+    settings: Settings = field(default_factory=Settings)
+    data_paths: Mapping[str, Path] = field(default_factory=dict)
+    store: FeatureStore | None = None
+
+    def plan(self) -> Plan:
+        """Every unit; nothing is loaded.
+
+        Raises:
+            ValueError: a name is unknown or given twice, features, views or held-out samples are missing, a number is
+                out of its range, a metric needs what there is not, or the only reference of a target is itself.
+        """
+        self._check_names()
+        metrics = self._checked_metrics()
+        self._check_axes()
+        settings = dataclasses.replace(self.settings, samples=max(self.samples, default=self.settings.samples))
+        held_out = BOUND in metrics and not settings.label_free
+        if held_out and not settings.held_out:
+            raise ValueError("held_out is 0: with references, pass at least 1 sample on which the bound is evaluated.")
+        sources = self._sources(settings if held_out else dataclasses.replace(settings, held_out=0))
+        references, targets = ([_name(entry) for entry in role] for role in (self.references, self.targets))
+        views = settings.label_free or any(_VIEWS & set(_needs(metric)) for metric in metrics)
+        for encoder in self.encoders:
+            for name, source in sources.items():
+                source.check(encoder, views=views and name in targets, held_out=held_out)
+        units = [
+            unit
+            for metric in metrics
+            for encoder in self.encoders
+            for target in targets
+            for reference in (references if references and needs_reference(metric) else [None])
+            if reference != target
+            for unit in self._units(metric, encoder, reference, target, sources)
+        ]
+        return Plan(
+            tuple(units),
+            sources,
+            metrics,
+            tuple(self.encoders),
+            tuple(references),
+            tuple(targets),
+            tuple(self.samples) or (None,),
+            self._seeds,
+            tuple(self.reference_classes),
+            settings,
+        )
+
+    @property
+    def _seeds(self) -> tuple[int, ...]:
+        return tuple(self.seeds) or (self.settings.seed,)
+
+    def _units(
+        self, metric: str, encoder: str, reference: str | None, target: str, sources: dict[str, Source]
+    ) -> list[Unit]:
+        """Those of the other axes, whose parts of data sets join the sources."""
+        units = []
+        for samples in self.samples or (None,):
+            for seed in self._seeds:
+                target_source = self._drawn(target, samples, seed, sources)
+                for text in self.reference_classes if reference else ("all",):
+                    reference_source = reference and _kept(reference, target_source, text, seed, sources)
+                    units.append(
+                        Unit(metric, encoder, reference, target, samples, seed, text, target_source, reference_source)
+                    )
+        return units
+
+    def _drawn(self, target: str, samples: int | None, seed: int, sources: dict[str, Source]) -> str:
+        if samples is None:
+            return target
+        name = f"{target}, {samples} samples of seed {seed}"
+        looked_at = not self.settings.label_free
+        sources.setdefault(name, DrawnSamples(sources[target], samples, seed, looked_at))
+        return name
+
+    def _check_names(self) -> None:
+        for kind, names in (("encoder", self.encoders), ("target", self.targets), ("reference", self.references)):
+            if isinstance(names, str):
+                raise ValueError(f"{kind}s are {names!r}: pass a list, such as [{names!r}].")
+        found: dict[str, str | Source] = {}
+        for entry in (*self.references, *self.targets):
+            if not _name(entry).strip():
+                raise ValueError("the name of a data set is empty: pass a name or a path.")
+            known = found.setdefault(_name(entry), entry)
+            if known is not entry and not (isinstance(known, str) and known == entry):
+                raise ValueError(f"two data sets are called {_name(entry)!r}: give them different names.")
+
+    def _checked_metrics(self) -> tuple[str, ...]:
+        hubs = [entry for entry in self.targets if isinstance(entry, Hub)]
+        metrics = self.metrics
+        if metrics is None:
+            metrics = (TRANSFERABILITY, BOUND) if self.references else (TRANSFERABILITY,)
+        for name in metrics:
+            if name not in METRICS and name != BOUND:
+                raise ValueError(
+                    f"unknown metric {name!r}{suggestion(name, METRICS)}: there are {', '.join(METRICS)}, {BOUND}."
+                )
+            for hub in hubs:
+                hub.check_needs(name, _needs(name))
+            if not hubs and (missing := [need for need in _needs(name) if need not in _OF_DATA_SETS]):
+                raise ValueError(
+                    f"{name} needs {', '.join(missing)}, which data sets do not have: leave it out, or call "
+                    "jaxrel.metrics.score_encoders with these arrays."
+                )
+            if self.settings.label_free and "labels" in _needs(name) and name != TRANSFERABILITY:
+                raise ValueError(f"{name} needs labels, which are left alone: leave it out, or label_free.")
+        compared = not hubs and any(map(needs_reference, metrics))
+        for kind, names, least in (
+            ("metric", list(metrics), 1),
+            ("encoder", list(self.encoders), 1),
+            ("target", [_name(entry) for entry in self.targets], 1),
+            ("reference", [_name(entry) for entry in self.references], int(compared)),
+        ):
+            _check_distinct(kind, names, least)
+        for target in map(_name, self.targets):
+            if compared and [target] == [_name(entry) for entry in self.references]:
+                raise ValueError(
+                    f"{target!r} is not compared with itself: pass another reference for it, or none at all to rank "
+                    "without the terms of a reference."
+                )
+        return tuple(metrics)
+
+    def _check_axes(self) -> None:
+        for axis, values, least in (("samples", self.samples, 1), ("seeds", self.seeds, 0)):
+            for value in values:
+                if not isinstance(value, int) or not least <= value < 2**32:
+                    raise ValueError(f"{axis} has {value!r}: pass integers of at least {least}, below 2**32.")
+            _check_distinct(f"number in {axis}", list(map(str, values)), 0)
+        _check_distinct("choice of reference classes", list(self.reference_classes), 1)
+        for text in self.reference_classes:
+            rule = ReferenceClasses.parsed(text).rule
+            if self.settings.label_free and rule in ("nearest", "learned"):
+                raise ValueError(f"reference classes {text!r} look at target labels: pass all, random:N or names.")
+
+    def _sources(self, settings: Settings) -> dict[str, Source]:
+        """The data sets by name."""
+        entries = [*self.references, *self.targets]
+        sources = named_sources(
+            dict.fromkeys(entry for entry in entries if isinstance(entry, str)),
+            settings=settings,
+            store=self.store or feature_store(),
+            data_paths=self.data_paths,
+        )
+        return sources | {entry.name: entry for entry in entries if not isinstance(entry, str)}
+
+
+def _kept(reference: str, target_source: str, text: str, seed: int, sources: dict[str, Source]) -> str:
+    classes = ReferenceClasses.parsed(text)
+    if classes == ALL_CLASSES:
+        return reference
+    beside = f" to {target_source}" if classes.rule in ("nearest", "learned") else ""
+    name = f"{reference}, classes {text} of seed {seed}{beside}"
+    sources.setdefault(name, KeptClasses(sources[reference], sources[target_source], classes, seed))
+    return name
+
+
+def _needs(metric: str) -> tuple[str, ...]:
+    return () if metric == BOUND else METRICS[metric].needs
+
+
+def _name(entry: str | Source | Any) -> str:
+    name: str = entry if isinstance(entry, str) else entry.name
+    return name
+
+
+def _check_distinct(kind: str, names: Sequence[str], least: int) -> None:
+    if len(names) < least:
+        raise ValueError(f"no {kind} is given: pass at least one.")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{kind} given twice: {', '.join(twice)}; name each once.")

@@ -1,0 +1,119 @@
+"""What a study finds out, one record for each number, and the log in which records survive a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jaxrel.storage.records import RecordLog, from_json_number, json_number
+from jaxrel.study.documents import SCHEMA, origin_of
+
+__all__ = ["LOG", "OK", "Record", "StudyLog", "logs_of"]
+
+LOG = "records.jsonl"
+OK = "ok"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one metric says about one encoder, target and, where it needs one, reference.
+
+    Attributes:
+        key: hash of everything the numbers depend on; empty where that could not be found out, or where another run
+            may find something else.
+        reference: None where the metric needs none.
+        samples: how many training samples of the target were drawn; None for all that the settings take.
+        seed: of the draws, of the scoring and of its resamples.
+        reference_classes: which classes of the reference were kept, see :class:`jaxrel.study.Study`.
+        status: "ok", or what is wrong with the value.
+        bits: those of `jaxrel.metrics.ScoreStatus`, where the metric is one of `jaxrel.metrics.METRICS`.
+        numbers: by name; "value" is that of the metric. Metrics that depend on the other encoders have components in
+            the log, and their value in results.
+        texts: what is no number, by name.
+        resamples: values on resampled samples, the same samples for every encoder.
+        origin: fingerprints and options that the key is a hash of.
+    """
+
+    key: str
+    metric: str
+    encoder: str
+    reference: str | None
+    target: str
+    samples: int | None = None
+    seed: int = 0
+    reference_classes: str = "all"
+    status: str = OK
+    bits: int = 0
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+    resamples: tuple[float, ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def value(self) -> float:
+        """The number of the metric, NaN where there is none."""
+        return self.numbers.get("value", math.nan)
+
+    @property
+    def tasks(self) -> str:
+        """The target, after the reference if there is one."""
+        return self.target if self.reference is None else f"{self.reference} → {self.target}"
+
+    def failed_with(self, error: Exception) -> Record:
+        """Without a number, and why."""
+        return dataclasses.replace(self, status=told(error), numbers={"value": math.nan})
+
+
+def told(error: Exception) -> str:
+    """An error in a line; its type is left out where the message was written for the user."""
+    said = " ".join(str(error).split())
+    for_users = isinstance(error, ValueError) or type(error).__module__.startswith("jaxrel.")
+    return f"failed: {said}" if for_users and said else f"failed: {type(error).__name__}: {said}"
+
+
+class StudyLog(RecordLog[Record]):
+    """Finished records by their keys, with what made them."""
+
+    def __init__(self, path: Path, command: Sequence[str] = ()) -> None:
+        """Open the log, made if need be.
+
+        Args:
+            path: the file.
+            command: the words of the command line that is running, if any.
+
+        Raises:
+            ValueError: it has records of another version of the format.
+            OSError: see `RecordLog`.
+        """
+        self._origin = origin_of(command)
+        super().__init__(path)
+        schemas = {record.get("schema") for record in self._records.values()}
+        if others := schemas - {SCHEMA}:
+            self.close()
+            raise ValueError(
+                f"{path} has version {others.pop()!r:.20} of its format, this jaxrel reads version {SCHEMA}: "
+                "pass another --output."
+            )
+
+    def encoded(self, item: Record) -> dict[str, Any]:
+        """As JSON has it."""
+        record = dataclasses.asdict(item)
+        record["numbers"] = {name: json_number(value) for name, value in item.numbers.items()}
+        record["resamples"] = [json_number(value) for value in item.resamples]
+        return {"schema": SCHEMA, **record, **self._origin}
+
+    def decoded(self, record: dict[str, Any]) -> Record:
+        """From JSON."""
+        fields = {one.name: record[one.name] for one in dataclasses.fields(Record)}
+        fields["numbers"] = {name: from_json_number(value) for name, value in record["numbers"].items()}
+        fields["resamples"] = tuple(map(from_json_number, record["resamples"]))
+        return Record(**fields)
+
+
+def logs_of(folder: Path) -> list[Path]:
+    """The logs of a folder, those beside the one of the last run included."""
+    return [path for path in sorted(folder.glob("records*.jsonl")) if path.is_file()]

@@ -1,0 +1,218 @@
+"""Scores an encoder with what explains the number: intervals of transferability, terms of the bound, what it cost."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import ArrayLike
+
+from jaxrel._core.programs import release_if_many
+from jaxrel._core.stopwatch import Stopwatch, stopwatch
+from jaxrel.study.draws import underlying
+from jaxrel.study.plan import BOUND, Unit
+from jaxrel.study.records import OK
+from jaxrel.study.scoring.findings import Finding, failure
+from jaxrel.study.settings import Settings
+from jaxrel.study.sources import NamedSource, Progress, Source, Split, Views, samples_fingerprint
+
+if TYPE_CHECKING:
+    from jaxrel.task import Task
+
+__all__ = ["BOUND_NUMBERS", "score_explained"]
+
+_log = logging.getLogger(__name__)
+
+BOUND_NUMBERS = (
+    "bound",
+    "tight_bound",
+    "reweighted_reference_loss",
+    "label_mismatch",
+    "distribution_mismatch",
+    "distribution_mismatch_lower",
+    "transformed_reference_loss",
+    "target_loss",
+    "target_accuracy",
+)
+"""What a record takes over from a result of :func:`jaxrel.task_relatedness`."""
+
+
+def score_explained(
+    units: Sequence[Unit], sources: Mapping[str, Source], settings: Settings, progress: Progress
+) -> Iterator[list[Finding]]:
+    """The units of one encoder, one by one, whose features are had once for each data set."""
+    features = _Features(units[0].encoder, sources, progress)
+    for unit in units:
+        yield [_finding(unit, features, settings)]
+        release_if_many()
+
+
+class _CountedProgress:
+    """Progress that counts the samples of an extraction; those that are done at its start are not among them."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._spans: dict[str, tuple[int, int]] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        first, _ = self._spans.get(what, (done, done))
+        self._spans[what] = first, done
+        self._progress(what, done, total)
+
+    @property
+    def samples(self) -> int:
+        return sum(last - first for first, last in self._spans.values())
+
+
+class _Features:
+    """The features of one encoder, kept for the units that share a data set, and the time they took."""
+
+    def __init__(self, encoder: str, sources: Mapping[str, Source], progress: Progress) -> None:
+        self.sources = sources
+        self._encoder = encoder
+        self._progress = progress
+        self._kept: dict[tuple[str, str], Any] = {}
+        self._watches: dict[str, list[Stopwatch]] = {}
+        self._extracted: dict[str, int] = {}
+        self.spent = Stopwatch()
+        """What everything took so far."""
+
+    def of(self, source: str) -> Split:
+        split: Split = self._get(source, self.sources[source].features)
+        return split
+
+    def views_of(self, source: str) -> Views:
+        views: Views = self._get(source, self.sources[source].views)
+        return views
+
+    def costs_of(self, source: str) -> dict[str, float]:
+        """What everything of this source took, and how many of its samples did not come from the store."""
+        watches = self._watches.get(source, [])
+        return {
+            "extraction_seconds": sum(watch.seconds for watch in watches),
+            "compilation_seconds": sum(watch.compilation_seconds for watch in watches),
+            "extracted_samples": float(self._extracted.get(source, 0)),
+        }
+
+    def _get(self, source: str, get: Callable[[str, Progress], Any]) -> Any:
+        key = source, get.__name__
+        if key not in self._kept:
+            counted = _CountedProgress(self._progress)
+            with stopwatch() as watch:
+                self._kept[key] = get(self._encoder, counted)
+            self._watches.setdefault(source, []).append(watch)
+            self.spent = Stopwatch(
+                self.spent.seconds + watch.seconds, self.spent.compilation_seconds + watch.compilation_seconds
+            )
+            self._extracted[source] = self._extracted.get(source, 0) + counted.samples
+        return self._kept[key]
+
+
+def _finding(unit: Unit, features: _Features, settings: Settings) -> Finding:
+    """The numbers, or what went wrong."""
+    compute, source = (_bound, unit.reference_source) if unit.metric == BOUND else (_transferability, None)
+    before = features.spent
+    try:
+        with stopwatch() as watch:
+            finding = compute(unit, features, settings)
+    except MemoryError:
+        raise
+    except Exception as error:
+        if settings.strict:
+            raise
+        _log.debug("%s on %s failed", unit.encoder, unit.target, exc_info=True)
+        return failure(unit, error, lasting=isinstance(error, ValueError))
+    # The features of a bound, which has a transferability beside it, are those of the reference.
+    costs = features.costs_of(source or unit.target_source)
+    costs["scoring_seconds"] = watch.seconds - (features.spent.seconds - before.seconds)
+    costs["compilation_seconds"] += watch.compilation_seconds - (
+        features.spent.compilation_seconds - before.compilation_seconds
+    )
+    return finding._replace(numbers=dict(finding.numbers) | costs)
+
+
+def _transferability(unit: Unit, features: _Features, settings: Settings) -> Finding:
+    """What there is to say of the training samples of the target alone."""
+    import jaxrel
+
+    task, views = _seen(unit, features, settings)
+    found = jaxrel.transferability_score(
+        task,
+        views=views,
+        confidence=settings.confidence,
+        num_resamples=max(2, settings.resamples),
+        key=unit.seed,
+    )
+    source = features.sources[unit.target_source]
+    original = underlying(source)
+    parameters = original.encoder(unit.encoder).num_parameters if isinstance(original, NamedSource) else None
+    numbers = {
+        "value": float(found.value),
+        **{name: float(getattr(found, name)) for name in ("lower", "upper", "accuracy", "majority")},
+        "feature_width": float(task.features.shape[1]),
+        "num_parameters": math.nan if parameters is None else float(parameters),
+    }
+    texts = {"recipe": found.recipe, "target_samples": samples_fingerprint(source, task)}
+    return Finding(unit, numbers, "; ".join(found.messages) or OK, texts=texts, resamples=_rounded(found.resamples))
+
+
+def _seen(unit: Unit, features: _Features, settings: Settings) -> tuple[Task, Views | None]:
+    """What the settings allow to look at of the training samples: labels or views."""
+    from jaxrel.task import Task
+
+    task = features.of(unit.target_source).train
+    if not settings.label_free:
+        return task, None
+    unlabelled = Task(task.features, weights=task.weights, num_classes=settings.target_classes)
+    return unlabelled, features.views_of(unit.target_source)
+
+
+def _bound(unit: Unit, features: _Features, settings: Settings) -> Finding:
+    """The bound and its terms, learned on the training samples and evaluated on the held-out ones.
+
+    Without labels there are pseudo-labels of the training samples, on which all is evaluated.
+    """
+    import jaxrel
+    from jaxrel.pseudo_labels import ViewClusters
+    from jaxrel.relatedness import bound_resamples
+
+    assert unit.reference_source is not None  # noqa: S101 (for the type checker)
+    known, (task, views) = features.of(unit.reference_source), _seen(unit, features, settings)
+    options: dict[str, Any] = {"method": settings.joint(), "key": unit.seed}
+    resampled: tuple[float, ...] = ()
+    if settings.label_free:
+        result = jaxrel.task_relatedness(known.train, task, pseudo_labels=ViewClusters(), views=views, **options)
+        assert result.pseudo_labels is not None  # noqa: S101 (for the type checker)
+        prior = np.asarray(result.pseudo_labels.sizes, np.float64)
+        target_labels = result.computed_with.target_labels
+    else:
+        held_out, of_target = known.held_out, features.of(unit.target_source).held_out
+        assert held_out is not None  # noqa: S101 (checked with the plan)
+        assert of_target is not None  # noqa: S101 (likewise)
+        result = jaxrel.task_relatedness(known.train, task, evaluate_on=(held_out, of_target), **options)
+        prior, target_labels = _prior(of_target), "given"
+        if settings.resamples and not result.messages:
+            drawn = bound_resamples(result, held_out, of_target, num_resamples=settings.resamples, key=unit.seed)
+            resampled = _rounded(drawn)
+    numbers = {name: float(getattr(result, name)) for name in BOUND_NUMBERS} | {
+        "value": float(result.bound),
+        "num_classes": float(len(prior)),
+        "num_reference_classes": float(known.train.labelled[1]),
+        "vacuous_level": float(-np.sum(prior * np.log(np.where(prior > 0, prior, 1)))),
+    }
+    texts = {"target_labels": target_labels}
+    return Finding(unit, numbers, "; ".join(result.messages) or OK, texts=texts, resamples=resampled)
+
+
+def _rounded(values: ArrayLike) -> tuple[float, ...]:
+    return tuple(np.asarray(values, np.float64).round(6).tolist())
+
+
+def _prior(task: Task) -> np.ndarray:
+    weights = np.asarray(task.weights, np.float64)
+    mass = np.bincount(np.asarray(task.labels), weights, minlength=task.num_classes or 0)
+    share: np.ndarray = mass / mass.sum()
+    return share

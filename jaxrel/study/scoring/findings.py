@@ -1,0 +1,33 @@
+"""What scorers find out about units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from jaxrel.study.plan import Unit
+from jaxrel.study.records import OK, told
+
+__all__ = ["Finding", "failure"]
+
+
+class Finding(NamedTuple):
+    """The numbers of a unit; see :class:`jaxrel.study.Record` for the fields.
+
+    Attributes:
+        lasting: whether another run would find the same.
+    """
+
+    unit: Unit
+    numbers: Mapping[str, float]
+    status: str = OK
+    bits: int = 0
+    texts: Mapping[str, str] = {}
+    resamples: tuple[float, ...] = ()
+    lasting: bool = True
+
+
+def failure(unit: Unit, error: Exception, *, bits: int = 0, lasting: bool = True) -> Finding:
+    """No number, and why."""
+    return Finding(unit, {"value": math.nan}, told(error), bits, lasting=lasting)
