@@ -1,6 +1,6 @@
-"""What a matrix of scores costs: pairs, devices, samples and features, the grid of sizes, and a pod on paper.
+"""What a study costs: pairs, devices, workers of Ray and what kills them, samples and features, a pod on paper.
 
-    python benchmarks/scale.py [--only pairs devices n d grid published] [--quick]
+    python benchmarks/scale.py [--only pairs devices engines failures resume n d grid published] [--quick]
 
 Tasks are Gaussian classes, n = 500 samples of d = 128 features in K = 10 classes unless a part varies them. A pair
 is one score of one encoder. LogME needs no reference, so that its pairs are of targets and encoders, about as many of
@@ -11,6 +11,12 @@ pairs: pairs per second after compilation, and seconds of compilation, for 1 to 
 devices: the same pairs on 1, 2 and 4 virtual devices of one CPU, each count in a process of its own, the median of
     five. As cores are the same, seconds on k devices over those on 1 are what sharding costs, less what it gains from
     idle cores.
+engines: the same pairs by MMD in this process and on a Ray cluster of this host with one and two workers of one core.
+    Programs are compiled before the clock starts. CPU seconds are of this process and all of its children, workers
+    among them, for a thousand scores. Scores must be those of this process.
+failures: a worker, the driver and a worker again and again are killed during a study on two workers of Ray. What is
+    there after the command has been called as often as it says: scores found, found twice, different, and the seconds.
+resume: 10,000 pairs, killed in the middle and called again.
 n, d: seconds of a pair, and the exponents.
 grid: sizes drawn from 200 to 2,000, rounded up to 1, 2 or 4 sizes for each doubling: compilation against padding.
 published: task-relatedness beside the training loop of its authors (`published_scheme.py`), pair by pair.
@@ -23,15 +29,18 @@ results/scale.png.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import math
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from importlib.metadata import version
 from operator import itemgetter
 from pathlib import Path
@@ -40,19 +49,20 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxrel.study.matrix import buckets
+import psutil
 from rich.console import Console
 
 from jaxrel import Task
 from jaxrel.metrics import METRICS
-from jaxrel.study import FeatureArrays, score_matrix
+from jaxrel.study import FeatureArrays, Results, Settings, Study, run
+from jaxrel.study.scoring import buckets
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "scale.json"
 N, D, K = 500, 128, 10
 LONGEST = 150.0
 REPEATS = 5
-PARTS = ("pairs", "devices", "n", "d", "grid", "published")
+PARTS = ("pairs", "devices", "engines", "failures", "resume", "n", "d", "grid", "published")
 PUBLISHED_STEPS = 1_001  # as in paper_small_scale.py
 CHIPS, CHIPS_PER_HOST = 256, 4
 NETWORK = 1e9  # bytes a second between hosts, assumed: a tenth of what data centres have
@@ -75,6 +85,13 @@ def compares(metric: str) -> bool:
     return "reference_features" in METRICS[metric].needs
 
 
+def pairs_of(
+    metric: str, references: list[FeatureArrays], targets: list[FeatureArrays], names: Sequence[str], **options: Any
+) -> Results:
+    """All pairs, without intervals."""
+    return run(Study(names, targets, references, [metric], settings=Settings(resamples=0)).plan(), **options)
+
+
 def scored(metric: str, num_pairs: int, n: int = N, d: int = D) -> Row:
     """Timings of at least so many pairs, every one on the disk."""
     rows, columns = math.isqrt(num_pairs - 1) + 1, -(-num_pairs // (math.isqrt(num_pairs - 1) + 1))
@@ -91,8 +108,8 @@ def scored(metric: str, num_pairs: int, n: int = N, d: int = D) -> Row:
         ]
     start = time.perf_counter()
     with TemporaryDirectory() as folder:
-        timings = score_matrix([metric], references, targets, names, output=folder).timings
-        written = (Path(folder) / "scores.jsonl").stat().st_size
+        timings = pairs_of(metric, references, targets, names, output=folder).timings
+        written = (Path(folder) / "records.jsonl").stat().st_size
     pairs = timings.num_scores
     return {
         "metric": metric,
@@ -176,6 +193,178 @@ def devices_part(*, quick: bool) -> list[Row]:
     return rows
 
 
+@contextlib.contextmanager
+def workers(count: int) -> Iterator[Executor | None]:
+    """So many of Ray's; none is this process."""
+    if count == 0:
+        yield None
+        return
+    import ray
+
+    from jaxrel.study.ray import RayExecutor
+
+    ray.init("local", num_cpus=count, include_dashboard=False, log_to_driver=False)
+    try:
+        with RayExecutor() as executor:
+            yield executor
+    finally:
+        ray.shutdown()
+
+
+def cpu_seconds() -> float:
+    """Of this process and its children that run."""
+    own = psutil.Process()
+    times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
+    return sum(part.user + part.system for part in times)
+
+
+def sources_of(count: int) -> list[FeatureArrays]:
+    """Made-up data sets, each a reference and a target."""
+    return [FeatureArrays(f"task {seed}", {"e": (task(seed), task(seed))}) for seed in range(count)]
+
+
+def engines_part(*, quick: bool) -> list[Row]:
+    """In process, on one and on two workers."""
+    sources = sources_of(6 if quick else 40)
+    rows: list[Row] = []
+    expected: np.ndarray | None = None
+    for count in (0, 1, 2):
+        start = time.perf_counter()
+        with workers(count) as executor:
+            started = time.perf_counter() - start
+            pairs_of("mmd", sources, sources, ["e"], executor=executor)  # compiles, on each worker
+            runs = [one_run(sources, executor) for _ in range(1 if quick else REPEATS)]
+        medians = {name: float(np.median([run[name] for run, _ in runs])) for name in runs[0][0]}
+        rows.append({"workers": count, "pairs": len(sources) * (len(sources) - 1), "start_seconds": started} | medians)
+        rows[-1]["cpu_over_in_process"] = rows[-1]["cpu_seconds_per_1000"] / rows[0]["cpu_seconds_per_1000"]
+        show(rows[-1])
+        for _, values in runs:
+            expected = values if expected is None else expected
+            np.testing.assert_array_equal(values, expected)
+    return rows
+
+
+def one_run(sources: list[FeatureArrays], executor: Executor | None) -> tuple[dict[str, float], np.ndarray]:
+    """Of all pairs, into a folder of their own."""
+    before, start = cpu_seconds(), time.perf_counter()
+    with TemporaryDirectory() as folder:
+        results = pairs_of("mmd", sources, sources, ["e"], executor=executor, output=folder)
+    timings = results.timings
+    seconds = time.perf_counter() - start - (0.0 if executor else timings.compile_seconds)
+    pairs = timings.num_scores
+    measured = {
+        "pairs_per_second": pairs / seconds,
+        "cpu_seconds_per_1000": 1000 * (cpu_seconds() - before) / pairs,
+        "first_result_seconds": timings.first_result_seconds,
+    }
+    return measured, results.values
+
+
+class Harmful(FeatureArrays):
+    """Kills the worker that reads it: once where it has a marker to leave, else each time."""
+
+    def __init__(self, name: str, tasks: Mapping[str, Any], marker: Path | None) -> None:
+        """Of these tasks."""
+        super().__init__(name, tasks)
+        self._driver, self._marker = os.getpid(), marker
+
+    def features(self, encoder: str, progress: Any) -> Any:
+        """As those of any data set, unless it kills."""
+        if os.getpid() != self._driver and (self._marker is None or not self._marker.exists()):
+            if self._marker is not None:
+                self._marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().features(encoder, progress)
+
+
+def drive(folder: str, harm: str, count: str, address: str) -> None:
+    """A study that is harmed, in a process of its own; the driver kills itself after half of the scores."""
+    from jaxrel.study import EngineError
+    from jaxrel.study.ray import RayExecutor
+
+    sources = sources_of(int(count))
+    if harm in ("worker", "part"):
+        tasks = {"e": (task(0), task(0))}
+        sources[0] = Harmful("task 0", tasks, Path(folder) / "marker" if harm == "worker" else None)
+
+    def progress(what: str, done: int, total: int) -> None:
+        if harm == "driver" and what == "scoring" and done >= total // 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    options: Row = {"output": folder, "progress": progress}
+    if address == "none":
+        pairs_of("mmd", sources, sources, ["e"], **options)
+        return
+    with RayExecutor(address) as executor:
+        try:
+            pairs_of("mmd", sources, sources, ["e"], executor=executor, **options)
+        except EngineError as error:
+            sys.exit(str(error)[:200])
+
+
+def driven(folder: str, harm: str, count: int, address: str) -> tuple[int, float, str]:
+    """Exit status, seconds and what was said."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--drive", folder, harm, str(count), address]
+    start = time.perf_counter()
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    said = done.stderr.strip().splitlines()[-1] if done.returncode and done.stderr.strip() else ""
+    return done.returncode, time.perf_counter() - start, said
+
+
+def kept(folder: str) -> tuple[int, int, dict[str, float]]:
+    """How many scores are on the disk, how many of them twice, and their values by key."""
+    records = [json.loads(line) for line in (Path(folder) / "records.jsonl").read_text().splitlines()]
+    values = {record["key"]: record["numbers"]["value"] for record in records}
+    return len(values), len(records) - len(values), values
+
+
+def failures_part(*, quick: bool) -> list[Row]:
+    """What is left after something was killed, and after the same command was called again."""
+    count = 4 if quick else 12
+    rows: list[Row] = []
+    with TemporaryDirectory() as whole, workers(2):
+        import ray
+
+        address = ray.get_runtime_context().gcs_address
+        sources = sources_of(count)
+        pairs_of("mmd", sources, sources, ["e"], output=whole)
+        expected = kept(whole)[2]
+        for harm in ("nothing", "worker", "driver", "part"):
+            with TemporaryDirectory() as folder:
+                status, seconds, said = driven(folder, harm, count, address)
+                after = kept(folder)[0]
+                again = driven(folder, "nothing", count, address) if status else (0, 0.0, "")
+                scores, twice, values = kept(folder)
+                row = {"killed": harm, "status": status, "seconds": seconds, "scores_after": after, "of": len(expected)}
+                row |= {"status_again": again[0], "seconds_again": again[1], "scores": scores, "twice": twice}
+                differ = sum(values[key] != value for key, value in expected.items() if key in values)
+                rows.append(row | {"differ": differ, "lost": len(expected) - scores, "said": said})
+                show(rows[-1])
+    return rows
+
+
+def resume_part(*, quick: bool) -> Row:
+    """Many pairs, killed in the middle."""
+    count = 6 if quick else 101
+    with TemporaryDirectory() as folder:
+        status, seconds, _ = driven(folder, "driver", count, "none")
+        after, twice_after, _ = kept(folder)
+        status_again, seconds_again, _ = driven(folder, "nothing", count, "none")
+        scores, twice, _ = kept(folder)
+        _, seconds_finished, _ = driven(folder, "nothing", count, "none")
+    row: Row = {"pairs": count * (count - 1), "status": status, "seconds": seconds, "scores_after_the_kill": after}
+    row |= {
+        "status_again": status_again,
+        "seconds_again": seconds_again,
+        "scores": scores,
+        "twice": twice + twice_after,
+    }
+    row["seconds_when_finished"] = seconds_finished
+    show(row)
+    return row
+
+
 def grid_part(*, quick: bool) -> list[Row]:
     """Compilation and padding, for grids of 1, 2 and 4 sizes for each doubling."""
     rng = np.random.default_rng(0)
@@ -187,7 +376,7 @@ def grid_part(*, quick: bool) -> list[Row]:
         for steps in (1, 2, 4):
             buckets.STEPS_PER_DOUBLING = steps
             buckets.bucket_of.cache_clear()
-            timings = score_matrix([metric], sources[:4], sources[-8:], ["e"]).timings
+            timings = pairs_of(metric, sources[:4], sources[-8:], ["e"]).timings
             padded = float(np.mean([buckets.padded_size(int(n)) / n for n in sizes]))
             row: Row = {"metric": metric, "sizes_a_doubling": steps, "pairs": timings.num_scores}
             row |= {"programs": timings.num_compilations, "compile_seconds": timings.compile_seconds}
@@ -279,7 +468,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a smoke run; the figures mean nothing")
     parser.add_argument("--output", type=Path, help=f"where the numbers go; without --quick, results/{RESULTS.name}")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--drive", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.drive:
+        drive(*options.drive)
+        return
     if options.measure:
         print(json.dumps(scored(options.measure[0], int(options.measure[1]))))
         return
@@ -291,8 +484,8 @@ def main() -> None:
         "device": str(jax.devices()[0]),
     }
     output = options.output or (None if quick else RESULTS)
-    kept: Row = json.loads(output.read_text()) if output is not None and output.exists() else {}
-    document = {"command": "python benchmarks/scale.py"} | {part: kept[part] for part in PARTS if part in kept}
+    earlier: Row = json.loads(output.read_text()) if output is not None and output.exists() else {}
+    document = {"command": "python benchmarks/scale.py"} | {part: earlier[part] for part in PARTS if part in earlier}
     for part in options.only:
         console.rule(part)
         load = os.getloadavg()[0]
@@ -304,6 +497,12 @@ def main() -> None:
                 show(row)
         elif part == "devices":
             found = {"rows": devices_part(quick=quick)}
+        elif part == "engines":
+            found = {"rows": engines_part(quick=quick)}
+        elif part == "failures":
+            found = {"rows": failures_part(quick=quick)}
+        elif part == "resume":
+            found = resume_part(quick=quick)
         elif part == "grid":
             found = {"rows": grid_part(quick=quick)}
         elif part == "published":

@@ -87,7 +87,7 @@ def keep_in(folder: Path) -> None:
     config: Any = jax.config  # whose settings have no types
     if config.jax_compilation_cache_dir or not config.jax_enable_compilation_cache:
         return
-    own = folder / _processor()
+    own = folder / processor()
     try:
         own.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -99,7 +99,7 @@ def keep_in(folder: Path) -> None:
     config.update("jax_compilation_cache_dir", str(own))
 
 
-def _processor() -> str:
+def processor() -> str:
     """A name for what programs are compiled for: on another processor, with the same home folder, they may not run."""
     try:
         features = re.search(r"^(flags|Features)\s*:.*", Path("/proc/cpuinfo").read_text(), re.MULTILINE)

@@ -10,10 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from jaxrel import data, encoders
-from jaxrel.study import Settings
+from jaxrel.storage.assets import cache_dir
+from jaxrel.study import Plan, Progress, Results, Settings, run
 from jaxrel.study.drawing import FORMATS
 
-__all__ = ["add_common", "add_numbers", "add_plot", "add_ray", "epilog", "executor", "path_argument"]
+__all__ = [
+    "add_common",
+    "add_numbers",
+    "add_plot",
+    "add_ray",
+    "epilog",
+    "executor",
+    "path_argument",
+    "run_plan",
+]
 
 _NAMES = (
     "A data set is one of {data_sets}; or the path of a file or folder; or hf:NAME of the Hugging Face Hub, or "
@@ -78,6 +88,19 @@ def executor(options: argparse.Namespace) -> Iterator[Executor | None]:
         config.update("jax_platforms", "cpu")  # accelerators of this host are for its workers
     with RayExecutor(options.ray) as workers:
         yield workers
+
+
+def run_plan(plan: Plan, options: argparse.Namespace, progress: Progress) -> Results:
+    """Run a study as the options have it; workers keep compiled programs as this command keeps its own."""
+    with executor(options) as workers:
+        return run(
+            plan,
+            output=options.output,
+            executor=workers,
+            compilation_cache=None if workers is None else cache_dir() / "programs",
+            command=options.command,
+            progress=progress,
+        )
 
 
 def add_plot(command: argparse.ArgumentParser, *, name: str) -> None:

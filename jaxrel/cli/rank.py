@@ -8,7 +8,7 @@ from typing import Any
 from jaxrel import data, study
 from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
-from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, executor
+from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, run_plan
 from jaxrel.relatedness.ground_costs import cost_names
 from jaxrel.study import Settings, Study
 from jaxrel.study.ranking.costs import within_limits
@@ -92,9 +92,7 @@ def _rank(options: argparse.Namespace) -> str:
         places = named | data_paths
         report.check_output(plan, options.output, data_paths=places)
         plot = console.can_plot(options.plot)
-        with executor(options) as workers:
-            kept = {"output": options.output, "command": options.command, "progress": progress}
-            result = study.ranking_of(study.run(plan, executor=workers, **kept))
+        result = study.ranking_of(run_plan(plan, options, progress))
     files = report.write_files(
         result, options.output, plot=plot, formats=options.plot_format, data_paths=places, command=options.command
     )

@@ -9,7 +9,7 @@ from typing import Any
 from jaxrel import data, study
 from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
-from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, executor, path_argument
+from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, path_argument, run_plan
 from jaxrel.cli.rank import skipped_files
 from jaxrel.metrics.batch import applicable_metrics
 from jaxrel.metrics.registry import METRICS
@@ -62,9 +62,7 @@ def _score(options: argparse.Namespace) -> str:
         plan = asked.plan()
         report.check_output(origins, plan.metrics, options.output)
         plot = console.can_plot(options.plot)
-        kept = {"output": options.output, "command": options.command, "progress": progress}
-        with executor(options) as workers:
-            board = study.scoreboard_of(study.run(plan, executor=workers, **kept), origins)
+        board = study.scoreboard_of(run_plan(plan, options, progress), origins)
     files = report.write_files(board, options.output, plot=plot, formats=options.plot_format, command=options.command)
     shown = console.literal_console()
     report.print_scoreboard(board, shown)

@@ -8,15 +8,15 @@ from typing import Any
 from jaxrel import data, study
 from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
-from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, executor
+from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, run_plan
 from jaxrel.cli.rank import skipped_files
 from jaxrel.study import Settings, Study
 from jaxrel.study.records import LOG
 
 __all__ = ["add"]
 
-_AXES = ("samples", "reference_classes")
-_COLUMNS = ("encoder", "reference", "target", *_AXES)
+_AXES = ("samples", "reference_classes", "layer")
+_COLUMNS = ("encoder", "reference", "target", "samples", "reference_classes")
 
 
 def add(commands: Any) -> None:
@@ -26,8 +26,8 @@ def add(commands: Any) -> None:
         help="vary samples, seeds, references, their classes and metrics, and draw what comes of it",
         description="Compute every metric of every encoder on every target, with every reference where the metric "
         "needs one, for every number of samples, seed and choice of reference classes, and draw it: a curve over what "
-        "is varied, the terms of the bound, or a heat map. Finished numbers are kept: the same command goes on where it "
-        "was stopped.",
+        "is varied, the terms of the bound, or a heat map. Finished numbers are kept: the same command goes on where "
+        "it was stopped.",
         epilog=epilog("study"),
     )
     parser.add_argument("--target", nargs="+", required=True, metavar="T", help="data sets transferred to")
@@ -43,6 +43,7 @@ def add(commands: Any) -> None:
         "--samples", nargs="+", type=int, default=[], metavar="N", help="training samples that are drawn of each target"
     )
     parser.add_argument("--seed", nargs="+", type=int, default=[0], metavar="N", help="seeds of draws and scoring")
+    parser.add_argument("--layer", nargs="+", type=int, default=[], metavar="N", help="layers of every encoder")
     parser.add_argument(
         "--reference-classes",
         nargs="+",
@@ -91,6 +92,7 @@ def _study(options: argparse.Namespace) -> str:
         options.metric,
         samples=options.samples,
         seeds=options.seed,
+        layers=options.layer,
         reference_classes=options.reference_classes,
         settings=settings,
         data_paths=dict(options.data_path),
@@ -104,9 +106,7 @@ def _study(options: argparse.Namespace) -> str:
         else:
             report.check_output(plan, options.output, data_paths=places)
             plot = console.can_plot(options.plot)
-            kept = {"output": options.output, "command": options.command, "progress": progress}
-            with executor(options) as workers:
-                results = study.run(plan, executor=workers, **kept)
+            results = run_plan(plan, options, progress)
     shown = console.literal_console()
     if options.plan:
         shown.print(str(estimate))

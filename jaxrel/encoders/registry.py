@@ -33,10 +33,12 @@ __all__ = [
     "modality",
     "names",
     "source_state",
+    "split_layer",
 ]
 
 RANDOM = ":random"
 CHECKPOINT = "@"
+LAYER = "#"
 BERT = "bert"
 VISION_TRANSFORMERS = ("vit", "clip", "siglip", "dinov2", "dinov3")
 
@@ -162,8 +164,10 @@ def check_name(name: str) -> None:
             f"unknown encoder {name!r}{suggestion(base, names())}; choose from {', '.join(names())}, each with "
             f"{RANDOM} or {CHECKPOINT}CHECKPOINT after it where it has weights"
         )
+    if split_layer(name)[1] is not None and not _has_layers(base):
+        raise ValueError(f"{name!r}: features of a layer are had of {', '.join(filter(_has_layers, _OWN))} only.")
     ways = _ways(base)
-    way = CHECKPOINT if CHECKPOINT in name else RANDOM if name.endswith(RANDOM) else ""
+    way = CHECKPOINT if CHECKPOINT in name else RANDOM if split_layer(name)[0].endswith(RANDOM) else ""
     if way not in ways:
         choices = ", ".join(base + known.replace(CHECKPOINT, f"{CHECKPOINT}CHECKPOINT") for known in ways)
         reason = "its weights are in no archive of the package index" if way == "" else "that it does not take"
@@ -181,7 +185,8 @@ def load(name: str, *, seed: int = 0, image_size: int | None = None) -> Encoder:
             or folder, or of a repository of the Hugging Face hub: "resnet-50@weights.safetensors", "bert@owner/name"
             (any BERT, RoBERTa or DistilBERT with its tokenizer.json), "dinov2@folder" (or vit, clip, siglip or dinov3:
             any of these with its config.json; `jaxrel.encoders.images.vision_transformers.load_vision_transformer`
-            says what the features are).
+            says what the features are). "#N" after any of these is what there is after N layers of a transformer, or N
+            stages of a ResNet: "all-minilm-l6-v2#3".
         seed: seed of random weights.
         image_size: height and width in pixels to which images are brought. Default: that of the
             pre-training.
@@ -202,16 +207,17 @@ def load(name: str, *, seed: int = 0, image_size: int | None = None) -> Encoder:
         if image_size is not None:
             raise ValueError(f"image_size is {image_size}, but {name!r} encodes texts: leave it out")
         return _load_text_encoder(name, seed=seed)
+    full, layer = split_layer(name)
     if _base(name) in VISION_TRANSFORMERS:
         from jaxrel.encoders.images.vision_transformers import load_vision_transformer
 
-        family, _, checkpoint = name.partition(CHECKPOINT)
-        return load_vision_transformer(checkpoint, family=family, name=name, image_size=image_size)
+        family, _, checkpoint = full.partition(CHECKPOINT)
+        return load_vision_transformer(checkpoint, family=family, name=name, image_size=image_size, layer=layer)
     network, preprocessing = load_network(name, seed=seed, image_size=image_size)
     weights = _ENTRIES[_base(name)].weights
     if CHECKPOINT in name:
         return from_network(network, preprocessing, name=name)
-    if weights is None or name.endswith(RANDOM):
+    if weights is None or full.endswith(RANDOM):
         return from_network(network, preprocessing, name=name, pretraining="none", licence="none needed")
     licence = ASSETS[weights.distribution].licence
     return from_network(network, preprocessing, name=name, pretraining=weights.pretraining, licence=licence)
@@ -230,7 +236,7 @@ def source_state(name: str, *, seed: int = 0, image_size: int | None = None) -> 
     check_name(name)
     if name in PLUGINS:
         return None
-    base, at, checkpoint = name.partition(CHECKPOINT)
+    base, at, checkpoint = split_layer(name)[0].partition(CHECKPOINT)
     options = [name, seed if base.endswith(RANDOM) else 0, image_size, REVISION]
     if not at:
         return [*options, sorted(asset.sha256 for asset in ASSETS.values())]
@@ -242,9 +248,11 @@ def source_state(name: str, *, seed: int = 0, image_size: int | None = None) -> 
 
 
 def _load_text_encoder(name: str, *, seed: int) -> Encoder:
+    full, layer = split_layer(name)
     if CHECKPOINT in name:
-        return texts.load_text_encoder(name.partition(CHECKPOINT)[2], name=name)
-    return texts.load_packaged(_base(name), rng=np.random.default_rng(seed) if name.endswith(RANDOM) else None)
+        return texts.load_text_encoder(full.partition(CHECKPOINT)[2], name=name, layer=layer)
+    rng = np.random.default_rng(seed) if full.endswith(RANDOM) else None
+    return texts.load_packaged(_base(name), rng=rng, layer=layer)
 
 
 def load_network(name: str, *, seed: int = 0, image_size: int | None = None) -> tuple[nnx.Module, Preprocessing]:
@@ -258,11 +266,12 @@ def load_network(name: str, *, seed: int = 0, image_size: int | None = None) -> 
         raise ValueError(f"{name!r} is an encoder of another package, which has no network to give: use load")
     if encoded != "images":
         raise ValueError(f"{name!r} encodes texts: its network is that of jaxrel.encoders.texts.load_packaged_network")
+    full, layer = split_layer(name)
     if _base(name) in VISION_TRANSFORMERS:
         from jaxrel.encoders.images.vision_transformers import load_vision_transformer_network
 
-        family, _, checkpoint = name.partition(CHECKPOINT)
-        return load_vision_transformer_network(checkpoint, family=family, image_size=image_size)
+        family, _, checkpoint = full.partition(CHECKPOINT)
+        return load_vision_transformer_network(checkpoint, family=family, image_size=image_size, layer=layer)
     from jaxrel.encoders.images.weights import load_torch_tensors, state_of
 
     entry = _ENTRIES[_base(name)]
@@ -276,22 +285,33 @@ def load_network(name: str, *, seed: int = 0, image_size: int | None = None) -> 
         preprocessing = replace(preprocessing, image_size=image_size)
     if not entry.anchor:
         return entry.make(), preprocessing
+    options = {} if layer is None else {"layer": layer}
     if CHECKPOINT in name:
-        path = locate_checkpoint(name.partition(CHECKPOINT)[2], files=())
+        path = locate_checkpoint(full.partition(CHECKPOINT)[2], files=())
         state, num_logits = state_of(read_checkpoint(path), anchor=entry.anchor, classifier=entry.classifier)
-        network = entry.make(rng=np.random.default_rng(0), num_logits=num_logits)
+        network = entry.make(rng=np.random.default_rng(0), num_logits=num_logits, **options)
         load_torch_tensors(network.torch_names(), state)
         return network, preprocessing
-    network = entry.make(rng=np.random.default_rng(seed))
-    if entry.weights is not None and not name.endswith(RANDOM):
+    network = entry.make(rng=np.random.default_rng(seed), **options)
+    if entry.weights is not None and not full.endswith(RANDOM):
         file = ASSETS[entry.weights.distribution].file(entry.weights.file)
         load_torch_tensors(network.torch_names(), read_checkpoint(file))
     return network, preprocessing
 
 
+def split_layer(name: str) -> tuple[str, int | None]:
+    """The name without a layer at its end, and the number of that."""
+    full, _, layer = name.rpartition(LAYER)
+    return (full, int(layer)) if full and layer.isdecimal() else (name, None)
+
+
+def _has_layers(base: str) -> bool:
+    return base in (*VISION_TRANSFORMERS, *texts.NETWORKS, BERT) or base.startswith("resnet-")
+
+
 def _base(name: str) -> str:
     """The name without what follows it."""
-    return name.partition(CHECKPOINT)[0].removesuffix(RANDOM)
+    return split_layer(name)[0].partition(CHECKPOINT)[0].removesuffix(RANDOM)
 
 
 def _ways(base: str) -> tuple[str, ...]:

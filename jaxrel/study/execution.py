@@ -31,7 +31,7 @@ from jaxrel.study.scoring.arrays import score_arrays
 from jaxrel.study.scoring.buckets import bucketed
 from jaxrel.study.scoring.explained import score_explained
 from jaxrel.study.scoring.findings import Finding
-from jaxrel.study.scoring.kernels import persistent_cache
+from jaxrel.study.scoring.kernels import persistent_cache, persistent_worker_cache
 from jaxrel.study.scoring.local import LocalScorer, Work, cores_shared_by
 from jaxrel.study.scoring.remote import RemoteScorer
 from jaxrel.study.settings import Settings
@@ -73,7 +73,8 @@ def run(
         memory_budget: bytes that a call may take on each device, by an estimate. Where memory does not suffice all the
             same, calls are halved; a single score that it does not suffice for has a status that says so, and is tried
             again by the next call. Rows kept on the host take as much at most.
-        compilation_cache: folder that keeps compiled programs; None leaves JAX's settings as they are.
+        compilation_cache: folder that keeps compiled programs, on the hosts of workers where there is an executor; None
+            leaves JAX's settings as they are.
         command: the words of the command line, for the records.
         progress: told `(what, done, total)` as work goes on.
 
@@ -105,9 +106,11 @@ def run(
         else:
             scorer = RemoteScorer(plan.sources, executor, memory_budget, compilation_cache)
         start, first_result = time.perf_counter(), math.nan
-        stack.enter_context(persistent_cache(compilation_cache))
+        stack.enter_context(persistent_cache(compilation_cache if executor is None else None))
         stack.enter_context(cores_shared_by(devices))
-        batches = stack.enter_context(contextlib.closing(_findings(plan, missing, scorer, executor, progress)))
+        batches = stack.enter_context(
+            contextlib.closing(_findings(plan, missing, scorer, executor, compilation_cache, progress))
+        )
         for findings in batches:
             done = [(_filled(records[finding.unit.key], finding), finding.lasting) for finding in findings]
             if log is not None:
@@ -224,6 +227,7 @@ def _findings(
     missing: Sequence[Unit],
     scorer: LocalScorer | RemoteScorer,
     executor: Executor | None,
+    compilation_cache: Path | str | None,
     progress: Progress,
 ) -> Generator[list[Finding]]:
     """What is found of all units, as it is ready."""
@@ -250,19 +254,21 @@ def _findings(
             for findings in function(units, sources, settings, progress):
                 yield [_told(finding) for finding in findings]
         return
-    parts = (Part(f"encoder {call[1][0].encoder}", _on_worker, call) for call in calls)
+    parts = (Part(f"encoder {call[1][0].encoder}", _on_worker, (compilation_cache, *call)) for call in calls)
     with contextlib.closing(run_parts(executor, parts)) as results:
         for _, found in results:
             yield [_told(finding) for finding in found]
 
 
 def _on_worker(
+    compilation_cache: Path | str | None,
     function: _Function,
     units: Sequence[Unit],
     sources: Mapping[str, Source],
     settings: Settings,
 ) -> list[Finding]:
-    return [finding for findings in function(units, sources, settings, silent) for finding in findings]
+    with persistent_worker_cache(compilation_cache):
+        return [finding for findings in function(units, sources, settings, silent) for finding in findings]
 
 
 def batched(unit: Unit, plan: Plan) -> bool:

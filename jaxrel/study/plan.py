@@ -127,6 +127,8 @@ class Study:
         samples: numbers of training samples that are drawn from each target, with each of the seeds; nested, and in
             the shares of the classes. Nothing is drawn for an empty one.
         seeds: of draws, scoring and resamples, in place of that of the settings.
+        layers: of every encoder, in place of its last; see :func:`jaxrel.encoders.load`. Layer 3 of NAME is the encoder
+            `NAME#3`, under which arrays of your own have its features.
         reference_classes: which classes of the references are kept: "all"; "nearest:3", "learned:3" or "random:3" (see
             :func:`jaxrel.relatedness.select_reference_classes`); or names with commas between them.
         settings: how encoders are compared.
@@ -140,6 +142,7 @@ class Study:
     metrics: Sequence[str] | None = None
     samples: Sequence[int] = ()
     seeds: Sequence[int] = ()
+    layers: Sequence[int] = ()
     reference_classes: Sequence[str] = ("all",)
     settings: Settings = field(default_factory=Settings)
     data_paths: Mapping[str, Path] = field(default_factory=dict)
@@ -162,13 +165,14 @@ class Study:
         sources = self._sources(settings if held_out else dataclasses.replace(settings, held_out=0))
         references, targets = ([_name(entry) for entry in role] for role in (self.references, self.targets))
         views = settings.label_free or any(_VIEWS & set(_needs(metric)) for metric in metrics)
-        for encoder in self.encoders:
+        encoders = [f"{name}#{layer}" for name in self.encoders for layer in self.layers] or list(self.encoders)
+        for encoder in encoders:
             for name, source in sources.items():
                 source.check(encoder, views=views and name in targets, held_out=held_out)
         units = [
             unit
             for metric in metrics
-            for encoder in self.encoders
+            for encoder in encoders
             for target in targets
             for reference in (references if references and needs_reference(metric) else [None])
             if reference != target
@@ -178,7 +182,7 @@ class Study:
             tuple(units),
             sources,
             metrics,
-            tuple(self.encoders),
+            tuple(encoders),
             tuple(references),
             tuple(targets),
             tuple(self.samples) or (None,),
@@ -262,7 +266,7 @@ class Study:
         return tuple(metrics)
 
     def _check_axes(self) -> None:
-        for axis, values, least in (("samples", self.samples, 1), ("seeds", self.seeds, 0)):
+        for axis, values, least in (("samples", self.samples, 1), ("seeds", self.seeds, 0), ("layers", self.layers, 0)):
             for value in values:
                 if not isinstance(value, int) or not least <= value < 2**32:
                     raise ValueError(f"{axis} has {value!r}: pass integers of at least {least}, below 2**32.")

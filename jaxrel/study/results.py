@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import jax
 import numpy as np
 
+from jaxrel.encoders.registry import split_layer
 from jaxrel.metrics.registry import METRICS
 from jaxrel.metrics.result import ScoreStatus
 from jaxrel.storage.records import from_json_number
@@ -37,6 +38,12 @@ if TYPE_CHECKING:
 
 __all__ = ["AXES", "AXES_OF_FILE", "FILE", "Results", "Timings", "comparable"]
 
+_CURVES = {
+    "samples": "training samples of the target",
+    "reference_classes": "classes of the reference",
+    "layer": "layer of the encoder",
+}
+"""What a curve may be over, and what its axis is called."""
 AXES = ("encoder", "reference", "target", "samples", "seed", "reference_classes")
 SAME = "the reference is the target"
 FILE = "study.json"
@@ -243,11 +250,11 @@ class Results(Tabular):
     def plot(self, *, x: str | None = None, y: str | None = None) -> Figure:
         """The picture that the axes ask for; needs matplotlib.
 
-        A curve over `x`, where that is "samples" or "reference_classes" (the choice where x is None and one of them is
-        varied); else the terms of the bound, where there are any; else values as colours.
+        A curve over `x`, where that is "samples", "reference_classes" or "layer" (the choice where x is None and one of
+        them is varied); else the terms of the bound, where there are any; else values as colours.
 
         Args:
-            x: the axis.
+            x: the axis of a curve.
             y: the name of a metric, or of any other number of its records; None is the first metric, or the bound
                 where reference classes are varied.
 
@@ -255,8 +262,9 @@ class Results(Tabular):
             A figure, which `savefig` writes in any format.
         """
         if x is None:
-            axes = ("samples", "reference_classes")
-            x = next((axis for axis in axes if self._varies(axis, self.entries)), None)
+            x = next((axis for axis in ("samples", "reference_classes") if self._varies(axis, self.entries)), None)
+            if x is None and len({split_layer(encoder)[1] for encoder in self.encoders}) > 1:
+                x = "layer"
         if x is not None:
             return self.plot_curves(x, y or (BOUND if x == "reference_classes" and BOUND in self.metrics else None))
         if y is None and BOUND in self.metrics:
@@ -264,13 +272,13 @@ class Results(Tabular):
         return self.plot_heat_map(y=y)
 
     def plot_curves(self, x: str, y: str | None = None) -> Figure:
-        """`y` against "samples" or "reference_classes": a panel for each target, means over seeds in their range.
+        """`y` against an axis: a panel for each target, means over seeds in their range.
 
         Raises:
             ValueError: `x` is no such axis, or there is no number `y`.
         """
-        if x not in ("samples", "reference_classes"):
-            raise ValueError(f"x is {x!r}: pass 'samples' or 'reference_classes'.")
+        if x not in _CURVES:
+            raise ValueError(f"x is {x!r}: pass one of {', '.join(_CURVES)}.")
         y = y or self.metrics[0]
         others = [axis for axis in ("encoder", "reference", "samples", "reference_classes") if axis != x]
         found = self.numbers(y)
@@ -280,7 +288,8 @@ class Results(Tabular):
             place = self._place(record, x)
             if not (math.isfinite(place) and math.isfinite(value)):
                 continue
-            line = ", ".join(_text(getattr(record, axis)) for axis in varied)
+            told = dataclasses.replace(record, encoder=split_layer(record.encoder)[0]) if x == "layer" else record
+            line = ", ".join(_text(getattr(told, axis)) for axis in varied)
             lines = panels.setdefault(record.target, {})
             lines.setdefault(line, {}).setdefault(place, []).append(value)
         drawn = {
@@ -290,13 +299,15 @@ class Results(Tabular):
             ]
             for target, lines in panels.items()
         }
-        labels = {"samples": "training samples of the target", "reference_classes": "classes of the reference"}
-        return curve_figure(drawn, labels[x], y.replace("_", " "))
+        return curve_figure(drawn, _CURVES[x], y.replace("_", " "))
 
     def _place(self, record: Record, x: str) -> float:
         """Where on an axis a record lies; NaN where that is not known."""
         if x == "samples":
             return math.nan if record.samples is None else float(record.samples)
+        if x == "layer":
+            layer = split_layer(record.encoder)[1]
+            return math.nan if layer is None else float(layer)
         _, colon, count = record.reference_classes.partition(":")
         return float(count) if colon else record.numbers.get("num_reference_classes", math.nan)
 

@@ -120,6 +120,6 @@ def test_without_a_folder_nothing_is_kept(settings, tmp_path):
 
 
 def test_processors_have_different_names(monkeypatch):
-    own = programs._processor()
+    own = programs.processor()
     monkeypatch.setattr(programs.platform, "machine", lambda: "another")
-    assert programs._processor() != own
+    assert programs.processor() != own

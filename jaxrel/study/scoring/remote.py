@@ -17,7 +17,7 @@ from jaxrel.study.engine import Part, num_workers, run_parts
 from jaxrel.study.plan import Unit, needed_by
 from jaxrel.study.scoring.buckets import Bucket
 from jaxrel.study.scoring.findings import Finding
-from jaxrel.study.scoring.kernels import persistent_cache
+from jaxrel.study.scoring.kernels import persistent_worker_cache
 from jaxrel.study.scoring.layout import Layout
 from jaxrel.study.scoring.local import LocalScorer, Programs, Work, bucket_of_unit
 from jaxrel.study.sources import Source
@@ -89,7 +89,7 @@ def _score_part(
     """On a worker."""
     programs_of = functools.partial(_programs, jnp.result_type(float).name)
     scorer = LocalScorer(sources, jax.local_devices(), memory_budget, room=room, programs_of=programs_of)
-    with persistent_cache(compilation_cache):
+    with persistent_worker_cache(compilation_cache):
         return [finding for batch in scorer.batches(units) for finding in batch], scorer.work
 
 
