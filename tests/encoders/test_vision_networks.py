@@ -13,6 +13,7 @@ from fixtures.make_vision_oracles import EVERY, NUM_LOGITS, SIZES, oracle_images
 from flax import nnx
 from paths import FIXTURES
 
+from jaxrel import encoders
 from jaxrel.encoders import EncoderOutput, Preprocessing, from_network
 from jaxrel.encoders.images.layers import ConvBias, ConvNorm, max_pool
 from jaxrel.encoders.images.resnet import ResidualNet, ResNet
@@ -242,3 +243,31 @@ def test_tensors_of_another_network_are_refused(change, says, oracles):
     tensors = {k: v for k, v in (tensors_of("resnet-18", oracles) | change).items() if v is not None}
     with pytest.raises(ValueError, match=says):
         load_torch_tensors(make_network("resnet-18").torch_names(), tensors)
+
+
+def test_the_name_of_a_layer_is_that_of_an_encoder_which_stops_there():
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
+    network, preprocessing = encoders.load_network("resnet-18:random", seed=3, image_size=32)
+    for layer, width in ((2, 128), (4, 512)):
+        encoder = encoders.load(f"resnet-18:random#{layer}", seed=3, image_size=32)
+        assert (encoder.name, encoder.feature_width) == (f"resnet-18:random#{layer}", width)
+        network.layer = layer
+        expected, found = (
+            each.forward(each.prepare(images)).features
+            for each in (from_network(network, preprocessing, name="stopped"), encoder)
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("pixels#1", "features of a layer are had of resnet-18"),
+        ("glove-6b-50d#1", "features of a layer are had of resnet-18"),
+        ("resnet-18#x", "unknown encoder 'resnet-18#x'"),
+        ("resnet-18#2", "choose from resnet-18:random, resnet-18@CHECKPOINT"),
+    ],
+)
+def test_layers_that_cannot_be_are_refused(name, message):
+    with pytest.raises(ValueError, match=message):
+        encoders.check_name(name)

@@ -87,6 +87,23 @@ def test_kinds_of_samples_must_fit(capsys):
     assert "'bert@tiny' encodes texts, 'mnist' has images: pass an encoder of images" in capsys.readouterr().err
 
 
+def test_layers_are_encoders_of_their_own():
+    settings = study.Settings(samples=20, resamples=0, strict=True)
+    asked = study.Study(["bert@tiny"], ["./notes"], metrics=["h_score"], layers=[0, 1, 2], settings=settings)
+    results = study.run(asked.plan())
+    assert results.encoders == ("bert@tiny#0", "bert@tiny#1", "bert@tiny#2")
+    assert len({record.value for record in results.entries}) == 3
+    (axis,) = results.plot().axes
+    (line,) = axis.get_lines()
+    assert (line.get_label(), axis.get_xlabel()) == ("bert@tiny", "layer of the encoder")
+    np.testing.assert_array_equal(line.get_ydata(), [record.value for record in results.entries])
+    last = study.run(study.Study(["bert@tiny"], ["./notes"], metrics=["h_score"], settings=settings).plan())
+    assert last.entries[0].value == results.entries[-1].value
+    beyond = study.Study(["bert@tiny"], ["./notes"], metrics=["h_score"], layers=[3], settings=settings)
+    with pytest.raises(ValueError, match="layer is 3: this network has layers 1 to 2"):
+        study.run(beyond.plan())
+
+
 def test_views_are_those_of_the_kind():
     settings = study.Settings(samples=20, held_out=5)
     sources = study.named_sources(["./notes"], settings=settings, store=study.feature_store())
