@@ -251,7 +251,7 @@ def test_the_name_of_a_layer_is_that_of_an_encoder_which_stops_there():
     for layer, width in ((2, 128), (4, 512)):
         encoder = encoders.load(f"resnet-18:random#{layer}", seed=3, image_size=32)
         assert (encoder.name, encoder.feature_width) == (f"resnet-18:random#{layer}", width)
-        network.layer = layer
+        vars(network)["layer"] = layer
         expected, found = (
             each.forward(each.prepare(images)).features
             for each in (from_network(network, preprocessing, name="stopped"), encoder)
