@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrel.storage.records import read_records
-from jaxrel.study.execution import batched, keyed
+from jaxrel.study.keys import keyed, way_of
 from jaxrel.study.plan import Plan, Unit
 from jaxrel.study.records import logs_of
 from jaxrel.study.scoring.buckets import bucketed
@@ -67,7 +67,9 @@ def estimate(plan: Plan, *, output: Path | str | None = None, progress: Progress
     records = {key: record for path in logs for key, record in read_records(path).items()}
     units = [unit for unit, _ in keyed(plan, progress)]
     missing = [unit for unit in units if unit.key not in records]
-    shaped, _ = bucketed([unit for unit in missing if batched(unit, plan)], plan.sources, progress, strict=False)
+    shaped, _ = bucketed(
+        [unit for unit in missing if way_of(unit, plan) == "batched"], plan.sources, progress, strict=False
+    )
     itemsize = jnp.result_type(float).itemsize
     sizes = [unit.bucket.unit_bytes(itemsize) for unit in shaped if unit.bucket is not None]
     took: dict[str, list[float]] = {}

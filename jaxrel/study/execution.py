@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import logging
 import math
 import time
@@ -15,16 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxrel.encoders import VIEWS
-from jaxrel.metrics.registry import METRICS
-from jaxrel.study.documents import SCHEMA, as_data
 from jaxrel.study.draws import underlying
-from jaxrel.study.encoder_arrays import Hub
 from jaxrel.study.engine import Part, run_parts
-from jaxrel.study.plan import BOUND, TRANSFERABILITY, Plan, Unit, needed_by
+from jaxrel.study.keys import Way, keyed, way_of
+from jaxrel.study.plan import Plan, Unit, needed_by
 from jaxrel.study.records import LOG, OK, Record, StudyLog
 from jaxrel.study.results import Results, Timings
 from jaxrel.study.scoring.arrays import score_arrays
@@ -36,13 +30,11 @@ from jaxrel.study.scoring.local import LocalScorer, Work, cores_shared_by
 from jaxrel.study.scoring.remote import RemoteScorer
 from jaxrel.study.settings import Settings
 from jaxrel.study.sources import NamedSource, Progress, Source, extract, silent
-from jaxrel.version import __version__
 
-__all__ = ["batched", "keyed", "run"]
+__all__ = ["run"]
 
 _log = logging.getLogger(__name__)
 
-_OF_TASKS = {"features", "labels", "reference_features", "reference_labels"}
 _Function = Callable[[Sequence[Unit], Mapping[str, Source], Settings, Progress], Iterator[list[Finding]]]
 
 
@@ -146,82 +138,6 @@ def _timings(num_scores: int, work: Work, elapsed: float, first_result: float, *
     )
 
 
-# What there is to compute
-
-
-def keyed(plan: Plan, progress: Progress) -> Iterator[tuple[Unit, Record]]:
-    """Every unit with its key, and its record without numbers; without a key where it cannot be had, and why."""
-    fingerprints: dict[tuple[str, str], str | Exception] = {}
-    for done, unit in enumerate(plan.units):
-        progress("loading", done, len(plan.units))
-        record = Record(
-            "",
-            unit.metric,
-            unit.encoder,
-            unit.reference,
-            unit.target,
-            unit.samples,
-            unit.seed,
-            unit.reference_classes,
-        )
-        told = [_fingerprint(name, unit.encoder, plan, fingerprints) for name in unit.sources]
-        if error := next((one for one in told if isinstance(one, Exception)), None):
-            if plan.settings.strict:
-                raise error
-            yield unit, _complained(record.failed_with(error))
-            continue
-        origin = {
-            "fingerprints": dict(zip(("reference", "target")[-len(told) :], told, strict=True)),
-            "options": _options(unit, plan.settings),
-        }
-        key = _key(unit, origin)
-        yield dataclasses.replace(unit, key=key), dataclasses.replace(record, key=key, origin=origin)
-    progress("loading", len(plan.units), len(plan.units))
-
-
-def _fingerprint(
-    source: str, encoder: str, plan: Plan, known: dict[tuple[str, str], str | Exception]
-) -> str | Exception:
-    """Found once for each source and encoder, or failed once."""
-    if (source, encoder) not in known:
-        try:
-            known[source, encoder] = plan.sources[source].fingerprint(encoder)
-        except MemoryError:
-            raise
-        except Exception as error:
-            known[source, encoder] = error
-    return known[source, encoder]
-
-
-def _options(unit: Unit, settings: Settings) -> dict[str, Any]:
-    """What a number depends on beside the samples."""
-    options: dict[str, Any] = {"seed": unit.seed, "type": jnp.result_type(float).name}
-    if not _has_reasons(unit, settings):
-        return options
-    options["resamples"] = settings.resamples
-    if settings.label_free:
-        options["label_free"] = [settings.target_classes, *(repr(view(0)) for view in VIEWS.values())]
-    if unit.metric == BOUND:
-        return options | {"method": as_data(settings.joint())}
-    return options | {"confidence": settings.confidence}
-
-
-def _key(unit: Unit, origin: Mapping[str, Any]) -> str:
-    """Equal keys mean equal numbers: a hash of everything that they depend on."""
-    names = [unit.metric, unit.encoder, unit.reference, unit.target]
-    determined_by = {"version": __version__, "schema": SCHEMA, "names": names, **origin}
-    return hashlib.sha256(json.dumps(determined_by, sort_keys=True).encode()).hexdigest()
-
-
-# How it is computed
-
-
-def _has_reasons(unit: Unit, settings: Settings) -> bool:
-    """Whether there is more to a number than its value."""
-    intervals = unit.metric == TRANSFERABILITY and (settings.resamples > 0 or settings.label_free)
-    return unit.metric == BOUND or intervals
-
-
 def _findings(
     plan: Plan,
     missing: Sequence[Unit],
@@ -231,10 +147,10 @@ def _findings(
     progress: Progress,
 ) -> Generator[list[Finding]]:
     """What is found of all units, as it is ready."""
-    kinds: dict[str, list[Unit]] = {"batched": [], "arrays": [], "reasons": []}
+    kinds: dict[Way, list[Unit]] = {"batched": [], "arrays": [], "reasons": []}
     order = {encoder: place for place, encoder in enumerate(plan.encoders)}
     for unit in sorted(missing, key=lambda unit: order[unit.encoder]):
-        kinds[_kind(unit, plan)].append(unit)
+        kinds[way_of(unit, plan)].append(unit)
     if kinds["batched"]:
         if executor is not None:
             named = {id(source): source for source in _named_sources(kinds["batched"], plan.sources)}
@@ -271,19 +187,6 @@ def _on_worker(
         return [finding for findings in function(units, sources, settings, silent) for finding in findings]
 
 
-def batched(unit: Unit, plan: Plan) -> bool:
-    """Whether it is computed in a program that serves all units of its metric and shape."""
-    if _has_reasons(unit, plan.settings) or isinstance(plan.sources[unit.target_source], Hub):
-        return False
-    return set(METRICS[unit.metric].needs) <= _OF_TASKS
-
-
-def _kind(unit: Unit, plan: Plan) -> str:
-    if batched(unit, plan):
-        return "batched"
-    return "reasons" if _has_reasons(unit, plan.settings) else "arrays"
-
-
 def _named_sources(units: Iterable[Unit], sources: Mapping[str, Source]) -> Iterator[NamedSource]:
     for unit in units:
         for name in unit.sources:
@@ -311,11 +214,6 @@ def _filled(record: Record, finding: Finding) -> Record:
         texts=finding.texts,
         resamples=finding.resamples,
     )
-
-
-def _complained(record: Record) -> Record:
-    _log.warning("%s, %s on %s: %s", record.encoder, record.metric, record.tasks, record.status)
-    return record
 
 
 def _told(finding: Finding) -> Finding:

@@ -1,0 +1,114 @@
+"""What determines the numbers of a study, and by which way each is computed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import jax.numpy as jnp
+
+from jaxrel.encoders import VIEWS
+from jaxrel.metrics.registry import METRICS
+from jaxrel.study.documents import SCHEMA, as_data
+from jaxrel.study.encoder_arrays import Hub
+from jaxrel.study.plan import BOUND, TRANSFERABILITY, Plan, Unit
+from jaxrel.study.records import Record
+from jaxrel.study.settings import Settings
+from jaxrel.study.sources import Progress
+from jaxrel.version import __version__
+
+__all__ = ["Way", "keyed", "way_of"]
+
+_log = logging.getLogger(__name__)
+
+Way = Literal["batched", "arrays", "reasons"]
+
+_OF_TASKS = {"features", "labels", "reference_features", "reference_labels"}
+
+
+def _has_reasons(unit: Unit, settings: Settings) -> bool:
+    """Whether there is more to a number than its value."""
+    intervals = unit.metric == TRANSFERABILITY and (settings.resamples > 0 or settings.label_free)
+    return unit.metric == BOUND or intervals
+
+
+def way_of(unit: Unit, plan: Plan) -> Way:
+    """How a unit is computed: with reasons, in a program that serves all units of its shape, or from arrays."""
+    if _has_reasons(unit, plan.settings):
+        return "reasons"
+    if isinstance(plan.sources[unit.target_source], Hub) or not set(METRICS[unit.metric].needs) <= _OF_TASKS:
+        return "arrays"
+    return "batched"
+
+
+def keyed(plan: Plan, progress: Progress) -> Iterator[tuple[Unit, Record]]:
+    """Every unit with its key, and its record without numbers; without a key where it cannot be had, and why."""
+    fingerprints: dict[tuple[str, str], str | Exception] = {}
+    for done, unit in enumerate(plan.units):
+        progress("loading", done, len(plan.units))
+        record = Record(
+            "",
+            unit.metric,
+            unit.encoder,
+            unit.reference,
+            unit.target,
+            unit.samples,
+            unit.seed,
+            unit.reference_classes,
+        )
+        told = [_fingerprint(name, unit.encoder, plan, fingerprints) for name in unit.sources]
+        if error := next((one for one in told if isinstance(one, Exception)), None):
+            if plan.settings.strict:
+                raise error
+            yield unit, _complained(record.failed_with(error))
+            continue
+        origin = {
+            "fingerprints": dict(zip(("reference", "target")[-len(told) :], told, strict=True)),
+            "options": _options(unit, plan.settings),
+        }
+        key = _key(unit, origin)
+        yield dataclasses.replace(unit, key=key), dataclasses.replace(record, key=key, origin=origin)
+    progress("loading", len(plan.units), len(plan.units))
+
+
+def _fingerprint(
+    source: str, encoder: str, plan: Plan, known: dict[tuple[str, str], str | Exception]
+) -> str | Exception:
+    """Found once for each source and encoder, or failed once."""
+    if (source, encoder) not in known:
+        try:
+            known[source, encoder] = plan.sources[source].fingerprint(encoder)
+        except MemoryError:
+            raise
+        except Exception as error:
+            known[source, encoder] = error
+    return known[source, encoder]
+
+
+def _options(unit: Unit, settings: Settings) -> dict[str, Any]:
+    """What a number depends on beside the samples."""
+    options: dict[str, Any] = {"seed": unit.seed, "type": jnp.result_type(float).name}
+    if not _has_reasons(unit, settings):
+        return options
+    options["resamples"] = settings.resamples
+    if settings.label_free:
+        options["label_free"] = [settings.target_classes, *(repr(view(0)) for view in VIEWS.values())]
+    if unit.metric == BOUND:
+        return options | {"method": as_data(settings.joint())}
+    return options | {"confidence": settings.confidence}
+
+
+def _key(unit: Unit, origin: Mapping[str, Any]) -> str:
+    """Equal keys mean equal numbers: a hash of everything that they depend on."""
+    names = [unit.metric, unit.encoder, unit.reference, unit.target]
+    determined_by = {"version": __version__, "schema": SCHEMA, "names": names, **origin}
+    return hashlib.sha256(json.dumps(determined_by, sort_keys=True).encode()).hexdigest()
+
+
+def _complained(record: Record) -> Record:
+    _log.warning("%s, %s on %s: %s", record.encoder, record.metric, record.tasks, record.status)
+    return record
