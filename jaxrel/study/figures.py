@@ -79,13 +79,16 @@ def curve_figure(panels: Mapping[str, Sequence[Line]], x_label: str, y_label: st
     return figure
 
 
-def heat_figure(rows: Sequence[str], columns: Sequence[str], panels: Mapping[str, np.ndarray]) -> Figure:
+def heat_figure(
+    rows: Sequence[str], columns: Sequence[str], panels: Mapping[str, np.ndarray], axes_of: tuple[str, str]
+) -> Figure:
     """Values as colours, in panels below each other, with the numbers where there is room for them.
 
     Args:
         rows: names of the lines.
         columns: names of the columns.
         panels: by title, `(rows, columns)` values; those that are not finite are left white.
+        axes_of: what the lines and the columns are.
 
     Returns:
         A figure that is as large as its names and their numbers need.
@@ -102,10 +105,12 @@ def heat_figure(rows: Sequence[str], columns: Sequence[str], panels: Mapping[str
                 range(len(columns)), [in_lines(name, 24) for name in columns], rotation=90, fontsize="small"
             )
             axis.set_title(in_lines(title), fontsize="medium")
+            axis.set_ylabel(axes_of[0].replace("_", " "))
+            axis.set_xlabel(axes_of[1].replace("_", " "))
         below = max(label.get_window_extent().height for label in axes[0].get_xticklabels()) / figure.dpi
         width = max(0.6 * len(columns), width_of(axis.title for axis in axes))
         figure.set_size_inches(
-            1.8 + width + width_of(axes[0].get_yticklabels()), len(axes) * (1.0 + below + row_edges(names)[-1])
+            2.0 + width + width_of(axes[0].get_yticklabels()), len(axes) * (1.2 + below + row_edges(names)[-1])
         )
     return figure
 

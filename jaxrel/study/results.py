@@ -186,11 +186,13 @@ class Results(Tabular):
         for record in entries:
             place = record.encoder, *(getattr(record, axis) for axis in varied)
             cells.setdefault(place, {}).setdefault(record.target, []).append(record)
+        axes = [self._axis(axis) for axis in ("encoder", *varied)]
+        order = sorted(cells, key=lambda place: [axis.index(part) for axis, part in zip(axes, place, strict=True)])
         headings = ["encoder", *(axis.replace("_", " ") for axis in varied)]
         rows = [
             dict(zip(headings, map(_text, place), strict=True))
-            | {target: _cell(found.get(target, [])) for target in self.targets}
-            for place, found in cells.items()
+            | {target: _cell(cells[place].get(target, [])) for target in self.targets}
+            for place in order
         ]
         complaints = [
             f"{record.encoder} on {record.tasks}: {record.status}" for record in entries if record.status != OK
@@ -198,6 +200,12 @@ class Results(Tabular):
         notes = [f"means and standard deviations over {len(self.seeds)} seeds"] if len(self.seeds) > 1 else []
         texts = ("encoder", "reference", "reference classes")
         return Section(metric, rows, notes=notes, complaints=complaints, names=("encoder", "reference"), texts=texts)
+
+    def _axis(self, axis: str) -> list[Any]:
+        """The places of an axis of records, in order."""
+        if axis == "reference":
+            return [None, *self.references]
+        return list(getattr(self, axis if axis in ("samples", "reference_classes") else f"{axis}s"))
 
     def _varies(self, axis: str, entries: Iterable[Record]) -> bool:
         return len({getattr(record, axis) for record in entries}) > 1
@@ -324,16 +332,19 @@ class Results(Tabular):
         for axis in (rows, columns):
             if axis not in AXES:
                 raise ValueError(f"{axis!r} is no axis: there are {', '.join(AXES)}.")
-        panels = {}
+        found = {name: self.numbers(name) for name in (self.metrics if y is None else [y])}
+        records = [record for numbers in found.values() for record, _ in numbers]
         lines, across = (
-            list(dict.fromkeys(_text(getattr(record, axis)) for record in self.entries)) for axis in (rows, columns)
+            [place for place in self._axis(axis) if place in {getattr(record, axis) for record in records}]
+            for axis in (rows, columns)
         )
-        for name in self.metrics if y is None else [y]:
-            cells: dict[tuple[str, str], list[float]] = {}
-            for record, value in self.numbers(name):
-                cells.setdefault((_text(getattr(record, rows)), _text(getattr(record, columns))), []).append(value)
+        panels = {}
+        for name, numbers in found.items():
+            cells: dict[tuple[Any, Any], list[float]] = {}
+            for record, value in numbers:
+                cells.setdefault((getattr(record, rows), getattr(record, columns)), []).append(value)
             panels[name] = np.array([[_mean(cells.get((one, other), [])) for other in across] for one in lines])
-        return heat_figure(lines, across, panels)
+        return heat_figure(list(map(_text, lines)), list(map(_text, across)), panels, (rows, columns))
 
     def plot_terms(self) -> Figure:
         """A bar of the three terms of the bound for each unit, with the target loss of the transformed head.
@@ -344,8 +355,9 @@ class Results(Tabular):
         records = [record for record in self.entries if record.metric == BOUND and record.status == OK]
         if not records:
             raise ValueError("no record has the terms of a bound: pass references.")
-        varied = [axis for axis in AXES if self._varies(axis, records)] or ["encoder"]
-        names = [", ".join(_text(getattr(record, axis)) for axis in varied) for record in records]
+        others = [axis for axis in AXES if axis not in ("reference", "target") and self._varies(axis, records)]
+        pairs = ["tasks"] if len({record.tasks for record in records}) > 1 or not others else []
+        names = [", ".join(_text(getattr(record, axis)) for axis in (*pairs, *others)) for record in records]
         return terms_figure(names, [record.numbers for record in records])
 
 
