@@ -534,6 +534,22 @@ def test_otdd_in_float32(inner):
     assert result.lower <= expected <= result.upper
 
 
+def test_intervals_contain_the_exact_cost_of_the_features_as_they_are():
+    """In float32, far from the origin and near it, without a tolerance."""
+    for seed in range(20):
+        data = problem(seed)
+        size = np.float32(10.0 ** (seed % 5 - 2))
+        for key in ("reference_features", "features"):
+            data[key] = size * (data[key] + np.float32(1e3 * (seed % 2)))
+        x, c, y, k = (np.asarray(data[key], float if "features" in key else int) for key in ARRAYS)
+        cost = squared(x, y)
+        result = otce_components(*(data[key] for key in ARRAYS), **CLASSES)
+        assert float(result.lower) <= ot.emd2([], [], cost) <= float(result.upper), seed
+        expected = ot.emd2([], [], cost + class_costs(gaussian_distance, x, c, y, k))
+        result = otdd_distance(*(data[key] for key in ARRAYS), **CLASSES, **GAUSSIAN)
+        assert float(result.lower) <= expected <= float(result.upper), seed
+
+
 @pytest.mark.usefixtures("x64")
 def test_gaussians_of_fewer_samples_than_dimensions():
     """Their covariances are singular and never formed, except where labels are traced."""
