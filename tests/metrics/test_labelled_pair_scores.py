@@ -543,11 +543,11 @@ def test_intervals_contain_the_exact_cost_of_the_features_as_they_are():
             data[key] = size * (data[key] + np.float32(1e3 * (seed % 2)))
         x, c, y, k = (np.asarray(data[key], float if "features" in key else int) for key in ARRAYS)
         cost = squared(x, y)
-        result = otce_components(*(data[key] for key in ARRAYS), **CLASSES)
-        assert float(result.lower) <= ot.emd2([], [], cost) <= float(result.upper), seed
-        expected = ot.emd2([], [], cost + class_costs(gaussian_distance, x, c, y, k))
-        result = otdd_distance(*(data[key] for key in ARRAYS), **CLASSES, **GAUSSIAN)
-        assert float(result.lower) <= expected <= float(result.upper), seed
+        costs = {"otce_wasserstein": cost, "otdd_gaussian": cost + class_costs(gaussian_distance, x, c, y, k)}
+        for name, each in costs.items():
+            function, options = FUNCTIONS[name]
+            result = function(*(data[key] for key in ARRAYS), **CLASSES, **options)
+            assert float(result.lower) <= ot.emd2([], [], each) <= float(result.upper), (name, seed)
 
 
 @pytest.mark.usefixtures("x64")
