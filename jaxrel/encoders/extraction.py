@@ -130,9 +130,9 @@ def extract_features(
         the disk where it is indexed and is an array to whatever calls `np.asarray`.
 
     Raises:
-        ValueError: there are no samples, or not of the kind that the encoder takes; a feature is NaN or infinite;
-            batch_size is below 1 or no multiple of the number of devices; a source comes with a store but without a
-            data_fingerprint.
+        ValueError: there are no samples, or not of the kind that the encoder takes; a feature is NaN or infinite, or
+            all features of a full shard are the same although its samples are not; batch_size is below 1 or no multiple
+            of the number of devices; a source comes with a store but without a data_fingerprint.
         StoreError: the store cannot be written to.
     """
     given: Any = samples
@@ -180,9 +180,10 @@ _ADVICE = "its weights or its preprocessing do not fit these samples, or numbers
 
 
 class _Batch(NamedTuple):
-    """A batch on its way through the encoder: where in which shard its features belong."""
+    """A batch on its way through the encoder: where in which shard, whose samples vary or not, its features belong."""
 
     shard: int
+    vary: bool
     positions: Int[np.ndarray, " b"]
     features: Float[Array, "b d"]
 
@@ -205,12 +206,14 @@ def _encoded_shards(
             content: Any = samples[spans[shard]]
             if view is not None:
                 content = view(content, first=spans[shard].start)
+            vary = _vary(content)
             for positions in _batches(encoder, content, batch_size):
                 arrays = encoder.prepare(_chosen(content, positions))
                 output = forward(_filled_up(arrays, batch_size))
-                yield _Batch(shard, positions, output.features)
+                yield _Batch(shard, vary, positions, output.features)
 
-    for shard, batches in itertools.groupby(_ahead(started(), IN_FLIGHT), key=lambda batch: batch.shard):
+    shards_of_batches = itertools.groupby(_ahead(started(), IN_FLIGHT), key=lambda batch: (batch.shard, batch.vary))
+    for (shard, vary), batches in shards_of_batches:
         rows = np.empty((spans[shard].stop - spans[shard].start, encoder.feature_width), np.float32)
         for batch in batches:
             rows[batch.positions] = np.asarray(batch.features)[: len(batch.positions)]
@@ -218,7 +221,19 @@ def _encoded_shards(
         if not np.isfinite(rows).all():
             sample = spans[shard].start + int(np.argmin(np.isfinite(rows).all(axis=1)))
             raise ValueError(f"{encoder.name} gives features of sample {sample} that are NaN or infinite: {_ADVICE}")
+        # Numbers that overflow inside of a network end as 0 wherever it divides by a deviation. The few samples left
+        # for a last shard may be alike.
+        if vary and len(rows) == spans[0].stop and not _vary(rows):
+            raise ValueError(
+                f"{encoder.name} gives the same features of all samples from {spans[shard].start} to "
+                f"{spans[shard].stop - 1}, which are not the same: {_ADVICE}"
+            )
         yield shard, rows
+
+
+def _vary(items: Sequence[Any] | np.ndarray) -> bool:
+    """Whether one differs from the first."""
+    return any(not np.array_equal(item, items[0]) for item in items[1:])
 
 
 def _ahead(items: Iterable[T], number: int) -> Iterator[T]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jaxrel.metrics.couplings import Coupling, entropic_coupling
-from jaxrel.metrics.kernels import centred, entropy, safe_divide
+from jaxrel.metrics.kernels import centred, entropy, own_size, safe_divide
 from jaxrel.metrics.origin import about_centre
 from jaxrel.metrics.validation import LabelledSample, checked_labelled_sample
 from jaxrel.transport import mean_cost
@@ -175,15 +175,22 @@ def checked_epsilon(epsilon: Any, unit: str, dtype: Any) -> Float[Array, ""]:
 
 
 def placed(pair: LabelledPair) -> PlacedPair:
-    """Both tasks about their means, at unit scale."""
+    """Both tasks about their means, at unit scale.
+
+    Far from the origin a division or a mean is off by roundings of the offset. The scale is therefore a power of 2, and
+    means are taken about one of the samples, from which the others differ by exact numbers.
+    """
     sides = pair.reference, pair.target
-    size = _positive(jnp.maximum(*(jnp.max(jnp.abs(side.features)) for side in sides)))
+    size = jnp.maximum(*(own_size(side.features) for side in sides))
     scaled = [side.features / size for side in sides]
-    means = [share @ rows for share, rows in zip(pair.shares, scaled, strict=True)]
-    about = [centred(rows, side.weights) for rows, side in zip(scaled, sides, strict=True)]
+    origin = scaled[0][jnp.argmax(pair.reference.weights)]
+    moved = [jnp.where(side.weights[:, None] > 0, rows - origin, 0) for rows, side in zip(scaled, sides, strict=True)]
+    means = [share @ rows for share, rows in zip(pair.shares, moved, strict=True)]
+    about = [centred(rows, side.weights) for rows, side in zip(moved, sides, strict=True)]
     spread = jnp.maximum(*(jnp.max(jnp.abs(rows)) for rows in about))
     # Features that are all the same up to rounding are all the same.
-    apart = spread > 8 * jnp.finfo(spread.dtype).eps
+    largest = jnp.maximum(*(jnp.max(jnp.abs(rows)) for rows in scaled))
+    apart = spread > 8 * jnp.finfo(spread.dtype).eps * largest
     spread = jnp.where(apart, spread, 1)
     reference, target = (jnp.where(apart, rows / spread, 0) for rows in about)
     squares = [share @ jnp.sum(rows**2, axis=1) for share, rows in zip(pair.shares, (reference, target), strict=True)]
@@ -239,7 +246,3 @@ def conditional_entropy(law: Float[Array, "r t"]) -> Float[Array, ""]:
     """`H(column | row)` in nats of a joint law; rows and columns without mass count for nothing."""
     rows = jnp.sum(law, axis=1)
     return jnp.sum(rows * entropy(safe_divide(law, rows[:, None])))
-
-
-def _positive(size: Float[Array, ""]) -> Float[Array, ""]:
-    return jnp.where(size > 0, size, 1)

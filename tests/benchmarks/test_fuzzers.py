@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 
 import jax.numpy as jnp
 import numpy as np
@@ -131,3 +132,11 @@ def test_errors_that_do_not_name_a_damaged_file_are_found(fuzzer, tmp_path, erro
     files = fuzzer("files")
     form = files._FORMATS["IDX"]._replace(read=read)
     assert files._outcome(form, tmp_path / "damaged.idx", None).startswith("false")
+
+
+def test_page_has_the_counts_of_the_results_and_none_is_false(fuzzer):
+    fuzz = importlib.import_module("fuzz")
+    results = json.loads(fuzz.RESULTS.read_text())
+    assert f"<!-- fuzz -->\n\n{fuzz.page_table(results)}\n\n<!-- end -->" in fuzz.PAGE.read_text()
+    assert set(results) == set(fuzz.KINDS)
+    assert not any(sort["false"] for kind in results.values() for sort in kind["sorts"])

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrel import Task, transferability_score
 from jaxrel._core import programs
 from jaxrel._core.programs import compiled
+from jaxrel.metrics import h_score
 
 
 @pytest.fixture
@@ -60,6 +62,15 @@ def test_calls_look_after_some_compilations_but_not_inside_a_transformation(maps
     np.testing.assert_array_equal(own(np.ones(1, np.float32)), [2])
     assert own._cache_size() == 0
     assert programs._compilations.new == 0
+
+
+def test_metrics_and_verbs_let_programs_go_by_themselves(maps, monkeypatch):
+    monkeypatch.setattr(programs, "_BETWEEN_LOOKS", 0)
+    features, labels = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32), np.arange(40) % 2
+    maps(50, 100)
+    for function in (lambda: h_score(features, labels), lambda: transferability_score(Task(features, labels))):
+        function()
+        assert not any(program._cache_size() for program in programs._programs)
 
 
 def test_memory_maps_of_a_real_program_are_given_back():

@@ -360,6 +360,8 @@ def test_a_tensor_that_is_not_finite_is_refused_by_name(number, dtype):
 def test_a_tensor_that_its_network_cannot_hold_is_refused():
     with pytest.raises(CheckpointError, match=r"'a' holds 1e\+300 at \(0,\), which is no finite float32"):
         as_weights("a", np.array([1e300]), np.float32)
+    with pytest.raises(CheckpointError, match=r"'a' holds -3\.0.*e\+38 at \(1,\), which .* or has no finite square"):
+        as_weights("a", np.array([1e18, -3e38], np.float32), np.float32)
     with pytest.raises(CheckpointError, match="'a' has type int8, expected floating-point numbers"):
         as_weights("a", np.array([1], np.int8), np.float32)
 

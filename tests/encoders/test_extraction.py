@@ -185,7 +185,7 @@ def test_the_host_prepares_batches_while_others_are_computed():
 
         def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
             order.append(f"wait {self.number}")
-            return np.zeros((4, 5), np.float32)
+            return np.full((4, 5), float(self.number), np.float32)
 
     numbers = itertools.count()
 
@@ -282,11 +282,26 @@ def test_features_that_are_not_finite_are_refused_by_sample(store, number, place
     images[:, 0, 0, 0], images[place, 0, 0, 0] = 0, 255
 
     def forward(images: jax.Array) -> EncoderOutput:
-        return EncoderOutput(jnp.where(images[:, 0, 0] == 255, number, jnp.ones((len(images), 5))), None)
+        pixels = images.reshape(len(images), -1)[:, 1:6] / 255
+        return EncoderOutput(jnp.where(images[:, 0, 0] == 255, number, pixels), None)
 
     for options in ({}, {"store": store}):
         with pytest.raises(ValueError, match=f"linear gives features of sample {place} that are NaN or infinite"):
             extract_features(linear_encoder(forward=forward), images, batch_size=4, **options)
+
+
+def test_features_that_overflow_to_one_vector_are_refused(store):
+    @jax.jit
+    def forward(images: jax.Array) -> EncoderOutput:
+        rows = 1e30 * images.reshape(len(images), -1)[:, :5].astype(jnp.float32)
+        return EncoderOutput((rows - rows.mean()) * jax.lax.rsqrt(rows.var()), None)
+
+    images = images_of(11)
+    for options in ({}, {"store": store}):
+        with pytest.raises(ValueError, match=r"linear gives the same features of .* from 0 to .* not the same"):
+            extract_features(linear_encoder(forward=forward), images, batch_size=4, **options)
+    same = np.repeat(images[:1], 11, axis=0)
+    assert not extract_features(linear_encoder(forward=forward), same, batch_size=4).any()
 
 
 # What is kept

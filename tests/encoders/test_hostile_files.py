@@ -130,6 +130,23 @@ def test_a_damaged_header_of_an_array_is_refused(header: bytes, tmp_path: Path) 
             read(tmp_path / "toy.npz")
 
 
+def test_no_damaged_byte_of_a_compressed_array_gives_other_values(tmp_path: Path) -> None:
+    """Of the stream that zlib unpacks: what it makes of it has another checksum, another length or no end."""
+    content, images = io.BytesIO(), np.random.default_rng(0).integers(0, 9, (4, 6, 6), np.uint8)
+    np.savez_compressed(content, images=images, labels=np.arange(4) % 2)
+    path, generator, refused = tmp_path / "toy.npz", np.random.default_rng(1), 0
+    for position in range(30, 130):
+        damaged = bytearray(content.getvalue())
+        damaged[position] ^= int(generator.integers(1, 256))
+        path.write_bytes(damaged)
+        try:
+            np.testing.assert_array_equal(read_npz(path)[0], images)
+        except ValueError as error:
+            assert str(error).startswith(f"{path} is no ")  # noqa: PT017 (or it is read as it was)
+            refused += 1
+    assert refused > 50
+
+
 def test_an_archive_whose_table_of_contents_has_size_0_is_refused(tmp_path: Path) -> None:
     content = io.BytesIO()
     np.savez(content, images=np.zeros((2, 3, 3), np.uint8), labels=np.arange(2))

@@ -534,6 +534,22 @@ def test_otdd_in_float32(inner):
     assert result.lower <= expected <= result.upper
 
 
+def test_intervals_contain_the_exact_cost_of_the_features_as_they_are():
+    """In float32, far from the origin and near it, without a tolerance."""
+    for seed in range(20):
+        data = problem(seed)
+        size = np.float32(10.0 ** (seed % 5 - 2))
+        for key in ("reference_features", "features"):
+            data[key] = size * (data[key] + np.float32(1e3 * (seed % 2)))
+        x, c, y, k = (np.asarray(data[key], float if "features" in key else int) for key in ARRAYS)
+        cost = squared(x, y)
+        costs = {"otce_wasserstein": cost, "otdd_gaussian": cost + class_costs(gaussian_distance, x, c, y, k)}
+        for name, each in costs.items():
+            function, options = FUNCTIONS[name]
+            result = function(*(data[key] for key in ARRAYS), **CLASSES, **options)
+            assert float(result.lower) <= ot.emd2([], [], each) <= float(result.upper), (name, seed)
+
+
 @pytest.mark.usefixtures("x64")
 def test_gaussians_of_fewer_samples_than_dimensions():
     """Their covariances are singular and never formed, except where labels are traced."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import numpy as np
@@ -259,6 +260,37 @@ def test_pactran_of_large_features_is_that_of_float64():
     np.testing.assert_allclose(found.value, expected.value, rtol=1e-4)
 
 
+@pytest.mark.slow
+def test_pactran_of_large_features_stays_at_its_minimum_in_a_batch():
+    """With all optimisations, steps that rounding decides led these problems to scores of -8e5 to -4e13."""
+
+    def problem(seed):
+        rng = np.random.default_rng(seed)
+        labels, _ = rng.choice(3, 24, p=[0.67, 0.29, 0.04]), rng.normal(size=15)
+        return (1e15 * rng.normal(size=(24, 5))).astype(np.float32), labels, np.full(24, 1e12, np.float32)
+
+    def score(features, labels, weights):
+        return pactran_gaussian_score(features, labels, weights=weights, num_classes=3).value
+
+    optimised: dict[str, Any] = {"xla_backend_optimization_level": 3}
+    if jax.version.__version_info__ < (0, 11):  # later ones have no other emitters
+        optimised["xla_cpu_use_fusion_emitters"] = True
+    features, labels, weights = map(np.stack, zip(*map(problem, (8046, 22275, 29397, 38016)), strict=True))
+    found = jax.jit(jax.vmap(score), compiler_options=optimised)(features, labels, weights)
+    np.testing.assert_allclose(found, [-0.4051491, -0.3844628, -0.4385026, -0.2187243], rtol=1e-4)
+
+
+@pytest.mark.parametrize("seed", [0, 24, 25])
+def test_the_ridge_probe_fits_nothing_to_directions_of_rounding(seed):
+    """One sample has nearly all the weight: without it the others are fitted, with it they are next to nothing."""
+    features = np.random.default_rng(seed).normal(size=(6, 12)).astype(np.float32)
+    labels, weights = np.array([2, 0, 2, 1, 2, 0]), np.array([1, 1e-4, 0, 1e-4, 1e-4, 1e-4], np.float32)
+    single = float(ridge_probe_score(features, labels, weights=weights))
+    with jax.enable_x64(True):
+        double = float(ridge_probe_score(features.astype(np.float64), labels, weights=weights.astype(np.float64)))
+    assert single == pytest.approx(double, abs=1e-6)
+
+
 def test_small_responses_of_the_ridge_probe_tell_classes_of_equal_shares_apart():
     """Next to 1/3 they are rounding; where the penalty is large they only shrink with it."""
     rng = np.random.default_rng(0)
@@ -278,6 +310,17 @@ def test_light_samples_beside_heavy_ones_keep_their_digits(function):
         with jax.enable_x64(True):
             double = float(function(features.astype(np.float64), labels, weights=weights.astype(np.float64)))
         assert single == pytest.approx(double, abs=2e-6, rel=1e-4)
+
+
+@pytest.mark.parametrize("function", [h_score, ridge_probe_score])
+def test_one_label_far_from_the_others_is_one_more_class(function):
+    """Arrays of a place for each number up to it would take gigabytes."""
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(1000, 4)).astype(np.float32), np.arange(1000) % 3
+    labels[7] = 3
+    expected = float(function(features, labels))
+    labels[7] = 300_000
+    assert float(function(features, labels)) == expected
 
 
 def test_blocks_of_float64_features_bear_an_offset():

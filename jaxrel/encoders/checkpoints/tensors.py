@@ -55,18 +55,21 @@ def as_weights(name: str, tensor: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     """A tensor of a checkpoint in the type of a network's variables.
 
     Raises:
-        CheckpointError: it has no floating-point numbers, or one that is not finite in this type. Maxima and clipping
-            turn NaN into 0 on a CPU, so that features would not show it.
+        CheckpointError: it has no floating-point numbers, or one that is not finite in this type, or whose square is
+            not: a layer that divides by a deviation then gives 0, and maxima and clipping turn NaN into 0 on a CPU, so
+            that features would not show it.
     """
     if not jnp.issubdtype(tensor.dtype, jnp.floating):
         raise CheckpointError(f"tensor {name!r} has type {tensor.dtype}, expected floating-point numbers")
     with np.errstate(over="ignore"):
         weights = np.asarray(tensor, dtype)
-    if not np.isfinite(weights).all():
-        place = np.unravel_index(np.argmin(np.isfinite(weights)), weights.shape)
+    largest = float(jnp.finfo(jnp.promote_types(weights.dtype, jnp.float32)).max) ** 0.5
+    usable = np.isfinite(weights) & (np.abs(weights) < largest)
+    if not usable.all():
+        place = np.unravel_index(np.argmin(usable), weights.shape)
         raise CheckpointError(
-            f"tensor {name!r} holds {tensor[place]} at {tuple(map(int, place))}, which is no finite {weights.dtype}: "
-            "the checkpoint is damaged, or its training diverged"
+            f"tensor {name!r} holds {tensor[place]} at {tuple(map(int, place))}, which is no finite {weights.dtype} or "
+            "has no finite square: the checkpoint is damaged, or its training diverged"
         )
     return weights
 
