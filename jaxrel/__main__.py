@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -17,6 +18,9 @@ def command() -> None:
     interrupted, and crash when that takes their memory away. By then files are closed, and what is buffered is written.
     """
     interrupts.install()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that has no lines or arrows shows question marks
+            stream.reconfigure(errors="replace")
     status: int | str | None
     try:
         status = _status()

@@ -7,6 +7,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +201,12 @@ def test_options_of_scores_are_data_and_come_back(capsys: pytest.CaptureFixture[
     rewrite("right/scores.json", '"samples": 30', '"samples": 31')
     assert cli.main(["report", "left", "right"]) == 2
     assert "left, right have scores on other data sets or by other options" in capsys.readouterr().err
+
+
+def test_a_terminal_that_knows_ascii_alone_shows_a_table(folders: list[str]) -> None:
+    environment = fake_zoo.SUBPROCESS | {"PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "jaxrel", "report", *folders]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "circles ? squares" in done.stdout
+    assert "narrow" in done.stdout
