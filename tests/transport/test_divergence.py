@@ -33,8 +33,11 @@ def entropic(x, y, a, b, epsilon, cost) -> float:
     scaled = distances(x, y, cost) / epsilon
     g = np.zeros(len(b))
     for _ in range(4000):
+        before = g
         f = -logsumexp(g + np.log(b) - scaled, axis=1)
         g = -logsumexp(f[:, None] + np.log(a)[:, None] - scaled, axis=0)
+        if np.abs(g - before).max() < 1e-13:
+            break
     return epsilon * (a @ f + b @ g)
 
 
