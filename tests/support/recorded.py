@@ -493,7 +493,7 @@ QUICK = {
         "between_clouds",
         "evaluated",
     ),
-    "float64": ("statuses",),
+    "float64": ("transferability",),
 }
 
 
