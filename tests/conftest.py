@@ -50,6 +50,7 @@ def _released_programs() -> Iterator[None]:
     """Free what a module compiled: a process that keeps hundreds of programs runs out of memory maps and aborts."""
     yield
     jax.clear_caches()
+    gc.collect()  # of those that functions of tests hold, and are held by
 
 
 def pytest_collection_finish() -> None:
