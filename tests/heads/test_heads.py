@@ -99,7 +99,7 @@ def loss_of_scipy(task: Task, ridge: float, budget: float) -> float:
     return float(peer.fun)
 
 
-@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("wide", [False, pytest.param(True, marks=pytest.mark.slow)])
 @hypothesis.settings(max_examples=25)
 @hypothesis.given(
     seed=st.integers(0, 2**31), log_budget=st.floats(-6, 3), log_ridge=st.floats(-6, 0), log_scale=st.floats(-1, 1)

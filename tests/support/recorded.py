@@ -489,8 +489,6 @@ QUICK = {
         "metric_cross_view",
         "related_learned",
         "transferability",
-        "solved",
-        "between_clouds",
         "evaluated",
     ),
     "float64": ("transferability",),

@@ -42,7 +42,7 @@ def entropic(x, y, a, b, epsilon, cost) -> float:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("cost", ["euclidean", "squared_euclidean"])
+@pytest.mark.parametrize("cost", ["euclidean", pytest.param("squared_euclidean", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("epsilon", [0.1, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_value_is_that_of_plain_updates(cost, epsilon):
     x, y, a, b = clouds(0, dtype=np.float64)
