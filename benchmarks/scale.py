@@ -12,8 +12,8 @@ devices: the same pairs on 1, 2 and 4 virtual devices of one CPU, each count in 
     five. As cores are the same, seconds on k devices over those on 1 are what sharding costs, less what it gains from
     idle cores.
 engines: the same pairs by MMD in this process and on a Ray cluster of this host with one and two workers of one core.
-    Programs are compiled before the clock starts, and kept. CPU seconds are of this process and all of its children, workers
-    among them, for a thousand scores. Scores must be those of this process.
+    Programs are compiled before the clock starts, and kept. CPU seconds are of this process and all of its children,
+    workers among them, for a thousand scores. Scores must be those of this process.
 failures: a worker, the driver and a worker again and again are killed during a study on two workers of Ray. What is
     there after the command has been called as often as it says: scores found, found twice, different, and the seconds.
 resume: 10,000 pairs, killed in the middle and called again.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +18,15 @@ check_shapes_in("jaxrel")  # before anything of it is imported
 from jaxrel.storage.assets import ASSETS, AssetError  # noqa: E402
 
 # Before any backend starts, for processes that tests start too. Compiling is most of what the tests do: they leave out
-# optimisations unless XLA_FLAGS says otherwise, and keep programs for the other workers and the next run.
+# optimisations unless XLA_FLAGS says otherwise, and keep programs, also the small ones of which each module has
+# hundreds, for the other modules and workers and the next run.
 FLAGS = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
 if jax.version.__version_info__ < (0, 11):  # XLA aborts at a flag that it does not know any more
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 for name, value in {
     "jax_compilation_cache_dir": str(Path(__file__).parents[1] / ".pytest_cache" / "programs"),
-    "jax_persistent_cache_min_compile_time_secs": 0.1,
+    "jax_persistent_cache_min_compile_time_secs": 0,
 }.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
@@ -48,6 +50,14 @@ def _released_programs() -> Iterator[None]:
     """Free what a module compiled: a process that keeps hundreds of programs runs out of memory maps and aborts."""
     yield
     jax.clear_caches()
+    gc.collect()  # of those that functions of tests hold, and are held by
+
+
+def pytest_collection_finish() -> None:
+    """Search for garbage seldom, and not in what was imported and collected, which lives as long as the process."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 20)
 
 
 @functools.cache  # so that without a network pip's time-out is waited for once

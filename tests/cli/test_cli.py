@@ -352,8 +352,9 @@ def assert_ends_cleanly(process: subprocess.Popen[str], number: signal.Signals) 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_the_command_cleanly(number: signal.Signals, tmp_path: Path) -> None:
-    process = start(tmp_path, FAKE_SECONDS="2")  # longer than a busy machine may keep this process waiting
     log = tmp_path / "out" / "records.jsonl"
+    # From the first score on slower than a busy machine may keep this process waiting.
+    process = start(tmp_path, FAKE_SECONDS="2", FAKE_SLOW_AFTER=str(log))
     while not (log.exists() and log.stat().st_size):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)

@@ -35,10 +35,10 @@ ARCHIVES = {
 }
 
 
-def for_each_network(names: tuple[str, ...]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize(
-        "name", [pytest.param(name, marks=pytest.mark.assets(ARCHIVES[name])) for name in names]
-    )
+def for_each_network(names: tuple[str, ...], *, late: tuple[str, ...] = ()) -> pytest.MarkDecorator:
+    """Parameters; those named late, of the same make as others, are slow."""
+    marks = {name: [pytest.mark.assets(ARCHIVES[name]), *[pytest.mark.slow] * (name in late)] for name in names}
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=marks[name]) for name in names])
 
 
 def tiny_encoder(seed: int = 0, preprocessing: Any = None) -> encoders.Encoder:
@@ -84,7 +84,7 @@ def check_parity(name: str, size: int, dtype: Any, tolerance: float, oracles: di
     assert (output.logits is None) == (f"{name}/{size}/logits" not in oracles)
 
 
-@for_each_network(NETWORKS)
+@for_each_network(NETWORKS, late=("efficientnet-lite1",))
 @pytest.mark.parametrize("which", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_float64_parity_with_the_original_network(name, which, oracles, x64):
     check_parity(name, SIZES[name][which], jnp.float64, 1e-9, oracles)
@@ -99,7 +99,10 @@ def test_float32_parity_with_the_original_network(name, oracles):
 # What an encoder says of photographs
 
 
-@for_each_network(("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"))
+@for_each_network(
+    ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"),
+    late=("efficientnet-lite1", "efficientnet-lite2"),
+)
 def test_top_class_of_photographs(name):
     encoder = encoders.load(name)
     right = {

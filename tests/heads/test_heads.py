@@ -99,7 +99,7 @@ def loss_of_scipy(task: Task, ridge: float, budget: float) -> float:
     return float(peer.fun)
 
 
-@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("wide", [False, pytest.param(True, marks=pytest.mark.slow)])
 @hypothesis.settings(max_examples=25)
 @hypothesis.given(
     seed=st.integers(0, 2**31), log_budget=st.floats(-6, 3), log_ridge=st.floats(-6, 0), log_scale=st.floats(-1, 1)
@@ -193,7 +193,8 @@ def test_a_budget_that_is_no_positive_number_is_refused(budget):
 def random_label_gradients(task: Task, head: Head, seed: int = 0) -> np.ndarray:
     """Norms of the gradients of the loss on random labels, by automatic differentiation."""
     labels = np.random.default_rng(seed).integers(0, task.num_classes, task.num_samples)
-    gradients = jax.vmap(jax.grad(lambda z, label: -jax.nn.log_softmax(head(z))[label]))(task.features, labels)
+    gradient = jax.grad(lambda z, label: -jax.nn.log_softmax(head(z))[label])
+    gradients = jax.jit(jax.vmap(gradient))(task.features, labels)
     return np.linalg.norm(gradients, axis=1)
 
 
@@ -221,14 +222,12 @@ def test_one_step_is_that_of_adam_on_the_undivided_objective():
         deviations = jnp.linalg.norm(jax.vmap(jax.grad(loss))(task.features, labels), axis=1) - 0.2
         return jnp.mean(losses(head, task.labels) + losses(head, labels) + penalty * deviations**2)
 
-    heads = [
-        gradient_penalised_head(task, key, penalty=penalty, num_steps=steps, learning_rate=0.01) for steps in (1, 2)
-    ]
+    heads = [_penalised_head(task, key, penalty=penalty, num_steps=steps, learning_rate=0.01) for steps in (1, 2)]
     # Adam's moments after two steps; the first gradient, at weights of zero, is that of the losses alone.
     draws = [jax.random.randint(jax.random.fold_in(key, count), (30,), 0, 4) for count in range(2)]
     zero = jax.tree.map(jnp.zeros_like, heads[0])
-    first = jax.grad(lambda head: jnp.mean(losses(head, task.labels) + losses(head, draws[0])))(zero)
-    second = jax.grad(objective)(heads[0], draws[1])
+    first = jax.jit(jax.grad(lambda head: jnp.mean(losses(head, task.labels) + losses(head, draws[0]))))(zero)
+    second = jax.jit(jax.grad(objective))(heads[0], draws[1])
     for g0, g1, one, two in zip(*map(jax.tree.leaves, (first, second, *heads)), strict=True):
         mean = (0.9 * 0.1 * g0 + 0.1 * g1) / (1 - 0.9**2)
         square = (0.999 * 0.001 * g0**2 + 0.001 * g1**2) / (1 - 0.999**2)

@@ -448,7 +448,9 @@ def test_otce_of_the_authors(oracle):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "oracle", [oracle for oracle in ORACLES if oracle["metric"] == "otce"], ids=lambda oracle: oracle["case"]
+    "oracle",
+    [oracle for oracle in ORACLES if oracle["metric"] == "otce" and oracle["case"] not in ("digits", "missing_class")],
+    ids=lambda oracle: oracle["case"],
 )
 def test_otce_of_the_authors_in_float32(oracle):
     arrays, expected = single(oracle_input(oracle["case"])), oracle["value"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,14 @@ def collected(features: Any, labels: Any, weights: Any, cuts: Any, **options: An
     return state
 
 
-def check(state: Moments, features: Any, labels: Any, weights: Any, rtol: float) -> None:
-    for name in STREAMED:
+# Between them they read all of a state, and few metrics are soon compiled.
+OF_EVERY_MOMENT = ("regularised_h_score", "gbc")
+
+
+def check(
+    state: Moments, features: Any, labels: Any, weights: Any, rtol: float, names: Sequence[str] = tuple(STREAMED)
+) -> None:
+    for name in names:
         found, expected = moments.compute(name, state), whole(name, features, labels, weights)
         np.testing.assert_allclose(found.value, expected.value, rtol=rtol, atol=rtol * 1e-2, err_msg=name)
         assert int(found.status) == int(expected.status), name
@@ -130,7 +137,7 @@ def test_merging_is_associative_and_the_state_without_samples_is_neutral(factore
     leaves_equal(left, collected(features, labels, weights, [25], factored=factored), 1e-12)
     leaves_equal(moments.merge(nothing, a), a, 1e-14)
     leaves_equal(moments.merge(a, nothing), a, 1e-14)
-    check(moments.merge(c, moments.merge(b, a)), features, labels, weights, 1e-10)
+    check(moments.merge(c, moments.merge(b, a)), features, labels, weights, 1e-10, OF_EVERY_MOMENT)
 
 
 def in_blocks(*arrays: np.ndarray, count: int) -> list[np.ndarray]:
@@ -181,7 +188,7 @@ def test_shard_map_merges_over_devices(factored):
 
     mesh = Mesh(jax.devices()[:4], "devices")
     state, score = jax.jit(jax.shard_map(scored, mesh=mesh, in_specs=spec, out_specs=PartitionSpec()))(*sample)
-    check(state, *sample, SINGLE)
+    check(jax.device_get(state), *sample, SINGLE)  # by the programs for one device, which other tests have compiled
     np.testing.assert_allclose(score.value, whole("logme", *sample).value, rtol=SINGLE)
 
 

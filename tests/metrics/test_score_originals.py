@@ -14,7 +14,8 @@ from original_values import ORACLES, OTHERWISE_DEFINED, comparison, identifier, 
 
 from jaxrel.metrics import gbc_score, parc_score
 
-OWN_SHAPE = ("digits", "iris", "diabetes", "wide", "wide_weak")  # each is compiled for alone
+# Each is compiled for alone.
+OWN_SHAPE = ("digits", "iris", "diabetes", "missing_class", "wide", "wide_weak")
 
 
 def those(*metrics):

@@ -182,6 +182,7 @@ def test_a_task_is_the_moments_of_its_blocks(tmp_path: Path) -> None:
     assert_same(score_task(task, memory_budget=SMALL), by_blocks(features, labels, weights, block_size=150), 1e-5)
 
 
+@pytest.mark.slow
 def test_a_task_in_float64_has_the_same_scores_whole_and_streamed(tmp_path: Path, x64: None) -> None:
     task = tasks(tmp_path, dtype=np.float64)["map"]
     assert_same(score_task(task, memory_budget=SMALL), score_task(task), 1e-9)

@@ -23,7 +23,13 @@ ROUNDING = 1e-9  # float64; terms are of size 1 to 1e3
 
 evaluate = functools.cache(lambda: jax.jit(evaluate_bound, static_argnames="block_sizes"))
 
-sizes = st.sampled_from([(3, 2), (1, 4)])
+SIZES = [(3, 2), (1, 4)]
+sizes = st.sampled_from(SIZES)
+# Every cost at one pair of sizes, and one of each space at both: each pair with a cost is a program to compile.
+sizes_and_costs = st.sampled_from(
+    [(SIZES[0], cost) for cost in ("margin", "range", "euclidean", "feature")]
+    + [(SIZES[1], cost) for cost in ("margin", "feature")]
+)
 seeds = st.integers(0, 2**32 - 1)
 couplings = st.sampled_from(["soft", "hard", "sparse"])
 scales = st.sampled_from([0.0, 0.1, 1.0, 10.0])
@@ -42,16 +48,16 @@ def method_for(cost: str, num_iterations: int) -> Joint:
 class TestInequalities:
     @settings(max_examples=150)
     @given(
-        sizes,
+        sizes_and_costs,
         seeds,
         couplings,
         scales,
         iterations,
-        st.sampled_from(["margin", "range", "euclidean", "feature"]),
         st.booleans(),
     )
-    @example((3, 2), 0, "hard", 1.0, 1, "margin", True)
-    def test_terms_are_exact_and_ordered(self, size, seed, coupling, scale, num_iterations, cost, held_out):
+    @example((SIZES[0], "margin"), 0, "hard", 1.0, 1, True)
+    def test_terms_are_exact_and_ordered(self, size_and_cost, seed, coupling, scale, num_iterations, held_out):
+        size, cost = size_and_cost
         problem = random_problem(
             seed,
             num_target=size[0],
@@ -131,7 +137,7 @@ class TestInequalities:
         assert float(label_mismatch(J, problem.transformation.label_map)) >= mismatch - ROUNDING
 
     @settings(max_examples=30)
-    @given(seeds, st.integers(1, 4))
+    @given(seeds, st.sampled_from([1, 3]))
     def test_label_step_is_an_equality_for_a_permutation(self, seed, num_classes):
         rng = np.random.default_rng(seed)
         problem = random_problem(
@@ -198,7 +204,7 @@ class TestHeldOut:
     def test_an_extra_class_without_samples_changes_nothing(self):
         problem = self.problem()
         features, labels, weights = (np.asarray(leaf) for leaf in jax.tree.leaves(problem.target))
-        target = Task(features, labels, weights=weights, num_classes=4)
+        target = Task(features, labels, weights=weights, num_classes=3)
         before = evaluate()(problem.transformation, problem.reference, problem.target, method=Joint())
         after = evaluate()(problem.transformation, problem.reference, target, method=Joint())
         assert int(after.status) == Status.OK
@@ -213,7 +219,7 @@ class TestHeldOut:
         assert int(result.status) == Status.SUPPORT_TOO_SMALL
 
     def test_smaller_blocks_that_hold_everything_change_nothing(self):
-        problem = random_problem(5, num_target=2, num_reference=3, coupling="sparse", padded=12)
+        problem = random_problem(5, num_target=2, num_reference=2, coupling="sparse")
         live = [int((np.asarray(t.weights) > 0).sum()) for t in (problem.reference, problem.target)]
         full = evaluate()(problem.transformation, problem.reference, problem.target, method=Joint())
         tight = evaluate()(

@@ -216,7 +216,7 @@ class TestStep:
         plan = jnp.asarray(rng.dirichlet(np.ones(16), 3).reshape(3, 4, 4))
         coupling, class_losses = prior[:, None] * Q, jnp.asarray([0.7, 1.3])
         method = Paper(label_weight=5.0)
-        value = paper._objective(state, coupling, plan, batch, class_losses, prior, method)
+        value = jax.jit(paper._objective)(state, coupling, plan, batch, class_losses, prior, method)
 
         B, D = softmax(np.asarray(state.map_logits), axis=0), softmax(np.asarray(state.prior_logits))
         A, inverse = np.asarray(state.matrix), np.asarray(state.inverse)

@@ -27,6 +27,13 @@ SUBPROCESS = os.environ | {"PYTHONPATH": str(Path(jaxrel.__file__).parents[1])}
 """Environment in which this file runs as a script, jaxrel installed or not."""
 
 
+def _take_time() -> None:
+    """The seconds of FAKE_SECONDS, once there is something in the file of FAKE_SLOW_AFTER, if one is named."""
+    after = os.environ.get("FAKE_SLOW_AFTER")
+    if after is None or (Path(after).exists() and Path(after).stat().st_size):
+        time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
+
+
 def _generator(*words: object) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(hashlib.sha256(repr(words).encode()).digest()[:8], "big"))
 
@@ -81,7 +88,7 @@ class FakeEncoder:
         return images
 
     def forward(self, images: np.ndarray) -> EncoderOutput:
-        time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
+        _take_time()
         features = images.reshape(len(images), -1) @ self._map
         return EncoderOutput(features * np.nan if self.name == "broken" else features, None)
 
@@ -97,7 +104,7 @@ def task_relatedness(
     views: Any = (),
 ) -> SimpleNamespace:
     """Numbers that depend on everything the real ones depend on."""
-    time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
+    _take_time()
     tasks = [np.asarray(task.features, np.float64) for task in (reference, target, *evaluate_on)]
     arrays = [*tasks, *map(np.asarray, views)]
     terms = [float(abs(np.sin(array.sum() + key))) for array in arrays[:3]]
@@ -121,7 +128,7 @@ def transferability_score(
     target: Any, *, views: Any, confidence: float, num_resamples: int, key: int
 ) -> SimpleNamespace:
     """A share that depends on everything the real one depends on."""
-    time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
+    _take_time()
     features = np.asarray(target.features, np.float64)
     if np.isnan(features).any():
         raise ValueError("features[0, 0] is nan: pass finite features.")

@@ -489,11 +489,9 @@ QUICK = {
         "metric_cross_view",
         "related_learned",
         "transferability",
-        "solved",
-        "between_clouds",
         "evaluated",
     ),
-    "float64": ("statuses",),
+    "float64": ("transferability",),
 }
 
 

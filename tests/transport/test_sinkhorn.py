@@ -382,7 +382,7 @@ def test_only_the_value_has_a_derivative():
 
 
 @pytest.mark.parametrize("settings_", [{"epsilon": 0.05}, {"relative_gap": 0.01}])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 def test_degenerate_problems_have_defined_results(settings_, dtype):
     with jax.enable_x64(dtype == np.float64):
         same = np.ones((4, 4), dtype)
