@@ -38,9 +38,8 @@ def add(commands: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from jaxrel.study import Results, merge
+    from jaxrel.study import Results, Scoreboard, merge
     from jaxrel.study.ranking import document
-    from jaxrel.study.scoreboard import document as scores_document
 
     folders = list(dict.fromkeys(options.folders))
     for folder in folders:
@@ -50,7 +49,7 @@ def _report(options: argparse.Namespace) -> None:
             )
     with console.narrator(quiet=True):
         stored = {folder: document.read(folder / RANKING) for folder in folders if (folder / RANKING).is_file()}
-        boards = {folder: scores_document.read(folder / SCORES) for folder in folders if (folder / SCORES).is_file()}
+        boards = {folder: Scoreboard.load(folder / SCORES) for folder in folders if (folder / SCORES).is_file()}
         studies = {folder: Results.load(folder / STUDY) for folder in folders if (folder / STUDY).is_file()}
         found = _Found(
             merge.merged_ranking(stored) if stored else None,

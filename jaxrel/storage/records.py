@@ -74,8 +74,8 @@ class RecordLog(Generic[T]):
     Each line begins with a checksum of the rest. A line, or the lines of a batch, are written by a single call and are
     on the disk before the next begin. What a kill may have left of a last line is cut off when the file is opened, and
     a line that is damaged is passed over: those results are computed again. A file of anything else is left alone.
-    Several logs make one when they are concatenated, or lie beside each other: `results.jsonl` has what is in
-    `results-7.jsonl`.
+    Several logs make one when they are concatenated, or lie beside each other: `records.jsonl` has what is in
+    `records-7.jsonl`.
     """
 
     def __init__(self, path: Path) -> None:

@@ -450,3 +450,14 @@ def test_a_damaged_file_is_one_line_that_names_it(old: str, new: str, tmp_path: 
     with pytest.raises(ValueError, match=r"results\.json (is damaged|has version 99)") as caught:
         Ranking.load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_scoreboard_comes_back_from_its_file(tmp_path: Path) -> None:
+    saved = dataclasses.replace(
+        board(["a", "b"], ["logme", "gbc"]), origins=("a.npz", '{"target": "t"}'), messages={("b", "gbc"): ("odd",)}
+    )
+    saved.values[0, 1] = math.inf
+    saved.save(tmp_path)
+    loaded = Scoreboard.load(tmp_path)
+    for field in dataclasses.fields(Scoreboard):
+        np.testing.assert_array_equal(getattr(loaded, field.name), getattr(saved, field.name))

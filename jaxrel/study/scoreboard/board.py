@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from jaxrel.metrics.registry import METRICS
+from jaxrel.metrics.registry import METRICS, Metric
+from jaxrel.storage.records import from_json_number
+from jaxrel.study.documents import SCHEMA, as_text, origin_of, parsed, write_json
 from jaxrel.study.records import OK, Record
 from jaxrel.study.results import Results
 from jaxrel.study.scoreboard.picture import board_figure
@@ -18,7 +22,9 @@ from jaxrel.study.tabular import Section, Tabular
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Scoreboard", "scoreboard_of"]
+__all__ = ["FILE", "Scoreboard", "metric_record", "origin_as_text", "scoreboard_of"]
+
+FILE = "scores.json"
 
 
 @dataclass(frozen=True, repr=False)
@@ -103,6 +109,57 @@ class Scoreboard(Tabular):
         """
         return board_figure(self.encoders, self.metrics, self.ranks())
 
+    def save(self, path: Path | str, *, command: Sequence[str] = ()) -> None:
+        """Write everything to a file.
+
+        Args:
+            path: the file, which is replaced, or a folder for `scores.json`.
+            command: the words of the command line that made it, if any.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        path = Path(path)
+        scores = [record | {"origin": _origin_as_data(record["origin"])} for record in self.records()]
+        document = {"schema": SCHEMA, **origin_of(command), "target_samples": self.target}
+        described = [metric_record(METRICS[name]) for name in self.metrics]
+        write_json(path / FILE if path.is_dir() else path, document | {"metrics": described, "scores": scores})
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """What a file has; neither data nor a network are needed.
+
+        Args:
+            path: a file that `save` or `jaxrel score` wrote, or its folder.
+
+        Raises:
+            OSError: there is no such file.
+            ValueError: it is damaged, or of another version; it is named.
+        """
+        path = Path(path)
+        return parsed(path / FILE if path.is_dir() else path, cls._of_document, "jaxrel score")
+
+    @classmethod
+    def _of_document(cls, document: Mapping[str, Any]) -> Self:
+        metrics = [METRICS[metric["name"]].name for metric in document["metrics"]]
+        records = {(as_text(record["encoder"]), record["metric"]): record for record in document["scores"]}
+        encoders = list(dict.fromkeys(encoder for encoder, _ in records))
+        if not (metrics and encoders):
+            raise ValueError("it has no score")
+
+        def numbers(name: str) -> np.ndarray:
+            return np.array([[from_json_number(records[row, column][name]) for column in metrics] for row in encoders])
+
+        return cls(
+            tuple(encoders),
+            tuple(metrics),
+            numbers("value"),
+            {place: (as_text(record["messages"]),) for place, record in records.items() if record["messages"]},
+            numbers("seconds"),
+            tuple(origin_as_text(records[encoder, metrics[0]]["origin"]) for encoder in encoders),
+            as_text(document["target_samples"]),
+        )
+
 
 def scoreboard_of(results: Results, origins: Mapping[str, str] | None = None) -> Scoreboard:
     """The scores of the encoders of a study on its one target, and with its one reference if it has one.
@@ -135,3 +192,26 @@ def scoreboard_of(results: Results, origins: Mapping[str, str] | None = None) ->
         tuple((origins or {}).get(encoder, "") for encoder in results.encoders),
         next(filter(None, told), ""),
     )
+
+
+def metric_record(metric: Metric) -> dict[str, Any]:
+    """What there is to say of a metric."""
+    return {
+        "name": metric.name,
+        "needs": list(metric.needs),
+        "higher_is_better": metric.higher_is_better,
+        "label_free": metric.label_free,
+        "differentiable": metric.differentiable,
+        "depends_on_other_encoders": metric.combine is not None,
+        "source": metric.source,
+    }
+
+
+def origin_as_text(origin: Any) -> str:
+    """The origin of an encoder, as `EncoderArrays` has it, of which a file has the data."""
+    return json.dumps(origin) if isinstance(origin, Mapping) else as_text(origin)
+
+
+def _origin_as_data(origin: str) -> Any:
+    """Options as what they are, not as the text of them; a path is text."""
+    return json.loads(origin) if origin.startswith("{") else origin

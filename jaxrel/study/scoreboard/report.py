@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from jaxrel.metrics.registry import METRICS, NEEDS
 from jaxrel.storage.records import check_replaceable
-from jaxrel.study.documents import write_json
 from jaxrel.study.drawing import FORMATS, write_pictures
-from jaxrel.study.scoreboard.board import Scoreboard
-from jaxrel.study.scoreboard.document import document_of, metric_record, origin_as_text
+from jaxrel.study.scoreboard.board import FILE, Scoreboard, metric_record, origin_as_text
 from jaxrel.study.tabular import Section, print_sections
 
 if TYPE_CHECKING:
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_output", "check_replaced", "metric_records", "print_metrics", "print_scoreboard", "write_files"]
 
-FILES = ("scores.json", "scores.csv")
+FILES = (FILE, "scores.csv")
 PICTURES = tuple(f"scores.{kind}" for kind in FORMATS)
 NOTE = "Ranks in brackets, 1 for the encoder that promises most. Values of different metrics are not comparable."
 
@@ -99,6 +97,7 @@ def write_files(
         OSError: a file cannot be written; it is named.
     """
     scores, table = (folder / name for name in FILES)
-    write_json(scores, document_of(board, command))
+    folder.mkdir(parents=True, exist_ok=True)
+    board.save(scores, command=command)
     board.to_csv(table)
     return [scores, table, *write_pictures({"scores": board.plot()} if plot else {}, folder, formats)]
