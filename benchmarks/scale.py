@@ -225,7 +225,7 @@ def sources_of(count: int) -> list[FeatureArrays]:
 
 def engines_part(*, quick: bool) -> list[Row]:
     """In process, on one and on two workers."""
-    sources = sources_of(6 if quick else 40)
+    sources = sources_of(6 if quick else 30)
     rows: list[Row] = []
     expected: np.ndarray | None = None
     for count in (0, 1, 2):
@@ -234,7 +234,7 @@ def engines_part(*, quick: bool) -> list[Row]:
             started = time.perf_counter() - start
             options: Row = {"executor": executor, "compilation_cache": programs}
             pairs_of("mmd", sources, sources, ["e"], **options)  # compiles, on each worker
-            runs = [one_run(sources, options) for _ in range(1 if quick else REPEATS)]
+            runs = [one_run(sources, options) for _ in range(1 if quick else 3)]
         medians = {name: float(np.median([run[name] for run, _ in runs])) for name in runs[0][0]}
         rows.append({"workers": count, "pairs": len(sources) * (len(sources) - 1), "start_seconds": started} | medians)
         rows[-1]["cpu_over_in_process"] = rows[-1]["cpu_seconds_per_1000"] / rows[0]["cpu_seconds_per_1000"]

@@ -48,6 +48,7 @@ def way_of(unit: Unit, plan: Plan) -> Way:
 def keyed(plan: Plan, progress: Progress) -> Iterator[tuple[Unit, Record]]:
     """Every unit with its key, and its record without numbers; without a key where it cannot be had, and why."""
     fingerprints: dict[tuple[str, str], str | Exception] = {}
+    dtype = jnp.result_type(float).name
     for done, unit in enumerate(plan.units):
         progress("loading", done, len(plan.units))
         record = Record(
@@ -68,7 +69,7 @@ def keyed(plan: Plan, progress: Progress) -> Iterator[tuple[Unit, Record]]:
             continue
         origin = {
             "fingerprints": dict(zip(("reference", "target")[-len(told) :], told, strict=True)),
-            "options": _options(unit, plan.settings),
+            "options": {"type": dtype, **_options(unit, plan.settings)},
         }
         key = _key(unit, origin)
         yield dataclasses.replace(unit, key=key), dataclasses.replace(record, key=key, origin=origin)
@@ -91,7 +92,7 @@ def _fingerprint(
 
 def _options(unit: Unit, settings: Settings) -> dict[str, Any]:
     """What a number depends on beside the samples."""
-    options: dict[str, Any] = {"seed": unit.seed, "type": jnp.result_type(float).name}
+    options: dict[str, Any] = {"seed": unit.seed}
     if not _has_reasons(unit, settings):
         return options
     options["resamples"] = settings.resamples
