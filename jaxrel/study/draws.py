@@ -65,7 +65,8 @@ class ReferenceClasses:
 
         if self.rule != "named":
             rule = cast("Literal['nearest', 'learned', 'random']", self.rule)
-            return select_reference_classes(reference, target, num_classes=self.count, rule=rule, key=seed)
+            beside = reference if rule == "random" else target  # which may have no labels
+            return select_reference_classes(reference, beside, num_classes=self.count, rule=rule, key=seed)
         _, num_classes = reference.labelled
         known = list(map(str, reference.class_names or range(num_classes)))
         if unknown := [name for name in self.names if name not in known]:
