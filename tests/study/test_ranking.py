@@ -53,7 +53,7 @@ def score(encoder: str, transferability: float, resampled: Any = (), **fields: A
 
 def without_seconds(value: Any) -> Any:
     if isinstance(value, dict):
-        others = ("jaxrel", "samples_per_second", "written", "command")
+        others = ("jaxrel", "samples_per_second", "extracted_samples", "written", "command")
         kept = {name: entry for name, entry in value.items() if not name.endswith("_seconds") and name not in others}
         return {name: without_seconds(entry) for name, entry in kept.items()}
     return [without_seconds(entry) for entry in value] if isinstance(value, list) else value

@@ -148,5 +148,5 @@ def test_commands_run_on_a_cluster(
         capsys.readouterr()
         (line,) = Path(f"rank-{folder}/records.jsonl").read_text().splitlines()
         score = json.loads(line)
-        found[folder] = record["rows"], score["key"], score["transferability"]
+        found[folder] = record["rows"], score["key"], score["numbers"]["value"]
     assert found["there"] == found["here"]
