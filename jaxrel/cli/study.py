@@ -11,6 +11,7 @@ from jaxrel.cli import console
 from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, run_plan
 from jaxrel.cli.rank import skipped_files
 from jaxrel.study import Settings, Study
+from jaxrel.study.drawing import write_pictures
 from jaxrel.study.records import LOG
 
 __all__ = ["add"]
@@ -111,10 +112,10 @@ def _study(options: argparse.Namespace) -> str:
     if options.plan:
         shown.print(str(estimate))
         return ""
-    figures = {"study": report.figure(results, x=options.x, y=options.y, heat_map=options.heat_map)} if plot else {}
-    files = report.write_files(
-        results, figures, options.output, formats=options.plot_format, data_paths=places, command=options.command
-    )
+    files = report.write_files(results, {}, options.output, data_paths=places, command=options.command)
+    if plot:
+        figure = report.figure(results, x=options.x, y=options.y, heat_map=options.heat_map)
+        files += write_pictures({"study": figure}, options.output, options.plot_format)
     report.print_results(results, shown)
     if not options.quiet:
         console.print_files(shown, (*files, options.output / options.log))

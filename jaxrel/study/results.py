@@ -275,7 +275,7 @@ class Results(Tabular):
                 x = "layer"
         if x is not None:
             return self.plot_curves(x, y or (BOUND if x == "reference_classes" and BOUND in self.metrics else None))
-        if y is None and BOUND in self.metrics:
+        if y is None and any(record.metric == BOUND and record.status == OK for record in self.entries):
             return self.plot_terms()
         return self.plot_heat_map(y=y)
 

@@ -360,6 +360,10 @@ def test_command_draws_what_it_is_told_to(monkeypatch: pytest.MonkeyPatch, capsy
     assert "bound" in capsys.readouterr().out
     assert cli.main([*words, "--y", "nonsense", "--output", "other"]) == 2
     assert "no record has 'nonsense'" in capsys.readouterr().err
+    assert Path("other/study.json").exists()  # what was computed is kept all the same
+    assert cli.main([*words[:-1], "--encoder", "broken", "--metric", "bound", "--output", "failed"]) == 1
+    assert "3 of 3 numbers failed" in capsys.readouterr().err
+    assert Path("failed/study.png").exists()
 
 
 def test_failed_numbers_are_said_in_the_exit_status(
