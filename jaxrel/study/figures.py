@@ -30,12 +30,15 @@ class Line(NamedTuple):
     values: Sequence[Sequence[float]]
 
 
-def curve_figure(panels: Mapping[str, Sequence[Line]], x_label: str, y_label: str) -> Figure:
+def curve_figure(
+    panels: Mapping[str, Sequence[Line]], x_label: str, y_label: str, names_of: Mapping[int, str]
+) -> Figure:
     """A panel for each entry, with one legend for all.
 
     Args:
         panels: curves by the title of their panel.
         x_label, y_label: what the axes are.
+        names_of: of places on the first, where they are no numbers.
 
     Returns:
         A figure.
@@ -45,7 +48,7 @@ def curve_figure(panels: Mapping[str, Sequence[Line]], x_label: str, y_label: st
     names = list(dict.fromkeys(line.name for lines in panels.values() for line in lines))
     columns = max(1, min(_COLUMNS, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
-    with typography([*panels, *names]):
+    with typography([*panels, *names, *names_of.values()]):
         figure = Figure(layout="constrained")
         axes = list(figure.subplots(rows, columns, squeeze=False).flat)
         colours = _colours(len(names))
@@ -62,9 +65,9 @@ def curve_figure(panels: Mapping[str, Sequence[Line]], x_label: str, y_label: st
             axis.set_ylabel(y_label)
             axis.spines[["top", "right"]].set_visible(False)
             places = sorted({place for line in lines for place in line.x})
-            if len(places) > 1 and places[0] > 0 and places[-1] / places[0] >= 8:
+            if not names_of and len(places) > 1 and places[0] > 0 and places[-1] / places[0] >= 8:
                 axis.set_xscale("log")
-            axis.set_xticks(places, [f"{place:g}" for place in places])
+            axis.set_xticks(places, [in_lines(names_of.get(int(place), f"{place:g}"), 24) for place in places])
             axis.minorticks_off()
         for axis in axes[len(panels) :]:
             axis.set_axis_off()

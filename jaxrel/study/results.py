@@ -292,8 +292,12 @@ class Results(Tabular):
         found = self.numbers(y)
         varied = [axis for axis in others if self._varies(axis, [record for record, _ in found])] or ["encoder"]
         panels: dict[str, dict[str, dict[float, list[float]]]] = {}
-        for record, value in found:
-            place = self._place(record, x)
+        places = [self._place(record, x) for record, _ in found]
+        # Where a number of classes is not known, choices have places side by side.
+        side_by_side = x == "reference_classes" and any(map(math.isnan, places))
+        if side_by_side:
+            places = [float(self.reference_classes.index(record.reference_classes)) for record, _ in found]
+        for (record, value), place in zip(found, places, strict=True):
             if not (math.isfinite(place) and math.isfinite(value)):
                 continue
             told = dataclasses.replace(record, encoder=split_layer(record.encoder)[0]) if x == "layer" else record
@@ -307,7 +311,8 @@ class Results(Tabular):
             ]
             for target, lines in panels.items()
         }
-        return curve_figure(drawn, _CURVES[x], y.replace("_", " "))
+        names = dict(enumerate(self.reference_classes)) if side_by_side else {}
+        return curve_figure(drawn, _CURVES[x], y.replace("_", " "), names)
 
     def _place(self, record: Record, x: str) -> float:
         """Where on an axis a record lies; NaN where that is not known."""

@@ -254,6 +254,15 @@ def test_tables_have_means_over_seeds(varied: tuple[Results, Path]) -> None:
     assert repr(results) == "Results(3 metrics, 2 encoders, 2 samples, 2 seeds, 2 reference classes)"
 
 
+def test_choices_whose_number_of_classes_is_not_known_lie_side_by_side() -> None:
+    choices = ["nearest:2", "class 0,class 1", "all"]
+    asked = Study(["sharp"], [source("t", 1)], [source("r", 0, num_classes=4)], ["mmd"], reference_classes=choices)
+    results = run(asked.plan())
+    (axis,) = results.plot().axes
+    assert [label.get_text() for label in axis.get_xticklabels()] == choices
+    np.testing.assert_array_equal(axis.get_lines()[0].get_ydata(), [record.value for record in results.entries])
+
+
 def test_one_number_is_called_transferability() -> None:
     """With its interval, in a program of many units, and by the function."""
     values = []
