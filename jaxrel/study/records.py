@@ -101,7 +101,7 @@ class StudyLog(RecordLog[Record]):
 
     def encoded(self, item: Record) -> dict[str, Any]:
         """As JSON has it."""
-        record = dataclasses.asdict(item)
+        record = {one.name: getattr(item, one.name) for one in dataclasses.fields(item)}
         record["numbers"] = {name: json_number(value) for name, value in item.numbers.items()}
         record["resamples"] = [json_number(value) for value in item.resamples]
         return {"schema": SCHEMA, **record, **self._origin}
