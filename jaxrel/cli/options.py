@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = [
     "executor",
     "path_argument",
     "run_plan",
+    "settings_of",
 ]
 
 _NAMES = (
@@ -88,6 +90,12 @@ def executor(options: argparse.Namespace) -> Iterator[Executor | None]:
         config.update("jax_platforms", "cpu")  # accelerators of this host are for its workers
     with RayExecutor(options.ray) as workers:
         yield workers
+
+
+def settings_of(options: argparse.Namespace, **given: Any) -> Settings:
+    """The settings that options of the same names have, or that are given in place of them."""
+    names = [field.name for field in dataclasses.fields(Settings) if hasattr(options, field.name)]
+    return Settings(**({name: getattr(options, name) for name in names} | given))
 
 
 def run_plan(plan: Plan, options: argparse.Namespace, progress: Progress) -> Results:

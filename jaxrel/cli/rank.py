@@ -8,9 +8,9 @@ from typing import Any
 from jaxrel import data, study
 from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
-from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, run_plan
+from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, run_plan, settings_of
 from jaxrel.relatedness.ground_costs import cost_names
-from jaxrel.study import Settings, Study
+from jaxrel.study import Study
 from jaxrel.study.ranking.costs import within_limits
 from jaxrel.study.records import LOG
 from jaxrel.study.sources import NamedSource
@@ -66,20 +66,8 @@ def _rank(options: argparse.Namespace) -> str:
     from jaxrel.relatedness import Joint
     from jaxrel.study.ranking import report
 
-    settings = Settings(
-        samples=options.samples,
-        held_out=options.held_out,
-        official_splits=options.official_splits,
-        image_size=options.image_size,
-        batch_size=options.batch_size,
-        seed=options.seed,
-        resamples=options.resamples,
-        confidence=options.confidence,
-        method=Joint(space=options.space, cost=options.cost, learn_head=not options.fixed_head),
-        label_free=options.label_free,
-        target_classes=options.target_classes,
-        strict=options.strict,
-    )
+    method = Joint(space=options.space, cost=options.cost, learn_head=not options.fixed_head)
+    settings = settings_of(options, method=method)
     data_paths = dict(options.data_path)
     with console.narrator(quiet=options.quiet) as progress:
         plan = Study(

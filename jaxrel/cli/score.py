@@ -9,7 +9,7 @@ from typing import Any
 from jaxrel import data, study
 from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
-from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, path_argument, run_plan
+from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, path_argument, run_plan, settings_of
 from jaxrel.cli.rank import skipped_files
 from jaxrel.metrics.batch import applicable_metrics
 from jaxrel.metrics.registry import METRICS
@@ -100,16 +100,7 @@ def _of_data_sets(options: argparse.Namespace) -> tuple[Study, dict[str, str]]:
     metrics = options.metric or applicable_metrics(dict.fromkeys(needs))
     if not options.views and (viewed := [name for name in metrics if _needs_views(name)]):
         raise ValueError(f"{', '.join(viewed)} needs views of the samples: pass --views.")
-    settings = Settings(
-        samples=options.samples,
-        held_out=0,  # no metric looks at any
-        official_splits=options.official_splits,
-        image_size=options.image_size,
-        batch_size=options.batch_size,
-        seed=options.seed,
-        resamples=0,
-        strict=options.strict,
-    )
+    settings = settings_of(options, held_out=0, resamples=0)  # no metric looks at held-out samples
     asked = Study(
         options.encoder,
         [options.target],

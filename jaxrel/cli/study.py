@@ -8,7 +8,7 @@ from typing import Any
 from jaxrel import data, study
 from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
-from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, run_plan
+from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, run_plan, settings_of
 from jaxrel.cli.rank import skipped_files
 from jaxrel.study import Settings, Study
 from jaxrel.study.drawing import write_pictures
@@ -76,16 +76,7 @@ def add(commands: Any) -> None:
 def _study(options: argparse.Namespace) -> str:
     from jaxrel.study import report
 
-    settings = Settings(
-        held_out=options.held_out,
-        official_splits=options.official_splits,
-        image_size=options.image_size,
-        batch_size=options.batch_size,
-        seed=options.seed[0],
-        resamples=options.resamples,
-        confidence=options.confidence,
-        strict=options.strict,
-    )
+    settings = settings_of(options, samples=Settings().samples, seed=options.seed[0])
     asked = Study(
         options.encoder,
         options.target,

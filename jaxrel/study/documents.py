@@ -24,6 +24,7 @@ __all__ = [
     "SCHEMA",
     "as_data",
     "as_text",
+    "file_at",
     "origin_of",
     "parsed",
     "settings_as_data",
@@ -51,6 +52,12 @@ def origin_of(command: Sequence[str]) -> dict[str, Any]:
         "command": list(command) or None,
         "versions": {"jaxrel": __version__, **versions, "python": platform.python_version()},
     }
+
+
+def file_at(path: Path | str, name: str) -> Path:
+    """The file of a path, which may be its folder."""
+    path = Path(path)
+    return path / name if path.is_dir() else path
 
 
 def shown_paths(data_paths: Mapping[str, Path]) -> dict[str, str]:

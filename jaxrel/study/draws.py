@@ -78,17 +78,10 @@ ALL_CLASSES = ReferenceClasses()
 
 
 @dataclass(frozen=True)
-class DrawnSamples:
-    """A data set of which some training samples are drawn; the held-out ones stay.
-
-    Draws by one seed are nested: the first 100 of 300 are those of a draw of 100. Classes have the shares in them that
-    they have in the whole, up to one sample, unless `labels_looked_at` is False.
-    """
+class _Part:
+    """A part of a data set, which has its name; with all views, unless it has a `views` of its own."""
 
     source: Source
-    num_samples: int
-    seed: int
-    labels_looked_at: bool
 
     @property
     def name(self) -> str:
@@ -98,6 +91,23 @@ class DrawnSamples:
     def check(self, encoder: str, *, views: bool, held_out: bool) -> None:
         """As the data set."""
         self.source.check(encoder, views=views, held_out=held_out)
+
+    def views(self, encoder: str, progress: Progress) -> Views:
+        """Those of the data set."""
+        return self.source.views(encoder, progress)
+
+
+@dataclass(frozen=True)
+class DrawnSamples(_Part):
+    """A data set of which some training samples are drawn; the held-out ones stay.
+
+    Draws by one seed are nested: the first 100 of 300 are those of a draw of 100. Classes have the shares in them that
+    they have in the whole, up to one sample, unless `labels_looked_at` is False.
+    """
+
+    num_samples: int
+    seed: int
+    labels_looked_at: bool
 
     def fingerprint(self, encoder: str) -> str:
         """That of the data set, and of the draw."""
@@ -155,22 +165,12 @@ class DrawnSamples:
 
 
 @dataclass(frozen=True)
-class KeptClasses:
+class KeptClasses(_Part):
     """A reference of which some classes are kept, chosen on training samples, beside those of a target."""
 
-    source: Source
     target: Source
     classes: ReferenceClasses
     seed: int
-
-    @property
-    def name(self) -> str:
-        """That of the reference."""
-        return self.source.name
-
-    def check(self, encoder: str, *, views: bool, held_out: bool) -> None:
-        """As the reference."""
-        self.source.check(encoder, views=views, held_out=held_out)
 
     def fingerprint(self, encoder: str) -> str:
         """Those of both data sets, and of the choice."""
@@ -190,10 +190,6 @@ class KeptClasses:
             None if held_out is None else restricted_to_classes(held_out, chosen),
         )
 
-    def views(self, encoder: str, progress: Progress) -> Views:
-        """No metric looks at views of a reference."""
-        return self.source.views(encoder, progress)
-
     def restricted_to(self, names: Collection[str]) -> KeptClasses:
         """What a worker needs for these encoders."""
         own, target = restricted_to(names, self.source), restricted_to(names, self.target)
@@ -202,6 +198,6 @@ class KeptClasses:
 
 def underlying(source: Source) -> Source:
     """The data set that a part is of."""
-    while isinstance(source, DrawnSamples | KeptClasses):
+    while isinstance(source, _Part):
         source = source.source
     return source

@@ -125,7 +125,8 @@ class Study:
             its terms. "transferability" has an interval unless the settings have no resamples. None is
             "transferability", and with references the bound.
         samples: numbers of training samples that are drawn from each target, with each of the seeds; nested, and in
-            the shares of the classes. Nothing is drawn for an empty one.
+            the shares of the classes. The largest takes the place of that of the settings, also for references. Nothing
+            is drawn where there is none.
         seeds: of draws, scoring and resamples, in place of that of the settings.
         layers: of every encoder, in place of its last; see :func:`jaxrel.encoders.load`. Layer 3 of NAME is the encoder
             `NAME#3`, under which arrays of your own have its features.
@@ -268,7 +269,7 @@ class Study:
     def _check_axes(self) -> None:
         for axis, values, least in (("samples", self.samples, 1), ("seeds", self.seeds, 0), ("layers", self.layers, 0)):
             for value in values:
-                if not isinstance(value, int) or not least <= value < 2**32:
+                if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**32:
                     raise ValueError(f"{axis} has {value!r}: pass integers of at least {least}, below 2**32.")
             _check_distinct(f"number in {axis}", list(map(str, values)), 0)
         _check_distinct("choice of reference classes", list(self.reference_classes), 1)

@@ -20,6 +20,7 @@ from jaxrel.storage.records import from_json_number
 from jaxrel.study.documents import (
     SCHEMA,
     as_text,
+    file_at,
     origin_of,
     parsed,
     settings_as_data,
@@ -223,12 +224,11 @@ class Results(Tabular):
         Raises:
             OSError: it cannot be written.
         """
-        path = Path(path)
         axes = {name: getattr(self, name) for name in AXES_OF_FILE}
         entries = [{field.name: getattr(r, field.name) for field in dataclasses.fields(r)} for r in self.entries]
         told = {"settings": settings_as_data(self.settings), "data_paths": shown_paths(data_paths or {})}
         document = {"schema": SCHEMA, **origin_of(command), **told, **axes}
-        write_json(path / FILE if path.is_dir() else path, document | {"entries": entries})
+        write_json(file_at(path, FILE), document | {"entries": entries})
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -241,8 +241,7 @@ class Results(Tabular):
             OSError: there is no such file.
             ValueError: it is damaged, or of another version; it is named.
         """
-        path = Path(path)
-        return parsed(path / FILE if path.is_dir() else path, cls._of_document, "jaxrel study")
+        return parsed(file_at(path, FILE), cls._of_document, "jaxrel study")
 
     @classmethod
     def _of_document(cls, document: Mapping[str, Any]) -> Self:

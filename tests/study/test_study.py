@@ -122,6 +122,7 @@ def test_odd_choices_of_classes_are_refused(text: str) -> None:
         ({"samples": [0]}, r"samples has 0: pass integers of at least 1"),
         ({"samples": [5, 5]}, "number in samples given twice: 5"),
         ({"seeds": [-1]}, "seeds has -1"),
+        ({"seeds": [True]}, "seeds has True"),
         ({"seeds": [2**32]}, "seeds has 4294967296"),
         ({"reference_classes": []}, "no choice of reference classes is given"),
         ({"metrics": ["tau"]}, "unknown metric 'tau'"),

@@ -13,6 +13,7 @@ from jaxrel.storage.records import from_json_number, read_records
 from jaxrel.study.documents import (
     SCHEMA,
     as_text,
+    file_at,
     origin_of,
     parsed,
     settings_as_data,
@@ -102,7 +103,7 @@ def read(path: Path) -> Stored:
         OSError: there is no such file.
         ValueError: it is damaged, or of another version; it is named.
     """
-    path = path / "results.json" if path.is_dir() else path
+    path = file_at(path, "results.json")
     return parsed(path, lambda document: _stored(document, _resamples(path.parent)), "jaxrel rank")
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxrel.study.documents import file_at
 from jaxrel.study.plan import BOUND, TRANSFERABILITY
 from jaxrel.study.ranking import document
 from jaxrel.study.ranking.cells import record_of, section_of
@@ -174,8 +175,7 @@ class Ranking(Tabular):
         Raises:
             OSError: it cannot be written.
         """
-        path = Path(path)
-        document.write(self, path / "results.json" if path.is_dir() else path)
+        document.write(self, file_at(path, "results.json"))
 
     @classmethod
     def load(cls, path: Path | str) -> Ranking:

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxrel.metrics.registry import METRICS, Metric
 from jaxrel.storage.records import from_json_number
-from jaxrel.study.documents import SCHEMA, as_text, origin_of, parsed, write_json
+from jaxrel.study.documents import SCHEMA, as_text, file_at, origin_of, parsed, write_json
 from jaxrel.study.records import OK, Record
 from jaxrel.study.results import Results
 from jaxrel.study.scoreboard.picture import board_figure
@@ -119,11 +119,10 @@ class Scoreboard(Tabular):
         Raises:
             OSError: it cannot be written.
         """
-        path = Path(path)
         scores = [record | {"origin": _origin_as_data(record["origin"])} for record in self.records()]
         document = {"schema": SCHEMA, **origin_of(command), "target_samples": self.target}
         described = [metric_record(METRICS[name]) for name in self.metrics]
-        write_json(path / FILE if path.is_dir() else path, document | {"metrics": described, "scores": scores})
+        write_json(file_at(path, FILE), document | {"metrics": described, "scores": scores})
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -136,8 +135,7 @@ class Scoreboard(Tabular):
             OSError: there is no such file.
             ValueError: it is damaged, or of another version; it is named.
         """
-        path = Path(path)
-        return parsed(path / FILE if path.is_dir() else path, cls._of_document, "jaxrel score")
+        return parsed(file_at(path, FILE), cls._of_document, "jaxrel score")
 
     @classmethod
     def _of_document(cls, document: Mapping[str, Any]) -> Self:
