@@ -48,7 +48,8 @@ def class_order(labels: Int[Array, " n"], num_classes: int, weights: Float[Array
 
 def within_class_rank(labels: Int[Array, " n"], classes: ClassOrder) -> Int[Array, " n"]:
     """How many samples of its class come before each sample."""
-    return jnp.zeros_like(labels).at[classes.order].set(jnp.arange(labels.size)) - classes.start[labels]
+    places = jnp.arange(labels.size, dtype=labels.dtype)
+    return jnp.zeros_like(labels).at[classes.order].set(places) - classes.start[labels]
 
 
 def kept_aside(task: Task, *, every: int) -> tuple[Task, Task]:

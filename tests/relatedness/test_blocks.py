@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrel.relatedness.blocks import class_order, heaviest, members, sample_members
+from jaxrel.relatedness.blocks import class_order, heaviest, members, sample_members, within_class_rank
 
 LABELS = jnp.array([1, 0, 1, 2, 0, 1, 0])
 WEIGHTS = jnp.array([1.0, 2.0, 3.0, 1.0, 0.0, 4.0, 6.0])
@@ -18,6 +18,11 @@ def test_members_are_the_live_samples_of_each_class():
     found = [sorted(np.asarray(row)[np.asarray(w) > 0].tolist()) for row, w in zip(index, weights, strict=True)]
     assert found == [[1, 6], [0, 2, 5], [3]]
     np.testing.assert_allclose(weights.sum(1), [8, 8, 1])
+
+
+def test_ranks_within_a_class_have_no_mixed_integers_in_float64(x64):
+    ranks = within_class_rank(LABELS, class_order(LABELS, 3, jnp.ones(7)))
+    np.testing.assert_array_equal(ranks, [0, 0, 1, 0, 1, 2, 2])
 
 
 def test_samples_are_drawn_in_proportion_to_their_weights():
