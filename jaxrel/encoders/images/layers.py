@@ -92,7 +92,7 @@ def depthwise_convolution(
     """Convolve each channel with its own kernel.
 
     On a CPU as a sum of shifted multiples, for there XLA's grouped convolution makes whole networks seven to ten times
-    slower (benchmarks/depthwise.py); elsewhere as the grouped convolution it is.
+    slower (`python -m benchmarks --only depthwise encoder`); elsewhere as the grouped convolution it is.
     """
     filtered: jax.Array = lax.platform_dependent(
         x,

@@ -2,20 +2,20 @@
 
 Each function takes a `Problem` in float64, as the originals compute, and returns the score with the sign that jaxrel
 gives it. Its docstring says what costs the time. Where there is no code of the authors, it is what numpy, scipy,
-scikit-learn or POT offer. Two take torch: `pip install torch`.
+scikit-learn or POT offer. Two take torch and are skipped
+without it.
 """
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import ot
+import pytest
 import scipy.linalg
 import scipy.optimize
 import scipy.stats
@@ -28,7 +28,8 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import silhouette_score
 from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import StandardScaler
-from synthetic import Problem, unit_rows
+
+from micro.problems import Problem
 
 __all__ = ["ORIGINALS", "Original"]
 
@@ -63,11 +64,6 @@ def original(code: str, *, differs: str = "") -> Callable[[Callable[[Problem], V
         return function
 
     return entered
-
-
-def installed_torch() -> Any:
-    """Only two metrics take it, and importing it takes seconds."""
-    return importlib.import_module("torch")
 
 
 def classes_of(labels: np.ndarray) -> range:
@@ -146,7 +142,7 @@ def logme_truncated(problem: Problem) -> float:
 @original("thuml/LogME")
 def leep(problem: Problem) -> float:
     """A loop over classes and one over samples."""
-    return float(np.mean(np.log(expected_predictions(problem.probabilities, problem.labels))))
+    return float(np.mean(np.log(expected_predictions(problem.source_probabilities, problem.labels))))
 
 
 def expected_predictions(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -282,7 +278,7 @@ def discriminant(problem: Problem) -> float:
 @original("mgholamikn/ETran")
 def energy(problem: Problem) -> float:
     """One pass over the features."""
-    torch = installed_torch()
+    torch = pytest.importorskip("torch")
     energies = torch.logsumexp(torch.from_numpy(problem.features), dim=-1).numpy()
     return float(energies[np.argsort(energies)[: 5 * len(energies) // 1000]].mean())
 
@@ -326,8 +322,8 @@ def updated(
     """Prior, posterior and what responsibilities cost, after ten updates that each sum n x c x s numbers."""
     labels = indicators(problem.labels)
     prior = labels.mean(axis=0)[:, None] + 1e-10
-    log_source = np.log(problem.probabilities + 1e-10)
-    shares = problem.probabilities
+    log_source = np.log(problem.source_probabilities + 1e-10)
+    shares = problem.source_probabilities
     for _ in range(10):
         posterior = prior + np.sum(np.einsum("by,bz->byz", labels, shares), axis=0)
         logits = log_source + evidence(posterior)
@@ -353,7 +349,7 @@ def pactran_gamma(problem: Problem) -> float:
     """As `pactran_dirichlet`."""
     labels = indicators(problem.labels)
     prior, posterior, divergence = updated(problem, lambda posterior: labels @ digamma(posterior))
-    expected = problem.probabilities @ posterior.sum(axis=0)
+    expected = problem.source_probabilities @ posterior.sum(axis=0)
     loss = np.sum(gammaln(prior) - gammaln(posterior)) + np.sum(divergence.sum(axis=1) + np.log(expected) - 1)
     return -float(loss / labels.size + 1)
 
@@ -414,7 +410,7 @@ def silhouette(problem: Problem) -> float:
 @original("flairNLP/transformer-ranker")
 def nearest_neighbours(problem: Problem) -> float:
     """Distances of 1,024 rows at a time to all, by torch in float32 as there."""
-    torch = installed_torch()
+    torch = pytest.importorskip("torch")
     features = torch.from_numpy(problem.features.astype(np.float32))
     labels = torch.from_numpy(problem.labels)
     found = []
@@ -490,14 +486,14 @@ def cka(problem: Problem) -> float:
         means -= means.mean() / 2
         return products - means[:, None] - means
 
-    x, y = centred_products(problem.features), centred_products(problem.other_features)
+    x, y = centred_products(problem.features), centred_products(problem.aligned_features)
     return float(x.ravel() @ y.ravel() / (np.linalg.norm(x) * np.linalg.norm(y)))
 
 
 @original("numpy")
 def maximum_probability(problem: Problem) -> float:
     """One pass over the probabilities."""
-    return float(np.mean(np.max(problem.probabilities, axis=1)))
+    return float(np.mean(np.max(problem.source_probabilities, axis=1)))
 
 
 def row_entropies(probabilities: np.ndarray) -> np.ndarray:
@@ -508,13 +504,15 @@ def row_entropies(probabilities: np.ndarray) -> np.ndarray:
 @original("numpy")
 def negative_entropy(problem: Problem) -> float:
     """One pass over the probabilities."""
-    return -float(np.mean(row_entropies(problem.probabilities)))
+    return -float(np.mean(row_entropies(problem.source_probabilities)))
 
 
 @original("numpy")
 def information_maximisation(problem: Problem) -> float:
     """One pass over the probabilities."""
-    return float(row_entropies(problem.probabilities.mean(axis=0)) - np.mean(row_entropies(problem.probabilities)))
+    return float(
+        row_entropies(problem.source_probabilities.mean(axis=0)) - np.mean(row_entropies(problem.source_probabilities))
+    )
 
 
 def uniform(labels: np.ndarray) -> np.ndarray:
@@ -561,7 +559,7 @@ def ot_nce(problem: Problem) -> float:
 @original("POT")
 def f_otce(problem: Problem) -> float:
     """Sinkhorn's algorithm on n x n costs, at most 1,000 iterations; a loop over pairs of classes."""
-    cost = ot.dist(unit_rows(problem.reference_features), unit_rows(problem.features))
+    cost = ot.dist(problem.reference_features, problem.features)
     return -entropy_of_plan(problem, ot.sinkhorn(uniform(problem.reference_labels), uniform(problem.labels), cost, 0.1))
 
 
@@ -575,14 +573,14 @@ def exact_label_distances(problem: Problem, x: np.ndarray, y: np.ndarray) -> np.
 @original("POT")
 def jc_otce(problem: Problem) -> float:
     """A network simplex for each pair of classes; then as `f_otce`."""
-    x, y = unit_rows(problem.reference_features), unit_rows(problem.features)
+    x, y = problem.reference_features, problem.features
     labels = exact_label_distances(problem, x, y)[np.ix_(problem.reference_labels, problem.labels)]
     plan = ot.sinkhorn(uniform(problem.reference_labels), uniform(problem.labels), (ot.dist(x, y) + labels) / 2, 0.1)
     return -entropy_of_plan(problem, plan)
 
 
 @original("microsoft/otdd; POT")
-def otdd_exact(problem: Problem) -> float:
+def otdd(problem: Problem) -> float:
     """A network simplex for each pair of classes, and one on n x n costs."""
     x, y = problem.reference_features, problem.features
     return dataset_distance(problem, exact_label_distances(problem, x, y))
@@ -597,7 +595,7 @@ def dataset_distance(problem: Problem, label_distances: np.ndarray) -> float:
 
 @original("microsoft/otdd; POT", differs="covariances are divided by one less than the number of samples there")
 def otdd_gaussian(problem: Problem) -> float:
-    """A d x d matrix root, by eigenvectors in float32 as there, for each pair of classes; then as `otdd_exact`."""
+    """A d x d matrix root, by eigenvectors in float32 as there, for each pair of classes; then as `otdd`."""
 
     def moments(features: np.ndarray, labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         groups = [features[labels == c].astype(np.float32) for c in classes_of(labels)]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import functools
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-__all__ = ["Problem", "Size", "make_problem", "unit_rows"]
+__all__ = ["SIZES", "Problem", "Size", "make_problem"]
 
 SOURCE_CLASSES = 100
 DIRECTIONS = 64  # that features have in common
@@ -25,28 +26,40 @@ class Size:
         return f"{self.samples:,} x {self.features:,}, {self.classes} classes"
 
 
+SIZES = {"small": (Size(500, 128, 10),), "full": (Size(5000, 768, 100), Size(5000, 2048, 100))}
+
+
 @dataclass(frozen=True)
 class Problem:
-    """All that a metric may ask for; floats are float32, as encoders make them.
+    """All that a metric may need, by the names of `jaxrel.metrics.NEEDS`; floats are float32, as encoders make them.
 
     Attributes:
         features: `(n, d)`.
         labels: `(n,)`, every class occurs.
         targets: `(n, c)` real numbers, for regression.
-        probabilities: `(n, s)`, of the classes of a source head.
+        source_probabilities: `(n, s)`, of the classes of a source head.
         source_labels: `(n,)`, the largest of these.
-        other_features: `(n, d)`, of the same samples under another encoder.
+        aligned_features: `(n, d)`, of the same samples under another encoder.
         reference_features, reference_labels: another task of the same size.
+        first_view, second_view: `(n, d)`, of the same samples, each with noise of its own.
     """
 
     features: np.ndarray
     labels: np.ndarray
     targets: np.ndarray
-    probabilities: np.ndarray
+    source_probabilities: np.ndarray
     source_labels: np.ndarray
-    other_features: np.ndarray
+    aligned_features: np.ndarray
     reference_features: np.ndarray
     reference_labels: np.ndarray
+    first_view: np.ndarray
+    second_view: np.ndarray
+
+    def with_unit_features(self) -> Problem:
+        """The same with features of norm 1, which a regularisation in their squares fits."""
+        names = ("features", "reference_features")
+        unit = {name: (a := getattr(self, name)) / np.linalg.norm(a, axis=1, keepdims=True) for name in names}
+        return replace(self, **unit)
 
     def in_double_precision(self) -> Problem:
         """The same with float64 in place of float32."""
@@ -54,6 +67,7 @@ class Problem:
         return Problem(**{name: a.astype(np.float64) if a.dtype.kind == "f" else a for name, a in arrays.items()})
 
 
+@functools.lru_cache(1)
 def make_problem(size: Size, seed: int = 0) -> Problem:
     """Classes that vary about means along common directions, some more than others, with noise in every feature."""
     rng = np.random.default_rng(seed)
@@ -81,14 +95,11 @@ def make_problem(size: Size, seed: int = 0) -> Problem:
         features=encoded(positions, encoders[0]),
         labels=labels,
         targets=targets.astype(np.float32),
-        probabilities=probabilities.astype(np.float32),
+        source_probabilities=probabilities.astype(np.float32),
         source_labels=probabilities.argmax(axis=1),
-        other_features=encoded(positions, encoders[1]),
+        aligned_features=encoded(positions, encoders[1]),
         reference_features=encoded(reference, encoders[0]),
         reference_labels=reference_labels,
+        first_view=encoded(positions, encoders[0]),
+        second_view=encoded(positions, encoders[0]),
     )
-
-
-def unit_rows(features: np.ndarray) -> np.ndarray:
-    """Features of norm 1."""
-    return features / np.linalg.norm(features, axis=1, keepdims=True)
