@@ -1,15 +1,14 @@
-"""jaxrel's Sinkhorn against POT, ott-jax and geomloss: certified gap, large clouds, and work against precision.
+"""jaxrel's Sinkhorn against POT, ott-jax and geomloss: large clouds, and work against precision.
 
-    python benchmarks/transport.py [--only certified] [--quick] [--exact]
+    python benchmarks/transport.py [--only large] [--quick] [--exact]
 
 geomloss needs torch: `pip install torch geomloss`; a peer that is not installed is left out, and the tables say so.
 All times are medians of warm runs with what they compute waited for; compile time is apart. Every solver is judged by
 `true_errors` of transport_peers.py against the optimum of POT's exact solver. Prints tables, writes
 benchmarks/results/transport.json and docs/transport.png.
 
-certified: the time until optimum is known within 1 %. jaxrel finds epsilon by itself and its time includes the proof.
-    POT is exact. For ott-jax a grid of settings is searched for the fastest that reaches the same gap by
-    `certified_interval`; its time is that of the solver alone at settings known beforehand, without search or proof.
+The time until an optimum is known within 1 % is a microbenchmark: `python -m benchmarks --only sinkhorn`.
+
 large: one problem of 2,000 x 2,000 or 10,000 x 10,000 points in 64 dimensions. Each solver runs in a process of its
     own, whose peak memory beyond imports, data and a first compilation is reported.
 work_precision: 10 problems of 100 x 100, five values of epsilon, four kinds of clouds.
@@ -29,7 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -50,7 +49,6 @@ from transport_peers import (
     exact_problems,
     geomloss_potentials,
     installed_versions,
-    median_seconds,
     ott_solver,
     ott_streamed,
     pot_potentials,
@@ -59,12 +57,11 @@ from transport_peers import (
     true_errors,
 )
 
-from jaxrel.transport import PointCloud, certified_interval, entropic_plan, sinkhorn
+from jaxrel.transport import PointCloud, sinkhorn
 
 RESULTS = Path(__file__).parent / "results"
 FIGURE = Path(__file__).parent.parent / "docs" / "transport.png"
 EXACT = RESULTS / "exact_transport.json"
-GAP = 0.01  # of part `certified`, relative to the upper end
 DIMENSION = 64  # of part `large`
 LEVELS = (0.1, 0.03, 0.01, 0.003, 0.001)  # of epsilon and of the error, in part `work_precision`
 
@@ -76,8 +73,6 @@ class Plan:
     """How much of everything is measured."""
 
     repeats: int
-    certified: tuple[tuple[int, int, int], ...]  # problems, points, dimensions
-    search_seconds: float  # of each ott-jax grid
     large: tuple[tuple[int, float], ...]  # points, and seconds after which a process starts no further setting
     cases: tuple[str, ...]
     epsilons: tuple[float, ...]
@@ -85,16 +80,12 @@ class Plan:
 
 FULL = Plan(
     repeats=15,
-    certified=((16, 400, 64), (100, 25, 100), (10, 100, 10)),
-    search_seconds=25,
     large=((2_000, 12), (10_000, 45)),
     cases=("gaussian", "clustered", "high-dimensional", "unequal weights"),
     epsilons=LEVELS,
 )
 QUICK = Plan(
     repeats=2,
-    certified=((2, 40, 10),),
-    search_seconds=2,
     large=((300, 0),),
     cases=("gaussian",),
     epsilons=(0.1, 0.03),
@@ -108,209 +99,7 @@ def gaussian_clouds(num_problems: int, num_points: int, dimension: int) -> tuple
     return x, y
 
 
-# Part 1: certified gap
-
-
-def certified_part(plan: Plan, peers: Sequence[str]) -> list[dict[str, Any]]:
-    """The time until the optimum of every problem of a batch is known within `GAP`."""
-    return [certified_case(*shape, plan, peers) for shape in plan.certified]
-
-
-def certified_case(
-    num_problems: int, num_points: int, dimension: int, plan: Plan, peers: Sequence[str]
-) -> dict[str, Any]:
-    """One batch."""
-    problems = problems_of(*gaussian_clouds(num_problems, num_points, dimension))
-    exact_inputs = exact_problems(problems)
-    exact = exact_optima(exact_inputs)
-    cost, a, b = (jax.device_put(array) for array in (problems.cost, problems.a, problems.b))
-
-    solve, compile_seconds = compiled(lambda cost: sinkhorn(cost, relative_gap=GAP), cost)
-    result = solve(cost)
-    lower, upper = (np.asarray(end, np.float64) for end in (result.lower, result.upper))
-    if not (np.all(upper - lower <= GAP * upper * (1 + 1e-6)) and np.all(np.asarray(result.status) == 0)):
-        raise AssertionError(f"not every problem is certified: {result.messages}")
-    if not np.all((lower <= exact * (1 + 1e-12)) & (exact <= upper * (1 + 1e-12))):
-        raise AssertionError("an exact optimum is outside of its certified interval")
-
-    runs: dict[str, Callable[[], object]] = {"jaxrel": lambda: solve(cost)}
-    if "pot" in peers:
-        runs["POT emd2 (exact)"] = lambda: exact_optima(exact_inputs)
-    searches = {}
-    if "ott" in peers:
-        for domain in ("log", "kernel"):
-            search = OttSearch(cost, a, b, log_domain=domain == "log", seconds=plan.search_seconds)
-            searches[domain] = search.run()
-            for kind, (setting, epsilon, threshold) in search.best.items():
-                alone, with_certificate = search.solvers(setting)
-                name = f"ott-jax {domain}, {kind}"
-                arguments = (cost, a, b, np.float32(epsilon), np.float32(threshold))
-                runs[name] = partial(alone, *arguments)
-                runs[f"{name} + certificate"] = partial(with_certificate, *arguments)
-    seconds = median_seconds(runs, repeats=plan.repeats)
-
-    title = f"{num_problems} problems of {num_points} x {num_points}, d = {dimension}: gap of at most {GAP:.0%}"
-    table = Table("solver", "ms", "times jaxrel", "setting", title=title, title_justify="left")
-    for name, value in seconds.items():
-        domain, _, kind = name.removeprefix("ott-jax ").removesuffix(" + certificate").partition(", ")
-        setting = searches.get(domain, {}).get("best", {}).get(kind)
-        table.add_row(name, _ms(value), f"{value / seconds['jaxrel']:.2f}", _describe(setting) if setting else "")
-    for domain, found in searches.items():
-        if not found["best"]:
-            table.add_row(f"ott-jax {domain}", "failed", "", f"none of {found['tried']} runs reaches the gap")
-    console.print(table)
-    solver_only = {name: value for name, value in seconds.items() if name != "jaxrel" and "+" not in name}
-    for peer, prefix in (("POT", "POT"), ("ott-jax", "ott-jax")):
-        times = [value for name, value in solver_only.items() if name.startswith(prefix)]
-        if times:
-            ratio = min(times) / seconds["jaxrel"]
-            console.print(f"  {_verdict(ratio)} than the fastest of {peer} (ratio {ratio:.2f})")
-    return {
-        "problems": num_problems,
-        "points": num_points,
-        "dimension": dimension,
-        "gap": GAP,
-        "seconds": seconds,
-        "times_jaxrel": {name: value / seconds["jaxrel"] for name, value in seconds.items()},
-        "jaxrel": {
-            "compile_seconds": compile_seconds,
-            "largest_gap": float(np.max((upper - lower) / upper)),
-            "iterations": [int(np.min(result.num_iterations)), int(np.max(result.num_iterations))],
-            "epsilon_over_mean_cost": (np.asarray(result.epsilon) / problems.mean_cost).round(5).tolist(),
-        },
-        "ott": searches,
-    }
-
-
-class OttSearch:
-    """The fastest setting of ott-jax that brings the certified gap of every problem of a batch to `GAP`.
-
-    Two kinds are searched: "fixed" runs a number of iterations known to be enough (what only a search like this can
-    know), "threshold" stops by its own error, as a user would run it.
-    """
-
-    DECAYS = (1.0, 0.5, 0.6, 0.7, 0.8, 0.9)
-    COUNTS = (4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 28, 32, 40, 50, 64, 80, 100, 150, 200)
-    EPSILONS = (0.02, 0.015, 0.0125, 0.0115, 0.0105, 0.0095, 0.008, 0.0065, 0.005, 0.0035, 0.002)
-    MOMENTA = (1.2, 1.4, 1.6, 1.8)
-    MEMORIES = (2, 4)
-    THRESHOLDS = (0.3, 0.1, 0.05, 0.03, 0.01, 0.003, 0.001)
-
-    def __init__(self, cost: jax.Array, a: jax.Array, b: jax.Array, *, log_domain: bool, seconds: float) -> None:
-        """A search that ends after about so many seconds."""
-        self.problems = (cost, a, b)
-        self.log_domain = log_domain
-        self.deadline = time.perf_counter() + seconds
-        self.best: dict[str, tuple[OttSetting, float, float]] = {}  # setting, epsilon, threshold
-        self.least_seconds: dict[str, float] = {}
-        self.largest_gap: dict[str, float] = {}
-        self.tried = self.reached = self.not_finite = 0
-        self.reaching: set[float] = set()  # epsilons
-        self._certificate, _ = compiled(_certificate, *self.problems, a, cost[:, 0, 0])
-
-    def run(self) -> dict[str, Any]:
-        """Search, and return what is worth recording."""
-        plain = OttSetting(log_domain=self.log_domain)
-        # Half of the time for plain runs at every decay; the rest for acceleration at the best, then for thresholds.
-        start, end = time.perf_counter(), self.deadline
-        self.deadline = start + (end - start) / 2
-        for decay in self.DECAYS:
-            self._fewest_iterations(replace(plain, decay=decay))
-        self.deadline = start + (end - start) * 0.75
-        chosen = self.best["fixed"][0].decay if "fixed" in self.best else 1.0
-        for decay in dict.fromkeys((chosen, 1.0)):
-            for momentum in self.MOMENTA:
-                self._fewest_iterations(replace(plain, decay=decay, momentum=momentum))
-            for memory in self.MEMORIES:
-                self._fewest_iterations(replace(plain, decay=decay, anderson=memory))
-        self.deadline = end
-        accelerated = self.best["fixed"][0] if "fixed" in self.best else plain
-        candidates = (replace(accelerated, iterations=None), replace(plain, decay=chosen), plain)
-        for inner, setting in itertools.product((1, 5, 10), dict.fromkeys(candidates)):
-            self._thresholds(replace(setting, inner_iterations=inner))
-        return {
-            "tried": self.tried,
-            "reached": self.reached,
-            "not_finite": self.not_finite,
-            "best": {
-                kind: asdict(setting)
-                | {"epsilon": epsilon, "threshold": threshold, "largest_gap": self.largest_gap[kind]}
-                for kind, (setting, epsilon, threshold) in self.best.items()
-            },
-        }
-
-    def solvers(self, setting: OttSetting) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """The compiled batch solver, without and with the certificate of what it returns."""
-        solve = jax.vmap(ott_solver(setting), in_axes=(0, 0, 0, None, None))
-
-        def certified(cost: jax.Array, a: jax.Array, b: jax.Array, *numbers: jax.Array) -> Any:
-            f, epsilon, _ = solve(cost, a, b, *numbers)
-            return f, _certificate(cost, a, b, f, epsilon)
-
-        example = (*self.problems, np.float32(0.01), np.float32(1e-3))
-        return compiled(solve, *example)[0], compiled(certified, *example)[0]
-
-    def _fewest_iterations(self, setting: OttSetting) -> None:
-        """Bisect for the fewest iterations with which some epsilon reaches the gap; more than the best have no use."""
-        most = self.best["fixed"][0].iterations if "fixed" in self.best else self.COUNTS[-1]
-        counts = [count for count in self.COUNTS if count <= (most or 0)]
-        first, last = 0, len(counts) - 1  # the answer is in first..last, or there is none
-        index = last if "fixed" in self.best else len(counts) // 2
-        while first <= last and time.perf_counter() < self.deadline:
-            fixed = replace(setting, iterations=counts[index])
-            solver = self._compile(fixed)
-            reached = [self._try("fixed", fixed, solver, epsilon, 1e-3) for epsilon in self.EPSILONS]
-            if any(reached):
-                last = index - 1
-            else:
-                first = index + 1
-            index = (first + last) // 2
-
-    def _thresholds(self, setting: OttSetting) -> None:
-        """Lower the threshold until some epsilon reaches the gap; smaller ones only take longer."""
-        if time.perf_counter() > self.deadline:
-            return
-        solver = self._compile(setting)
-        epsilons = [epsilon for epsilon in self.EPSILONS if epsilon in self.reaching] or self.EPSILONS
-        for threshold in self.THRESHOLDS:
-            reached = False
-            for epsilon in epsilons:
-                if time.perf_counter() < self.deadline:
-                    reached |= self._try("threshold", setting, solver, epsilon, threshold)
-            if reached:
-                return
-
-    def _compile(self, setting: OttSetting) -> Callable[..., Any]:
-        solve = jax.vmap(ott_solver(setting), in_axes=(0, 0, 0, None, None))
-        return compiled(solve, *self.problems, np.float32(0.01), np.float32(1e-3))[0]
-
-    def _try(
-        self, kind: str, setting: OttSetting, solver: Callable[..., Any], epsilon: float, threshold: float
-    ) -> bool:
-        arguments = (*self.problems, np.float32(epsilon), np.float32(threshold))
-        f, absolute, _ = solver(*arguments)
-        lower, upper = (np.asarray(end) for end in self._certificate(*self.problems, f, absolute))
-        self.tried += 1
-        gap = float(np.max((upper - lower) / upper))
-        self.not_finite += not np.isfinite(gap)
-        if not gap <= GAP:
-            return False
-        self.reached += 1
-        self.reaching.add(epsilon)
-        _, seconds = timed(partial(solver, *arguments), budget=1.0)
-        if seconds < self.least_seconds.get(kind, np.inf):
-            self.least_seconds[kind], self.largest_gap[kind] = seconds, gap
-            self.best[kind] = setting, epsilon, threshold
-        return True
-
-
-def _certificate(
-    cost: jax.Array, a: jax.Array, b: jax.Array, f: jax.Array, epsilon: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    return certified_interval(cost, a, b, entropic_plan(cost, a, b, f, epsilon), f)
-
-
-# Part 2: large clouds
+# Large clouds
 
 
 def large_part(plan: Plan, peers: Sequence[str], *, quick: bool, exact: bool) -> list[dict[str, Any]]:
@@ -560,7 +349,7 @@ def print_large(
     console.print(table)
 
 
-# Part 3: work against precision
+# Work against precision
 
 
 def work_problems(case: str) -> Problems:
@@ -753,20 +542,9 @@ def draw(cases: Sequence[dict[str, Any]], path: Path) -> None:
 # Running it
 
 
-def _ms(seconds: float) -> str:
-    return f"{1e3 * seconds:.2f}"
-
-
-def _verdict(ratio: float) -> str:
-    return f"jaxrel is {ratio:.2f} times faster" if ratio >= 1 else f"jaxrel is {1 / ratio:.2f} times SLOWER"
-
-
 def _describe(setting: dict[str, Any]) -> str:
-    hidden = {"log_domain", "limit", "largest_gap"}
-    neutral = {"decay": 1.0, "momentum": 1.0, "anderson": 0, "iterations": None}
-    shown = {name: value for name, value in setting.items() if name not in hidden and neutral.get(name, "") != value}
-    if "iterations" in shown:
-        shown = {name: value for name, value in shown.items() if name not in ("threshold", "inner_iterations")}
+    neutral = {"decay": 1.0, "momentum": 1.0}
+    shown = {name: value for name, value in setting.items() if neutral.get(name, "") != value}
     return ", ".join(
         f"{name} {value:g}" if isinstance(value, float | int) else str(value) for name, value in shown.items()
     )
@@ -791,7 +569,7 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ("certified", "large", "work_precision")
+    parts = ("large", "work_precision")
     parser.add_argument(
         "--only", nargs="+", choices=parts, default=parts, help="parts to run; the file keeps the others"
     )
@@ -818,8 +596,6 @@ def main() -> None:
             console.print(f"{DISTRIBUTIONS[peer]} is not installed: left out")
     start = time.perf_counter()
     found: dict[str, Any] = {}
-    if "certified" in options.only:
-        found["certified"] = certified_part(plan, tuple(versions))
     if "large" in options.only:
         found["large"] = large_part(plan, tuple(versions), quick=options.quick, exact=options.exact)
     if "work_precision" in options.only:

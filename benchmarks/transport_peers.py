@@ -31,7 +31,6 @@ __all__ = [
     "exact_problems",
     "geomloss_potentials",
     "installed_versions",
-    "median_seconds",
     "ott_solver",
     "ott_streamed",
     "pot_potentials",
@@ -151,24 +150,6 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> tuple[Callable[..
     return lambda *values: jax.block_until_ready(executable(*values)), time.perf_counter() - start
 
 
-def median_seconds(runs: dict[str, Callable[[], object]], *, repeats: int, budget: float = 20.0) -> dict[str, float]:
-    """Median warm seconds of each run, the runs taking turns so that a busy machine slows them alike.
-
-    The first run of each is a warm-up. One whose warm-up alone takes more than a quarter of `budget` is not repeated
-    and counts as it is; the turns end when all of them together have used `budget` seconds for each run.
-    """
-    first = {name: _seconds(run) for name, run in runs.items()}
-    repeated = {name: run for name, run in runs.items() if first[name] <= budget / 4}
-    times: dict[str, list[float]] = {name: [] for name in repeated}
-    start = time.perf_counter()
-    for _ in range(repeats):
-        for name, run in repeated.items():
-            times[name].append(_seconds(run))
-        if time.perf_counter() - start > budget * len(runs):
-            break
-    return {name: float(np.median(times[name])) if name in times else first[name] for name in runs}
-
-
 def timed(run: Callable[[], Any], *, repeats: int = 3, budget: float) -> tuple[Any, float]:
     """What `run` returns and its median warm seconds; a first run longer than `budget` is the only one."""
     start = time.perf_counter()
@@ -191,7 +172,6 @@ class OttSetting:
         log_domain: `lse_mode`.
         decay: epsilon falls by this factor each iteration, from the mean cost to its target; 1 keeps it constant.
         momentum: weight of the update; 1 is plain Sinkhorn.
-        anderson: iterates that Anderson acceleration remembers; 0 is none.
         inner_iterations: iterations between two looks at the error.
         iterations: exactly so many (a scan, which under vmap spares the error and waiting for the slowest),
             or None: until the threshold, at most `limit`.
@@ -200,7 +180,6 @@ class OttSetting:
     log_domain: bool = True
     decay: float = 1.0
     momentum: float = 1.0
-    anderson: int = 0
     inner_iterations: int = 10
     iterations: int | None = None
     limit: int = 2000
@@ -229,8 +208,6 @@ def ott_solver(setting: OttSetting) -> Callable[..., tuple[jax.Array, jax.Array,
     )
     if setting.momentum != 1:
         limits["momentum"] = acceleration.Momentum(value=setting.momentum)
-    if setting.anderson:
-        limits["anderson"] = acceleration.AndersonAcceleration(memory=setting.anderson)
 
     def solve(
         cost: jax.Array, a: jax.Array, b: jax.Array, epsilon: jax.Array, threshold: jax.Array

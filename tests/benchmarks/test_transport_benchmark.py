@@ -1,4 +1,4 @@
-"""The measure by which benchmarks/transport.py judges all solvers, and a quick run of its first part."""
+"""The measure by which benchmarks/transport.py judges all solvers, and a quick run of a part."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ def test_potentials_that_are_not_finite_have_no_error(peers, problem):
 def test_quick_run(tmp_path):
     output = tmp_path / "transport.json"
     script = str(BENCHMARKS / "transport.py")
-    options = ["--quick", "--only", "certified", "--peers", "pot", "--output", str(output)]
+    options = ["--quick", "--only", "large", "--peers", "pot", "--output", str(output)]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, script, *options], check=False, capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
     assert "jaxrel" in done.stdout
-    (case,) = json.loads(output.read_text())["certified"]
-    assert case["jaxrel"]["largest_gap"] <= 0.01
-    assert set(case["seconds"]) == {"jaxrel", "POT emd2 (exact)"}
+    (case,) = json.loads(output.read_text())["large"]
+    assert {run["contestant"] for run in case["runs"]} == {"jaxrel dense"}
+    assert all(run["upper_error"] >= 0 for run in case["runs"] if "seconds" in run)
