@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 from jaxrel._core.arrays import real_array
 from jaxrel._core.checks import Key, checked_key
 from jaxrel._core.size_classes import pads_samples
-from jaxrel.metrics.decomposition import Decomposition, checked_decomposition
+from jaxrel.metrics.decomposition import Components, Decomposition, principal_components
 from jaxrel.metrics.differentiation import no_derivative
 from jaxrel.metrics.kernels import kernel
 from jaxrel.metrics.leep import leep_score, mean_log_prediction
@@ -91,7 +91,7 @@ def nleep_score(
         most = min(most, checked_positive_integer("max_directions", max_directions))
     return _nleep(
         sample,
-        checked_decomposition(sample, "centred", decomposition),
+        principal_components(sample, "centred", decomposition, most),
         _checked_share(explained_variance, sample.features.dtype),
         checked_key(key),
         num_components=checked_positive_integer("num_components", num_components),
@@ -107,14 +107,14 @@ def _num_classes(sample: LabelledSample) -> int:
 
 def _nleep_kernel(
     sample: LabelledSample,
-    decomposition: Decomposition,
+    principal: Components,
     explained_variance: Float[Array, ""],
     key: PRNGKeyArray,
     *,
     num_components: int,
     max_directions: int,
 ) -> Score:
-    coordinates, num_directions = _principal(sample, decomposition, explained_variance, max_directions)
+    coordinates, num_directions = _leading(principal, explained_variance)
     order = jnp.argsort(jnp.sum(coordinates**2, axis=1))
     # The mixture takes its unit from the variance averaged over all directions, those that are left out included.
     regularisation = _REGULARISATION * max_directions / jnp.maximum(num_directions, 1)
@@ -134,17 +134,16 @@ def _nleep_kernel(
 _nleep = kernel(_nleep_kernel, static=("num_components", "max_directions"))
 
 
-def _principal(
-    sample: LabelledSample, decomposition: Decomposition, explained_variance: Float[Array, ""], max_directions: int
-) -> tuple[Float[Array, "n r"], Int[Array, ""]]:
+def _leading(principal: Components, explained_variance: Float[Array, ""]) -> tuple[Float[Array, "n r"], Int[Array, ""]]:
     """Coordinates along the leading principal directions, 0 along those that are left out, and how many are kept.
 
     A direction in which all samples are 0 gives all components the same factor if covariances are diagonal.
     """
-    energies = decomposition.values**2
+    energies = principal.values**2
     before = jnp.cumsum(energies) - energies
-    kept = (decomposition.resolved & (before <= explained_variance * jnp.sum(energies)))[:max_directions]
-    return jnp.where(kept, decomposition.components(sample)[:, :max_directions], 0), jnp.sum(kept)
+    kept = principal.resolved & (before <= explained_variance * jnp.sum(energies))
+    kept = kept[: principal.rows.shape[1]]
+    return jnp.where(kept, principal.rows, 0), jnp.sum(kept)
 
 
 def _checked_share(explained_variance: Any, dtype: Any) -> Float[Array, ""]:
