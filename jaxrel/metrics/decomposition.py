@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from jaxrel._core import linalg
 from jaxrel.metrics.differentiation import no_derivative
@@ -73,11 +73,6 @@ class Components:
     rows: Float[Array, "n k"]
     values: Float[Array, " r"]
     size: Float[Array, ""]
-
-    @property
-    def resolved(self) -> Bool[Array, " r"]:
-        """Which values are not rounding."""
-        return self.values > 0
 
 
 @jax.tree_util.register_dataclass
