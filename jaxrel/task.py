@@ -291,26 +291,34 @@ def _position(index: tuple[np.ndarray, ...]) -> str:
 
 def _as_features(features: Any, live: np.ndarray | None) -> Array:
     with np.errstate(over="ignore"):  # An overflow becomes inf, which is refused below.
-        array = on_device(features, _computed_type(features))
-    if not is_traced(array) and live is not None:
-        if not _all_finite(array, live):
-            bad = np.nonzero(~np.isfinite(np.asarray(array)) & live[:, None])
-            original = np.asarray(features)[bad[0][0], bad[1][0]]
-            raise ValueError(
-                f"features[{_position(bad)}] is {original}{' or missing' if np.isnan(original) else ''}, not a finite "
-                f"{array.dtype} ({bad[0].size} such values): remove or impute these samples, give them weight 0, or "
-                "rescale the features."
-            )
-        if not live.all():
-            array = jnp.where(jnp.asarray(live)[:, None], array, 0)
-    return array
+        array = _copied(features, _computed_type(features))
+    if is_traced(array) or live is None:
+        return jnp.asarray(array)
+    if not _all_finite(array, live):
+        bad = np.nonzero(~np.isfinite(np.asarray(array)) & live[:, None])
+        original = np.asarray(features)[bad[0][0], bad[1][0]]
+        raise ValueError(
+            f"features[{_position(bad)}] is {original}{' or missing' if np.isnan(original) else ''}, not a finite "
+            f"{array.dtype} ({bad[0].size} such values): remove or impute these samples, give them weight 0, or "
+            "rescale the features."
+        )
+    if isinstance(array, np.ndarray):
+        array[~live] = 0
+        return jax.device_put(array)
+    return array if live.all() else jnp.where(jnp.asarray(live)[:, None], array, 0)
 
 
-def _all_finite(features: Float[Array, "n d"], live: np.ndarray) -> bool:
+def _copied(features: Any, dtype: Any) -> np.ndarray | Array:
+    """The features in the type that they are computed with; arrays of NumPy stay on the host until they are checked."""
+    return np.array(features, dtype) if isinstance(features, np.ndarray) else on_device(features, dtype)
+
+
+def _all_finite(features: Float[Array, "n d"] | np.ndarray, live: np.ndarray) -> bool:
     """Looked at where they are: copied to the host, wide features would take longer than their score."""
     if in_host_memory(features):
-        finite = np.isfinite(np.asarray(features))
-        return bool(finite.all() or finite[live].all())
+        array = np.asarray(features)
+        # The least and the largest are NaN where any number is.
+        return bool(np.isfinite([array.min(), array.max()]).all() or np.isfinite(array[live]).all())
     return bool(_all_finite_on_device(features, jnp.asarray(live)))
 
 

@@ -78,7 +78,7 @@ def score_encoders(
         weights, reference_weights: counts of the samples, the same for all encoders.
         num_classes, reference_num_classes, num_source_classes: class counts; None infers them from the labels.
         batch_size: encoders that are scored side by side within a call. None takes one by one on CPUs, where side by
-            side is no faster, and all elsewhere.
+            side is slower, and all elsewhere.
         combined: False returns the components of the metrics that depend on the other encoders, for `Metric.combine`.
         progress: told `(what, done, total)` for each metric and batch.
 
@@ -130,7 +130,7 @@ def score_encoders(
                 varying["decomposition"] = decompositions[metric.decomposition]
             fixed = {need: shared[need] for need in metric.needs if need in shared}
             options = tuple(accepted_options(metric, facts).items())
-            call = _batched(metric.name, options, batch_size or _default_batch_size(len(batch)))
+            call = _scored(metric.name, options, batch_size or _default_batch_size(len(batch)))
             with few_threads(varying):
                 scored = jax.block_until_ready(call(varying, fixed, accepted_options(metric, weighting)))
             found[metric.name].append(scored)
@@ -309,20 +309,40 @@ def _decomposed(kind: DecompositionKind, batch_size: int) -> Callable[..., Decom
 
 
 @functools.cache
-def _batched(name: str, options: tuple[tuple[str, Any], ...], batch_size: int) -> Callable[..., Any]:
-    """The metric over a leading axis of what varies, compiled once for each shape."""
+def _scored(name: str, options: tuple[tuple[str, Any], ...], batch_size: int) -> Callable[..., Any]:
+    """The metric over a leading axis of what varies, compiled once for each shape.
+
+    One encoder at a time is a loop of Python over arrays of their own: products with a slice of an array take XLA ten
+    times as long on CPUs, and so does a loop of its own.
+    """
     metric = METRICS[name]
 
-    def scored(varying: Any, fixed: Any, weighting: Any) -> Any:
-        def of_one(own: Any) -> Any:
-            own = dict(own)
-            extra = {"decomposition": own.pop("decomposition")} if "decomposition" in own else {}
-            data = own | fixed
-            return metric.function(*(data[need] for need in metric.needs), **dict(options), **weighting, **extra)
+    def of_one(own: Any, fixed: Any, weighting: Any) -> Any:
+        own = dict(own)
+        extra = {"decomposition": own.pop("decomposition")} if "decomposition" in own else {}
+        data = own | fixed
+        return metric.function(*(data[need] for need in metric.needs), **dict(options), **weighting, **extra)
 
-        return jax.lax.map(of_one, varying, batch_size=batch_size)
+    if batch_size > 1:
+        return compiled(
+            lambda varying, *shared: jax.lax.map(lambda own: of_one(own, *shared), varying, batch_size=batch_size)
+        )
+    alone = compiled(of_one)
 
-    return compiled(scored)
+    def one_by_one(varying: Any, *shared: Any) -> Any:
+        count = len(jax.tree.leaves(varying)[0])
+        return _stacked([alone(_one_of(varying, index), *shared) for index in range(count)])
+
+    return one_by_one
+
+
+@compiled
+def _one_of(stacks: Any, index: Any) -> Any:
+    return jax.tree.map(lambda rows: rows[index], stacks)
+
+
+def _stacked(parts: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
 
 
 def _assembled(metric: Metric, parts: Sequence[Any], order: np.ndarray, *, combined: bool) -> Any:

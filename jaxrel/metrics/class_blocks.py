@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxrel._core import linalg
 from jaxrel._core.labels import largest_class as largest_class_of
+from jaxrel.metrics.decomposition import singular_values_of
 from jaxrel.metrics.validation import LabelledSample, checked_positive_integer
 from jaxrel.relatedness.blocks import class_order, members
 
@@ -49,9 +49,7 @@ def class_singular_values(
 
     def of_one_class(block: tuple[Array, Array]) -> Float[Array, " k"]:
         index, weights = block
-        samples = jnp.where(weights[:, None] > 0, rows[index], 0)
-        # LAPACK takes some thirty times as long for a wide matrix as for its transpose.
-        return linalg.singular_values(samples if samples.shape[0] >= samples.shape[1] else samples.T)
+        return singular_values_of(jnp.where(weights[:, None] > 0, rows[index], 0))
 
     fits = jnp.max(jnp.sum((sample.memberships > 0) & (sample.weights > 0)[:, None], axis=0)) <= block_size
     return jax.lax.map(of_one_class, (index, weights)), fits

@@ -3,8 +3,9 @@ r"""Singular value decompositions of the features, which many metrics can share.
     diag(sqrt(weights)) X = U diag(s) V^T
 
 for features X as they are ("raw"), minus their mean ("centred"), or divided by their deviations as well
-("standardised"). A decomposition of X, not the eigenvectors of a Gram matrix: squared, a singular value of 1e-4 of the
-largest would drown in the rounding of float32.
+("standardised"). That of float32 features is from the eigenvectors of their Gram matrix in float64: squared, a singular
+value of 1e-4 of the largest would drown in the rounding of float32, but one of 1e-6 is known in float64 to 1e-4 of
+itself. That of float64 features, and where there is no float64, is a decomposition of X itself.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from jaxrel._core import linalg
 from jaxrel.metrics.differentiation import no_derivative
@@ -22,15 +23,17 @@ from jaxrel.metrics.kernels import kernel, own_size, safe_divide, standardised, 
 from jaxrel.metrics.validation import Sample, checked_sample
 
 __all__ = [
+    "Components",
     "Coordinates",
     "Decomposition",
     "DecompositionKind",
-    "checked_decomposition",
     "coordinates",
     "decompose",
+    "principal_components",
     "right_singular",
     "rounding",
     "singular_values",
+    "singular_values_of",
 ]
 
 DecompositionKind = Literal["raw", "centred", "standardised"]
@@ -56,14 +59,20 @@ class Decomposition:
     size: Float[Array, ""]
     kind: DecompositionKind = field(metadata={"static": True})
 
-    @property
-    def resolved(self) -> Bool[Array, " r"]:
-        """Which values are not rounding."""
-        return self.values > 0
 
-    def components(self, sample: Sample) -> Float[Array, "n r"]:
-        """The samples in coordinates along the right singular vectors: principal components, if centred."""
-        return safe_divide(self.vectors * self.values, jnp.sqrt(sample.weights)[:, None])
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Components:
+    """The samples in coordinates along the first right singular vectors: principal components, if centred.
+
+    Attributes:
+        rows: 0 along directions whose value is, and for samples of weight 0.
+        values, size: as in `Decomposition`; all of the values.
+    """
+
+    rows: Float[Array, "n k"]
+    values: Float[Array, " r"]
+    size: Float[Array, ""]
 
 
 @jax.tree_util.register_dataclass
@@ -110,15 +119,12 @@ def decompose(
     return decomposition
 
 
-def checked_decomposition(sample: Sample, kind: DecompositionKind, given: Any) -> Decomposition:
-    """The one that was given, or one computed now.
+def _checked(sample: Sample, kind: DecompositionKind, given: Any) -> Decomposition:
+    """The one that was given.
 
     Raises:
         ValueError: if what was given is not a decomposition of this kind and of features of this shape.
     """
-    if given is None:
-        decomposition: Decomposition = _decompose(Sample(sample.features, sample.weights, sample.valid), kind=kind)
-        return decomposition
     num_samples, width = sample.features.shape
     shape = (num_samples, min(num_samples, width))
     if not isinstance(given, Decomposition) or given.kind != kind or given.vectors.shape != shape:
@@ -130,28 +136,52 @@ def checked_decomposition(sample: Sample, kind: DecompositionKind, given: Any) -
     return given
 
 
+def principal_components(sample: Sample, kind: DecompositionKind, given: Any, count: int | None = None) -> Components:
+    """The first `count` of them, or all, along the directions of a given decomposition, or found now.
+
+    Raises:
+        ValueError: if what was given is not a decomposition of this kind and of features of this shape.
+    """
+    count = min(sample.features.shape) if count is None else count
+    if given is None:
+        found: Components = _components(Sample(sample.features, sample.weights, sample.valid), kind=kind, count=count)
+    else:
+        found = _components_along(_checked(sample, kind, given), sample.weights, count=count)
+    return found
+
+
 def coordinates(sample: Sample, kind: DecompositionKind, targets: Float[Array, "n t"], given: Any) -> Coordinates:
-    """Those along the directions of `checked_decomposition`, without its n rows: in less time where it is not given."""
+    """Those along the directions of a given decomposition, or found now; raises as `principal_components`."""
     if given is None:
         found: Coordinates = _coordinates(Sample(sample.features, sample.weights, sample.valid), targets, kind=kind)
     else:
-        found = _coordinates_along(checked_decomposition(sample, kind, given), sample.weights, targets)
+        found = _coordinates_along(_checked(sample, kind, given), sample.weights, targets)
     return found
 
 
 def singular_values(sample: Sample, kind: DecompositionKind, given: Any) -> Float[Array, " r"]:
-    """Those of `checked_decomposition`, without its vectors: in less time where it is not given."""
+    """Those of a given decomposition, or found now; raises as `principal_components`."""
     if given is None:
         values: Float[Array, " r"] = _singular_values(sample, kind=kind)
         return values
-    return checked_decomposition(sample, kind, given).values
+    return _checked(sample, kind, given).values
 
 
 def right_singular(rows: Float[Array, "n d"]) -> tuple[Float[Array, " r"], Float[Array, "r d"]]:
     """Singular values and right singular vectors; where n > d, those of the triangular factor, which are the same."""
+    if linalg.has_double(rows.dtype):
+        return linalg.in_double(lambda rows: _by_gram_matrix(rows)[1:])(rows)
     triangular = linalg.triangular_factor(rows) if rows.shape[0] > rows.shape[1] else rows
     _, values, axes = linalg.svd(triangular)
     return values, axes
+
+
+def singular_values_of(rows: Float[Array, "n d"]) -> Float[Array, " r"]:
+    """In descending order, down to rounding."""
+    tall = rows if rows.shape[0] >= rows.shape[1] else rows.T
+    if linalg.has_double(rows.dtype):
+        return jnp.sqrt(linalg.in_double(linalg.gram_eigenvalues)(tall))
+    return linalg.singular_values(tall)  # LAPACK takes some thirty times as long for a wide matrix.
 
 
 def rounding(dtype: Any) -> float:
@@ -176,14 +206,47 @@ def _decompose_kernel(sample: Sample, *, kind: DecompositionKind) -> Decompositi
 
 
 def _resolved_directions(rows: Float[Array, "n d"]) -> tuple[Float[Array, "n r"], Float[Array, " r"]]:
-    vectors, values, _ = linalg.svd(rows)
-    resolved = values > rounding(values.dtype) * values[0]
-    return vectors * resolved, values * resolved
+    decompose = linalg.in_double(_by_gram_matrix) if linalg.has_double(rows.dtype) else linalg.svd
+    vectors, values, _ = decompose(rows)
+    values = _resolved(values)
+    return jnp.where(values > 0, vectors, 0), values
+
+
+def _resolved(values: Float[Array, " r"], dtype: Any = None) -> Float[Array, " r"]:
+    """0 in place of those that are rounding, in the type that the features have."""
+    return jnp.where(values > rounding(dtype or values.dtype) * values[0], values, 0)
+
+
+def _by_gram_matrix(rows: Float[Array, "n d"]) -> tuple[Float[Array, "n r"], Float[Array, " r"], Float[Array, "r d"]]:
+    """Left singular vectors, singular values and right singular vectors, from the eigenvectors of the squares."""
+    if rows.shape[0] < rows.shape[1]:
+        squares, vectors = linalg.gram_eigenvectors(rows.T)
+        values = jnp.sqrt(squares)
+        return vectors, values, safe_divide(vectors.T @ rows, values[:, None])
+    squares, axes = linalg.gram_eigenvectors(rows)
+    values = jnp.sqrt(squares)
+    return safe_divide(rows @ axes, values), values, axes.T
+
+
+def _components_kernel(sample: Sample, *, kind: DecompositionKind, count: int) -> Components:
+    rows, size = _rows(sample, kind)
+    values, axes = right_singular(rows)
+    values = _resolved(values)
+    along = jnp.where(values[:count] > 0, rows @ axes[:count].T, 0)
+    return Components(safe_divide(along, jnp.sqrt(sample.weights)[:, None]), values, size)
+
+
+def _components_along_kernel(decomposition: Decomposition, weights: Float[Array, " n"], *, count: int) -> Components:
+    values = decomposition.values
+    along = decomposition.vectors[:, :count] * values[:count]
+    return Components(safe_divide(along, jnp.sqrt(weights)[:, None]), values, decomposition.size)
 
 
 def _coordinates_kernel(sample: Sample, targets: Float[Array, "n t"], *, kind: DecompositionKind) -> Coordinates:
     rows, _ = _rows(sample, kind)
     columns = jnp.sqrt(sample.weights)[:, None] * targets
+    if linalg.has_double(rows.dtype):
+        return linalg.in_double(_coordinates_by_gram_matrix)(rows, columns)
     (num_samples, width), num_targets = rows.shape, targets.shape[1]
     outside = jnp.zeros(num_targets, rows.dtype)
     if num_samples > width + num_targets:
@@ -193,6 +256,15 @@ def _coordinates_kernel(sample: Sample, targets: Float[Array, "n t"], *, kind: D
         columns, outside = columns[:width], jnp.sum(columns[width:] ** 2, axis=0)
     vectors, values = _resolved_directions(rows)
     return _along(vectors, values, columns, outside)
+
+
+def _coordinates_by_gram_matrix(rows: Float[Array, "n d"], columns: Float[Array, "n t"]) -> Coordinates:
+    """What is unexplained is summed over samples: as the difference of two squared norms it would be rounding."""
+    _, values, axes = _by_gram_matrix(rows)
+    values = _resolved(values, jnp.float32)[:, None]
+    coefficients = safe_divide(axes @ (rows.T @ columns), values)
+    explained = rows @ (axes.T @ safe_divide(coefficients, values))
+    return Coordinates(values[:, 0], coefficients, jnp.sum((columns - explained) ** 2, axis=0))
 
 
 def _coordinates_along_kernel(
@@ -210,11 +282,12 @@ def _along(
 
 
 def _singular_values_kernel(sample: Sample, *, kind: DecompositionKind) -> Float[Array, " r"]:
-    values = linalg.singular_values(_rows(sample, kind)[0])
-    return jnp.where(values > rounding(values.dtype) * values[0], values, 0)
+    return _resolved(singular_values_of(_rows(sample, kind)[0]))
 
 
 _decompose = kernel(_decompose_kernel, static=("kind",))
+_components = kernel(_components_kernel, static=("kind", "count"))
+_components_along = kernel(_components_along_kernel, static=("count",))
 _coordinates = kernel(_coordinates_kernel, static=("kind",))
 _coordinates_along = kernel(_coordinates_along_kernel)
 _singular_values = kernel(_singular_values_kernel, static=("kind",))

@@ -144,14 +144,17 @@ def least_reaching(
     bits = jax.lax.bitcast_convert_type(values + 0, integer)
     infinity = jax.lax.bitcast_convert_type(jnp.asarray(jnp.inf, values.dtype), integer)
 
-    def halved(_: Any, ends: tuple[Int[Array, ""], Int[Array, ""]]) -> tuple[Int[Array, ""], Int[Array, ""]]:
+    def halved(ends: tuple[Int[Array, ""], Int[Array, ""]]) -> tuple[Int[Array, ""], Int[Array, ""]]:
         below, reaching = ends
         middle = below + (reaching - below) // 2
         enough = weigh(bits <= middle) >= mass
         return jnp.where(enough, below, middle), jnp.where(enough, middle, reaching)
 
-    start = jnp.asarray(-1, integer), infinity
-    _, reaching = jax.lax.fori_loop(0, jnp.finfo(values.dtype).bits, halved, start)
+    # Often the least of all is enough.
+    least = jnp.min(bits)
+    enough = weigh(bits <= least) >= mass
+    start = jnp.where(enough, least - 1, least), jnp.where(enough, least, infinity)
+    _, reaching = jax.lax.while_loop(lambda ends: ends[1] - ends[0] > 1, halved, start)
     return jax.lax.bitcast_convert_type(reaching, values.dtype)
 
 

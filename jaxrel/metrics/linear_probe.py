@@ -18,7 +18,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 from jaxrel._core import linalg
 from jaxrel._core.programs import compiled
 from jaxrel._core.size_classes import pads_samples
-from jaxrel.metrics.decomposition import Decomposition, checked_decomposition
+from jaxrel.metrics.decomposition import Components, Decomposition, principal_components
 from jaxrel.metrics.differentiation import no_derivative
 from jaxrel.metrics.kernels import kernel, safe_divide
 from jaxrel.metrics.result import Score, make_score
@@ -77,21 +77,19 @@ def ridge_probe_score(
         raise ValueError("num_folds must be at least 2: one fold leaves no samples to fit.")
     fold, valid = (_dealt(sample, num_folds), True) if folds is None else _checked_folds(folds, sample, num_folds)
     sample = LabelledSample(sample.features, sample.weights, sample.valid & valid, sample.memberships)
-    decomposition = checked_decomposition(sample, "standardised", decomposition)
-    return _ridge_probe(
-        sample, decomposition, fold, _checked_ridges(ridges, sample.features.dtype), num_folds=num_folds
-    )
+    principal = principal_components(sample, "standardised", decomposition)
+    return _ridge_probe(sample, principal, fold, _checked_ridges(ridges, sample.features.dtype), num_folds=num_folds)
 
 
 def _ridge_probe_kernel(
     sample: LabelledSample,
-    decomposition: Decomposition,
+    principal: Components,
     fold: Int[Array, " n"],
     ridges: Float[Array, " g"],
     *,
     num_folds: int,
 ) -> Score:
-    coordinates = decomposition.components(sample)
+    coordinates = principal.rows
     held_out = fold == jnp.arange(num_folds)[:, None]
     train = jnp.where(held_out, 0, sample.weights)
     # In units of the largest weight: equal sums of equal weights are exactly equal.

@@ -22,7 +22,7 @@ from jaxrel._core import linalg
 from jaxrel._core.size_classes import pads_samples
 from jaxrel._core.status import HasStatus
 from jaxrel.metrics.class_blocks import checked_largest_class, class_singular_values
-from jaxrel.metrics.decomposition import Decomposition, checked_decomposition, rounding
+from jaxrel.metrics.decomposition import Components, Decomposition, principal_components, rounding
 from jaxrel.metrics.differentiation import no_derivative
 from jaxrel.metrics.discriminant import apart_beyond_rounding, log_probabilities_from_white, mean_own_probability
 from jaxrel.metrics.hub import among_others, over_models, scaled_over_models
@@ -112,7 +112,7 @@ def ncti_components(
     most = jnp.minimum(min(num_components, sample.features.shape[1]), sample.total)
     return _ncti(
         sample,
-        checked_decomposition(sample, "centred", decomposition),
+        principal_components(sample, "centred", decomposition, count),
         most,
         num_components=count,
         num_leading=half,
@@ -146,7 +146,7 @@ def ncti_combine(components: NctiComponents | Sequence[NctiComponents]) -> Score
 
 def _ncti_kernel(
     sample: LabelledSample,
-    decomposition: Decomposition,
+    principal: Components,
     most: Float[Array, ""],
     *,
     num_components: int,
@@ -154,10 +154,10 @@ def _ncti_kernel(
     block_size: int,
 ) -> NctiComponents:
     total = sample.total
-    values = decomposition.values[:num_components]
+    values = principal.values[:num_components]
     roots = jnp.sqrt(sample.weights)[:, None]
-    components = decomposition.components(sample)[:, :num_components]
-    variance = jnp.sum((values[:num_leading] * decomposition.size) ** 2) / jnp.maximum(total - 1, 1)
+    components = principal.rows
+    variance = jnp.sum((values[:num_leading] * principal.size) ** 2) / jnp.maximum(total - 1, 1)
     shrinkage = jnp.maximum(jnp.exp(-variance), _LEAST_SHRINKAGE)
     shrunk = shrinkage > _LEAST_SHRINKAGE
     shrinkage = jnp.where(shrunk, shrinkage, 0)

@@ -6,12 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
 from jaxrel._core.arrays import real_array
-from jaxrel._core.checks import Key, checked_key
+from jaxrel._core.checks import Key, checked_key, is_traced
 from jaxrel._core.size_classes import pads_samples
-from jaxrel.metrics.decomposition import Decomposition, checked_decomposition
+from jaxrel.metrics.decomposition import Components, Decomposition, principal_components
 from jaxrel.metrics.differentiation import no_derivative
 from jaxrel.metrics.kernels import kernel
 from jaxrel.metrics.leep import leep_score, mean_log_prediction
@@ -24,6 +24,8 @@ __all__ = ["nleep_score"]
 _COMPONENTS_A_CLASS = 5
 # Of the mean variance of a principal direction; added to the variances of every component.
 _REGULARISATION = 1e-3
+# Fewer than these save no time.
+_LEAST_DIRECTIONS = 32
 
 
 @no_derivative
@@ -50,9 +52,10 @@ def nleep_score(
             `num_classes` inside `jit` and `vmap`, where labels are unknown). With about as many
             components as samples each sample has its own, and the score nears 0 for all features.
         explained_variance: the mixture is fitted in the fewest principal directions that hold more than this share of
-            the variance, above 0 and at most 1; another value needs no compilation.
-        max_directions: at most this many directions; None means `min(n, d)`. The mixture takes time for each, used or
-            not, as their number is not known when it is compiled.
+            the variance, above 0 and at most 1; another value needs a compilation only where far more directions or
+            far fewer hold it.
+        max_directions: at most this many directions; None means `min(n, d)`. Inside `jit` and `vmap` the mixture takes
+            time for each, used or not; elsewhere for as many as the next power of 2 of those in use.
         responsibilities: `(n, k)`, rows of sum 1, of a mixture of your own: the score is `leep_score` of them, and the
             features and the options above are not used.
         key: of `jax.random`, or an integer; draws the starts of the mixture.
@@ -89,13 +92,15 @@ def nleep_score(
     most = min(sample.features.shape)
     if max_directions is not None:
         most = min(most, checked_positive_integer("max_directions", max_directions))
+    share = _checked_share(explained_variance, sample.features.dtype)
+    principal = principal_components(sample, "centred", decomposition, most)
     return _nleep(
         sample,
-        checked_decomposition(sample, "centred", decomposition),
-        _checked_share(explained_variance, sample.features.dtype),
+        principal,
+        share,
         checked_key(key),
         num_components=checked_positive_integer("num_components", num_components),
-        max_directions=most,
+        max_directions=_most_directions(principal, share, most),
     )
 
 
@@ -107,17 +112,18 @@ def _num_classes(sample: LabelledSample) -> int:
 
 def _nleep_kernel(
     sample: LabelledSample,
-    decomposition: Decomposition,
+    principal: Components,
     explained_variance: Float[Array, ""],
     key: PRNGKeyArray,
     *,
     num_components: int,
     max_directions: int,
 ) -> Score:
-    coordinates, num_directions = _principal(sample, decomposition, explained_variance, max_directions)
+    kept = _kept(principal, explained_variance)[:max_directions]
+    coordinates = jnp.where(kept, principal.rows[:, :max_directions], 0)
     order = jnp.argsort(jnp.sum(coordinates**2, axis=1))
     # The mixture takes its unit from the variance averaged over all directions, those that are left out included.
-    regularisation = _REGULARISATION * max_directions / jnp.maximum(num_directions, 1)
+    regularisation = _REGULARISATION * max_directions / jnp.maximum(jnp.sum(kept), 1)
     mixture = gaussian_mixture(
         coordinates[order],
         sample.weights[order],
@@ -134,17 +140,22 @@ def _nleep_kernel(
 _nleep = kernel(_nleep_kernel, static=("num_components", "max_directions"))
 
 
-def _principal(
-    sample: LabelledSample, decomposition: Decomposition, explained_variance: Float[Array, ""], max_directions: int
-) -> tuple[Float[Array, "n r"], Int[Array, ""]]:
-    """Coordinates along the leading principal directions, 0 along those that are left out, and how many are kept.
+def _kept(principal: Components, explained_variance: Float[Array, ""]) -> Bool[Array, " r"]:
+    """The leading directions that are needed; the others are made 0.
 
     A direction in which all samples are 0 gives all components the same factor if covariances are diagonal.
     """
-    energies = decomposition.values**2
+    energies = principal.values**2
     before = jnp.cumsum(energies) - energies
-    kept = (decomposition.resolved & (before <= explained_variance * jnp.sum(energies)))[:max_directions]
-    return jnp.where(kept, decomposition.components(sample)[:, :max_directions], 0), jnp.sum(kept)
+    return (energies > 0) & (before <= explained_variance * jnp.sum(energies))
+
+
+def _most_directions(principal: Components, explained_variance: Float[Array, ""], most: int) -> int:
+    """Directions that the mixture is compiled for: a power of 2 that holds those in use, if these are known."""
+    if is_traced(principal, explained_variance):
+        return most
+    kept = int(jnp.sum(_kept(principal, explained_variance)))
+    return min(most, max(_LEAST_DIRECTIONS, 1 << (kept - 1).bit_length()))
 
 
 def _checked_share(explained_variance: Any, dtype: Any) -> Float[Array, ""]:

@@ -21,7 +21,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jaxrel._core.size_classes import pads_samples
 from jaxrel.heads.newton import fit_softmax
-from jaxrel.metrics.decomposition import Decomposition, checked_decomposition
+from jaxrel.metrics.decomposition import Components, Decomposition, principal_components
 from jaxrel.metrics.differentiation import no_derivative
 from jaxrel.metrics.kernels import kernel
 from jaxrel.metrics.result import Score, make_score
@@ -218,7 +218,7 @@ def pactran_gaussian_score(
     dtype = sample.features.dtype
     return _gaussian(
         sample,
-        checked_decomposition(sample, "centred", decomposition),
+        principal_components(sample, "centred", decomposition),
         checked_positive_number("inverse_ridge", inverse_ridge, dtype),
         checked_positive_number("prior_variance", prior_variance, dtype),
     )
@@ -227,16 +227,16 @@ def pactran_gaussian_score(
 @kernel
 def _gaussian(
     sample: LabelledSample,
-    decomposition: Decomposition,
+    principal: Components,
     inverse_ridge: Float[Array, ""],
     prior_variance: Float[Array, ""],
 ) -> Score:
     total = sample.total
     num_features = sample.features.shape[1]
     num_present = jnp.sum(sample.class_sizes > 0)
-    components = decomposition.components(sample)
+    components = principal.rows
     # Weights are fitted to features of unit size; their ridge must be a number that can be told from 0 and infinity.
-    sensitivity = jnp.clip(decomposition.size * jnp.sqrt(inverse_ridge * total), 1 / _LARGEST, _LARGEST)
+    sensitivity = jnp.clip(principal.size * jnp.sqrt(inverse_ridge * total), 1 / _LARGEST, _LARGEST)
     fit = fit_softmax(components, sample.memberships, sample.weights / total, sensitivity**-2)
     curvature = sample.weights * jnp.sum(fit.curvatures(sample.memberships), axis=1)
     of_weights = sensitivity**2 * (curvature @ jnp.sum(components**2, axis=1))

@@ -60,6 +60,7 @@ def _silhouette(sample: LabelledSample) -> Score:
     weighted = sample.weights[:, None] * sample.memberships
     sizes = sample.class_sizes
     index = jnp.arange(norms.shape[0])
+    classes = jnp.argmax(sample.memberships, axis=1)
     rounding = 8 * jnp.finfo(features.dtype).eps
 
     def coefficient(
@@ -72,7 +73,7 @@ def _silhouette(sample: LabelledSample) -> Score:
         sums = distances @ weighted
         # Summed, as beside a heavy sample the difference to the size of the class is a rounding.
         but_one = jnp.where(index == position, jnp.maximum(sample.weights - 1, 0), sample.weights)
-        others = but_one @ (sample.memberships @ membership)
+        others = jnp.sum(jnp.where(classes == classes[position], but_one, 0))
         inside = safe_divide(sums @ membership, others)
         elsewhere = (sizes > 0) & (membership == 0)
         outside = jnp.min(jnp.where(elsewhere, safe_divide(sums, sizes), jnp.inf))

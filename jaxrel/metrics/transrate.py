@@ -12,9 +12,9 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jaxrel._core.size_classes import pads_samples
 from jaxrel.metrics.class_blocks import checked_largest_class, class_singular_values
-from jaxrel.metrics.decomposition import Decomposition, checked_decomposition, rounding
+from jaxrel.metrics.decomposition import Decomposition, rounding, singular_values
 from jaxrel.metrics.differentiation import no_derivative
-from jaxrel.metrics.kernels import kernel, safe_divide
+from jaxrel.metrics.kernels import kernel, safe_divide, unit_centred
 from jaxrel.metrics.result import Score, make_score
 from jaxrel.metrics.validation import LabelledSample, checked_labelled_sample, checked_positive_number
 
@@ -68,21 +68,22 @@ def transrate_score(
     """
     sample = checked_labelled_sample(features, labels, weights, num_classes, shift_invariant=True)
     distortion = checked_positive_number("eps", eps, sample.features.dtype)
-    decomposition = checked_decomposition(sample, "centred", decomposition)
+    values = singular_values(sample, "centred", decomposition)
     block_size = checked_largest_class(labels, largest_class, sample.weights)
-    return _transrate(sample, decomposition, distortion, jnp.asarray(equal_classes), block_size=block_size)
+    return _transrate(sample, values, distortion, jnp.asarray(equal_classes), block_size=block_size)
 
 
 def _transrate_kernel(
     sample: LabelledSample,
-    decomposition: Decomposition,
+    values: Float[Array, " r"],
     eps: Float[Array, ""],
     equal_classes: Bool[Array, ""],
     *,
     block_size: int,
 ) -> Score:
-    values, size = decomposition.values, decomposition.size
-    class_values, fits = class_singular_values(sample, decomposition.vectors * values, block_size)
+    features, size = unit_centred(sample)
+    rows = jnp.sqrt(sample.weights)[:, None] * features
+    class_values, fits = class_singular_values(sample, rows, block_size)
     class_values = jnp.where(class_values > rounding(values.dtype) * values[0], class_values, 0)
     sizes = sample.class_sizes
     present = sizes > 0
