@@ -20,6 +20,7 @@ _MAX_STEPS = 100
 _MAX_HALVINGS = 30
 _MAX_SOLVER_STEPS = 100
 _SOLVER_TOLERANCE = 1e-3
+_LOOSEST_TOLERANCE = 0.1
 _LARGEST_SLOPE = 0.5  # Uphill at the end of a step, relative to downhill at its start.
 _Parameters = tuple[Array, Array]  # Slopes (d, c) and biases (c,).
 
@@ -114,9 +115,12 @@ def fit_softmax(
         curvature = shares @ fit.curvatures(memberships)
         scales = (variances[:, None] * curvature + ridge, jnp.where(curvature > 0, curvature, 1))
         downhill = (-fit.gradient[0], -fit.gradient[1])
+        # Far from the minimum a better direction would be the minimum of a quadratic that the objective is not.
+        accuracy = jnp.clip(least / fit.objective, _SOLVER_TOLERANCE**2, _LOOSEST_TOLERANCE**2)
         direction = _solution(
             lambda vector: hessian(fit, vector),
             downhill,
+            accuracy,
             lambda residual: centred((residual[0] / scales[0], residual[1] / scales[1])),
         )
         decrement = _product(downhill, direction)
@@ -141,13 +145,14 @@ def fit_softmax(
 def _solution(
     matrix: Callable[[_Parameters], _Parameters],
     right_side: _Parameters,
+    accuracy: Float[Array, ""],
     preconditioned: Callable[[_Parameters], _Parameters],
 ) -> _Parameters:
-    """Of a positive semidefinite system, by conjugate gradients."""
+    """Of a positive semidefinite system, by conjugate gradients, until the squared residual is `accuracy` of itself."""
 
     def unfinished(state: Any) -> Bool[Array, ""]:
         _, _, _, energy, count = state
-        return (count < _MAX_SOLVER_STEPS) & (energy > _SOLVER_TOLERANCE**2 * first_energy)
+        return (count < _MAX_SOLVER_STEPS) & (energy > accuracy * first_energy)
 
     def step(state: Any) -> Any:
         solution, residual, conjugate, energy, count = state

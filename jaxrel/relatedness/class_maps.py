@@ -54,23 +54,24 @@ def initial_logits(
     target_classes: ClassOrder,
     reference: Task,
     reference_classes: ClassOrder,
-) -> tuple[Float[Array, "t r"], Bool[Array, "t r"]]:
+) -> tuple[Float[Array, "t r"] | None, Bool[Array, "t r"]]:
     """Logits of Q at the start, and its support.
 
-    Equal on a hard support. For `"soft"` half of each row goes to the assigned classes and half to a softmax of the
+    None where each target class has one reference class, which leaves Q nothing to learn. Equal on a hard support. For `"soft"` half of each row goes to the assigned classes and half to a softmax of the
     class costs: a permutation is a strict local minimum of the bound (the slope of -x log x at 0 is infinite), so what
     may be mixed must start mixed, but from an even mixture target classes end up sharing a reference class.
     """
     (_, num_reference), (_, num_target) = reference.labelled, target.labelled
     zero = jnp.zeros((num_target, num_reference), target.features.dtype)
     if isinstance(class_map, tuple):
-        return zero, jnp.asarray(_given_support(class_map, num_target, num_reference))
+        support = _given_support(class_map, num_target, num_reference)
+        return zero if np.any(np.sum(support, axis=1) > 1) else None, jnp.asarray(support)
     if class_map == "identity":
-        return zero, jnp.eye(num_target, num_reference, dtype=bool)
+        return None, jnp.eye(num_target, num_reference, dtype=bool)
     costs = class_costs(target, target_classes, reference, reference_classes)
     assigned = assign_classes(costs)
     if class_map == "assigned":
-        return zero, assigned
+        return zero if num_reference > num_target else None, assigned
     mean = jnp.mean(costs)
     near = jax.nn.softmax(-costs / (_TEMPERATURE * jnp.where(mean > 0, mean, 1)), axis=1)
     own = assigned / jnp.sum(assigned, axis=1, keepdims=True)

@@ -258,9 +258,9 @@ def _start(sampler: Sampler, head: Head | None, method: Joint) -> tuple[Paramete
     reference, target = sampler.reference, sampler.target
     classes = (target, sampler.target_classes, reference, sampler.reference_classes)
     logits, support = initial_logits(method.class_map, *classes)
-    width, dtype = target.num_features, logits.dtype
+    num_classes, width, dtype = support.shape[1], target.num_features, target.features.dtype
     from_zero = head is None and method.learns_head and method.setting == "learned" and method.ridge is not None
-    zero = Head(jnp.zeros((logits.shape[1], width), dtype), jnp.zeros(logits.shape[1], dtype))
+    zero = Head(jnp.zeros((num_classes, width), dtype), jnp.zeros(num_classes, dtype))
     if head is None:
         budget = method.lipschitz_budget
         if budget == "validated":

@@ -28,15 +28,17 @@ __all__ = ["Parameters", "objective", "validation_bound"]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Parameters:
-    """What is learned, and the support of Q, which is given."""
+    """What is learned, and the support of Q, which is given; without logits it has one reference class in each row."""
 
     head: Head
     map: Head | AffineMap  # M, m in prediction space; A, b in feature space
-    logits: Float[Array, "t r"]
+    logits: Float[Array, "t r"] | None
     support: Bool[Array, "t r"]
 
     def conditional(self) -> Float[Array, "t r"]:
         """Q."""
+        if self.logits is None:
+            return self.support.astype(self.head.weights.dtype)
         return jax.nn.softmax(jnp.where(self.support, self.logits, -jnp.inf), axis=1)
 
     def target_map(self) -> Head:
