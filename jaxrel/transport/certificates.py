@@ -29,6 +29,8 @@ __all__ = [
     "round_to_marginals",
     "rounding_allowance",
     "shallow_sum",
+    "shallow_times",
+    "shallow_transposed_times",
     "shrink",
     "sum_depth",
     "times",
@@ -36,7 +38,7 @@ __all__ = [
 ]
 
 UPPER_FACTOR = 4.0
-SUM_WIDTH = 512
+SUM_WIDTH = 128
 
 
 @jax.tree_util.register_dataclass
@@ -119,19 +121,19 @@ def certify(
     """
     # Compiled anew in each of its uses, a kernel or a residual would differ by roundings from one to the next.
     factors = jax.lax.optimization_barrier(factors)
-    row_sums = factors.rows * times(factors.kernel, factors.columns)
+    row_sums = factors.rows * shallow_times(factors.kernel, factors.columns)
     rows = factors.rows * shrink(a, row_sums)
-    column_sums = factors.columns * transposed_times(factors.kernel, rows)
+    column_sums = factors.columns * shallow_transposed_times(factors.kernel, rows)
     kept = shrink(b, column_sums)
     rows, columns = jax.lax.optimization_barrier((rows, factors.columns * kept))
-    missing_a = jnp.maximum(a - rows * times(factors.kernel, columns), 0)
+    missing_a = jnp.maximum(a - rows * shallow_times(factors.kernel, columns), 0)
     missing_b = jnp.maximum(b - column_sums * kept, 0)
-    allowance = rounding_allowance(cost.shape[-2] + cost.shape[-1], cost.dtype)
+    allowance = rounding_allowance(sum(map(sum_depth, cost.shape[-2:])), cost.dtype)
     share, missing_b = missing_share(missing_a, missing_b, allowance)
 
     def spent(cost: Float[Array, "*b n m"]) -> Float[Array, "*b"]:
-        priced = jnp.sum(factors.kernel * (cost * columns[..., None, :]), axis=-1)
-        return shallow_sum(rows * priced + share * times(cost, missing_b))
+        priced = shallow_times(factors.kernel * cost, columns)
+        return shallow_sum(rows * priced + share * shallow_times(cost, missing_b))
 
     upper = spent(cost)
     cost_error = jnp.zeros_like(upper) if error is None else spent(error)
@@ -254,6 +256,33 @@ def times(matrix: Float[Array, "*b n m"], vector: Float[Array, "*b m"]) -> Float
 def transposed_times(matrix: Float[Array, "*b n m"], vector: Float[Array, "*b n"]) -> Float[Array, "*b m"]:
     """Product with the transpose, in the precision of the dtype on every device."""
     return jnp.einsum("...nm,...n->...m", matrix, vector, precision=jax.lax.Precision.HIGHEST)
+
+
+def shallow_times(matrix: Float[Array, "*b n m"], vector: Float[Array, "*b m"]) -> Float[Array, "*b n"]:
+    """`times` in sums as shallow as those of `shallow_sum`: zeros beside a block of the vector are exact."""
+    if vector.shape[-1] <= SUM_WIDTH:
+        return times(matrix, vector)
+    blocks = _blocks(vector).mT
+    return _sum_of_blocks(jnp.matmul(matrix, blocks, precision=jax.lax.Precision.HIGHEST), axis=-1)
+
+
+def shallow_transposed_times(matrix: Float[Array, "*b n m"], vector: Float[Array, "*b n"]) -> Float[Array, "*b m"]:
+    """`transposed_times`, likewise."""
+    if vector.shape[-1] <= SUM_WIDTH:
+        return transposed_times(matrix, vector)
+    return _sum_of_blocks(jnp.matmul(_blocks(vector), matrix, precision=jax.lax.Precision.HIGHEST), axis=-2)
+
+
+def _blocks(vector: Float[Array, "*b n"]) -> Float[Array, "*b k n"]:
+    """The vector as a sum of vectors that are 0 but for `SUM_WIDTH` entries."""
+    size = vector.shape[-1]
+    owner = jnp.arange(size) // SUM_WIDTH
+    return jnp.where(owner == jnp.arange(-(-size // SUM_WIDTH))[:, None], vector[..., None, :], 0)
+
+
+def _sum_of_blocks(parts: Float[Array, "*_"], axis: int) -> Float[Array, "*_"]:
+    # Without the barrier the compiler may merge this sum with the products behind it.
+    return jnp.sum(jax.lax.optimization_barrier(parts), axis=axis)
 
 
 def shallow_sum(x: Float[Array, "*b n"]) -> Float[Array, "*b"]:
