@@ -39,6 +39,7 @@ __all__ = [
 
 UPPER_FACTOR = 4.0
 SUM_WIDTH = 128
+_SHORT = 512  # Sums of so few terms are not worth blocks.
 
 
 @jax.tree_util.register_dataclass
@@ -132,7 +133,8 @@ def certify(
     share, missing_b = missing_share(missing_a, missing_b, allowance)
 
     def spent(cost: Float[Array, "*b n m"]) -> Float[Array, "*b"]:
-        priced = shallow_times(factors.kernel * cost, columns)
+        # One loop over both arrays, whose product would be a third one in memory, in sums of whole rows.
+        priced = jnp.sum(factors.kernel * (cost * columns[..., None, :]), axis=-1)
         return shallow_sum(rows * priced + share * shallow_times(cost, missing_b))
 
     upper = spent(cost)
@@ -143,14 +145,20 @@ def certify(
     f = jnp.where(a > 0, c_transform(low, g, axis=-1), -jnp.inf)
     g = jnp.where(b > 0, c_transform(low, f, axis=-2), -jnp.inf)
     lower, size = dual_value(a, b, f, g)
-    largest = jnp.max(jnp.abs(cost) + (0 if error is None else error), axis=(-1, -2))
+    # One axis after the other: both at once compile to a slower loop on CPU.
+    smallest, highest = jnp.min(jnp.min(low, axis=-1), axis=-1), jnp.max(jnp.max(cost, axis=-1), axis=-1)
+    largest = jnp.maximum(highest, -smallest)
+    if error is not None:
+        largest = largest + jnp.max(error, axis=(-1, -2))
+    # `|C| <= C + 2 max(-C, 0)`: what the sums over rows are of, up to their sign.
+    of_rows = rounding_allowance(cost.shape[-1], cost.dtype) * (upper + cost_error + 2 * jnp.maximum(-smallest, 0))
 
     def forbidden_mass() -> Float[Array, "*b"]:
         return map_problems(_forbidden_mass, cost, rows, factors.kernel, columns, share, missing_b, batch=upper.shape)
 
     return Certificate(
         lower=lower - allowance * (largest + size),
-        upper=upper + cost_error + allowance * UPPER_FACTOR * largest,
+        upper=upper + cost_error + allowance * UPPER_FACTOR * largest + of_rows,
         forbidden_mass=jax.lax.cond(jnp.any(largest > 1), forbidden_mass, lambda: jnp.zeros_like(upper)),
         cost_error=cost_error,
     )
@@ -260,7 +268,7 @@ def transposed_times(matrix: Float[Array, "*b n m"], vector: Float[Array, "*b n"
 
 def shallow_times(matrix: Float[Array, "*b n m"], vector: Float[Array, "*b m"]) -> Float[Array, "*b n"]:
     """`times` in sums as shallow as those of `shallow_sum`: zeros beside a block of the vector are exact."""
-    if vector.shape[-1] <= SUM_WIDTH:
+    if vector.shape[-1] <= _SHORT:
         return times(matrix, vector)
     blocks = _blocks(vector).mT
     return _sum_of_blocks(jnp.matmul(matrix, blocks, precision=jax.lax.Precision.HIGHEST), axis=-1)
@@ -268,7 +276,7 @@ def shallow_times(matrix: Float[Array, "*b n m"], vector: Float[Array, "*b m"]) 
 
 def shallow_transposed_times(matrix: Float[Array, "*b n m"], vector: Float[Array, "*b n"]) -> Float[Array, "*b m"]:
     """`transposed_times`, likewise."""
-    if vector.shape[-1] <= SUM_WIDTH:
+    if vector.shape[-1] <= _SHORT:
         return transposed_times(matrix, vector)
     return _sum_of_blocks(jnp.matmul(_blocks(vector), matrix, precision=jax.lax.Precision.HIGHEST), axis=-2)
 
@@ -290,7 +298,7 @@ def shallow_sum(x: Float[Array, "*b n"]) -> Float[Array, "*b"]:
     size = x.shape[-1]
     # Without the barrier the compiler may merge this sum with one behind it, or its own two levels.
     x = jax.lax.optimization_barrier(x)
-    if size <= SUM_WIDTH:
+    if size <= _SHORT:
         return jnp.sum(x, axis=-1)
     x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -size % SUM_WIDTH)])
     parts = jnp.sum(x.reshape(*x.shape[:-1], -1, SUM_WIDTH), axis=-1)
@@ -299,7 +307,7 @@ def shallow_sum(x: Float[Array, "*b n"]) -> Float[Array, "*b"]:
 
 def sum_depth(size: int) -> int:
     """Terms that `shallow_sum` adds up in a row at most."""
-    return size if size <= SUM_WIDTH else SUM_WIDTH - (-size // SUM_WIDTH)
+    return size if size <= _SHORT else SUM_WIDTH - (-size // SUM_WIDTH)
 
 
 def c_transform(cost: Float[Array, "*b n m"], potential: Float[Array, "*b k"], axis: int) -> Float[Array, "*b l"]:
