@@ -69,12 +69,18 @@ def test_averaged_updates_are_for_a_cloud_and_itself():
     assert int(result.status) & TransportStatus.NOT_CONVERGED
 
 
-def test_self_terms_of_tiled_clouds_are_those_of_stored_ones():
+def uphill_cost(x, y):
+    """Not the same there and back."""
+    difference = y[..., None, :, :] - x[..., :, None, :]
+    return jnp.sum(jnp.abs(difference) + difference.clip(0), axis=-1)
+
+
+@pytest.mark.parametrize("cost", ["euclidean", uphill_cost])
+def test_self_terms_of_tiled_clouds_are_those_of_stored_ones(cost):
     x, _, a, _ = clouds(0)
-    for cost in ("euclidean", lambda x, y: jnp.sum((x[..., :, None, :] - y[..., None, :, :]) ** 2, axis=-1)):
-        tiled, stored = (self_term(x, a, epsilon=0.02, cost=cost, tile=tile) for tile in (8, None))
-        assert tiled.messages == ()
-        assert float(tiled.value) == pytest.approx(float(stored.value), rel=1e-3)
+    tiled, stored = (self_term(x, a, epsilon=0.5, cost=cost, tile=tile) for tile in (8, None))
+    assert tiled.messages == ()
+    assert float(tiled.value) == pytest.approx(float(stored.value), rel=1e-3)
 
 
 @pytest.mark.usefixtures("x64")
