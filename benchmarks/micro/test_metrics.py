@@ -12,7 +12,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from jaxrel.metrics import METRICS, score_encoders
-from micro.calls import NAMES, metric_call, metric_values, suited
+from micro.calls import EXACT, NAMES, metric_call, metric_values, suited
 from micro.originals import ORIGINALS
 from micro.problems import Size, make_problem
 
@@ -31,7 +31,7 @@ def test_metric(name: str, by: str, size: Size, benchmark: BenchmarkFixture, mea
     if by == "jaxrel":
         values = metric_values(measure(group, by, metric_call(name, problem)))
         with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
-            exact = metric_values(metric_call(name, double)())
+            exact = metric_values(metric_call(name, double, **EXACT.get(name, {}))())
         benchmark.extra_info |= {"values": values, "float64": exact}
     else:
         original = ORIGINALS[by]

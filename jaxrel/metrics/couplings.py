@@ -1,4 +1,4 @@
-r"""Entropic couplings of two samples, down to an epsilon at which they are optimal up to rounding.
+r"""Couplings of two samples: optimal to a certified gap, or entropic, down to an epsilon at which they are optimal.
 
     P = argmin <P, C> + epsilon KL(P | a b^T)   over couplings of a and b
 
@@ -15,9 +15,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from jaxrel.transport import SinkhornConfig, mean_cost, round_to_marginals, sinkhorn
+from jaxrel.transport import (
+    SinkhornConfig,
+    TransportStatus,
+    mean_cost,
+    round_to_marginals,
+    sinkhorn,
+)
 
-__all__ = ["Coupling", "entropic_coupling"]
+__all__ = ["Coupling", "certified_coupling", "entropic_coupling"]
 
 _STAGES = 4
 _FIRST_BITS = 10  # The first stage is at 2^-10 of the size of the cost,
@@ -26,6 +32,7 @@ _TIED_ROUNDINGS = 32.0
 _KEPT = 64.0  # in units of epsilon: all that is cut off has less mass than a rounding.
 _ROUGH, _FINE = 1e-5, 1e-8  # errors of the marginals, between stages and at the end
 _MAX_ITERATIONS = 20000
+_LEAST_SHARE = 0.25  # of a gap is left to the solver, however much of it the errors of the costs take.
 _LARGEST_ERROR = _LARGEST_EXCESS = 1e-3
 _ABSOLUTE = SinkhornConfig(epsilon_unit="cost")
 
@@ -35,14 +42,13 @@ _State = tuple[Float[Array, "*b n m"], Float[Array, "*b n"], Float[Array, "*b m"
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Coupling:
-    """A coupling that is optimal at epsilon.
+    """A coupling of two samples.
 
     Attributes:
         plan: has the marginals asked for, up to rounding.
         f: potential of the first side, as `certified_interval` takes it.
-        lower, upper: around the optimum of `<P, C> + epsilon KL(P | a b^T)`, up to rounding: the dual value of the
-            potentials, and what the plan costs.
-        converged: whether marginals and optimum are met, to 1e-3 of the mass and of the size of the cost.
+        lower, upper: around what the coupling is to minimise; see the functions that make one.
+        converged: whether it does, as accurately as asked for.
     """
 
     plan: Float[Array, "*b n m"]
@@ -52,6 +58,40 @@ class Coupling:
     converged: Bool[Array, "*b"]
 
 
+def certified_coupling(
+    cost: Float[Array, "*b n m"],
+    a: Float[Array, "*b n"],
+    b: Float[Array, "*b m"],
+    relative_gap: Float[ArrayLike, ""],
+    slack: Float[ArrayLike, "*b"] = 0.0,
+) -> Coupling:
+    """A coupling whose cost is within `relative_gap` of the optimum, its interval that of the optimum.
+
+    Args:
+        cost: finite; a, b: weights of sum 1.
+        relative_gap: it is converged where `upper - lower <= relative_gap * upper`, or where the optimum may be 0, to
+            which nothing is relative, and the coupling is as good as the dtype resolves.
+        slack: what the cost of any coupling may be off by, which the interval contains.
+    """
+    # w + 2 slack <= gap upper where w <= (gap - 2 slack / least) upper, for no coupling costs less than all cheapest.
+    least = jnp.sum(a * jnp.min(cost, axis=-1), axis=-1)
+    share = 1 - 2 * jnp.asarray(slack) / jnp.where(least > 0, relative_gap * least, jnp.inf)
+    result = sinkhorn(
+        cost, a, b, relative_gap=relative_gap * jnp.maximum(share, _LEAST_SHARE), max_iterations=_MAX_ITERATIONS
+    )
+    lower, upper = result.lower - slack, result.upper + slack
+    f, g = jnp.where(a > 0, result.f, -jnp.inf), jnp.where(b > 0, result.g, -jnp.inf)
+    # Costs of next to nothing have an epsilon that is no number of the dtype.
+    epsilon = jnp.maximum(result.epsilon, jnp.finfo(cost.dtype).tiny)
+    exponent = (f[..., :, None] + g[..., None, :] - cost) / epsilon[..., None, None]
+    plan = round_to_marginals(a[..., :, None] * b[..., None, :] * jnp.exp(exponent), a, b)
+    missed, at_floor = (
+        result.status & int(bit) > 0 for bit in (TransportStatus.GAP_NOT_CERTIFIED, TransportStatus.PRECISION_FLOOR)
+    )
+    converged = (upper - lower <= relative_gap * upper) | (lower <= 0) & (~missed | at_floor)
+    return Coupling(plan, result.f, lower, upper, converged)
+
+
 def entropic_coupling(
     cost: Float[Array, "*b n m"],
     a: Float[Array, "*b n"],
@@ -59,6 +99,10 @@ def entropic_coupling(
     epsilon: Float[ArrayLike, "*b"],
 ) -> Coupling:
     """The coupling at `epsilon`, or at the smallest that there is where that is larger.
+
+    Its interval is around the optimum of `<P, C> + epsilon KL(P | a b^T)`, up to rounding: the dual value of the
+    potentials, and what the plan costs. It has converged where marginals and optimum are met, to 1e-3 of the mass and
+    of the size of the cost.
 
     Args:
         cost: finite; of either sign.

@@ -17,6 +17,7 @@ from jaxrel.metrics.labelled_pairs import (
     EpsilonUnit,
     LabelledPair,
     checked_epsilon,
+    checked_gap,
     checked_pair,
     conditional_entropy,
     label_law,
@@ -39,6 +40,7 @@ def f_otce_score(
     *,
     epsilon: Float[ArrayLike, ""] | None = 0.1,
     epsilon_unit: EpsilonUnit = "cost",
+    relative_gap: Float[ArrayLike, ""] | None = 0.01,
     reference_weights: Float[ArrayLike, " n"] | None = None,
     weights: Float[ArrayLike, " m"] | None = None,
     reference_num_classes: int | None = None,
@@ -52,6 +54,7 @@ def f_otce_score(
         epsilon: regularisation of the coupling; None couples optimally, which is `ot_nce_score`.
         epsilon_unit: "cost", as published: epsilon is in squares of the features, so that the score depends on their
             scale; "mean_cost": relative to the mean of all costs, for encoders of different scale.
+        relative_gap: with an epsilon of None, how near the optimum the coupling is, as in `otce_components`.
         reference_weights, weights: counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
         reference_num_classes, num_classes: class counts; needed inside `jit` and `vmap`.
 
@@ -60,7 +63,7 @@ def f_otce_score(
         for nothing.
 
     Raises:
-        ValueError: see `checked_pair`, `checked_epsilon`.
+        ValueError: see `checked_pair`, `checked_epsilon`, `checked_gap`.
 
     The authors' one implementation, for segmentation, stops where potentials change by less than 0.1 in all; this
     coupling has converged. An epsilon below what the coupling resolves is raised to that, see `otce_components`.
@@ -77,13 +80,17 @@ def f_otce_score(
         reference_num_classes=reference_num_classes,
         num_classes=num_classes,
     )
-    number = checked_epsilon(epsilon, epsilon_unit, pair.target.features.dtype)
-    return _f_otce(pair, number, epsilon_unit=epsilon_unit)
+    dtype = pair.target.features.dtype
+    number, gap = checked_epsilon(epsilon, epsilon_unit, dtype), checked_gap(relative_gap, dtype)
+    return _f_otce(pair, number, gap if epsilon is None else None, epsilon_unit=epsilon_unit)
 
 
-def _f_otce_kernel(pair: LabelledPair, epsilon: Float[Array, ""], *, epsilon_unit: EpsilonUnit) -> Score:
+def _f_otce_kernel(
+    pair: LabelledPair, epsilon: Float[Array, ""], relative_gap: Float[Array, ""] | None, *, epsilon_unit: EpsilonUnit
+) -> Score:
     place = placed(pair)
-    coupling = task_coupling(pair, place, sample_costs(pair, place), epsilon, epsilon_unit)
+    cost = sample_costs(pair, place)
+    coupling = task_coupling(pair, place, cost, epsilon=epsilon, unit=epsilon_unit, relative_gap=relative_gap)
     entropy = conditional_entropy(label_law(pair, coupling.plan))
     return make_score(-entropy, pair.status, converged=coupling.converged)
 

@@ -20,6 +20,7 @@ from jaxrel.metrics.labelled_pairs import (
     EpsilonUnit,
     LabelledPair,
     checked_epsilon,
+    checked_gap,
     checked_pair,
     conditional_entropy,
     label_law,
@@ -30,6 +31,8 @@ from jaxrel.metrics.labelled_pairs import (
 from jaxrel.metrics.result import Score, make_score
 
 __all__ = ["jc_otce_score"]
+
+Gaps = tuple[Float[Array, ""] | None, Float[Array, ""] | None]
 
 
 @no_derivative
@@ -42,6 +45,7 @@ def jc_otce_score(
     *,
     label_weight: Float[ArrayLike, ""] = 0.5,
     inner: Inner = "exact",
+    relative_gap: Float[ArrayLike, ""] | None = 0.01,
     epsilon: Float[ArrayLike, ""] | None = 0.1,
     epsilon_unit: EpsilonUnit = "cost",
     reference_weights: Float[ArrayLike, " n"] | None = None,
@@ -57,6 +61,8 @@ def jc_otce_score(
         features, labels: `(m, d)` and `(m,)` integers, of the target task; n and m may differ.
         label_weight: lambda, 0 to 1; 0 is `f_otce_score`.
         inner: "exact": W_2 between the samples of two classes; "gaussian": between Gaussians of their moments.
+        relative_gap: how accurately distances between classes are certified and, with an epsilon of None, how near the
+            optimum the coupling is. None: as accurately as the dtype permits, see below.
         epsilon, epsilon_unit: as in `f_otce_score`, of the whole cost.
         reference_weights, weights: counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
         reference_num_classes, num_classes: class counts; needed inside `jit` and `vmap`.
@@ -68,11 +74,13 @@ def jc_otce_score(
         for nothing.
 
     Raises:
-        ValueError: see `checked_pair`, `checked_epsilon`, `checked_blocks`; for a `label_weight` outside 0 .. 1.
+        ValueError: see `checked_pair`, `checked_epsilon`, `checked_gap`, `checked_blocks`; for a `label_weight` outside
+            0 .. 1.
 
     Deviations: the distance between labels is the squared 2-Wasserstein distance of the paper, to a certified relative
-    gap of 1e-3 (float64: 1e-7). The one implementation there is, of others, takes entries of plan times cost between
-    class means instead, which is no distance: they shrink as classes are added and are 0 between all but a few classes.
+    gap; with a `relative_gap` of None of 1e-3 (float64: 1e-7), and with an epsilon of None of half of it. The one
+    implementation there is, of others, takes entries of plan times cost between class means instead, which is no
+    distance: they shrink as classes are added and are 0 between all but a few classes.
 
     Complexity: that of `otce_components`, and for "exact" as much again between classes, with `r t s q` entries for r
     and t classes of at most s and q samples; for "gaussian" `O((r t + n + m) d^2 + r t d^3)`, or
@@ -89,27 +97,38 @@ def jc_otce_score(
         num_classes=num_classes,
     )
     dtype = pair.target.features.dtype
-    number = checked_epsilon(epsilon, epsilon_unit, dtype)
+    number, gap = checked_epsilon(epsilon, epsilon_unit, dtype), checked_gap(relative_gap, dtype)
     share = jnp.asarray(label_weight, dtype)
     if share.shape or not (isinstance(share, jax.core.Tracer) or 0 <= float(share) <= 1):
         raise ValueError(f"label_weight must be one number, 0 to 1, got {label_weight}.")
     pair, sizes = checked_blocks(pair, reference_labels, labels, inner, block_sizes)
-    return _jc_otce(pair, share, number, inner=inner, epsilon_unit=epsilon_unit, block_sizes=sizes)
+    gaps = (gap, None) if epsilon is not None or gap is None else (gap / 2, gap)
+    return _jc_otce(pair, share, number, gaps, inner=inner, epsilon_unit=epsilon_unit, block_sizes=sizes)
 
 
 def _jc_otce_kernel(
     pair: LabelledPair,
     label_weight: Float[Array, ""],
     epsilon: Float[Array, ""],
+    relative_gaps: Gaps,
     *,
     inner: Inner,
     epsilon_unit: EpsilonUnit,
     block_sizes: tuple[int, int],
 ) -> Score:
     place = placed(pair)
-    distances = label_distances(pair, place, inner=inner, block_sizes=block_sizes)
+    of_labels, of_samples = relative_gaps
+    distances = label_distances(pair, place, inner=inner, block_sizes=block_sizes, relative_gap=of_labels)
     cost = sample_costs(pair, place, distances.value, feature_weight=1 - label_weight, label_weight=label_weight)
-    coupling = task_coupling(pair, place, cost, epsilon, epsilon_unit)
+    coupling = task_coupling(
+        pair,
+        place,
+        cost,
+        epsilon=epsilon,
+        unit=epsilon_unit,
+        relative_gap=of_samples,
+        error=label_weight * distances.error_of_plans(pair),
+    )
     entropy = conditional_entropy(label_law(pair, coupling.plan))
     return make_score(-entropy, pair.status, converged=coupling.converged)
 

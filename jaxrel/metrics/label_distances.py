@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -31,6 +32,13 @@ class LabelDistances(NamedTuple):
 
     value: Float[Array, "r t"]
     error: Float[Array, "r t"]
+
+    def error_of_plans(self, pair: LabelledPair) -> Float[Array, ""]:
+        """What the mean distance under any plan is off by at most: each class may be with its least known partner."""
+        sizes = pair.reference.class_sizes, pair.target.class_sizes
+        error = jnp.where((sizes[0] > 0)[:, None] & (sizes[1] > 0), self.error, 0)
+        r, t = (size / jnp.sum(size) for size in sizes)
+        return jnp.minimum(r @ jnp.max(error, axis=1), t @ jnp.max(error, axis=0))
 
 
 class _Clouds(NamedTuple):
@@ -87,13 +95,19 @@ def checked_blocks(
 
 
 def label_distances(
-    pair: LabelledPair, place: PlacedPair, *, inner: Inner, block_sizes: tuple[int, int]
+    pair: LabelledPair,
+    place: PlacedPair,
+    *,
+    inner: Inner,
+    block_sizes: tuple[int, int],
+    relative_gap: Float[Array, ""] | None = None,
 ) -> LabelDistances:
     """From each reference class to each target class, in the unit of the place.
 
     Of the classes of both tasks where they are placed: for the classes themselves, `offset_square` is to be added.
+    The gap is that of "exact"; None takes what the dtype resolves.
     """
-    summary, distances = _method(pair, inner, block_sizes)
+    summary, distances = _method(pair, inner, block_sizes, relative_gap)
     return distances(
         summary(place.reference, pair.reference, block_sizes[0]), summary(place.target, pair.target, block_sizes[1])
     )
@@ -111,11 +125,11 @@ def pooled_label_distances(
 
 
 def _method(
-    pair: LabelledPair, inner: Inner, block_sizes: tuple[int, int]
+    pair: LabelledPair, inner: Inner, block_sizes: tuple[int, int], relative_gap: Float[Array, ""] | None = None
 ) -> tuple[Callable[..., Any], Callable[..., LabelDistances]]:
     """What to know of the classes of one task, and the distances that follow."""
     if inner == "exact":
-        return _clouds, _exact_distances
+        return _clouds, functools.partial(_exact_distances, relative_gap=relative_gap)
     if _few_samples(block_sizes, pair):
         return _clouds, _gaussian_distances_of_samples
     return _gaussians, _gaussian_distances
@@ -143,17 +157,17 @@ def _gaussians(features: Float[Array, "n d"], sample: LabelledSample, _: int) ->
     return _Gaussians(covariances, means)
 
 
-def _exact_distances(first: _Clouds, second: _Clouds) -> LabelDistances:
+def _exact_distances(first: _Clouds, second: _Clouds, relative_gap: Float[Array, ""] | None) -> LabelDistances:
     """Of the means, and of the classes about their means: a shift costs nothing else."""
     # float32 certifies no less than some 1e-4, and more where there are many samples.
-    gap = 1e-3 if first.points.dtype == jnp.float32 else 1e-7
+    finest = 1e-3 if first.points.dtype == jnp.float32 else 1e-7
     about = class_distances(
         first.points,
         second.points,
         weights_x=first.shares,
         weights_y=second.shares,
         cost="squared_euclidean",
-        relative_gap=gap,
+        relative_gap=finest if relative_gap is None else relative_gap,
         max_iterations=_MAX_ITERATIONS,
     )
     lower = jnp.maximum(about.lower, 0)

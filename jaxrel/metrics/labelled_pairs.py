@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from jaxrel.metrics.couplings import Coupling, entropic_coupling
+from jaxrel.metrics.couplings import Coupling, certified_coupling, entropic_coupling
 from jaxrel.metrics.kernels import centred, entropy, own_size, safe_divide
 from jaxrel.metrics.origin import about_centre
 from jaxrel.metrics.validation import LabelledSample, checked_labelled_sample
-from jaxrel.transport import mean_cost
-from jaxrel.transport.certificates import rounding_allowance
+from jaxrel.transport import certified_interval, mean_cost
+from jaxrel.transport.certificates import rounding_allowance, shallow_sum, shallow_transposed_times, sum_depth
+from jaxrel.transport.validation import checked_number
 
 __all__ = [
     "EpsilonUnit",
@@ -24,6 +25,7 @@ __all__ = [
     "PlacedPair",
     "TaskCost",
     "checked_epsilon",
+    "checked_gap",
     "checked_pair",
     "checked_squares",
     "conditional_entropy",
@@ -87,22 +89,34 @@ class PlacedPair:
 
 
 class TaskCost(NamedTuple):
-    """A cost between samples, in the unit of the place: of a plan P it is `<P, interaction> + constant`.
+    """A cost between samples, in the unit of the place: of a plan P it is `<P, interaction> + spread + offset`.
 
-    The terms of the cost that depend on one sample alone are part of the constant. They do not change which couplings
-    are optimal, and next to them what does would be rounded away where one task has far larger features. `width` is the
-    number of features.
+    The terms of the cost that depend on one sample alone are in `spread` and `offset`, their means. They do not change
+    which couplings are optimal, and next to them what does would be rounded away where one task has far larger
+    features. `offset` is what shifts of a task change; `width` is the number of features.
     """
 
     interaction: Float[Array, "n m"]
-    constant: Float[Array, ""]
+    spread: Float[Array, ""]
+    offset: Float[Array, ""]
     width: int
 
+    def of(self, plan: Float[Array, "n m"]) -> Float[Array, ""]:
+        """What a plan costs."""
+        return jnp.sum(plan * self.interaction) + self.spread + self.offset
+
     @property
-    def slack(self) -> Float[Array, ""]:
-        """What rounding does to the cost: to sums over features, and to means over the samples of either task."""
+    def slack(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """What rounding does to the cost of any plan: to its part without the offset, and to the offset.
+
+        A product of features is off by d roundings of the product of their norms, of which no plan makes more than half
+        the spread: `2 <P, |x| |y|> <= spread`. The means over samples are in blocks, as `shallow_sum` has them.
+        """
+        depth = self.width + sum(map(sum_depth, self.interaction.shape))
+        dtype = self.spread.dtype
+        of_sums = rounding_allowance(depth, dtype)
         largest = jnp.max(jnp.abs(self.interaction))
-        return rounding_allowance(self.width + sum(self.interaction.shape), largest.dtype) * (self.constant + largest)
+        return of_sums * self.spread + rounding_allowance(0, dtype) * largest, of_sums * self.offset
 
 
 def checked_pair(
@@ -174,6 +188,15 @@ def checked_epsilon(epsilon: Any, unit: str, dtype: Any) -> Float[Array, ""]:
     return number
 
 
+def checked_gap(relative_gap: Any, dtype: Any) -> Float[Array, ""] | None:
+    """A relative gap as a number; None, for the optimum, as it is.
+
+    Raises:
+        ValueError: for what is neither None nor a positive number.
+    """
+    return checked_number("relative_gap", relative_gap, batch=(), dtype=dtype)
+
+
 def placed(pair: LabelledPair) -> PlacedPair:
     """Both tasks about their means, at unit scale.
 
@@ -185,7 +208,7 @@ def placed(pair: LabelledPair) -> PlacedPair:
     scaled = [side.features / size for side in sides]
     origin = scaled[0][jnp.argmax(pair.reference.weights)]
     moved = [jnp.where(side.weights[:, None] > 0, rows - origin, 0) for rows, side in zip(scaled, sides, strict=True)]
-    means = [share @ rows for share, rows in zip(pair.shares, moved, strict=True)]
+    means = [shallow_transposed_times(rows, share) for share, rows in zip(pair.shares, moved, strict=True)]
     about = [centred(rows, side.weights) for rows, side in zip(moved, sides, strict=True)]
     spread = jnp.maximum(*(jnp.max(jnp.abs(rows)) for rows in about))
     # Features that are all the same up to rounding are all the same.
@@ -193,7 +216,10 @@ def placed(pair: LabelledPair) -> PlacedPair:
     apart = spread > 8 * jnp.finfo(spread.dtype).eps * largest
     spread = jnp.where(apart, spread, 1)
     reference, target = (jnp.where(apart, rows / spread, 0) for rows in about)
-    squares = [share @ jnp.sum(rows**2, axis=1) for share, rows in zip(pair.shares, (reference, target), strict=True)]
+    squares = [
+        shallow_sum(share * jnp.sum(rows**2, axis=1))
+        for share, rows in zip(pair.shares, (reference, target), strict=True)
+    ]
     offset = (means[0] - means[1]) / spread
     return PlacedPair(reference, target, jnp.sum(offset**2), squares[0] + squares[1], size * spread)
 
@@ -209,23 +235,45 @@ def sample_costs(
     """Weighted squared distances plus weighted distances of the labels, which lack `offset_square`."""
     feature_weight = jnp.asarray(feature_weight, place.unit.dtype)
     interaction = -2 * feature_weight * (place.reference @ place.target.T)
-    constant = feature_weight * (place.spread_square + place.offset_square)
+    offset = feature_weight * place.offset_square
     if label_cost is not None:
         between = pair.reference.memberships @ label_cost @ pair.target.memberships.T
         interaction = interaction + label_weight * between
-        constant = constant + label_weight * place.offset_square
-    return TaskCost(interaction, constant, place.reference.shape[1])
+        offset = offset + label_weight * place.offset_square
+    return TaskCost(interaction, feature_weight * place.spread_square, offset, place.reference.shape[1])
 
 
 def task_coupling(
-    pair: LabelledPair, place: PlacedPair, cost: TaskCost, epsilon: Float[Array, ""], unit: EpsilonUnit
+    pair: LabelledPair,
+    place: PlacedPair,
+    cost: TaskCost,
+    *,
+    epsilon: Float[ArrayLike, ""] = 0.0,
+    unit: EpsilonUnit = "cost",
+    relative_gap: Float[Array, ""] | None = None,
+    error: Float[ArrayLike, ""] = 0.0,
 ) -> Coupling:
-    """The coupling of two tasks.
+    """The coupling of two tasks, and an interval of the optimal, unregularised cost in the unit of the place.
 
-    epsilon is in squares of the features or, by `unit`, relative to the mean cost; 0 for the optimum.
+    Args:
+        pair, place, cost: the tasks.
+        epsilon: in squares of the features or, by `unit`, relative to the mean cost; 0 for the optimum.
+        relative_gap: instead of an epsilon, how near the optimum is enough, relative to the cost without `offset`.
+        error: what the cost of any plan is off by, beside rounding; the interval contains it.
     """
-    mean = mean_cost(cost.interaction, *pair.shares) + cost.constant
-    return entropic_coupling(cost.interaction, *pair.shares, placed_epsilon(place, mean, epsilon, unit))
+    a, b = pair.shares
+    slack, offset_slack = cost.slack
+    slack = slack + error
+    if relative_gap is not None:
+        coupling = certified_coupling(cost.interaction + cost.spread, a, b, relative_gap, slack)
+        lower, upper = coupling.lower, coupling.upper
+    else:
+        mean = mean_cost(cost.interaction, a, b) + cost.spread + cost.offset
+        coupling = entropic_coupling(cost.interaction, a, b, placed_epsilon(place, mean, jnp.asarray(epsilon), unit))
+        lower, upper = certified_interval(cost.interaction, a, b, coupling.plan, coupling.f)
+        lower, upper = lower + cost.spread - slack, upper + cost.spread + slack
+    ends = lower + cost.offset - offset_slack, upper + cost.offset + offset_slack
+    return dataclasses.replace(coupling, lower=jnp.maximum(ends[0], 0), upper=jnp.maximum(ends[1], 0))
 
 
 def placed_epsilon(

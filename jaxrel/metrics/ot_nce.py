@@ -26,6 +26,7 @@ def ot_nce_score(
     features: Float[ArrayLike, "m d"],
     labels: Int[ArrayLike, " m"],
     *,
+    relative_gap: Float[ArrayLike, ""] | None = 0.01,
     reference_weights: Float[ArrayLike, " n"] | None = None,
     weights: Float[ArrayLike, " m"] | None = None,
     reference_num_classes: int | None = None,
@@ -36,15 +37,17 @@ def ot_nce_score(
     Args:
         reference_features, reference_labels: `(n, d)` and `(n,)` integers, of the reference task.
         features, labels: `(m, d)` and `(m,)` integers, of the target task; n and m may differ.
+        relative_gap: how near the optimum the transport cost of the coupling is certified to be, as in
+            `otce_components`, which has that cost. None couples optimally, up to rounding.
         reference_weights, weights: counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
         reference_num_classes, num_classes: class counts; needed inside `jit` and `vmap`.
 
     Returns:
-        A `Score` that does not change under shifts of either task, rotations and one common scale of both. Features
-        that are all the same have the lowest value.
+        A `Score`, not converged where the gap was not certified. It does not change under shifts of either task,
+        rotations and one common scale of both. Features that are all the same have the lowest value.
 
     Raises:
-        ValueError: see `checked_pair`.
+        ValueError: see `checked_pair`, `checked_gap`.
 
     Deviations from the authors' code, complexity: see `otce_components`, whose `conditional_entropy` this is, negated.
     """
@@ -54,6 +57,7 @@ def ot_nce_score(
         features,
         labels,
         epsilon=None,
+        relative_gap=relative_gap,
         reference_weights=reference_weights,
         weights=weights,
         reference_num_classes=reference_num_classes,

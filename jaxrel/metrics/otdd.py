@@ -23,14 +23,16 @@ from jaxrel.metrics.labelled_pairs import (
     LabelledPair,
     PlacedPair,
     checked_epsilon,
+    checked_gap,
     checked_pair,
     checked_squares,
     placed,
     placed_epsilon,
     sample_costs,
+    task_coupling,
 )
 from jaxrel.metrics.result import Score, make_score
-from jaxrel.transport import certified_interval, mean_cost
+from jaxrel.transport import mean_cost
 
 __all__ = ["DatasetDistance", "otdd_distance"]
 
@@ -60,6 +62,7 @@ def otdd_distance(
     *,
     inner: Inner = "exact",
     debiased: bool = False,
+    relative_gap: Float[ArrayLike, ""] | None = 0.01,
     epsilon: Float[ArrayLike, ""] | None = None,
     epsilon_unit: EpsilonUnit = "cost",
     reference_weights: Float[ArrayLike, " n"] | None = None,
@@ -77,6 +80,8 @@ def otdd_distance(
             more.
         debiased: the Sinkhorn divergence `OT(R, T) - OT(R, R) / 2 - OT(T, T) / 2` at `epsilon` instead, exactly 0 for
             a task and itself.
+        relative_gap: how accurately the distance is certified, without what shifts of a task change of it. None: as
+            accurately as the dtype permits. The divergence, a difference, always has converged terms.
         epsilon: regularisation of the divergence. None takes 0.2 squares of the features ("cost") or 0.05 of the mean
             cost ("mean_cost"). The distance has none.
         epsilon_unit: "cost": in squares of the features; "mean_cost": relative to the mean cost between R and T.
@@ -86,19 +91,21 @@ def otdd_distance(
             traced. There "gaussian" is faster with sizes below d.
 
     Returns:
-        A `DatasetDistance` that grows with the square of the scale and does not change under shifts and rotations of
-        both tasks nor when classes are renumbered. Its interval contains the minimum over all couplings, errors of
-        the distances between classes included (those of "gaussian" count as exact); for the divergence it contains what
-        the converged potentials and plans of the three terms leave open, up to rounding. The distance of a task to
-        itself is 0 up to the error of its class distances, some 1e-4 of the squared spread in float32.
+        A `DatasetDistance`, not converged where the gap was not certified. It grows with the square of the scale and
+        does not change under shifts and rotations of both tasks nor when classes are renumbered. Its interval contains
+        the minimum over all couplings, errors of the distances between classes included (those of "gaussian" count as
+        exact); for the divergence it contains what the converged potentials and plans of the three terms leave open, up
+        to rounding. The distance of a task to itself is 0 up to what the dtype resolves, some 1e-4 of the squared
+        spread in float32.
 
     Raises:
-        ValueError: see `checked_pair`, `checked_epsilon`, `checked_squares`, `checked_blocks`.
+        ValueError: see `checked_pair`, `checked_epsilon`, `checked_gap`, `checked_squares`, `checked_blocks`.
 
     Deviations from the authors' code: its costs, and so its values, are half of these, and its epsilon of 0.1 is 0.2
     here. It regularises the distances between classes as well; here they are W_2^2 itself, to a certified relative gap
-    of 1e-3 (float64: 1e-7). Its outer problem is left after some ten annealing steps, about 1 % short; here it
-    converges. Covariances are divided by the number of samples, not by one less.
+    of half of `relative_gap`, or of 1e-3 (float64: 1e-7) for None and for the divergence. Its outer problem is left
+    after some ten annealing steps, about 1 % short; here it goes on until the gap of the whole is certified.
+    Covariances are divided by the number of samples, not by one less.
 
     `O(n m (d + s))` operations with s the iterations of Sinkhorn's algorithm, `O(n m)` memory, and for "exact" as much
     again between classes, with `r t k l` entries for r and t classes of at most k and l samples; for "gaussian"
@@ -118,25 +125,25 @@ def otdd_distance(
     if epsilon is not None and not debiased:
         raise ValueError("epsilon is the regularisation of the divergence: pass debiased=True, or no epsilon.")
     default = 0.2 if epsilon_unit == "cost" else 0.05
-    number = checked_epsilon(default if epsilon is None else epsilon, epsilon_unit, pair.target.features.dtype)
+    dtype = pair.target.features.dtype
+    number = checked_epsilon(default if epsilon is None else epsilon, epsilon_unit, dtype)
+    gap = checked_gap(relative_gap, dtype)
     pair, sizes = checked_blocks(checked_squares(pair), reference_labels, labels, inner, block_sizes)
     if debiased:
         return _divergence(pair, number, inner=inner, epsilon_unit=epsilon_unit, block_sizes=sizes)
-    return _distance(pair, inner=inner, block_sizes=sizes)
+    return _distance(pair, gap, inner=inner, block_sizes=sizes)
 
 
-def _distance_kernel(pair: LabelledPair, *, inner: Inner, block_sizes: tuple[int, int]) -> DatasetDistance:
+def _distance_kernel(
+    pair: LabelledPair, relative_gap: Float[Array, ""] | None, *, inner: Inner, block_sizes: tuple[int, int]
+) -> DatasetDistance:
     place = placed(pair)
-    between = label_distances(pair, place, inner=inner, block_sizes=block_sizes)
+    of_labels = None if relative_gap is None else relative_gap / 2
+    between = label_distances(pair, place, inner=inner, block_sizes=block_sizes, relative_gap=of_labels)
     cost = sample_costs(pair, place, between.value)
-    a, b = pair.shares
-    coupling = entropic_coupling(cost.interaction, a, b, 0.0)
-    lower, upper = certified_interval(cost.interaction, a, b, coupling.plan, coupling.f)
-    occur = (pair.reference.class_sizes > 0)[:, None] & (pair.target.class_sizes > 0)
-    slack = cost.slack + jnp.max(jnp.where(occur, between.error, 0))
-    value = jnp.sum(coupling.plan * cost.interaction)
-    amounts = cost.constant + jnp.stack([value, lower - slack, upper + slack])
-    return _result(pair, place, jnp.maximum(amounts, 0), coupling.converged)
+    coupling = task_coupling(pair, place, cost, relative_gap=relative_gap, error=between.error_of_plans(pair))
+    amounts = jnp.stack([jnp.maximum(cost.of(coupling.plan), 0), coupling.lower, coupling.upper])
+    return _result(pair, place, amounts, coupling.converged)
 
 
 _distance = kernel(_distance_kernel, static=("inner", "block_sizes"))

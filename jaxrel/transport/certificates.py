@@ -29,6 +29,8 @@ __all__ = [
     "round_to_marginals",
     "rounding_allowance",
     "shallow_sum",
+    "shallow_times",
+    "shallow_transposed_times",
     "shrink",
     "sum_depth",
     "times",
@@ -36,7 +38,8 @@ __all__ = [
 ]
 
 UPPER_FACTOR = 4.0
-SUM_WIDTH = 512
+SUM_WIDTH = 128
+_SHORT = 512  # Sums of so few terms are not worth blocks.
 
 
 @jax.tree_util.register_dataclass
@@ -119,19 +122,20 @@ def certify(
     """
     # Compiled anew in each of its uses, a kernel or a residual would differ by roundings from one to the next.
     factors = jax.lax.optimization_barrier(factors)
-    row_sums = factors.rows * times(factors.kernel, factors.columns)
+    row_sums = factors.rows * shallow_times(factors.kernel, factors.columns)
     rows = factors.rows * shrink(a, row_sums)
-    column_sums = factors.columns * transposed_times(factors.kernel, rows)
+    column_sums = factors.columns * shallow_transposed_times(factors.kernel, rows)
     kept = shrink(b, column_sums)
     rows, columns = jax.lax.optimization_barrier((rows, factors.columns * kept))
-    missing_a = jnp.maximum(a - rows * times(factors.kernel, columns), 0)
+    missing_a = jnp.maximum(a - rows * shallow_times(factors.kernel, columns), 0)
     missing_b = jnp.maximum(b - column_sums * kept, 0)
-    allowance = rounding_allowance(cost.shape[-2] + cost.shape[-1], cost.dtype)
+    allowance = rounding_allowance(sum(map(sum_depth, cost.shape[-2:])), cost.dtype)
     share, missing_b = missing_share(missing_a, missing_b, allowance)
 
     def spent(cost: Float[Array, "*b n m"]) -> Float[Array, "*b"]:
+        # One loop over both arrays, whose product would be a third one in memory, in sums of whole rows.
         priced = jnp.sum(factors.kernel * (cost * columns[..., None, :]), axis=-1)
-        return shallow_sum(rows * priced + share * times(cost, missing_b))
+        return shallow_sum(rows * priced + share * shallow_times(cost, missing_b))
 
     upper = spent(cost)
     cost_error = jnp.zeros_like(upper) if error is None else spent(error)
@@ -141,14 +145,20 @@ def certify(
     f = jnp.where(a > 0, c_transform(low, g, axis=-1), -jnp.inf)
     g = jnp.where(b > 0, c_transform(low, f, axis=-2), -jnp.inf)
     lower, size = dual_value(a, b, f, g)
-    largest = jnp.max(jnp.abs(cost) + (0 if error is None else error), axis=(-1, -2))
+    # One axis after the other: both at once compile to a slower loop on CPU.
+    smallest, highest = jnp.min(jnp.min(low, axis=-1), axis=-1), jnp.max(jnp.max(cost, axis=-1), axis=-1)
+    largest = jnp.maximum(highest, -smallest)
+    if error is not None:
+        largest = largest + jnp.max(error, axis=(-1, -2))
+    # `|C| <= C + 2 max(-C, 0)`: what the sums over rows are of, up to their sign.
+    of_rows = rounding_allowance(cost.shape[-1], cost.dtype) * (upper + cost_error + 2 * jnp.maximum(-smallest, 0))
 
     def forbidden_mass() -> Float[Array, "*b"]:
         return map_problems(_forbidden_mass, cost, rows, factors.kernel, columns, share, missing_b, batch=upper.shape)
 
     return Certificate(
         lower=lower - allowance * (largest + size),
-        upper=upper + cost_error + allowance * UPPER_FACTOR * largest,
+        upper=upper + cost_error + allowance * UPPER_FACTOR * largest + of_rows,
         forbidden_mass=jax.lax.cond(jnp.any(largest > 1), forbidden_mass, lambda: jnp.zeros_like(upper)),
         cost_error=cost_error,
     )
@@ -256,12 +266,39 @@ def transposed_times(matrix: Float[Array, "*b n m"], vector: Float[Array, "*b n"
     return jnp.einsum("...nm,...n->...m", matrix, vector, precision=jax.lax.Precision.HIGHEST)
 
 
+def shallow_times(matrix: Float[Array, "*b n m"], vector: Float[Array, "*b m"]) -> Float[Array, "*b n"]:
+    """`times` in sums as shallow as those of `shallow_sum`: zeros beside a block of the vector are exact."""
+    if vector.shape[-1] <= _SHORT:
+        return times(matrix, vector)
+    blocks = _blocks(vector).mT
+    return _sum_of_blocks(jnp.matmul(matrix, blocks, precision=jax.lax.Precision.HIGHEST), axis=-1)
+
+
+def shallow_transposed_times(matrix: Float[Array, "*b n m"], vector: Float[Array, "*b n"]) -> Float[Array, "*b m"]:
+    """`transposed_times`, likewise."""
+    if vector.shape[-1] <= _SHORT:
+        return transposed_times(matrix, vector)
+    return _sum_of_blocks(jnp.matmul(_blocks(vector), matrix, precision=jax.lax.Precision.HIGHEST), axis=-2)
+
+
+def _blocks(vector: Float[Array, "*b n"]) -> Float[Array, "*b k n"]:
+    """The vector as a sum of vectors that are 0 but for `SUM_WIDTH` entries."""
+    size = vector.shape[-1]
+    owner = jnp.arange(size) // SUM_WIDTH
+    return jnp.where(owner == jnp.arange(-(-size // SUM_WIDTH))[:, None], vector[..., None, :], 0)
+
+
+def _sum_of_blocks(parts: Float[Array, "*_"], axis: int) -> Float[Array, "*_"]:
+    # Without the barrier the compiler may merge this sum with the products behind it.
+    return jnp.sum(jax.lax.optimization_barrier(parts), axis=axis)
+
+
 def shallow_sum(x: Float[Array, "*b n"]) -> Float[Array, "*b"]:
     """Sum along the last axis in two levels, so that no partial sum has more than `sum_depth(n)` terms."""
     size = x.shape[-1]
     # Without the barrier the compiler may merge this sum with one behind it, or its own two levels.
     x = jax.lax.optimization_barrier(x)
-    if size <= SUM_WIDTH:
+    if size <= _SHORT:
         return jnp.sum(x, axis=-1)
     x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -size % SUM_WIDTH)])
     parts = jnp.sum(x.reshape(*x.shape[:-1], -1, SUM_WIDTH), axis=-1)
@@ -270,7 +307,7 @@ def shallow_sum(x: Float[Array, "*b n"]) -> Float[Array, "*b"]:
 
 def sum_depth(size: int) -> int:
     """Terms that `shallow_sum` adds up in a row at most."""
-    return size if size <= SUM_WIDTH else SUM_WIDTH - (-size // SUM_WIDTH)
+    return size if size <= _SHORT else SUM_WIDTH - (-size // SUM_WIDTH)
 
 
 def c_transform(cost: Float[Array, "*b n m"], potential: Float[Array, "*b k"], axis: int) -> Float[Array, "*b l"]:

@@ -5,6 +5,7 @@ S_eps(a, b) = OT_eps(a, b) - OT_eps(a, a) / 2 - OT_eps(b, b) / 2
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -84,8 +85,12 @@ def self_term(
     """The entropic transport of clouds onto themselves; the arguments are those of `sinkhorn_divergence`."""
     _check_unit(config)
     points = jax_array("x", x)
+    cloud = PointCloud(points, points, cost, tile)
+    # Where kernels are stored their iterations cost next to nothing. A cost of one's own need not be symmetric.
+    if cloud.tile_side is not None and isinstance(cost, str):
+        config = dataclasses.replace(config, inner="symmetric")
     result = sinkhorn(
-        PointCloud(points, points, cost, tile),
+        cloud,
         a,
         a,
         epsilon=epsilon,

@@ -21,7 +21,7 @@ from jaxrel.transport.certificates import centred, dual_value, normalised, shall
 from jaxrel.transport.dense import DenseOperator, dense_operator, scaled_array
 from jaxrel.transport.envelope import Optimum, value_of_array, value_of_cloud
 from jaxrel.transport.iteration import Limits, State, iterate, precision_floor, varying_with
-from jaxrel.transport.log_domain import log_iterations
+from jaxrel.transport.log_domain import log_iterations, symmetric_iterations
 from jaxrel.transport.operators import ScaledProblem
 from jaxrel.transport.point_clouds import PointCloud, cost_array
 from jaxrel.transport.result import SinkhornResult, TransportStatus
@@ -43,6 +43,8 @@ class SinkhornConfig:
     Attributes:
         inner: `"scaling"` iterations by matrix-vector products on an absorbed kernel, `"log"` by log-sum-exp. They
             agree; the first is about ten times faster, the second is its reference and what tiled clouds use.
+            `"symmetric"` averages the two potentials, for costs with C^T = C and a = b (a cloud and itself): a few
+            iterations at any epsilon, without scaling. Other problems do not converge.
         epsilon_unit: `"mean_cost"`: epsilon is relative to the mean of |C| under a b^T, for each problem; `"cost"`:
             it has the unit of the cost.
         epsilon_scaling: start at a 64th of the range of the cost and divide epsilon by 4 until it is reached.
@@ -52,7 +54,7 @@ class SinkhornConfig:
             iteration.
     """
 
-    inner: Literal["scaling", "log"] = "scaling"
+    inner: Literal["scaling", "log", "symmetric"] = "scaling"
     epsilon_unit: Literal["mean_cost", "cost"] = "mean_cost"
     epsilon_scaling: bool = True
     over_relaxation: bool = True
@@ -60,7 +62,7 @@ class SinkhornConfig:
 
     def __post_init__(self) -> None:
         """Refuse unknown names and sizes."""
-        for name, allowed in (("inner", ("scaling", "log")), ("epsilon_unit", ("mean_cost", "cost"))):
+        for name, allowed in (("inner", ("scaling", "log", "symmetric")), ("epsilon_unit", ("mean_cost", "cost"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
         iterations = self.iterations_per_check
@@ -104,8 +106,8 @@ def sinkhorn(
 
     Raises:
         ValueError: for shapes that do not fit; and, where values are concrete, for NaN or -inf costs, negative or
-            non-finite weights, sums of a and b that differ, epsilon or relative_gap that are not positive. Where they
-            are traced, the status says so and the result is NaN.
+            non-finite weights, sums of a and b that differ, epsilon or relative_gap that are not positive; for n and m
+            that differ with inner="symmetric". Where values are traced, the status says so and the result is NaN.
 
     Method: alternating updates (Sinkhorn 1967; Cuturi 2013) in one `while_loop` over the batch, finished problems
     frozen. Kernels are absorbed as in Schmitzer (2019), "Stabilized sparse scaling algorithms", epsilon is scaled,
@@ -125,6 +127,8 @@ def sinkhorn(
     cost, a, b = checked_problem(cost, a, b, where_a, where_b)
     if epsilon is None and relative_gap is None:
         raise ValueError("give epsilon (a regularisation) or relative_gap (an accuracy).")
+    if config.inner == "symmetric" and a.shape != b.shape:
+        raise ValueError(f'inner="symmetric" needs a cloud and itself, got {a.shape[-1]} and {b.shape[-1]} points.')
     number = functools.partial(checked_number, batch=a.shape[:-1], dtype=a.dtype)
     return _solve(
         cost,
@@ -213,27 +217,30 @@ def _solve_detached(
         relative_gap=relative_gap,
         max_iterations=jnp.asarray(max_iterations),
     )
+    symmetric = config.inner == "symmetric"
+    in_log_domain = symmetric or isinstance(operator, TiledOperator)
     run = functools.partial(
         iterate,
         skip=empty | unequal | invalid,
         mean_size=scaled.mean_size,
         limits=limits,
-        iterations_per_check=config.iterations_per_check or (3 if isinstance(operator, TiledOperator) else _ITERATIONS),
-        over_relaxation=config.over_relaxation,
+        iterations_per_check=config.iterations_per_check or (3 if in_log_domain else _ITERATIONS),
+        over_relaxation=config.over_relaxation and not symmetric,
     )
     goal = smallest if relative_gap is None else jnp.maximum(_FIRST_BLUR * relative_gap * scaled.mean_size, smallest)
-    start_epsilon = scaled.start_epsilon if config.epsilon_scaling and init is None else goal
+    scaled_down = config.epsilon_scaling and init is None and not symmetric
+    start_epsilon = scaled.start_epsilon if scaled_down else goal
     g = jnp.zeros_like(operator.b)
     if init is not None:
         g = g.at[..., :size_b].set(init / unit[..., None])
-    elif isinstance(operator, TiledOperator) and config.epsilon_scaling:
+    elif isinstance(operator, TiledOperator) and scaled_down:
         g, start_epsilon = _coarse_start(operator, run, start_epsilon, goal)
         # A gap that a sample needed this epsilon for will need about the same for the whole.
         goal = smallest if relative_gap is None else jnp.maximum(start_epsilon, smallest)
     scaling = isinstance(operator, DenseOperator) and config.inner == "scaling"
     state = run(
         operator,
-        DenseOperator.scaling_iterations if scaling else log_iterations,
+        symmetric_iterations if symmetric else DenseOperator.scaling_iterations if scaling else log_iterations,
         jnp.where(operator.b > 0, g, -jnp.inf),
         start_epsilon=start_epsilon,
         goal=goal,

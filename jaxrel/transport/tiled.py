@@ -21,10 +21,10 @@ from jaxrel.transport.certificates import (
     missing_share,
     rounding_allowance,
     shallow_sum,
+    shallow_times,
+    shallow_transposed_times,
     shrink,
     sum_depth,
-    times,
-    transposed_times,
 )
 from jaxrel.transport.log_domain import log_weights
 from jaxrel.transport.operators import ScaledProblem, forbidden_cost
@@ -101,7 +101,7 @@ class TiledOperator:
         """
         row, column, eps = plan
         sizes = (self.a.shape[-1], self.b.shape[-1])
-        depth = sum(max(sum_depth(k), min(k, self.tile - (-k // self.tile))) for k in sizes)
+        depth = sum(max(sum_depth(k), sum_depth(min(k, self.tile)) - (-k // self.tile)) for k in sizes)
         allowance = rounding_allowance(depth, self.a.dtype)
 
         def mass(cost: Array, row: Array, column: Array) -> Array:
@@ -111,7 +111,7 @@ class TiledOperator:
         f, row_sums = self._reduce(
             lambda costs, out, along: (
                 jnp.min(costs[0] - costs[1] - along[1], -1),
-                times(mass(costs[0], out[0], along[0]), jnp.ones_like(along[0][..., 0, :])),
+                shallow_times(mass(costs[0], out[0], along[0]), jnp.ones_like(along[0][..., 0, :])),
             ),
             (jnp.minimum, jnp.add),
             (row,),
@@ -126,7 +126,7 @@ class TiledOperator:
         g, column_sums = self._reduce(
             lambda costs, out, along: (
                 jnp.min(costs[0] - costs[1] - along[1], -2),
-                transposed_times(mass(costs[0], along[0], out[0]), along[2][..., 0]),
+                shallow_transposed_times(mass(costs[0], along[0], out[0]), along[2][..., 0]),
             ),
             (jnp.minimum, jnp.add),
             (column,),
@@ -144,14 +144,14 @@ class TiledOperator:
             plan, factor, missing = mass(cost, out[0], along[0]), along[1][..., 0, :], along[2][..., 0, :]
             forbidden = (cost > 1).astype(cost.dtype)
             return (
-                times(plan, factor),
-                times(plan * cost, factor),
-                times(cost, missing),
-                times(plan * error, factor),
-                times(error, missing),
+                shallow_times(plan, factor),
+                shallow_times(plan * cost, factor),
+                shallow_times(cost, missing),
+                shallow_times(plan * error, factor),
+                shallow_times(error, missing),
                 jnp.max(jnp.where(along[3] > 0, jnp.abs(cost) + error, 0), -1),
-                times(plan * forbidden, factor),
-                times(forbidden, missing),
+                shallow_times(plan * forbidden, factor),
+                shallow_times(forbidden, missing),
             )
 
         kept, kept_cost, missing_cost, kept_error, missing_error, largest, forbidden, missing_forbidden = self._reduce(

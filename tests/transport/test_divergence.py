@@ -41,6 +41,48 @@ def entropic(x, y, a, b, epsilon, cost) -> float:
     return epsilon * (a @ f + b @ g)
 
 
+SYMMETRIC = SinkhornConfig(epsilon_unit="cost", inner="symmetric")
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("tile", [None, 8])
+def test_a_cloud_and_itself_by_averaged_updates(tile):
+    """Half a dozen of them at any epsilon, with an interval that contains the optimum of 0; masked points count not."""
+    x, _, a, _ = clouds(0, dtype=np.float64)
+    x[3], a[3] = np.nan, 0
+    live = a > 0
+    a = a / a.sum()
+    for epsilon in (1.0, 0.1, 0.01, 0.001):
+        result = sinkhorn(PointCloud(x, x, tile=tile), a, a, epsilon=epsilon, config=SYMMETRIC)
+        assert result.messages == ()
+        assert int(result.num_iterations) <= 30
+        assert float(result.value) == pytest.approx(entropic(*(x[live],) * 2, *(a[live],) * 2, epsilon, "euclidean"))
+        np.testing.assert_allclose(result.f, result.g, atol=1e-5)
+        assert result.lower <= 0 <= result.upper
+
+
+def test_averaged_updates_are_for_a_cloud_and_itself():
+    x, y, a, b = clouds(0, m=10)
+    with pytest.raises(ValueError, match='inner="symmetric" needs a cloud and itself, got 12 and 10 points'):
+        sinkhorn(PointCloud(x, y), a, b, epsilon=0.1, config=SYMMETRIC)
+    result = sinkhorn(PointCloud(x, x[::-1] + 1), epsilon=0.1, config=SYMMETRIC, max_iterations=50)
+    assert int(result.status) & TransportStatus.NOT_CONVERGED
+
+
+def uphill_cost(x, y):
+    """Not the same there and back."""
+    difference = y[..., None, :, :] - x[..., :, None, :]
+    return jnp.sum(jnp.abs(difference) + difference.clip(0), axis=-1)
+
+
+@pytest.mark.parametrize("cost", ["euclidean", uphill_cost])
+def test_self_terms_of_tiled_clouds_are_those_of_stored_ones(cost):
+    x, _, a, _ = clouds(0)
+    tiled, stored = (self_term(x, a, epsilon=0.5, cost=cost, tile=tile) for tile in (8, None))
+    assert tiled.messages == ()
+    assert float(tiled.value) == pytest.approx(float(stored.value), rel=1e-3)
+
+
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("cost", ["euclidean", pytest.param("squared_euclidean", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("epsilon", [0.1, pytest.param(1.0, marks=pytest.mark.slow)])

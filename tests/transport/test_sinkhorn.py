@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
 
 from jaxrel import ResultError
-from jaxrel.transport import PointCloud, SinkhornConfig, TransportStatus, sinkhorn
+from jaxrel.transport import PointCloud, SinkhornConfig, TransportStatus, cost_array, sinkhorn
 
 ABSOLUTE = SinkhornConfig(epsilon_unit="cost")
 LOG = SinkhornConfig(epsilon_unit="cost", inner="log")
@@ -115,6 +115,18 @@ def test_rounding_is_allowed_for_where_only_one_plan_exists(shape):
         result = solve(cost, a, b, np.float32(0.1), 5, SinkhornConfig())
         assert float(result.lower) < mean < float(result.upper)
         assert float(result.upper - result.lower) < 2e-2 * mean
+
+
+@pytest.mark.parametrize("tile", [None, 600])
+def test_sums_are_shallow_enough_for_a_percent_of_many_points(tile):
+    """The rounding that float32 has to allow for is that of blocks, not of all points in one row."""
+    x, y = clouds(0, n=900, m=700, d=8)
+    cloud = PointCloud(x.astype(np.float32), y.astype(np.float32), "squared_euclidean", tile)
+    problem = cost_array(cloud) if tile is None else cloud
+    result = sinkhorn(problem, relative_gap=0.01)
+    optimum = ot.emd2([], [], distances(x, y) ** 2)
+    assert result.messages == ()
+    assert float(result.lower) < optimum < float(result.upper) < 1.01 * float(result.lower) + 1e-6
 
 
 # --- the entropic problem ----------------------------------------------------------------------------------------
