@@ -1,6 +1,7 @@
 """All microbenchmarks by one command, on whatever device JAX finds.
 
-    python -m benchmarks [--only NAME ...] [--size small] [--busy 2] [--output FILE] [--compare OLD.json [NEW.json]]
+    python -m benchmarks [--only NAME ...] [--size small] [--seconds 10] [--busy 2] [--output FILE]
+        [--compare OLD.json [NEW.json]]
 
 Runs benchmarks/micro with pytest-benchmark, prints jaxrel beside its peers and writes JSON. Every row has the median of
 warm calls, their quartiles, CPU seconds of a call and the seconds of the first, which compiles. --compare puts OLD
@@ -29,6 +30,7 @@ def run(arguments: argparse.Namespace, output: Path) -> int:
     options = [
         f"--size={arguments.size}",
         f"--busy={arguments.busy}",
+        f"--benchmark-max-time={arguments.seconds}",
         "--benchmark-quiet",
         f"--benchmark-json={output}",
     ]
@@ -69,6 +71,7 @@ def main() -> int:
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="parts of names: logme, transport, first_call")
     parser.add_argument("--size", choices=tuple(SIZES), default="full")
+    parser.add_argument("--seconds", type=float, default=10, help="for the repeated calls of each")
     parser.add_argument("--busy", type=int, default=0, metavar="N", help="keep N processes busy beside")
     parser.add_argument("--output", type=Path, help="the JSON")
     parser.add_argument("--compare", nargs="+", type=Path, metavar="JSON", help="OLD beside this run, or OLD and NEW")

@@ -16,7 +16,9 @@ __all__ = ["EXACT", "NAMES", "metric_call", "metric_values", "suited"]
 
 OPTIONS: dict[str, dict[str, Any]] = {"transrate": {"equal_classes": True}, "otdd_gaussian": {"inner": "gaussian"}}
 # Transport to the end, as the originals have it, where the default is within 1 %.
-EXACT = dict.fromkeys(("otce", "ot_nce", "jc_otce", "otdd", "otdd_gaussian"), {"relative_gap": None})
+EXACT: dict[str, dict[str, Any]] = {
+    name: {"relative_gap": None} for name in ("otce", "ot_nce", "jc_otce", "otdd", "otdd_gaussian")
+}
 REGISTERED = {"otce": "ot_nce", "otdd_gaussian": "otdd"}  # under which their needs are in the registry
 NAMES = (*METRICS, *REGISTERED)
 
@@ -29,7 +31,7 @@ def suited(name: str, problem: Problem) -> Problem:
 def metric_call(name: str, problem: Problem, **more: Any) -> Callable[[], Any]:
     """A metric with its arguments."""
     metric = METRICS[REGISTERED.get(name, name)]
-    function = otce_components if name == "otce" else metric.function
+    function: Callable[..., Any] = otce_components if name == "otce" else metric.function
     return partial(function, *(getattr(problem, need) for need in metric.needs), **OPTIONS.get(name, {}), **more)
 
 

@@ -21,7 +21,6 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from micro.problems import SIZES
 
-BUDGET = 10  # seconds for the repeated calls of a benchmark
 MOST_ROUNDS = 30
 LIMIT = 120  # seconds for one call of a peer
 
@@ -90,15 +89,16 @@ def _timed(call: Callable[[], object]) -> float:
 
 
 @pytest.fixture
-def measure(benchmark: BenchmarkFixture) -> Callable[..., Any]:
+def measure(benchmark: BenchmarkFixture, pytestconfig: pytest.Config) -> Callable[..., Any]:
     """`measure(group, by, call)`: a first call, which compiles; one that tells how many to measure; these."""
+    budget = float(pytestconfig.getoption("benchmark_max_time"))
 
     def run(group: str, by: str, call: Callable[[], Any]) -> Any:
         with _time_limit(LIMIT if by != "jaxrel" else 0):
             first = _timed(call)
         # A peer this slow is measured once, whatever its first call had to prepare.
-        seconds = first if by != "jaxrel" and first > 2 * BUDGET else _timed(call)
-        rounds = int(np.clip(BUDGET / seconds, 1, MOST_ROUNDS))
+        seconds = first if by != "jaxrel" and first > 2 * budget else _timed(call)
+        rounds = int(np.clip(budget / seconds, 1, MOST_ROUNDS))
         benchmark.group = group
         start = time.process_time()
         value = benchmark.pedantic(lambda: jax.block_until_ready(call()), rounds=rounds)

@@ -57,9 +57,10 @@ def initial_logits(
 ) -> tuple[Float[Array, "t r"] | None, Bool[Array, "t r"]]:
     """Logits of Q at the start, and its support.
 
-    None where each target class has one reference class, which leaves Q nothing to learn. Equal on a hard support. For `"soft"` half of each row goes to the assigned classes and half to a softmax of the
-    class costs: a permutation is a strict local minimum of the bound (the slope of -x log x at 0 is infinite), so what
-    may be mixed must start mixed, but from an even mixture target classes end up sharing a reference class.
+    None where each target class has one reference class, which leaves Q nothing to learn; else equal on a hard support.
+    For `"soft"` half of each row goes to the assigned classes and half to a softmax of the class costs: a permutation
+    is a strict local minimum of the bound (the slope of -x log x at 0 is infinite), so what may be mixed must start
+    mixed, but from an even mixture target classes end up sharing a reference class.
     """
     (_, num_reference), (_, num_target) = reference.labelled, target.labelled
     zero = jnp.zeros((num_target, num_reference), target.features.dtype)
