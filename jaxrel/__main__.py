@@ -31,10 +31,11 @@ def command() -> None:
     except BaseException:
         if interrupts.status() is None:
             raise
-        print("jaxrel: error: interrupted.", file=sys.stderr)
         status = 1
     if (interrupted := interrupts.status()) is None:
         sys.exit(status)
+    if status != interrupted:  # A callback took the signal, or it came when all was done: nobody has said so.
+        print("jaxrel: error: interrupted.", file=sys.stderr)
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):

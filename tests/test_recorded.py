@@ -20,13 +20,16 @@ INTENDED: dict[str, str] = {}
 # a compiler does that optimises more or less: some rounding errors of the type, times the condition of the problem.
 TOLERANCE = {"float32": 2e-5, "float64": 1e-9}
 # Hundreds of steps of learning carry rounding on, and another processor or version of the compiler rounds otherwise.
-# Bounds in float32 were 2.3 % apart on two machines.
+# Bounds in float32 were 2.3 % apart on two machines, in float64 0.04 % with and without the compiler's optimisations.
 LEARNED = ("learned", "related", "label_free")
-TOLERANCE_OF_LEARNED = {"float32": 3e-2, "float64": 1e-9}
+TOLERANCE_OF_LEARNED = {"float32": 3e-2, "float64": 1e-3}
 # The dual value at which iterations stopped carries rounding errors on; it is certified to a hundredth of the cost.
 TOLERANCE_OF_ENDS = {"distribution_mismatch_lower": 1e-5}
 # A divergence is the difference of three values at which iterations stopped, in float32 one earlier on some processors.
 TOLERANCE_OF_DIVERGENCE = {"float32": 1e-4, "float64": 1e-9}
+# So is a transport that stops at a certified gap of 1 %, which any number within it fulfils.
+GAPPED = ("/otdd/", "/ot_nce/", "/jc_otce/", "/otce/")
+TOLERANCE_OF_GAPPED = {"float32": 1e-3, "float64": 1e-9}
 
 
 @functools.cache
@@ -41,6 +44,8 @@ def tolerance(name: str) -> float:
     dtype, ending = name.split("/")[0], name.rsplit("/", 1)[-1]
     if "/divergence/" in name:
         return TOLERANCE_OF_DIVERGENCE[dtype]
+    if any(part in name for part in GAPPED):
+        return TOLERANCE_OF_GAPPED[dtype]
     learned = any(part in name for part in LEARNED)
     return max((TOLERANCE_OF_LEARNED if learned else TOLERANCE)[dtype], TOLERANCE_OF_ENDS.get(ending, 0))
 
