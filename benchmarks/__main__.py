@@ -5,7 +5,7 @@
 
 Runs benchmarks/micro with pytest-benchmark, prints jaxrel beside its peers and writes JSON. Every row has the median of
 warm calls, their quartiles, CPU seconds of a call and the seconds of the first, which compiles. --compare puts OLD
-beside NEW, or beside this run. --page writes the tables of docs from three files and measures nothing.
+beside NEW, or beside this run. --page writes the tables of docs from such files and measures nothing.
 """
 
 from __future__ import annotations
@@ -53,13 +53,17 @@ def compare(old: Path, new: Path) -> None:
     report.show("", report.CHANGES, report.changes(before["benchmarks"], now["benchmarks"]))
 
 
-def write_pages(*paths: Path) -> None:
-    """Put a full run, a quick one on a quiet machine and the same on a busy one onto the pages."""
-    full, quiet, busy = map(report.read, paths)
+def write_pages(path: Path, *quick: Path) -> None:
+    """Put a full run, and a quick one on a quiet machine and on a busy one, onto the pages."""
+    full = report.read(path)
     tables = {subject: markdown(report.COLUMNS, report.lines(rows)) for subject, rows in report.sections(full).items()}
-    tables["busy"] = markdown(report.CHANGES, report.changes(quiet["benchmarks"], busy["benchmarks"]))
     tables["hardware"] = markdown(("", ""), ((name, str(value)) for name, value in full["machine_info"].items()))
     write_tables(ROOT / "docs" / "performance.md", tables)
+    if not quick:
+        return
+    quiet, busy = map(report.read, quick)
+    changes = markdown(report.CHANGES, report.changes(quiet["benchmarks"], busy["benchmarks"]))
+    write_tables(ROOT / "docs" / "performance.md", {"busy": changes})
     agreement = report.agreement(report.sections(quiet)["metrics"])
     write_tables(ROOT / "docs" / "metrics.md", {"agreement": markdown(report.AGREEMENT, agreement)})
 
@@ -76,7 +80,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="the JSON")
     parser.add_argument("--compare", nargs="+", type=Path, metavar="JSON", help="OLD beside this run, or OLD and NEW")
     parser.add_argument(
-        "--page", nargs=3, type=Path, metavar=("FULL", "QUIET", "BUSY"), help="write the tables of docs/"
+        "--page", nargs="+", type=Path, metavar="JSON", help="write the tables of docs/: FULL, or FULL QUIET BUSY"
     )
     arguments = parser.parse_args()
     if arguments.page:
