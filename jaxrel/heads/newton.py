@@ -148,7 +148,7 @@ def _solution(
     accuracy: Float[Array, ""],
     preconditioned: Callable[[_Parameters], _Parameters],
 ) -> _Parameters:
-    """Of a positive semidefinite system, by conjugate gradients, until the square of the residual falls to this share."""
+    """Of a positive semidefinite system, by conjugate gradients, until the squared residual falls to this share."""
 
     def unfinished(state: Any) -> Bool[Array, ""]:
         _, _, _, energy, count = state

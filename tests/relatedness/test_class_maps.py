@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxrel import Joint, Task, task_relatedness
+from jaxrel.heads import Head
 from jaxrel.relatedness import restricted_to_classes, select_reference_classes
 from jaxrel.relatedness.blocks import class_order
 from jaxrel.relatedness.class_maps import initial_logits, pruned
+from jaxrel.relatedness.methods.joint_objective import Parameters
 
 FAST = Joint(num_steps=60, ridge=0.01, learning_rate=0.05, points_per_class=20)
 CENTRES = 4 * np.random.default_rng(7).normal(size=(6, 5))
@@ -28,9 +30,10 @@ def clusters(classes, *, seed, n=60, names=None):
 def conditional_at_start(class_map, target, reference):
     orders = (class_order(*task.labelled, task.weights) for task in (target, reference))
     logits, support = initial_logits(class_map, target, next(orders), reference, next(orders))
-    if logits is None:
-        return np.asarray(support, np.float32)
-    return np.asarray(jax.nn.softmax(np.where(support, logits, -np.inf), axis=1))
+    head = Head(jnp.zeros((1, 1)), jnp.zeros(1))
+    Q = np.asarray(Parameters(head, head, logits, support).conditional())
+    np.testing.assert_allclose(np.sum(Q, axis=1), 1, rtol=1e-6)
+    return Q
 
 
 class TestStart:
