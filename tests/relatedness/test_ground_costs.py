@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 from problems import brute_force, random_problem
 
 from jaxrel import Joint, Task, task_relatedness
 from jaxrel.relatedness import Margin, evaluate_bound, ground_costs
 from jaxrel.relatedness.bound import class_loss, transport_points
 from jaxrel.relatedness.ground_costs import GROUND_COSTS, ground_cost
+from jaxrel.transport.costs import margin_cost, range_cost
 
 
 @dataclass(frozen=True)
@@ -110,3 +112,11 @@ def test_a_cost_of_another_space_is_refused():
     problem = random_problem(0, num_target=2, num_reference=3, coupling="soft", space="feature")
     with pytest.raises(ValueError, match="in feature space"):
         evaluate_bound(problem.transformation, problem.reference, problem.target, method=Joint(cost=TwiceTheMargin()))
+
+
+@pytest.mark.parametrize("cost", [range_cost, lambda u, v: margin_cost(u, v, jnp.zeros(4))])
+def test_derivatives_are_those_of_finite_differences(cost):
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        points = tuple(jnp.asarray(rng.normal(size=(n, 4))) for n in (5, 6))
+        check_grads(cost, points, order=1, modes=("fwd", "rev"), rtol=1e-5)
