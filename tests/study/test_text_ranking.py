@@ -89,7 +89,7 @@ def test_kinds_of_samples_must_fit(capsys):
 
 def test_layers_are_encoders_of_their_own():
     settings = study.Settings(samples=20, resamples=0, strict=True)
-    asked = study.Study(["bert@tiny"], ["./notes"], metrics=["h_score"], layers=[0, 1, 2], settings=settings)
+    asked = study.Study(["bert@tiny"], ["./notes"], metrics=["logme"], layers=[0, 1, 2], settings=settings)
     results = study.run(asked.plan())
     assert results.encoders == ("bert@tiny#0", "bert@tiny#1", "bert@tiny#2")
     assert len({record.value for record in results.entries}) == 3
