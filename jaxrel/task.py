@@ -16,7 +16,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jaxrel._core.arrays import is_real, on_device, real_array, to_array
 from jaxrel._core.checks import is_traced
-from jaxrel._core.labels import checked_classes, encoded_labels, renumbering
+from jaxrel._core.labels import checked_classes, encoded_labels, missing_labels, renumbering
 from jaxrel._core.programs import compiled
 from jaxrel._core.size_classes import in_host_memory, with_rows
 
@@ -48,9 +48,10 @@ class Task:
             A value that is masked, NA or null counts as NaN. `Rows` (a `numpy.memmap`, a table of the feature store)
             stay where they are, and are read and checked when they are used: `rows` reads some, `loaded` all.
         labels: `(n,)` integers, or names of classes: text, categories of a table, truth values. None where they are
-            unknown. Names are numbered in sorted order, categories in theirs, those that occur. Integers
-            `0 .. num_classes - 1` stay as they are; where some below the largest do not occur, those that do are
-            renumbered, in order, and their numbers become the class names.
+            unknown, and -1 (also None, NaN or NA) for a single sample of unknown class. Names are numbered in sorted
+            order, categories in theirs, those that occur. Integers `0 .. num_classes - 1` stay as they are; where some
+            below the largest do not occur, those that do are renumbered, in order, and their numbers become the class
+            names.
         weights: `(n,)` non-negative numbers of finite positive sum; None means 1 each. A weight of 2 is the sample
             twice, a weight of 0 is padding (its features and label are ignored). Only their ratios matter.
         num_classes: the class count, with which integers are not renumbered; None means as many as occur.
@@ -58,11 +59,16 @@ class Task:
             the training task for a held-out sample that may lack classes, or let `with_classes_of` align it.
 
     Raises:
-        ValueError: for wrong shapes, values that are not finite (here or in the dtype used), labels that are missing,
-            negative, out of range or no classes, weights that are negative or all 0. Inside a transformation (`jit`,
-            `vmap`) the values are unknown, so only shapes and dtypes are checked, and `num_classes` must be given.
+        ValueError: for wrong shapes, values that are not finite (here or in the dtype used), labels that are below -1,
+            out of range or no classes, weights that are negative or all 0. Inside a transformation (`jit`, `vmap`) the
+            values are unknown, so only shapes and dtypes are checked, `num_classes` must be given, and every sample has
+            a label.
 
-    A `Task` is a pytree: arrays are leaves, the class count and names are static. It cannot be changed.
+    A task of which some samples have labels is `partly_labelled`: `transferability_score` looks at all of it, what
+    needs all labels refuses it, and `of_labelled` leaves the samples without a label out.
+
+    A `Task` is a pytree: arrays are leaves, the class count, the names and whether it is partly labelled are static. It
+    cannot be changed.
 
     Example:
         >>> task = Task([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], ["cat", "dog", "cat"])
@@ -77,6 +83,8 @@ class Task:
     weights: Float[Array, " n"]
     num_classes: int | None
     class_names: tuple[str, ...] | None
+    partly_labelled: bool
+    """Whether some samples have labels and others -1."""
 
     def __init__(  # noqa: D107 (described by the class)
         self,
@@ -98,19 +106,24 @@ class Task:
         if not _is_stored(numbers):
             numbers = _as_features(numbers, live)
         classes: tuple[Any, int | None, tuple[str, ...] | None]
-        if labels is None:
-            classes = None, *checked_classes(num_classes, class_names)
+        unknown = np.zeros(numbers.shape[0], bool)
+        if labels is not None and live is not None:
+            unknown = live & missing_labels(labels, numbers.shape[0])
+        if labels is None or (live is not None and (unknown == live).all()):
+            classes, unknown = (None, *checked_classes(num_classes, class_names)), np.zeros_like(unknown)
         else:
-            classes = encoded_labels(labels, live, numbers.shape[0], num_classes=num_classes, class_names=class_names)
-        self._set(numbers, classes[0], weights_array, *classes[1:])
+            known = None if live is None else live & ~unknown
+            classes = encoded_labels(labels, known, numbers.shape[0], num_classes=num_classes, class_names=class_names)
+        numbered, partly = classes[0], bool(unknown.any())
+        if partly:
+            numbered = on_device(np.where(unknown, -1, np.asarray(numbered)), np.int32)
+        self._set(numbers, numbered, weights_array, *classes[1:], partly)
         object.__setattr__(self, "weights", weights_array.astype(self.dtype))
 
-    def _set(self, source: Any, labels: Any, weights: Any, num_classes: Any, class_names: Any) -> None:
-        object.__setattr__(self, "_source", source)
-        object.__setattr__(self, "labels", labels)
-        object.__setattr__(self, "weights", weights)
-        object.__setattr__(self, "num_classes", num_classes)
-        object.__setattr__(self, "class_names", class_names)
+    def _set(self, source: Any, labels: Any, weights: Any, *static: Any) -> None:
+        names = "_source", "labels", "weights", "num_classes", "class_names", "partly_labelled"
+        for name, value in zip(names, (source, labels, weights, *static), strict=True):
+            object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a Task cannot be changed (attribute {name!r}): make a new one.")
@@ -118,12 +131,17 @@ class Task:
     def __repr__(self) -> str:
         shape = getattr(self._source, "shape", None)
         labelled = "unlabelled" if self.labels is None else f"{self.num_classes} classes"
+        labelled += ", partly labelled" if self.partly_labelled else ""
         return f"Task({'features' if self.in_memory else 'stored features'}{shape}, {labelled})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         arrays = (self._source, self.labels, self.weights)
         sent = (np.asarray(array) if isinstance(array, jax.Array) else array for array in arrays)
-        return _received, ((self.num_classes, self.class_names), *sent)
+        return _received, (self._static, *sent)
+
+    @property
+    def _static(self) -> tuple[Any, ...]:
+        return self.num_classes, self.class_names, self.partly_labelled
 
     @property
     def in_memory(self) -> bool:
@@ -203,16 +221,39 @@ class Task:
 
     @property
     def labelled(self) -> tuple[Int[Array, " n"], int]:
-        """Labels and class count; a ValueError where they are unknown."""
+        """Labels and class count; a ValueError where they are unknown, of some samples too."""
         if self.labels is None or self.num_classes is None:
             raise ValueError("this task has no labels: pass Task(features, labels).")
+        if self.partly_labelled:
+            raise ValueError(
+                f"{self._first_unlabelled} has no label: leave such samples out, Task.of_labelled(), or pass the task "
+                "to transferability_score, which looks at all samples."
+            )
         return self.labels, self.num_classes
+
+    @property
+    def _first_unlabelled(self) -> str:
+        if is_traced(self.labels, self.weights):
+            return "some sample"
+        rows = np.flatnonzero((np.asarray(self.labels) < 0) & (np.asarray(self.weights) > 0))
+        return f"sample {rows[0]} ({rows.size:,} of {self.num_samples:,} are such)"
+
+    def of_labelled(self) -> Task:
+        """The samples that have a label: the others get weight 0. The task itself where all have one, or none."""
+        if not self.partly_labelled or self.labels is None:
+            return self
+        # Concrete labels are taken by NumPy: no program for each size.
+        library: Any = jnp if is_traced(self.labels, self.weights) else np
+        labels = library.maximum(self.labels, 0)
+        weights = library.where(library.asarray(self.labels) >= 0, self.weights, 0)
+        children = self._source, on_device(labels, np.int32), on_device(weights, self.weights.dtype)
+        return Task.tree_unflatten((self.num_classes, self.class_names, False), children)
 
     def replaced(self, *, features: Array | None = None, weights: Array | None = None) -> Task:
         """The same samples with other features or weights, without validation: for use inside kernels."""
         features = self._source if features is None else features
         weights = self.weights if weights is None else weights
-        return Task.tree_unflatten((self.num_classes, self.class_names), (features, self.labels, weights))
+        return Task.tree_unflatten(self._static, (features, self.labels, weights))
 
     def with_classes_of(self, known: Task) -> Task:
         """The same samples with every class numbered as that of the same name is in another task.
@@ -223,17 +264,20 @@ class Task:
         Raises:
             ValueError: where one task alone has names that are not numbers, as these classes cannot be compared.
         """
-        return self.with_classes(known.class_names, known.labelled[1])
+        return self.with_classes(known.class_names, known.of_labelled().labelled[1])
 
     def with_classes(self, class_names: tuple[str, ...] | None, num_classes: int) -> Task:
         """As `with_classes_of`, for the class names and the class count of another task."""
-        labels, own_count = self.labelled
+        labels, own_count = self.of_labelled().labelled
         changes = renumbering(self.class_names, own_count, class_names, num_classes)
         if changes is None:
             return self
         numbers, names = changes
-        children = (self._source, jnp.asarray(numbers, jnp.int32)[labels], self.weights)
-        return Task.tree_unflatten((len(names), names), children)
+        renumbered = jnp.asarray(numbers, jnp.int32)[labels]
+        if self.partly_labelled:
+            renumbered = jnp.where(jnp.asarray(self.labels) < 0, -1, renumbered)
+        children = (self._source, renumbered, self.weights)
+        return Task.tree_unflatten((len(names), names, self.partly_labelled), children)
 
     def padded(self, num_samples: int) -> Task:
         """The same task with rows of weight 0 appended, `num_samples` in all, so that sizes share a compilation."""
@@ -243,14 +287,14 @@ class Task:
         return jax.tree.map(lambda rows: with_rows(rows, num_samples), self)
 
     def tree_flatten_with_keys(self) -> tuple[tuple[tuple[Any, Any], ...], tuple[Any, ...]]:
-        """Arrays as leaves; the class count and names are static."""
+        """Arrays as leaves; the class count, the names and whether it is partly labelled are static."""
         key = jax.tree_util.GetAttrKey
         children = (
             (key("features"), self.loaded()._source),
             (key("labels"), self.labels),
             (key("weights"), self.weights),
         )
-        return children, (self.num_classes, self.class_names)
+        return children, self._static
 
     @classmethod
     def tree_unflatten(cls, aux: tuple[Any, ...], children: tuple[Any, ...]) -> Task:

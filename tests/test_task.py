@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 
 from jaxrel import Task
@@ -46,7 +50,7 @@ def with_value(value: float) -> np.ndarray:
             r"several labels a sample are tasks of their own, Task\(features, labels\[:, j\]\)",
         ),
         (FEATURES, np.eye(4, 3), {}, r"labels must have shape \(n,\).*one-hot.*argmax"),
-        (FEATURES, [0, 1, -1, 1], {}, r"labels\[2\] is -1, outside 0 \.\."),
+        (FEATURES, [0, 1, -2, 1], {}, r"labels\[2\] is -2, outside 0 \.\."),
         (FEATURES, [0, 1, 5, 1], {"num_classes": 3}, r"labels\[2\] is 5, outside 0 \.\. 2.*larger num_classes"),
         (FEATURES, [0, 1, 2**40, 1], {}, r"labels\[2\] is 1099511627776, outside 0"),
         (FEATURES, LABELS, {"num_classes": 0}, "num_classes must be at least 1"),
@@ -68,6 +72,53 @@ def test_values_of_absent_samples_are_not_looked_at():
     task = Task(with_value(np.nan), [0, 1, -7, 1], weights=[1, 1, 0, 1])
     assert task.num_classes == 2
     assert np.isfinite(task.features).all()
+
+
+PARTIAL = {
+    "integers": [0, -1, 2, 1],
+    "floats": [0.0, np.nan, 2.0, 1.0],
+    "names": np.array(["a", None, "c", "b"], dtype=object),
+    "categories": pd.Categorical(["a", None, "c", "b"]),
+    "nullable integers": pd.array([0, None, 2, 1], dtype="Int64"),
+    "polars": pl.Series(["a", None, "c", "b"]),
+}
+
+
+@pytest.mark.parametrize("labels", PARTIAL.values(), ids=PARTIAL)
+def test_some_samples_may_lack_a_label(labels):
+    task = Task(FEATURES, labels)
+    assert (task.labels.tolist(), task.num_classes, task.partly_labelled) == ([0, -1, 2, 1], 3, True)
+    assert repr(task) == "Task(features(4, 3), 3 classes, partly labelled)"
+    known = task.of_labelled()
+    assert (known.labels.tolist(), known.weights.tolist(), known.partly_labelled) == ([0, 0, 2, 1], [1, 0, 1, 1], False)
+    assert known.of_labelled() is known
+    with pytest.raises(ValueError, match=r"sample 1 \(1 of 4 are such\) has no label: .*of_labelled"):
+        _ = task.labelled
+    for copy in (pickle.loads(pickle.dumps(task)), jax.tree.map(lambda leaf: leaf, task), task.padded(6)):
+        assert copy.partly_labelled
+        assert np.asarray(copy.labels)[:4].tolist() == [0, -1, 2, 1]
+    assert task.fingerprint() != known.fingerprint()
+
+
+def test_a_task_of_no_label_is_unlabelled():
+    task = Task(FEATURES, [-1] * 4, class_names=["a", "b"])
+    assert (task.labels, task.partly_labelled, task.class_names) == (None, False, ("a", "b"))
+    assert not Task(FEATURES, [0, 1, -1, 1], weights=[1, 1, 0, 1]).partly_labelled
+
+
+def test_classes_of_some_samples_are_numbered_like_those_of_another_task():
+    task = Task(FEATURES, np.array(["b", None, "c", "b"], dtype=object))
+    known = Task(FEATURES, ["a", "b", "c", "a"])
+    assert task.with_classes_of(known).labels.tolist() == [1, -1, 2, 1]
+    assert task.with_classes_of(known).partly_labelled
+
+
+def test_partly_labelled_tasks_are_traced():
+    task = Task(FEATURES, [0, -1, 2, 1])
+    weights = jax.jit(lambda task: task.of_labelled().weights)(task)
+    assert weights.tolist() == [1, 0, 1, 1]
+    with pytest.raises(ValueError, match="some sample has no label"):
+        jax.jit(lambda task: task.labelled[0])(task)
 
 
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float32, np.float64, np.int8, np.uint8])

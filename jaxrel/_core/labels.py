@@ -29,6 +29,7 @@ __all__ = [
     "class_numbers",
     "encoded_labels",
     "largest_class",
+    "missing_labels",
     "renumbering",
 ]
 
@@ -112,6 +113,20 @@ def largest_class(labels: Any, live: Bool[np.ndarray, " n"] | None = None) -> in
     values = values if live is None else values[live]
     values = values.astype(str) if values.dtype.kind == "O" else values
     return int(np.unique(values, return_counts=True)[1].max(initial=1))
+
+
+def missing_labels(labels: Any, num_samples: int, *, name: str = "labels") -> Bool[np.ndarray, " n"]:
+    """Which samples are marked as of unknown class: by -1, None, NaN or NA. No shape or type is refused here."""
+    column, _ = _declared(labels)
+    array = to_array(name, column)
+    if isinstance(array, jax.core.Tracer) or array.size != num_samples:
+        return np.zeros(num_samples, bool)
+    values = np.asarray(array).reshape(-1)
+    if values.dtype.kind == "O":
+        return np.array([value is None or value != value or value == -1 for value in values.tolist()])
+    if jnp.issubdtype(values.dtype, jnp.floating):
+        return np.isnan(values) | (values == -1)
+    return values == -1 if values.dtype.kind == "i" else np.zeros(num_samples, bool)
 
 
 def class_numbers(names: Names, num_classes: int) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ class ImageData(LabelledData):
         name: name of the data set.
         split: ``"train"`` or ``"test"``.
         images: grey (c = 1) or colour (c = 3) images, 0 to 255.
-        labels: class of each image.
+        labels: class of each image; -1 where it is not known.
         class_names: name of each class.
         licence: the licence as stated where the data came from.
         provider: where the data came from.

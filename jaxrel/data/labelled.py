@@ -22,7 +22,7 @@ class LabelledData(ABC):
         modality: ``"images"`` or ``"texts"``: which encoders it is for.
         name: name of the data set.
         split: ``"train"`` or ``"test"``.
-        labels: class of each sample.
+        labels: class of each sample; -1 where it is not known.
         class_names: name of each class.
         licence: the licence as stated where the data came from.
         provider: where the data came from.
@@ -67,8 +67,8 @@ class LabelledData(ABC):
             raise ValueError(
                 f"labels of {self.name} have shape {labels.shape} and type {labels.dtype}, wanted {wanted} and int32"
             )
-        if labels.size and not 0 <= labels.min() <= labels.max() < self.num_classes:
+        if labels.size and not -1 <= labels.min() <= labels.max() < self.num_classes:
             raise ValueError(
                 f"labels of {self.name} go from {labels.min()} to {labels.max()}, "
-                f"wanted 0 to {self.num_classes - 1} for {self.num_classes} class names"
+                f"wanted 0 to {self.num_classes - 1} for {self.num_classes} class names, or -1"
             )

@@ -25,6 +25,7 @@ from jaxrel.data.readers.hugging_face import is_saved, read_dataset
 from jaxrel.data.readers.paths import name_of
 from jaxrel.data.readers.picture_files import Pictures
 from jaxrel.data.readers.samples import find_classes
+from jaxrel.data.readers.tables import Columns
 from jaxrel.data.splitting import draw, hash_order
 from jaxrel.data.streaming import StreamedImages
 from jaxrel.data.texts import TextData
@@ -129,6 +130,8 @@ def load(
     limit: int | None = None,
     official: bool = False,
     strict: bool = False,
+    text_column: str | None = None,
+    label_column: str | None = None,
 ) -> LoadedData:
     """Load one split of a data set of images or of texts.
 
@@ -142,7 +145,7 @@ def load(
     - Any file or folder, by its path (which holds a separator, or leads to what exists; a known name comes first):
 
       - an ``.npz`` file with uint8 ``images`` (n, h, w) or (n, h, w, c), or ``texts`` (n,), an array of strings, and
-        ``labels`` (n,), integers or strings;
+        ``labels`` (n,), integers or strings, -1 or "" for a sample of unknown class;
       - a ``.csv``, ``.tsv`` or ``.tab`` table with the columns ``text`` and ``label``, or, without a header, a text and
         a label in each row (:func:`jaxrel.data.readers.read_table`);
       - a folder with one subfolder for each class, of pictures or of ``.txt`` files
@@ -174,6 +177,7 @@ def load(
         official: take the source's own split into training and test samples (or validation samples, where it has no
             test samples with labels).
         strict: raise an error for a file that cannot be read, in place of leaving it out.
+        text_column, label_column: names of the columns of a table, where they are other than the usual ones.
 
     Returns:
         The samples and labels in hash order; arrays are read-only. Pictures and texts in files that cannot be read are
@@ -186,7 +190,8 @@ def load(
     """
     if split not in get_args(Split):
         raise ValueError(f"unknown split {split!r}; wanted one of {', '.join(get_args(Split))}")
-    whole = _whole(name, path, official=official, strict=strict)
+    columns = Columns(text_column, label_column)
+    whole = _whole(name, path, columns, official=official, strict=strict)
     return _part(whole, split, [whole.train if split == "train" else whole.test], limit=limit)
 
 
@@ -198,6 +203,8 @@ def load_splits(
     test_limit: int | None = None,
     official: bool = False,
     strict: bool = False,
+    text_column: str | None = None,
+    label_column: str | None = None,
 ) -> tuple[LoadedData, LoadedData | None]:
     """Load both splits of a data set, which is read only once.
 
@@ -209,6 +216,7 @@ def load_splits(
             training samples after all others: the others are used up before one of them is drawn.
         official: take the source's own splits; see :func:`load`.
         strict: raise an error for a file that cannot be read; see :func:`load`.
+        text_column, label_column: of a table; see :func:`load`.
 
     Returns:
         What :func:`load` gives for the splits ``"train"`` and ``"test"``; None for the latter where `test_limit` is 0.
@@ -217,7 +225,8 @@ def load_splits(
         ValueError: an unknown `name`, a `train_limit` below 1 or a negative `test_limit`.
         DataError: see :func:`load`.
     """
-    whole = _whole(name, path, official=official, strict=strict)
+    columns = Columns(text_column, label_column)
+    whole = _whole(name, path, columns, official=official, strict=strict)
     if test_limit == 0:
         return _part(whole, "train", [whole.train, whole.test], train_limit=train_limit), None
     return (
@@ -234,9 +243,11 @@ class _Whole(NamedTuple):
     test: Int[np.ndarray, " k"]
 
 
-def _whole(name: str | Any, path: str | os.PathLike[str] | None, *, official: bool, strict: bool) -> _Whole:
+def _whole(
+    name: str | Any, path: str | os.PathLike[str] | None, columns: Columns, *, official: bool, strict: bool
+) -> _Whole:
     if isinstance(name, str):
-        collection = _collection(name, None if path is None else user_path(path))
+        collection = _collection(name, None if path is None else user_path(path), columns)
     elif type(name).__module__.startswith("datasets."):
         collection = _Collection("dataset", iter([("datasets", partial(read_dataset, name))]))
     else:
@@ -252,7 +263,7 @@ def _whole(name: str | Any, path: str | os.PathLike[str] | None, *, official: bo
     return _in_order(collection, provider, found, official=official)
 
 
-def _collection(name: str, path: Path | None) -> _Collection:
+def _collection(name: str, path: Path | None, columns: Columns) -> _Collection:
     """The data set that a user means."""
     if name in DATA_SETS:
         facts = DATA_SETS[name]
@@ -272,7 +283,7 @@ def _collection(name: str, path: Path | None) -> _Collection:
         check_name(name)
         path = user_path(name)
         name = name_of(path)
-    return _Collection(name, iter([(str(path), partial(_own, path))]))
+    return _Collection(name, iter([(str(path), partial(_own, path, columns))]))
 
 
 def _read(collection: _Collection) -> tuple[str, ClassSamples]:
@@ -317,9 +328,9 @@ def _read_tfds(name: str) -> Samples:
     return Samples(found.samples, found.labels, found.parts)
 
 
-def _own(path: Path) -> ClassSamples:
+def _own(path: Path, columns: Columns) -> ClassSamples:
     """The samples and classes of any file or folder."""
-    return read_saved(path) if is_saved(path) else find_classes(read_path(path))
+    return read_saved(path) if is_saved(path) else find_classes(read_path(path, columns))
 
 
 def _known(data_set: DataSet, read: Callable[[], Samples]) -> ClassSamples:
@@ -397,6 +408,8 @@ def _in_order(collection: _Collection, provider: str, found: ClassSamples, *, of
         train, test = _official(found, order) if official else (in_train, ~in_train)
     except ValueError as error:
         raise _not_as_it_should_be(collection.name, provider, error) from error
+    if unknown := np.count_nonzero(whole.labels < 0):
+        _log.warning("%s: %s of %s samples have no label", collection.name, f"{unknown:,}", f"{len(whole):,}")
     return _Whole(whole, np.flatnonzero(train), np.flatnonzero(test))
 
 
@@ -417,7 +430,8 @@ def _official(found: ClassSamples, order: Int[np.ndarray, " n"]) -> Sequence[Boo
 def _part(whole: _Whole, split: Split, buckets: Sequence[Int[np.ndarray, " _"]], **limits: int | None) -> LoadedData:
     """One split, drawn from the first of the buckets and, where that is used up, from the next.
 
-    The arrays cannot be written to. `limits` is the number of samples to keep, by the name that the caller has for it.
+    Samples of known class are used up before others. The arrays cannot be written to. `limits` is the number of samples
+    to keep, by the name that the caller has for it.
     """
     data = whole.data
     ((option, limit),) = limits.items()
@@ -432,7 +446,8 @@ def _part(whole: _Whole, split: Split, buckets: Sequence[Int[np.ndarray, " _"]],
             "%s has %s %s samples, fewer than the %s asked for", data.name, f"{available:,}", kind, f"{limit:,}"
         )
     rest, kept = available if limit is None else limit, np.zeros(0, np.intp)
-    for bucket in buckets:
+    known = data.labels >= 0
+    for bucket in (part[known[part] == labelled] for labelled in (True, False) for part in buckets):
         kept = np.concatenate([kept, bucket[draw(data.labels[bucket], rest - len(kept))]])
     labels = data.labels[kept]
     labels.setflags(write=False)

@@ -33,7 +33,7 @@ class StreamedImages(LabelledData):
         name: name of the data set.
         split: ``"train"`` or ``"test"``.
         pictures: gives images by slices.
-        labels: class of each picture.
+        labels: class of each picture; -1 where it is not known.
         class_names: name of each class.
         licence: the licence as stated where the data came from.
         provider: where the data came from.

@@ -24,7 +24,7 @@ class TextData(LabelledData):
         name: name of the data set.
         split: ``"train"`` or ``"test"``.
         texts: n strings; an empty one is a sample like any other.
-        labels: class of each text.
+        labels: class of each text; -1 where it is not known.
         class_names: name of each class.
         licence: the licence as stated where the data came from.
         provider: where the data came from.

@@ -15,6 +15,7 @@ from jaxrel.evaluation.evaluate import (
     evaluate_score,
     evaluate_scores,
 )
+from jaxrel.evaluation.labelling import samples_to_label
 from jaxrel.evaluation.rank_correlation import (
     STATISTICS,
     kendall_tau,
@@ -42,6 +43,7 @@ __all__ = [
     "leave_one_target_out_rank",
     "null_distribution",
     "pearson",
+    "samples_to_label",
     "spearman",
     "top_1_regret",
     "weighted_kendall_tau",

@@ -247,7 +247,7 @@ def _with_class_numbers(
             _labelled(f"source_labels of encoder {i}", labels, weighting.get("weights"), counts["source_labels"])
             for i, labels in enumerate(per_encoder["source_labels"])
         ]
-        per_encoder["source_labels"] = [task.labels for task in tasks]
+        per_encoder["source_labels"] = [task.labelled[0] for task in tasks]
         facts["num_source_classes"] = max(task.labelled[1] for task in tasks)
     if "reference_largest_class" in facts and "largest_class" in facts:
         facts["block_sizes"] = (facts["reference_largest_class"], facts["largest_class"])

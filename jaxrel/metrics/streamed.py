@@ -62,7 +62,7 @@ def score_task(
     """
     if not isinstance(target, Task):
         raise ValueError(f"target must be a Task, got {type(target).__name__}: pass Task(features, labels).")
-    needs = {"features": target} if target.labels is None else {"features": target, "labels": target.labels}
+    needs = {"features": target} if target.labels is None else {"features": target, "labels": target.labelled[0]}
     streamed = [name for name in STREAMED if set(METRICS[name].needs) <= needs.keys()]
     chosen = chosen_metrics(streamed if metrics is None else metrics, needs)
     limit = limit_of(memory_budget, in_memory=target.in_memory)

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import ArrayLike, Float
 
@@ -57,7 +58,8 @@ def task_relatedness(
     Args:
         reference: features and labels of the reference task, training samples; every class needs a sample.
         target: the same of the target task, features of the same encoder. Without labels, `Task(features)` or
-            `Task(features, num_classes=k)`, it needs `pseudo_labels`, and the result is about these.
+            `Task(features, num_classes=k)`, it needs `pseudo_labels`, and the result is about these. Where some samples
+            have no label, the result is about those that have one, and `computed_with.target_labels` says so.
         evaluate_on: held-out samples `(reference, target)`; every term is then evaluated on them with the label map
             frozen, which is the honest number. None evaluates on the training samples, where a wide encoder looks
             better than it is.
@@ -134,7 +136,9 @@ def task_relatedness(
             class_prior=class_prior,
             key=key,
         )
-    reference, target, held_out = checked_tasks(reference, target, evaluate_on)
+    checked = checked_tasks(reference, target, evaluate_on)
+    evaluated_target = target if evaluate_on is None else evaluate_on[1]
+    reference, target, held_out = checked
     check_method(method)
     if init is not None and not isinstance(init, Relatedness):
         raise ValueError(f"init must be a Relatedness, got {type(init).__name__}.")
@@ -165,13 +169,24 @@ def task_relatedness(
         evaluated_on="training samples" if held_out is None else "held-out samples",
         num_reference=num_reference,
         num_target=num_target,
-        target_labels="given" if found is None else f"pseudo-labels: {found.source}",
+        target_labels=_labels_told(evaluated_target) if found is None else f"pseudo-labels: {found.source}",
         reference_classes=names[0],
         target_classes=names[1],
         dtype=str(result.bound.dtype),
         version=__version__,
     )
     return dataclasses.replace(result, pseudo_labels=found, computed_with=computed_with)
+
+
+def _labels_told(target: Task) -> str:
+    """Which samples of the target the bound is about."""
+    if not target.partly_labelled:
+        return "given"
+    if is_traced(target.labels, target.weights):
+        return "given, of some samples"
+    live = np.asarray(target.weights) > 0
+    known = np.count_nonzero(live & (np.asarray(target.labels) >= 0))
+    return f"given, of {known:,} of {np.count_nonzero(live):,} samples"
 
 
 def evaluate_bound(

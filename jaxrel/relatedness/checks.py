@@ -19,7 +19,10 @@ __all__ = ["check_label_free", "check_method", "checked_head", "checked_tasks", 
 def checked_tasks(
     reference: Task, target: Task, evaluate_on: tuple[Task, Task] | None
 ) -> tuple[Task, Task, tuple[Task, Task] | None]:
-    """Labelled tasks of one width, numbered alike; a ValueError says what is wrong."""
+    """Labelled tasks of one width, numbered alike; a ValueError says what is wrong.
+
+    Of a target of which some samples have no label, those that have one.
+    """
     named = {"reference": reference, "target": target}
     if evaluate_on is not None:
         if not isinstance(evaluate_on, tuple | list) or len(evaluate_on) != 2:
@@ -33,11 +36,14 @@ def checked_tasks(
                 f"{name} has no labels: pass Task(features, labels)"
                 + (", or pseudo_labels=, such as ViewClusters() with views=." if "target" in name else ".")
             )
+        if task.partly_labelled and name in ("reference", "evaluate_on[0]"):
+            raise ValueError(f"some samples of {name} have no label: pass task.of_labelled(), which leaves them out.")
         if task.num_features != reference.num_features:
             raise ValueError(
                 f"{name} has {task.num_features} features and reference has {reference.num_features}: "
                 "extract all of them with the same encoder."
             )
+        named[name] = task.of_labelled()
     for name in ("reference", "target"):
         _check_classes(name, named[name])
     if evaluate_on is not None:
@@ -61,8 +67,10 @@ def check_label_free(reference: Task, target: Task, evaluate_on: tuple[Task, Tas
         )
     if pseudo_labels is None:
         raise ValueError("views are for a target without labels: pass pseudo_labels too, such as ViewClusters().")
-    if reference.labels is None:
-        raise ValueError("reference has no labels: pass Task(features, labels); only the target may lack them.")
+    if reference.labels is None or reference.partly_labelled:
+        raise ValueError(
+            "reference lacks labels: pass Task(features, labels) of all samples; only the target may lack them."
+        )
     if reference.num_features != target.num_features:
         raise ValueError(
             f"target has {target.num_features} features and reference has {reference.num_features}: "

@@ -25,7 +25,7 @@ __all__ = ["block_sizes", "checked_training_tasks", "evaluated", "fit", "loaded_
 def shareable(task: Task) -> Task:
     """The same task in the form in which tasks share programs: in a size class, classes without names."""
     task = in_size_class(task.loaded())
-    return Task.tree_unflatten((task.num_classes, None), (task.features, task.labels, task.weights))
+    return Task.tree_unflatten((task.num_classes, None, False), (task.features, task.labels, task.weights))
 
 
 def loaded_alike(*tasks: Task) -> list[Task]:

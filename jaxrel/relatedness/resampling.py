@@ -54,7 +54,7 @@ def bound_resamples(
     _check_evaluated("target", target, computed.num_target, width)
     num_target, num_reference = result.transformation.conditional.shape
     reference = reference.with_classes(computed.reference_classes, num_reference)
-    target = target.with_classes(computed.target_classes, num_target)
+    target = target.with_classes(computed.target_classes, num_target).of_labelled()
     reference, target = shareable(reference), shareable(target)
     sizes = block_sizes(result.transformation, reference, target)
     if sizes[0] * sizes[1] > LARGEST_PLAN:

@@ -29,6 +29,7 @@ class Settings:
         method: how the bound on a reference is learned; None means the default of :func:`jaxrel.task_relatedness`.
         label_free: whether target labels are left alone, and augmented views of the training samples used instead.
         target_classes: number of target classes where labels are left alone; None estimates it.
+        text_column, label_column: names of the columns of tables, where they are other than the usual ones.
         strict: whether the first sample or score that fails ends the work, in place of being named and left out.
 
     Raises:
@@ -46,6 +47,8 @@ class Settings:
     method: Joint | None = None
     label_free: bool = False
     target_classes: int | None = None
+    text_column: str | None = None
+    label_column: str | None = None
     strict: bool = False
 
     def __post_init__(self) -> None:

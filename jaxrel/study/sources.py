@@ -193,6 +193,8 @@ class NamedSource:
             test_limit=self._settings.held_out,
             official=self._settings.official_splits,
             strict=self._settings.strict,
+            text_column=self._settings.text_column,
+            label_column=self._settings.label_column,
         )
         self.skipped = len(train.skipped)
         return [train] if held_out is None else [train, held_out]
@@ -229,7 +231,8 @@ class NamedSource:
     def _sample_fingerprints(self) -> list[str]:
         state = data.source_state(self.name, path=self._path)
         settings = self._settings
-        options = [settings.samples, settings.held_out, settings.official_splits, settings.strict]
+        options: list[Any] = [settings.samples, settings.held_out, settings.official_splits, settings.strict]
+        options += [settings.text_column, settings.label_column]
 
         def told() -> list[Any]:
             return [[part.fingerprint for part in self._parts], self.skipped]

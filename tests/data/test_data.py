@@ -550,7 +550,7 @@ def test_a_pickle_of_anything_else_is_refused(content: bytes, tmp_path: Path) ->
         (np.zeros((2, 3, 3, 1), np.uint8), np.zeros(3, np.int32), r"labels of mine have shape \(3,\)"),
         (np.zeros((2, 3, 3, 1), np.uint8), np.zeros(2, np.int64), "int64, wanted"),
         (np.zeros((2, 3, 3, 1), np.uint8), np.full(2, 2, np.int32), "from 2 to 2, wanted 0 to 1 for 2 class"),
-        (np.zeros((2, 3, 3, 1), np.uint8), np.full(2, -1, np.int32), "from -1 to -1"),
+        (np.zeros((2, 3, 3, 1), np.uint8), np.full(2, -2, np.int32), "from -2 to -2"),
     ],
 )
 def test_image_data_is_checked(images: np.ndarray, labels: np.ndarray, message: str) -> None:

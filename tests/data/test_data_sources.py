@@ -66,7 +66,9 @@ def test_both_splits_are_had_by_reading_once(monkeypatch: pytest.MonkeyPatch, tm
     singly = [jaxrel.data.load(str(path), split=split) for split in ("train", "test")]
     limited = [jaxrel.data.load(str(path), split="train", limit=3), jaxrel.data.load(str(path), split="test", limit=1)]
     reads = []
-    monkeypatch.setattr(jaxrel.data.loading, "read_path", lambda path: reads.append(path) or read_path(path))
+    monkeypatch.setattr(
+        jaxrel.data.loading, "read_path", lambda path, columns: reads.append(path) or read_path(path, columns)
+    )
     for together, apart in (
         (jaxrel.data.load_splits(str(path)), singly),
         (jaxrel.data.load_splits(str(path), train_limit=3, test_limit=1), limited),

@@ -27,6 +27,7 @@ from jaxrel.data.readers import (
     read_table,
 )
 from jaxrel.data.readers.rated_sentences import SENTIMENTS
+from jaxrel.data.readers.tables import Columns
 from jaxrel.data.readers.wordnet import CATEGORIES
 from jaxrel.data.splitting import draw
 from jaxrel.data.texts import fingerprint, hash_order
@@ -115,7 +116,7 @@ def test_images_and_texts_have_one_rule() -> None:
         ),
         (("a", "b"), np.zeros(2, np.int64), "int64, wanted"),
         (("a", "b"), np.array([0, 2], np.int32), "from 0 to 2, wanted 0 to 1 for 2 class"),
-        (("a", "b"), np.array([-1, 0], np.int32), "from -1 to 0"),
+        (("a", "b"), np.array([-2, 0], np.int32), "from -2 to 0"),
     ],
 )
 def test_text_data_is_checked(texts: object, labels: np.ndarray, message: str) -> None:
@@ -241,7 +242,6 @@ def test_a_long_text_is_read_and_the_limit_of_the_csv_module_is_left_alone(tmp_p
         ("toy.csv", b"a,b,c\n", "its first row has 3 columns; wanted two without a header"),
         ("toy.csv", b"text,label\na,x\nb\n", "line 3 of .*toy.csv has 1 columns, wanted 2"),
         ("toy.tsv", b"text\tlabel\na\tx\tx\n", "line 2 of .*toy.tsv has 3 columns, wanted 2"),
-        ("toy.csv", b"text,label\na, \n", "line 2 of .*toy.csv has no label"),
         ("toy.csv", b'text,label\n"a,x\n', "line 2 of .*toy.csv is damaged"),
         ("toy.csv", b'text,label\n"a"b,x\n', "line 2 of .*toy.csv is damaged"),
         ("toy.csv", b"text,label\nna\xefve,x\n", r"toy.csv is not UTF-8: byte 0xef at position 13; convert it"),
@@ -315,7 +315,7 @@ def test_duplicates_across_labels_are_kept_on_one_side(tmp_path: Path) -> None:
     [
         (["b", "a", "B"], ("B", "a", "b")),
         (["10", "9", "-1"], ("-1", "9", "10")),
-        ([10, 9, -1], ("-1", "9", "10")),
+        ([10, 9, -2], ("-2", "9", "10")),
         (["10", "9", "nine"], ("10", "9", "nine")),
     ],
 )
@@ -326,13 +326,52 @@ def test_classes_are_the_labels_in_order(labels: list[str], class_names: tuple[s
     assert dict(zip(texts, names, strict=True)) == dict(zip(("one", "two", "three"), map(str, labels), strict=True))
 
 
+def test_rows_without_a_label_are_samples_of_unknown_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [f"text {number}," + (("pos", "neg")[number % 2] if number < 12 else " ") for number in range(100)]
+    (tmp_path / "toy.csv").write_text("\n".join(["text,label", *rows]))
+    train, test = jaxrel.data.load_splits(str(tmp_path / "toy.csv"))
+    assert test is not None
+    labels = dict(zip((*tuple(train.samples), *tuple(test.samples)), (*train.labels, *test.labels), strict=True))
+    assert labels == {f"text {number}": (1, 0)[number % 2] if number < 12 else -1 for number in range(100)}
+    assert train.class_names == ("neg", "pos")
+    assert "toy: 88 of 100 samples have no label" in caplog.text
+    # Those with a label are drawn first, whichever split they are in.
+    drawn, _ = jaxrel.data.load_splits(str(tmp_path / "toy.csv"), train_limit=20, test_limit=0)
+    assert np.count_nonzero(drawn.labels >= 0) == 12
+
+
+@pytest.mark.parametrize("labels", [[0, -1, 2], ["a", "", "c"]])
+def test_npz_samples_may_lack_a_label(labels: list[int] | list[str], tmp_path: Path) -> None:
+    np.savez(tmp_path / "toy.npz", texts=np.array(["one", "two", "three"]), labels=np.array(labels))
+    train, _ = jaxrel.data.load_splits(str(tmp_path / "toy.npz"), test_limit=0)
+    assert train.class_names == (str(labels[0]), str(labels[2]))
+    assert dict(zip(train.samples, train.labels, strict=True)) == {"one": 0, "two": -1, "three": 1}
+
+
+def test_columns_of_a_table_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "toy.csv"
+    path.write_text("Stars,said,label,text\n5,good,x,y\n1,bad,x,y\n5,fine,x,y\n")
+    found = read_table(path, Columns("said", "stars"))
+    assert (found.samples, found.labels.tolist()) == (("good", "bad", "fine"), ["5", "1", "5"])
+    assert read_table(path, Columns(label="stars")).samples == ("y", "y", "y")
+    train, _ = jaxrel.data.load_splits(str(path), test_limit=0, text_column="said", label_column="Stars")
+    assert dict(zip(train.samples, train.labels, strict=True)) == {"good": 1, "bad": 0, "fine": 1}
+    with pytest.raises(ValueError, match="no column 'said so': its first row is Stars, said, label, text"):
+        read_table(path, Columns("said so"))
+    path.write_text("Stars,said\n5,good\n")
+    with pytest.raises(ValueError, match="has the columns Stars, said: pass text_column too"):
+        read_table(path, Columns(label="stars"))
+    with pytest.raises(DataError, match="is no table"):
+        jaxrel.data.load(str(tmp_path / "x.npz"), path=tmp_path, label_column="stars")
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
         (np.array([0.0, 1.0, 2.0]), r"labels of shape \(3,\) and type float64, wanted \(3,\) and integers or strings"),
         (np.array([0, 1]), r"labels of shape \(2,\)"),
         (np.array(["0.5", "1", "2"]), "labels are numbers such as 0.5, which are no classes"),
-        (np.array(["a", "", "b"]), "the label of sample 1 is empty"),
+        (np.array(["", "", ""]), "no sample has a label"),
     ],
 )
 def test_labels_that_are_no_classes_are_refused(labels: np.ndarray, message: str, tmp_path: Path) -> None:

@@ -15,7 +15,14 @@ from jaxrel import Task, transferability_score
 from jaxrel._core.halves import second_half
 from jaxrel.metrics import ScoreStatus
 from jaxrel.metrics.held_out_discriminant import balanced_shares, held_out_hits
-from jaxrel.metrics.transferability import LABEL_FREE_RECIPE, LABELLED_RECIPE, resampled_means
+from jaxrel.metrics.stratified_resamples import resampled_means
+from jaxrel.metrics.transferability import (
+    COMBINED_RECIPE,
+    LABEL_FREE_RECIPE,
+    LABELLED_RECIPE,
+    PARTLY_LABELLED_RECIPE,
+    VIEWS_IN_LABELS,
+)
 
 CENTRES = np.random.default_rng(0).normal(size=(3, 8))
 
@@ -264,7 +271,7 @@ def test_what_a_budget_cannot_hold_is_refused_with_what_would_do(tmp_path: Path)
     with pytest.raises(ValueError, match="whole number of bytes"):
         transferability_score(task, memory_budget=1e9)
     unlabelled = Task(task.features)
-    with pytest.raises(ValueError, match=r"without labels the target is taken whole.*pass a random subset"):
+    with pytest.raises(ValueError, match=r"with views the target is taken whole.*pass a random subset"):
         transferability_score(unlabelled, views=views_of(task), memory_budget=1000)
     features = np.asarray(task.features).copy()
     features[412, 3] = np.nan
@@ -362,3 +369,101 @@ def test_an_encoder_collapsed_to_a_few_points_is_below_a_good_one() -> None:
 def test_misuse_is_named_before_any_work(target: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         transferability_score(target, **options)
+
+
+def partly(task: Task, num_labelled: int, *, seed: int = 0) -> Task:
+    """The same samples, of which so many have a label."""
+    labels = np.array(task.labels)
+    labels[np.random.default_rng(seed).permutation(labels.size)[num_labelled:]] = -1
+    return Task(task.features, labels, num_classes=task.num_classes)
+
+
+def test_labels_and_views_are_mixed_by_what_they_are_worth() -> None:
+    task = partly(sample(0.8, n=100), 30)
+    views = views_of(task)
+    both = transferability_score(task, views=views)
+    by_labels = transferability_score(task)
+    by_views = transferability_score(Task(task.features), views=views)
+    assert (by_labels.recipe, both.recipe) == (PARTLY_LABELLED_RECIPE, COMBINED_RECIPE)
+    assert int(both.num_labelled) == int(by_labels.num_labelled) == 30
+    share = 30 / (30 + VIEWS_IN_LABELS * (1 - 30 / 100))
+    assert float(both.label_share) == pytest.approx(share)
+    assert (float(by_labels.label_share), float(by_views.label_share)) == (1, 0)
+    assert float(both) == pytest.approx(share * float(by_labels) + (1 - share) * float(by_views), abs=1e-6)
+    np.testing.assert_allclose(both.resamples, share * by_labels.resamples + (1 - share) * by_views.resamples, 1e-5)
+    assert both.lower < both.value < both.upper
+    known = np.asarray(task.labels) >= 0
+    np.testing.assert_array_equal(both.hits[known], by_labels.hits[known])
+    np.testing.assert_array_equal(both.hits[~known], by_views.hits[~known])
+    assert not by_labels.hits[~known].any()
+
+
+def test_labels_of_some_samples_are_scored_like_a_target_of_these() -> None:
+    task = partly(sample(0.8, n=100), 40)
+    rows = np.flatnonzero(np.asarray(task.labels) >= 0)
+    alone = Task(np.asarray(task.features)[rows], np.asarray(task.labels)[rows])
+    hits, _ = held_out_hits(
+        alone.features, alone.labels, alone.weights, jax.random.key(0), num_classes=3, num_repeats=12
+    )
+    found = transferability_score(task)
+    np.testing.assert_allclose(found.hits[rows], hits, atol=1e-6)
+    assert float(found.majority) == pytest.approx(np.bincount(alone.labels).max() / 40)
+
+
+@pytest.mark.parametrize("labels", [[0], [0, 1], [0, 0]])
+def test_labels_that_tell_nothing_leave_the_views(labels: list[int]) -> None:
+    task = sample(0.8)
+    views = views_of(task)
+    few = Task(task.features, labels + [-1] * (60 - len(labels)), num_classes=3)
+    found = transferability_score(few, views=views)
+    expected = transferability_score(Task(task.features), views=views)
+    assert (float(found), float(found.lower)) == (float(expected), float(expected.lower))
+    assert (float(found.label_share), found.messages) == (0, ())
+    assert np.isnan(float(found.accuracy))
+    with pytest.raises(ValueError, match=r"the same label|two samples"):
+        transferability_score(few)
+
+
+def test_the_number_goes_from_that_of_views_to_that_of_labels() -> None:
+    task = sample(1.0, n=120)
+    views = views_of(task)
+    shares = [float(transferability_score(partly(task, m), views=views).label_share) for m in (6, 30, 60, 119)]
+    assert shares == sorted(shares)
+    assert shares[-1] > 0.99
+    nearly = transferability_score(partly(task, 119), views=views)
+    assert float(nearly) == pytest.approx(float(transferability_score(task)), abs=0.03)
+
+
+def test_few_labels_are_traced_over_encoders() -> None:
+    tasks = [partly(sample(quality, n=64), 24) for quality in (0.5, 1.0)]
+    views = [views_of(task) for task in tasks]
+
+    def both(task: Task, first: Any, second: Any) -> Any:
+        return transferability_score(task, views=(first, second), num_resamples=50)
+
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *tasks)
+    together = jax.jit(jax.vmap(both))(stacked, *map(np.stack, zip(*views, strict=True)))
+    alone = [both(task, *pair) for task, pair in zip(tasks, views, strict=True)]
+    np.testing.assert_allclose(together.value, [float(one) for one in alone], atol=1e-5)
+    np.testing.assert_allclose(together.label_share, [float(one.label_share) for one in alone], rtol=1e-6)
+    np.testing.assert_allclose(together.hits, np.stack([one.hits for one in alone]), atol=1e-6)
+
+
+def test_absent_samples_count_for_no_label_and_no_view() -> None:
+    task = partly(sample(0.8, n=100), 30)
+    views = views_of(task)
+    padded = tuple(np.concatenate([view, np.full((20, 8), 7.0)]) for view in views)
+    found = transferability_score(task.padded(120), views=padded)
+    expected = transferability_score(task, views=views)
+    assert float(found) == pytest.approx(float(expected), abs=1e-6)
+    assert float(found.label_share) == pytest.approx(float(expected.label_share))
+
+
+def test_few_labels_of_a_stored_target(tmp_path: Path) -> None:
+    task = partly(sample(0.8, n=3000), 200)
+    np.save(tmp_path / "features.npy", np.asarray(task.features))
+    stored = Task(np.load(tmp_path / "features.npy", mmap_mode="r"), task.labels, num_classes=3)
+    found = transferability_score(stored, memory_budget=200_000)
+    assert float(found) == pytest.approx(float(transferability_score(task)), abs=1e-6)
+    with pytest.raises(ValueError, match="with views the target is taken whole"):
+        transferability_score(stored, views=views_of(task), memory_budget=200_000)

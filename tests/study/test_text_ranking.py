@@ -81,6 +81,23 @@ def test_views_of_texts_serve_without_labels():
     assert np.isfinite(float(ranked("--label-free", "--target-classes", "3")["transferability"]))
 
 
+def test_a_table_with_few_labels_is_ranked(capsys):
+    rng = np.random.default_rng(0)
+    rows = ["said,about"]
+    for number in range(90):
+        topic, said = list(TOPICS.items())[number % 3]
+        rows.append(f"{' '.join(rng.choice(said.split(), 6))} {number},{topic if number < 30 else ''}")
+    Path("letters.csv").write_text("\n".join(rows))
+    table = ["rank", "--target", "letters.csv", "--text-column", "said", "--label-column", "about"]
+    assert cli.main([*table, "--encoder", "bert@tiny", "bert@tiny#1", *NUMBERS]) == 0
+    shown = capsys.readouterr()
+    assert "letters: 60 of 90 samples have no label" in shown.err
+    (found,) = study.Ranking.load("jaxrel-results").tables
+    (recipe,) = found.recipes
+    assert recipe.endswith("cross-view probe on all (30 labels of 60 samples, 55% of the value)")
+    assert {row.score.status for row in found.rows} == {"ok"}
+
+
 def test_kinds_of_samples_must_fit(capsys):
     command = ["rank", "--reference", "mnist", "--target", "./letters", "--encoder", "bert@tiny", *NUMBERS]
     assert cli.main(command) == 2
@@ -97,7 +114,7 @@ def test_layers_are_encoders_of_their_own():
     (line,) = axis.get_lines()
     assert (line.get_label(), axis.get_xlabel()) == ("bert@tiny", "layer of the encoder")
     np.testing.assert_array_equal(line.get_ydata(), [record.value for record in results.entries])
-    last = study.run(study.Study(["bert@tiny"], ["./notes"], metrics=["h_score"], settings=settings).plan())
+    last = study.run(study.Study(["bert@tiny"], ["./notes"], metrics=["logme"], settings=settings).plan())
     assert last.entries[0].value == results.entries[-1].value
     beyond = study.Study(["bert@tiny"], ["./notes"], metrics=["h_score"], layers=[3], settings=settings)
     with pytest.raises(ValueError, match="layer is 3: this network has layers 1 to 2"):

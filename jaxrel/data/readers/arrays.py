@@ -69,7 +69,7 @@ def is_idx_folder(folder: Path) -> bool:
 def read_npz(path: Path) -> Samples:
     """Read an npz file with the arrays ``images`` (n, h, w) or (n, h, w, c), or ``texts`` (n,), and ``labels`` (n,).
 
-    Texts are a numpy array of strings; labels are integers or strings.
+    Texts are a numpy array of strings; labels are integers or strings, -1 or "" for a sample of unknown class.
 
     Raises:
         ValueError: the file is damaged, lacks an array, or has one of Python objects (to be unpickled).

@@ -48,8 +48,8 @@ def read_saved(folder: Path) -> ClassSamples:
 
     The samples are those of a column of the feature `Image`, or of strings (called "text" where there are several), the
     labels those of a column of the feature `ClassLabel`. The splits train, validation and test are joined (all, where
-    none is called so); samples with a negative label, by which sets mark that there is none, are left out. Sizes of
-    images: see :func:`jaxrel.data.readers.pictures.stack_pictures`.
+    none is called so); a split without any label is left out; where others have a negative label, the class of the
+    sample is not known. Sizes of images: see :func:`jaxrel.data.readers.pictures.stack_pictures`.
 
     Raises:
         AbsentError: the library is not installed.
@@ -82,7 +82,7 @@ def _read(found: Any, datasets: Any) -> ClassSamples:
     found = datasets.concatenate_datasets(list(splits.values()))
     sample, kind, label = find_columns({name: _kind(column, datasets) for name, column in found.features.items()})
     labels = np.array([-1 if value is None else value for value in found[label]], dtype=np.int32)
-    kept = np.flatnonzero(labels >= 0)
+    kept = np.flatnonzero(np.isin(parts, parts[labels >= 0]))
     column = found.select(kept)[sample]
     facts = tuple(found.features[label].names), found.info.license or "not stated"
     if kind == "text":

@@ -25,7 +25,7 @@ class Samples(NamedTuple):
 
     Attributes:
         samples: the images or texts, or what gives images by slices.
-        labels: class of each.
+        labels: class of each; -1, or an empty name, where it is not known.
         parts: the source's own split of each, "train", "validation" or "test"; None where it has no such splits.
         skipped: files that cannot be read.
     """
@@ -55,21 +55,24 @@ def find_classes(samples: Samples) -> ClassSamples:
     """The classes that occur among the labels, named by them: numbers in their order, other names sorted.
 
     Raises:
-        ValueError: there is not one label for each sample, or labels are neither integers nor names, are empty, or are
-            numbers with a fraction.
+        ValueError: there is not one label for each sample, or no sample has one; labels are neither integers nor names,
+            or are numbers with a fraction.
     """
     content, labels, parts, skipped = samples
     if labels.shape != (len(content),) or labels.dtype.kind not in "iuU":
         raise ValueError(
             f"labels of shape {labels.shape} and type {labels.dtype}, wanted {(len(content),)} and integers or strings"
         )
-    values, indices = np.unique(labels, return_inverse=True)
+    known = labels != ("" if labels.dtype.kind == "U" else -1)
+    if labels.size and not known.any():
+        raise ValueError("no sample has a label: a data set has classes, of which some samples at least are labelled")
+    values, indices = np.unique(labels[known], return_inverse=True)
     names = values.astype(str)
-    if "" in names:
-        raise ValueError(f"the label of sample {np.flatnonzero(labels == '')[0]} is empty")
     ranks = _ranks(names)
     class_names = tuple(names[np.argsort(ranks)].tolist())
-    return ClassSamples(content, ranks[indices], class_names, parts=parts, skipped=skipped)
+    numbers = np.full(len(labels), -1)
+    numbers[known] = ranks[indices]
+    return ClassSamples(content, numbers, class_names, parts=parts, skipped=skipped)
 
 
 def _ranks(names: Shaped[np.ndarray, " k"]) -> Int[np.ndarray, " k"]:

@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from jaxrel.data.readers.samples import Samples, read_text
 
-__all__ = ["TABLE_SUFFIXES", "read_orange_tables", "read_table"]
+__all__ = ["TABLE_SUFFIXES", "Columns", "read_orange_tables", "read_table"]
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
 
@@ -23,7 +23,14 @@ _TEXT_NAMES = ("text", "texts", "sentence", "review", "content", "message", "twe
 _LABEL_NAMES = ("label", "labels", "class", "category", "sentiment", "target", "topic", "intent")
 
 
-def read_table(path: Path) -> Samples:
+class Columns(NamedTuple):
+    """Names of columns in the first row of a table; None for the usual ones."""
+
+    text: str | None = None
+    label: str | None = None
+
+
+def read_table(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B008 (immutable)
     """Read a table of texts and class names, UTF-8 or UTF-16 with a byte order mark, plain or gzipped.
 
     In a ``.csv`` file commas part the columns, or semicolons or tabs where the first row has no comma, and fields that
@@ -31,45 +38,49 @@ def read_table(path: Path) -> Samples:
     line is a row, and quotes are characters like any other.
 
     The first row is a header where a cell says "text" or "label", or cells say usual names of both (such as "review"
-    and "sentiment"), in any case: these two columns are read and others left alone. Otherwise there are exactly two
+    and "sentiment"), in any case, or where `columns` names one: these two columns are read and others left alone.
+    Otherwise there are exactly two
     columns, the text and then the label; or the label first, where the first column has few values that come again and
-    the second has more. Empty rows are skipped. Labels lose white space at their ends; texts are kept as they are,
-    empty ones too.
+    the second has more. Empty rows are skipped. Labels lose white space at their ends; a row without one is a
+    sample of unknown class. Texts are kept as they are, empty ones too.
 
     Raises:
         ValueError: the file is damaged or of another encoding, a column is missing or there twice, a row has another
-            number of columns or repeats the header, a label is empty, or, without a header, it cannot be told which
-            column has the labels, or whether the first row is a header.
+            number of columns or repeats the header, or, without a header, it cannot be told which column has the
+            labels, or whether the first row is a header.
     """
-    rows = _rows(path, delimiters=",;\t" if path.name.lower().removesuffix(".gz").endswith(".csv") else "\t")
+    rows = _rows(path, columns, delimiters=",;\t" if path.name.lower().removesuffix(".gz").endswith(".csv") else "\t")
     if not rows:
         raise ValueError(f"{path} has no rows")
     _, first = rows[0]
     for number, row in rows:
         if len(row) != len(first):
             raise ValueError(f"line {number} of {path} has {len(row)} columns, wanted {len(first)}")
-    named = _named_columns(path, first)
+    named = _named_columns(path, first, columns)
     if named is not None:
         del rows[0]
         if again := [number for number, row in rows if row == first]:
             raise ValueError(f"line {again[0]} of {path} repeats the header; take it out")
     text, label = _unnamed_columns(path, [row for _, row in rows]) if named is None else named
-    for number, row in rows:
-        if not row[label].strip():
-            raise ValueError(f"line {number} of {path} has no label")
     labels = np.array([row[label].strip() for _, row in rows], dtype=str)
     return Samples(tuple(row[text] for _, row in rows), labels)
 
 
-def _named_columns(path: Path, first: list[str]) -> tuple[int, int] | None:
+def _named_columns(path: Path, first: list[str], columns: Columns = Columns()) -> tuple[int, int] | None:  # noqa: B008
     """Places of the texts and of the labels by the names in the first row; None where it has no such names."""
     header = [cell.strip().casefold() for cell in first]
     found = []
-    for names in (_TEXT_NAMES, _LABEL_NAMES):
-        exact = [place for place, cell in enumerate(header) if cell == names[0]]
-        found.append(exact or [place for place, cell in enumerate(header) if cell in names])
+    for name, names in zip(columns, (_TEXT_NAMES, _LABEL_NAMES), strict=True):
+        exact = [place for place, cell in enumerate(header) if cell == (name or names[0]).strip().casefold()]
+        found.append(exact if name or exact else [place for place, cell in enumerate(header) if cell in names])
+        if name and len(exact) != 1:
+            times = "no column" if not exact else "several columns"
+            raise ValueError(f"{path} has {times} {name!r}: its first row is {', '.join(first)}")
     if all(len(places) == 1 for places in found):
         return found[0][0], found[1][0]
+    if any(columns):
+        missing = ("label_column", "text_column")[columns.label is not None]
+        raise ValueError(f"{path} has the columns {', '.join(first)}: pass {missing} too")
     if "text" in header or "label" in header:
         raise ValueError(f"{path} has the columns {', '.join(first)}; wanted text and label, each once")
     return None
@@ -118,7 +129,7 @@ def read_orange_tables(train: Path, test: Path) -> Samples:
     return Samples(texts, np.array(labels, dtype=str), np.array(parts))
 
 
-def _rows(path: Path, *, delimiters: str) -> list[tuple[int, list[str]]]:
+def _rows(path: Path, columns: Columns = Columns(), *, delimiters: str) -> list[tuple[int, list[str]]]:  # noqa: B008
     """Number of the (last) line and cells of each row with any, parted by the first delimiter that parts the first.
 
     Raises:
@@ -144,7 +155,7 @@ def _rows(path: Path, *, delimiters: str) -> list[tuple[int, list[str]]]:
 
     def names_columns(delimiter: str) -> bool:
         with suppress(ValueError):
-            return _named_columns(path, next(filter(any, reader_by(delimiter)))) is not None
+            return _named_columns(path, next(filter(any, reader_by(delimiter))), columns) is not None
         return False
 
     with _long_fields():

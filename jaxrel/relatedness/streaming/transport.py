@@ -121,7 +121,7 @@ def _sums_of(blocks: Blocks, transformation: Transformation, method: Method) -> 
     log_map = log_label_map(transformation.label_map)[k]
     u, v = transformation.reference_logits(blocks.x), transformation.target_logits(blocks.y)
     reference, target = (
-        Task.tree_unflatten((None, None), (features, None, weights))
+        Task.tree_unflatten((None, None, False), (features, None, weights))
         for features, weights in ((blocks.x, a), (blocks.y, b))
     )
     cost, x, y = transport_points(transformation, reference, target, method)

@@ -64,7 +64,7 @@ def _arrays(units: Sequence[Unit], sources: Mapping[str, Source], progress: Prog
     sides = {"": target} | ({"reference_": sources[unit.reference_source]} if unit.reference_source else {})
     arrays: dict[str, Any] = {}
     for prefix, source in sides.items():
-        task = source.features(unit.encoder, progress).train
+        task = source.features(unit.encoder, progress).train.of_labelled()
         given = {"features": task.rows(slice(None)), "labels": task.labels, "weights": task.weights}
         arrays |= {prefix + name: np.asarray(array) for name, array in given.items() if array is not None}
     if any("first_view" in METRICS[unit.metric].needs for unit in units):

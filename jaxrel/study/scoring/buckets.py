@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxrel.metrics.class_blocks import checked_largest_class
 from jaxrel.metrics.registry import METRICS
-from jaxrel.study.plan import Unit
+from jaxrel.study.plan import TRANSFERABILITY, Unit
 from jaxrel.study.scoring.findings import Finding, failure
 from jaxrel.study.scoring.rows import Outline, outline_of
 from jaxrel.study.sources import Progress, Source
@@ -111,6 +111,11 @@ def _checked_bucket(unit: Unit, sides: Sequence[Outline]) -> Bucket:
             f"{side.width} in {name!r}" for name, side in zip((unit.reference, unit.target), sides, strict=True)
         )
         raise ValueError(f"features of encoder {unit.encoder!r} have width {widths}: pass those of one encoder.")
+    if unit.metric == TRANSFERABILITY and sides[-1].partly_labelled:
+        raise ValueError(
+            f"some samples of {unit.target!r} have no label: {TRANSFERABILITY} then takes views too, and is computed "
+            "with an interval alone: pass at least 2 resamples."
+        )
     needs = METRICS[unit.metric].needs
     for name, need, side in zip(
         (unit.target, unit.reference), ("labels", "reference_labels"), sides[::-1], strict=False

@@ -88,6 +88,14 @@ class _Features:
         views: Views = self._get(source, self.sources[source].views)
         return views
 
+    def views_if_any(self, source: str) -> Views | None:
+        """None where this source cannot have views of this encoder."""
+        try:
+            self.sources[source].check(self._encoder, views=True, held_out=False)
+        except ValueError:
+            return None
+        return self.views_of(source)
+
     def costs_of(self, source: str) -> dict[str, float]:
         """What everything of this source took, and how many of its samples did not come from the store."""
         watches = self._watches.get(source, [])
@@ -155,7 +163,12 @@ def _transferability(unit: Unit, features: _Features, settings: Settings) -> Fin
         "feature_width": float(task.features.shape[1]),
         "num_parameters": math.nan if parameters is None else float(parameters),
     }
-    texts = {"recipe": found.recipe, "target_samples": samples_fingerprint(source, task)}
+    recipe = found.recipe
+    if task.partly_labelled:
+        num_samples = np.count_nonzero(np.asarray(task.weights) > 0)
+        share = f"{float(found.label_share):.0%} of the value"
+        recipe += f" ({int(found.num_labelled):,} labels of {num_samples:,} samples, {share})"
+    texts = {"recipe": recipe, "target_samples": samples_fingerprint(source, task)}
     return Finding(unit, numbers, "; ".join(found.messages) or OK, texts=texts, resamples=_rounded(found.resamples))
 
 
@@ -165,7 +178,7 @@ def _seen(unit: Unit, features: _Features, settings: Settings) -> tuple[Task, Vi
 
     task = features.of(unit.target_source).train
     if not settings.label_free:
-        return task, None
+        return task, features.views_if_any(unit.target_source) if task.partly_labelled else None
     unlabelled = Task(task.features, weights=task.weights, num_classes=settings.target_classes)
     return unlabelled, features.views_of(unit.target_source)
 
@@ -180,20 +193,20 @@ def _bound(unit: Unit, features: _Features, settings: Settings) -> Finding:
     from jaxrel.relatedness import bound_resamples
 
     assert unit.reference_source is not None  # noqa: S101 (for the type checker)
-    known, (task, views) = features.of(unit.reference_source), _seen(unit, features, settings)
+    known = features.of(unit.reference_source)
     options: dict[str, Any] = {"method": settings.joint(), "key": unit.seed}
     resampled: tuple[float, ...] = ()
     if settings.label_free:
+        task, views = _seen(unit, features, settings)
         result = jaxrel.task_relatedness(known.train, task, pseudo_labels=ViewClusters(), views=views, **options)
         assert result.pseudo_labels is not None  # noqa: S101 (for the type checker)
         prior = np.asarray(result.pseudo_labels.sizes, np.float64)
-        target_labels = result.computed_with.target_labels
     else:
-        held_out, of_target = known.held_out, features.of(unit.target_source).held_out
+        held_out, (task, of_target) = known.held_out, features.of(unit.target_source)
         assert held_out is not None  # noqa: S101 (checked with the plan)
         assert of_target is not None  # noqa: S101 (likewise)
         result = jaxrel.task_relatedness(known.train, task, evaluate_on=(held_out, of_target), **options)
-        prior, target_labels = _prior(of_target), "given"
+        prior = _prior(of_target.of_labelled())
         if settings.resamples and not result.messages:
             drawn = bound_resamples(result, held_out, of_target, num_resamples=settings.resamples, key=unit.seed)
             resampled = _rounded(drawn)
@@ -203,7 +216,7 @@ def _bound(unit: Unit, features: _Features, settings: Settings) -> Finding:
         "num_reference_classes": float(known.train.labelled[1]),
         "vacuous_level": float(-np.sum(prior * np.log(np.where(prior > 0, prior, 1)))),
     }
-    texts = {"target_labels": target_labels}
+    texts = {"target_labels": result.computed_with.target_labels}
     return Finding(unit, numbers, "; ".join(result.messages) or OK, texts=texts, resamples=resampled)
 
 

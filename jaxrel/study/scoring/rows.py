@@ -21,6 +21,7 @@ class Outline(NamedTuple):
     width: int
     num_classes: int | None
     largest_class: int | None
+    partly_labelled: bool = False
 
 
 class Rows(NamedTuple):
@@ -32,16 +33,18 @@ class Rows(NamedTuple):
 
 
 def outline_of(task: Task) -> Outline:
-    """What there is to know of the samples of a task."""
+    """What there is to know of the samples of a task; where some have no label, of those that have one."""
+    partly, task = task.partly_labelled, task.of_labelled()
     if task.labels is None:
         return Outline(task.num_samples, task.num_features, None, None)
     labels, occurring = _occurring(task)
     counts = np.bincount(labels[np.asarray(task.weights) > 0])
-    return Outline(task.num_samples, task.num_features, occurring, int(counts.max()))
+    return Outline(task.num_samples, task.num_features, occurring, int(counts.max()), partly)
 
 
 def rows_of(task: Task) -> Rows:
-    """The samples of a task, read if need be."""
+    """The samples of a task, read if need be; where some have no label, those that have one."""
+    task = task.of_labelled()
     labels = None if task.labels is None else _occurring(task)[0]
     return Rows(task.rows(slice(None)), labels, np.asarray(task.weights))
 
