@@ -30,12 +30,13 @@ HIDDEN = ("features, A = I,", "clusters, ")
 
 Report = dict[str, Any]
 REPORTS = ("development", "confirmation", "variants")
+FEW_LABELS = "zoo_few_labels.json"
 
 
 def write_page(results: Path = RESULTS) -> None:
     """Put the newest tables between the marks of the page, and draw the figure."""
     reports = {name: read(results / f"zoo_{name}.json") for name in REPORTS}
-    write_tables(PAGE, tables(reports))
+    write_tables(PAGE, tables(reports) | {"few labels": few_labels_table(read(results / FEW_LABELS))})
     draw(reports["confirmation"])
 
 
@@ -51,6 +52,25 @@ def tables(reports: dict[str, Report]) -> dict[str, str]:
         "probe variants": variant_table(reports["variants"]["cross-view probe"]),
         "bound variants": variant_table(reports["variants"]["relatedness"]),
     }
+
+
+def few_labels_table(report: Report) -> str:
+    """Of each number of labels, what it says alone and with views, chosen at random and by consensus."""
+    found = report["evaluations"]
+
+    def cell(name: str) -> str:
+        tau = found[name]["fine_tuned"]
+        return f"{tau['estimate']:.2f} ({tau['lower']:.2f} to {tau['upper']:.2f})"
+
+    columns = ("views worth 0", "views worth 50", "LogME", "nearest neighbours")
+    rows = [["none", "", cell("views"), "", ""]]
+    rows += [
+        [f"{count}, {how}", *(cell(f"{count} {how}, {column}") for column in columns)]
+        for count in (20, 50, 100, 200)
+        for how in ("random", "consensus")
+    ]
+    rows.append(["all", cell("all labels"), "", *(cell(f"all labels, {name}") for name in columns[2:])])
+    return markdown(["labels of 1,000", "labels alone", "labels and views", "LogME", "1-NN"], rows)
 
 
 def read(path: Path) -> Report:

@@ -57,10 +57,10 @@ def add_common(command: argparse.ArgumentParser, *, output: str) -> None:
     command.add_argument(
         "--data-path", nargs="+", type=_named_path, default=[], metavar="NAME=PATH", help="your own copy"
     )
-    for column in ("text", "label"):
-        command.add_argument(
-            f"--{column}-column", metavar="NAME", help=f"the column of the {column}s in tables, where it is not found"
-        )
+    command.add_argument(
+        "--text-column", nargs="+", default=(), metavar="NAME", help="columns of tables that are joined to a text"
+    )
+    command.add_argument("--label-column", metavar="NAME", help="column of tables that has the labels")
     command.add_argument(
         "--output", type=path_argument, default=Path(output), metavar="DIR", help="default: %(default)s"
     )

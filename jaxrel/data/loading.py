@@ -25,7 +25,7 @@ from jaxrel.data.readers.hugging_face import is_saved, read_dataset
 from jaxrel.data.readers.paths import name_of
 from jaxrel.data.readers.picture_files import Pictures
 from jaxrel.data.readers.samples import find_classes
-from jaxrel.data.readers.tables import Columns
+from jaxrel.data.readers.text_columns import Columns
 from jaxrel.data.splitting import draw, hash_order
 from jaxrel.data.streaming import StreamedImages
 from jaxrel.data.texts import TextData
@@ -130,7 +130,7 @@ def load(
     limit: int | None = None,
     official: bool = False,
     strict: bool = False,
-    text_column: str | None = None,
+    text_column: str | Sequence[str] = (),
     label_column: str | None = None,
 ) -> LoadedData:
     """Load one split of a data set of images or of texts.
@@ -147,7 +147,8 @@ def load(
       - an ``.npz`` file with uint8 ``images`` (n, h, w) or (n, h, w, c), or ``texts`` (n,), an array of strings, and
         ``labels`` (n,), integers or strings, -1 or "" for a sample of unknown class;
       - a ``.csv``, ``.tsv`` or ``.tab`` table with the columns ``text`` and ``label``, or, without a header, a text and
-        a label in each row (:func:`jaxrel.data.readers.read_table`);
+        a label in each row (:func:`jaxrel.data.readers.read_table`); such columns in ``.jsonl``, ``.ndjson`` or
+        ``.parquet``;
       - a folder with one subfolder for each class, of pictures or of ``.txt`` files
         (:func:`jaxrel.data.readers.read_class_folders`), or such folders in ``train`` and ``test``. Pictures of one
         size are left as they are, up to a gibibyte of them; of others the central square is resized to 224 pixels,
@@ -177,7 +178,8 @@ def load(
         official: take the source's own split into training and test samples (or validation samples, where it has no
             test samples with labels).
         strict: raise an error for a file that cannot be read, in place of leaving it out.
-        text_column, label_column: names of the columns of a table, where they are other than the usual ones.
+        text_column, label_column: names of the columns of a table, where they are other than the usual ones; several
+            of texts are joined, a line each.
 
     Returns:
         The samples and labels in hash order; arrays are read-only. Pictures and texts in files that cannot be read are
@@ -190,7 +192,7 @@ def load(
     """
     if split not in get_args(Split):
         raise ValueError(f"unknown split {split!r}; wanted one of {', '.join(get_args(Split))}")
-    columns = Columns(text_column, label_column)
+    columns = Columns((text_column,) if isinstance(text_column, str) else tuple(text_column), label_column)
     whole = _whole(name, path, columns, official=official, strict=strict)
     return _part(whole, split, [whole.train if split == "train" else whole.test], limit=limit)
 
@@ -203,7 +205,7 @@ def load_splits(
     test_limit: int | None = None,
     official: bool = False,
     strict: bool = False,
-    text_column: str | None = None,
+    text_column: str | Sequence[str] = (),
     label_column: str | None = None,
 ) -> tuple[LoadedData, LoadedData | None]:
     """Load both splits of a data set, which is read only once.
@@ -225,7 +227,7 @@ def load_splits(
         ValueError: an unknown `name`, a `train_limit` below 1 or a negative `test_limit`.
         DataError: see :func:`load`.
     """
-    columns = Columns(text_column, label_column)
+    columns = Columns((text_column,) if isinstance(text_column, str) else tuple(text_column), label_column)
     whole = _whole(name, path, columns, official=official, strict=strict)
     if test_limit == 0:
         return _part(whole, "train", [whole.train, whole.test], train_limit=train_limit), None

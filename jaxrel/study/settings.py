@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,8 @@ class Settings:
         method: how the bound on a reference is learned; None means the default of :func:`jaxrel.task_relatedness`.
         label_free: whether target labels are left alone, and augmented views of the training samples used instead.
         target_classes: number of target classes where labels are left alone; None estimates it.
-        text_column, label_column: names of the columns of tables, where they are other than the usual ones.
+        text_column, label_column: names of the columns of tables, where they are other than the usual ones; several of
+            texts are joined.
         strict: whether the first sample or score that fails ends the work, in place of being named and left out.
 
     Raises:
@@ -47,12 +49,14 @@ class Settings:
     method: Joint | None = None
     label_free: bool = False
     target_classes: int | None = None
-    text_column: str | None = None
+    text_column: Sequence[str] = ()
     label_column: str | None = None
     strict: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
+        text = (self.text_column,) if isinstance(self.text_column, str) else tuple(self.text_column)
+        object.__setattr__(self, "text_column", text)
         least = {
             "samples": 1,
             "held_out": 0,

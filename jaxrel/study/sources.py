@@ -232,7 +232,7 @@ class NamedSource:
         state = data.source_state(self.name, path=self._path)
         settings = self._settings
         options: list[Any] = [settings.samples, settings.held_out, settings.official_splits, settings.strict]
-        options += [settings.text_column, settings.label_column]
+        options += [list(settings.text_column), settings.label_column]
 
         def told() -> list[Any]:
             return [[part.fingerprint for part in self._parts], self.skipped]

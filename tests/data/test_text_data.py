@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
@@ -27,7 +29,7 @@ from jaxrel.data.readers import (
     read_table,
 )
 from jaxrel.data.readers.rated_sentences import SENTIMENTS
-from jaxrel.data.readers.tables import Columns
+from jaxrel.data.readers.text_columns import Columns
 from jaxrel.data.readers.wordnet import CATEGORIES
 from jaxrel.data.splitting import draw
 from jaxrel.data.texts import fingerprint, hash_order
@@ -351,18 +353,75 @@ def test_npz_samples_may_lack_a_label(labels: list[int] | list[str], tmp_path: P
 def test_columns_of_a_table_are_named(tmp_path: Path) -> None:
     path = tmp_path / "toy.csv"
     path.write_text("Stars,said,label,text\n5,good,x,y\n1,bad,x,y\n5,fine,x,y\n")
-    found = read_table(path, Columns("said", "stars"))
+    found = read_table(path, Columns(("said",), "stars"))
     assert (found.samples, found.labels.tolist()) == (("good", "bad", "fine"), ["5", "1", "5"])
+    assert read_table(path, Columns(("said", "text"))).samples == ("good\ny", "bad\ny", "fine\ny")
     assert read_table(path, Columns(label="stars")).samples == ("y", "y", "y")
     train, _ = jaxrel.data.load_splits(str(path), test_limit=0, text_column="said", label_column="Stars")
     assert dict(zip(train.samples, train.labels, strict=True)) == {"good": 1, "bad": 0, "fine": 1}
-    with pytest.raises(ValueError, match="no column 'said so': its first row is Stars, said, label, text"):
-        read_table(path, Columns("said so"))
+    with pytest.raises(ValueError, match="no column 'said so': there are Stars, said, label, text"):
+        read_table(path, Columns(("said so",)))
     path.write_text("Stars,said\n5,good\n")
-    with pytest.raises(ValueError, match="has the columns Stars, said: pass text_column too"):
+    with pytest.raises(ValueError, match="has the columns Stars, said: pass text_column"):
         read_table(path, Columns(label="stars"))
     with pytest.raises(DataError, match="is no table"):
         jaxrel.data.load(str(tmp_path / "x.npz"), path=tmp_path, label_column="stars")
+
+
+ROWS = [{"said": "good", "stars": 5}, {"said": "bad", "stars": None}, {"said": "fine\n", "stars": 1}, {"said": "so"}]
+
+
+def write_rows(path: Path, rows: Sequence[Any]) -> Path:
+    """Of rows that are all the same in a Parquet file."""
+    if path.suffix == ".parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        lines = "\n\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows).encode()
+        path.write_bytes(gzip.compress(lines) if path.suffix == ".gz" else lines)
+    return path
+
+
+@pytest.mark.parametrize("name", ["toy.jsonl", "toy.NDJSON", "toy.jsonl.gz", "toy.parquet"])
+def test_rows_of_named_columns_are_read(name: str, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / name, ROWS)
+    found = read_path(path, Columns(("said",), "stars"))
+    assert (found.samples, found.labels.tolist()) == (("good", "bad", "fine\n", "so"), ["5", "", "1", ""])
+    train, _ = jaxrel.data.load_splits(str(path), test_limit=0, text_column="said", label_column="stars")
+    assert (train.name, train.class_names) == ("toy", ("1", "5"))
+    with pytest.raises(ValueError, match="has the columns said, stars: name those of texts and labels"):
+        read_path(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"text": "a"', "line 3 of .*toy.jsonl is no JSON: "),
+        ('["a"]', r"line 3 of .*toy.jsonl is no JSON object, but '\[\"a\"\]'"),
+        ({"label": "x"}, "line 3 of .* has None for 'text', wanted a text"),
+        ({"text": 3, "label": "x"}, "line 3 of .* has 3 for 'text', wanted a text"),
+        ({"text": "a", "label": 0.5}, "line 3 of .* has 0.5 for 'label', wanted the name or number of a class"),
+        ({"text": "a", "label": ["x"]}, "line 3 of .* has .* for 'label', wanted the name or number of a class"),
+    ],
+)
+def test_damaged_json_lines_are_refused(row: Any, message: str, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "toy.jsonl", [{"text": "a", "label": "x"}, row])
+    with pytest.raises(ValueError, match=message):
+        read_path(path)
+
+
+def test_damaged_parquet_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / "toy.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"toy.parquet is no Parquet file, or damaged"):
+        jaxrel.data.load(str(tmp_path / "toy.parquet"))
+
+
+def test_a_line_may_say_what_parts_the_columns(tmp_path: Path) -> None:
+    for mark in ";|,":
+        (tmp_path / "toy.csv").write_text(f"SEP={mark}\ntext{mark}label\na{mark}x\n")
+        found = read_table(tmp_path / "toy.csv")
+        assert (found.samples, found.labels.tolist()) == (("a",), ["x"])
 
 
 @pytest.mark.parametrize(

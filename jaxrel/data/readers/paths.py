@@ -6,20 +6,24 @@ import re
 from pathlib import Path
 
 from jaxrel.data.readers.arrays import is_idx_folder, read_idx_folder, read_npz
+from jaxrel.data.readers.column_files import COLUMN_SUFFIXES, read_json_lines, read_parquet
 from jaxrel.data.readers.folders import has_class_folders, read_class_folders
 from jaxrel.data.readers.samples import Samples
-from jaxrel.data.readers.tables import TABLE_SUFFIXES, Columns, read_table
+from jaxrel.data.readers.tables import TABLE_SUFFIXES, read_table
+from jaxrel.data.readers.text_columns import Columns
 
 __all__ = ["FILE_SUFFIXES", "name_of", "read_path"]
 
-FILE_SUFFIXES = (".npz", *TABLE_SUFFIXES, *(f"{suffix}.gz" for suffix in TABLE_SUFFIXES))
+_READERS = dict.fromkeys(TABLE_SUFFIXES, read_table) | dict.fromkeys(COLUMN_SUFFIXES[:2], read_json_lines)
+_TABLES = {**_READERS, **{f"{suffix}.gz": read for suffix, read in _READERS.items()}, COLUMN_SUFFIXES[2]: read_parquet}
+FILE_SUFFIXES = (".npz", *_TABLES)
 
 
 def read_path(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B008 (immutable)
     """Read a file or folder of the user's by the reader for its kind.
 
-    Folders: the IDX files of an MNIST-like set, or one subfolder for each class. Files: ``.npz``, or a table with
-    ``.csv``, ``.tsv`` or ``.tab`` (plain or ``.gz``).
+    Folders: the IDX files of an MNIST-like set, or one subfolder for each class. Files: ``.npz``; a table with
+    ``.csv``, ``.tsv``, ``.tab``, ``.jsonl`` or ``.ndjson`` (plain or ``.gz``), or ``.parquet``.
 
     Args:
         path: of the file or folder.
@@ -31,20 +35,20 @@ def read_path(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B00
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
-    is_table = path.is_file() and path.name.lower().removesuffix(".gz").endswith(TABLE_SUFFIXES)
-    if any(columns) and not is_table:
-        raise ValueError(f"{path} is no table ({', '.join(TABLE_SUFFIXES)}), of which columns can be named")
+    read = next((read for suffix, read in _TABLES.items() if path.name.lower().endswith(suffix)), None)
+    if path.is_file() and read is not None:
+        return read(path, columns)
+    if columns.named:
+        raise ValueError(f"{path} is no table ({', '.join(_TABLES)}), of which columns can be named")
     if path.is_dir() and is_idx_folder(path):
         return read_idx_folder(path)
     if path.is_dir() and has_class_folders(path):
         return read_class_folders(path)
     if path.is_file() and path.suffix.lower() == ".npz":
         return read_npz(path)
-    if is_table:
-        return read_table(path, columns)
     raise ValueError(
-        f"{path} is neither a folder of IDX files nor an .npz file, a table ({', '.join(TABLE_SUFFIXES)}) or a folder "
-        "with one subfolder for each class"
+        f"{path} is neither a folder of IDX files nor an .npz file, a table ({', '.join(_TABLES)}) or a folder with "
+        "one subfolder for each class"
     )
 
 

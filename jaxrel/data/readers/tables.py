@@ -8,26 +8,20 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
 from jaxrel.data.readers.samples import Samples, read_text
+from jaxrel.data.readers.text_columns import Columns, Places, named_columns, samples_of_columns
 
-__all__ = ["TABLE_SUFFIXES", "Columns", "read_orange_tables", "read_table"]
+__all__ = ["TABLE_SUFFIXES", "read_orange_tables", "read_table"]
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
 
+# What Excel reads and writes.
+_SEPARATOR = re.compile(r"sep=([,;\t|])[ \t,;]*(?:\r\n?|\n)", re.IGNORECASE)
 _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
-_TEXT_NAMES = ("text", "texts", "sentence", "review", "content", "message", "tweet", "comment", "document", "body")
-_LABEL_NAMES = ("label", "labels", "class", "category", "sentiment", "target", "topic", "intent")
-
-
-class Columns(NamedTuple):
-    """Names of columns in the first row of a table; None for the usual ones."""
-
-    text: str | None = None
-    label: str | None = None
 
 
 def read_table(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B008 (immutable)
@@ -38,10 +32,10 @@ def read_table(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B0
     line is a row, and quotes are characters like any other.
 
     The first row is a header where a cell says "text" or "label", or cells say usual names of both (such as "review"
-    and "sentiment"), in any case, or where `columns` names one: these two columns are read and others left alone.
-    Otherwise there are exactly two
-    columns, the text and then the label; or the label first, where the first column has few values that come again and
-    the second has more. Empty rows are skipped. Labels lose white space at their ends; a row without one is a
+    and "sentiment"), in any case, or where `columns` names one: these columns are read, several of texts joined, and
+    others left alone. Otherwise there are exactly two columns, the text and then the label; or the label first, where
+    the first column has few values that come again and the second has more. A line such as ``sep=;`` before all others
+    says what parts the columns. Empty rows are skipped. Labels lose white space at their ends; a row without one is a
     sample of unknown class. Texts are kept as they are, empty ones too.
 
     Raises:
@@ -56,37 +50,16 @@ def read_table(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B0
     for number, row in rows:
         if len(row) != len(first):
             raise ValueError(f"line {number} of {path} has {len(row)} columns, wanted {len(first)}")
-    named = _named_columns(path, first, columns)
+    named = named_columns(path, first, columns)
     if named is not None:
         del rows[0]
         if again := [number for number, row in rows if row == first]:
             raise ValueError(f"line {again[0]} of {path} repeats the header; take it out")
-    text, label = _unnamed_columns(path, [row for _, row in rows]) if named is None else named
-    labels = np.array([row[label].strip() for _, row in rows], dtype=str)
-    return Samples(tuple(row[text] for _, row in rows), labels)
+    cells = [row for _, row in rows]
+    return samples_of_columns(cells, named or _unnamed_columns(path, cells))
 
 
-def _named_columns(path: Path, first: list[str], columns: Columns = Columns()) -> tuple[int, int] | None:  # noqa: B008
-    """Places of the texts and of the labels by the names in the first row; None where it has no such names."""
-    header = [cell.strip().casefold() for cell in first]
-    found = []
-    for name, names in zip(columns, (_TEXT_NAMES, _LABEL_NAMES), strict=True):
-        exact = [place for place, cell in enumerate(header) if cell == (name or names[0]).strip().casefold()]
-        found.append(exact if name or exact else [place for place, cell in enumerate(header) if cell in names])
-        if name and len(exact) != 1:
-            times = "no column" if not exact else "several columns"
-            raise ValueError(f"{path} has {times} {name!r}: its first row is {', '.join(first)}")
-    if all(len(places) == 1 for places in found):
-        return found[0][0], found[1][0]
-    if any(columns):
-        missing = ("label_column", "text_column")[columns.label is not None]
-        raise ValueError(f"{path} has the columns {', '.join(first)}: pass {missing} too")
-    if "text" in header or "label" in header:
-        raise ValueError(f"{path} has the columns {', '.join(first)}; wanted text and label, each once")
-    return None
-
-
-def _unnamed_columns(path: Path, rows: list[list[str]]) -> tuple[int, int]:
+def _unnamed_columns(path: Path, rows: list[list[str]]) -> Places:
     """Places of the texts and of the labels in a table without a header.
 
     Raises:
@@ -110,7 +83,7 @@ def _unnamed_columns(path: Path, rows: list[list[str]]) -> tuple[int, int]:
         raise ValueError(f"it cannot be told which column of {path} has the labels: {advice}")
     if counts[label][rows[0][label].strip()] == 1:
         raise ValueError(f"the first row of {path} ({', '.join(rows[0])}) may be a header: {advice}")
-    return text, label
+    return Places((text,), label)
 
 
 def read_orange_tables(train: Path, test: Path) -> Samples:
@@ -136,6 +109,8 @@ def _rows(path: Path, columns: Columns = Columns(), *, delimiters: str) -> list[
         ValueError: the file is damaged, or two delimiters part all rows alike, and no header says which is right.
     """
     text = read_text(path)
+    if said := _SEPARATOR.match(text):
+        text, delimiters = text[said.end() :], said[1]
     quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiters == "\t" else csv.QUOTE_MINIMAL
 
     def reader_by(delimiter: str) -> Any:
@@ -155,7 +130,7 @@ def _rows(path: Path, columns: Columns = Columns(), *, delimiters: str) -> list[
 
     def names_columns(delimiter: str) -> bool:
         with suppress(ValueError):
-            return _named_columns(path, next(filter(any, reader_by(delimiter))), columns) is not None
+            return named_columns(path, next(filter(any, reader_by(delimiter))), columns) is not None
         return False
 
     with _long_fields():

@@ -1,0 +1,103 @@
+"""Tables whose columns have names and types: JSON lines and Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxrel.data.readers.samples import AbsentError, Samples, lines_of, read_text
+from jaxrel.data.readers.text_columns import Columns, Places, named_columns, samples_of_columns
+
+__all__ = ["COLUMN_SUFFIXES", "read_json_lines", "read_parquet"]
+
+COLUMN_SUFFIXES = (".jsonl", ".ndjson", ".parquet")
+
+
+def read_json_lines(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B008 (immutable)
+    """Read a file of one JSON object a line, plain or gzipped, in UTF-8; lines of white space are skipped.
+
+    An object that lacks the label, or has `null` for it, is a sample of unknown class; one that lacks a text is an
+    error. The columns are found as in `read_table`.
+
+    Raises:
+        ValueError: a line is no object, a text is no string or a label none of string, whole number and truth value,
+            or the columns cannot be told.
+    """
+    rows: list[Mapping[str, Any]] = []
+    numbers = []
+    for number, line in enumerate(lines_of(read_text(path)), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"line {number} of {path} is no JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"line {number} of {path} is no JSON object, but {line.strip()[:40]!r}")
+        rows.append(row)
+        numbers.append(f"line {number} of {path}")
+    header = list(dict.fromkeys(key for row in rows for key in row))
+    return _samples(path, rows, numbers, _chosen(path, header, columns) if rows else [])
+
+
+def read_parquet(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B008 (immutable)
+    """Read a Parquet file; a null for a label is a sample of unknown class. Of its columns two or more are read.
+
+    Raises:
+        AbsentError: pyarrow is not installed.
+        ValueError: the file is damaged, or as `read_json_lines`.
+    """
+    try:
+        import pyarrow  # type: ignore[import-untyped]
+        import pyarrow.parquet  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise AbsentError(f"{error} (pip install 'jaxrel[parquet]')") from error
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        names = _chosen(path, file.schema_arrow.names, columns)
+        rows = file.read(columns=names).to_pylist()
+    except pyarrow.ArrowException as error:
+        raise ValueError(f"{path} is no Parquet file, or damaged: {error}") from error
+    return _samples(path, rows, [f"row {number} of {path}" for number in range(len(rows))], names)
+
+
+def _chosen(path: Path, header: Sequence[str], columns: Columns) -> list[str]:
+    """The names of the columns of texts, and that of labels after them."""
+    places = named_columns(path, header, columns)
+    if places is None:
+        raise ValueError(
+            f"{path} has the columns {', '.join(header)}: name those of texts and labels, text_column and label_column "
+            "(--text-column, --label-column)"
+        )
+    return [header[place] for place in (*places.texts, places.label)]
+
+
+def _samples(path: Path, rows: Sequence[Mapping[str, Any]], where: Sequence[str], names: Sequence[str]) -> Samples:
+    if not rows:
+        raise ValueError(f"{path} has no rows")
+    *texts, label = names
+    cells = [
+        [*(_text(row.get(name), name, place) for name in texts), _label(row.get(label), label, place)]
+        for row, place in zip(rows, where, strict=True)
+    ]
+    return samples_of_columns(cells, Places(tuple(range(len(texts))), len(texts)))
+
+
+def _text(value: Any, name: str, where: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{where} has {value!r:.40} for {name!r}, wanted a text: take it out, or pass another column")
+    return value
+
+
+def _label(value: Any, name: str, where: str) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, str | int):
+        raise ValueError(
+            f"{where} has {value!r:.40} for {name!r}, wanted the name or number of a class: pass another column"
+        )
+    return str(value)
