@@ -28,6 +28,7 @@ __all__ = [
     "RANDOM",
     "EncoderPlugin",
     "check_name",
+    "encoder_of_names",
     "load",
     "load_network",
     "modality",
@@ -39,8 +40,8 @@ __all__ = [
 RANDOM = ":random"
 CHECKPOINT = "@"
 LAYER = "#"
-BERT, CLIP_TEXT = "bert", "clip-text"
-VISION_TRANSFORMERS = ("vit", "clip", "clip-image", "siglip", "dinov2", "dinov3")
+BERT, CLIP_TEXT, CLIP_IMAGE = "bert", "clip-text", "clip-image"
+VISION_TRANSFORMERS = ("vit", "clip", CLIP_IMAGE, "siglip", "dinov2", "dinov3")
 
 _IMAGENET = Preprocessing(224, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
@@ -222,6 +223,25 @@ def load(name: str, *, seed: int = 0, image_size: int | None = None) -> Encoder:
         return from_network(network, preprocessing, name=name, pretraining="none", licence="none needed")
     licence = ASSETS[weights.distribution].licence
     return from_network(network, preprocessing, name=name, pretraining=weights.pretraining, licence=licence)
+
+
+def encoder_of_names(name: str) -> str:
+    """The name of the encoder that puts names of classes into the space in which an encoder puts samples.
+
+    Of an encoder of texts it is itself, of CLIP's image tower the text tower of the same checkpoint.
+
+    Raises:
+        ValueError: the name is unknown, or there is no text in that space.
+    """
+    if modality(name) == "texts":
+        return name
+    base, _, checkpoint = name.partition(CHECKPOINT)
+    if base != CLIP_IMAGE or split_layer(name)[1] is not None:
+        raise ValueError(
+            f"{name!r} puts no texts into the space of its images: pass {CLIP_IMAGE}{CHECKPOINT}CHECKPOINT, such as "
+            f"{CLIP_IMAGE}{CHECKPOINT}openai/clip-vit-base-patch32"
+        )
+    return f"{CLIP_TEXT}{CHECKPOINT}{checkpoint}"
 
 
 def source_state(name: str, *, seed: int = 0, image_size: int | None = None) -> list[Any] | None:

@@ -14,6 +14,7 @@ from jaxrel.storage.assets import cache_dir
 from jaxrel.storage.features import FeatureStore
 from jaxrel.study.draws import ALL_CLASSES, DrawnSamples, KeptClasses, ReferenceClasses
 from jaxrel.study.encoder_arrays import Hub
+from jaxrel.study.named_classes import default_teacher, named_classes
 from jaxrel.study.settings import Settings
 from jaxrel.study.sources import Source, named_sources, restricted_to
 
@@ -165,6 +166,9 @@ class Study:
             raise ValueError("held_out is 0: with references, pass at least 1 sample on which the bound is evaluated.")
         sources = self._sources(settings if held_out else dataclasses.replace(settings, held_out=0))
         references, targets = ([_name(entry) for entry in role] for role in (self.references, self.targets))
+        if settings.class_names:
+            settings = dataclasses.replace(settings, teacher=settings.teacher or default_teacher(self.encoders))
+        named = {target: self._named(target, settings, sources) for target in targets}
         views = settings.label_free or any(_VIEWS & set(_needs(metric)) for metric in metrics)
         encoders = [f"{name}#{layer}" for name in self.encoders for layer in self.layers] or list(self.encoders)
         for encoder in encoders:
@@ -177,7 +181,7 @@ class Study:
             for target in targets
             for reference in (references if references and needs_reference(metric) else [None])
             if reference != target
-            for unit in self._units(metric, encoder, reference, target, sources)
+            for unit in self._units(metric, encoder, reference, target, named[target], sources)
         ]
         return Plan(
             tuple(units),
@@ -197,19 +201,30 @@ class Study:
         return tuple(self.seeds) or (self.settings.seed,)
 
     def _units(
-        self, metric: str, encoder: str, reference: str | None, target: str, sources: dict[str, Source]
+        self, metric: str, encoder: str, reference: str | None, target: str, labelled: str, sources: dict[str, Source]
     ) -> list[Unit]:
         """Those of the other axes, whose parts of data sets join the sources."""
         units = []
         for samples in self.samples or (None,):
             for seed in self._seeds:
-                target_source = self._drawn(target, samples, seed, sources)
+                target_source = self._drawn(labelled, samples, seed, sources)
                 for text in self.reference_classes if reference else ("all",):
                     reference_source = reference and _kept(reference, target_source, text, seed, sources)
                     units.append(
                         Unit(metric, encoder, reference, target, samples, seed, text, target_source, reference_source)
                     )
         return units
+
+    def _named(self, target: str, settings: Settings, sources: dict[str, Source]) -> str:
+        """The target with labels of a teacher, where classes are named."""
+        if not settings.class_names:
+            return target
+        if isinstance(sources[target], Hub):
+            raise ValueError(f"class_names are for data sets that a teacher sees: {target!r} has arrays alone.")
+        assert settings.teacher is not None  # noqa: S101 (filled in before)
+        name = f"{target}, {len(settings.class_names)} class names by {settings.teacher}"
+        sources[name] = named_classes(sources[target], settings.named_classes, settings.teacher, seed=settings.seed)
+        return name
 
     def _drawn(self, target: str, samples: int | None, seed: int, sources: dict[str, Source]) -> str:
         if samples is None:

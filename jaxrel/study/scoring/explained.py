@@ -17,7 +17,7 @@ from jaxrel.study.plan import BOUND, Unit
 from jaxrel.study.records import OK
 from jaxrel.study.scoring.findings import Finding, failure
 from jaxrel.study.settings import Settings
-from jaxrel.study.sources import NamedSource, Progress, Source, Split, Views, samples_fingerprint
+from jaxrel.study.sources import NamedSource, Progress, Source, Split, Views, samples_fingerprint, target_labels
 
 if TYPE_CHECKING:
     from jaxrel.task import Task
@@ -155,7 +155,11 @@ def _transferability(unit: Unit, features: _Features, settings: Settings) -> Fin
         "feature_width": float(task.features.shape[1]),
         "num_parameters": math.nan if parameters is None else float(parameters),
     }
-    texts = {"recipe": found.recipe, "target_samples": samples_fingerprint(source, task)}
+    labels = target_labels(source)
+    texts = {
+        "recipe": found.recipe if labels == "given" else f"{found.recipe}, on {labels}",
+        "target_samples": samples_fingerprint(source, task),
+    }
     return Finding(unit, numbers, "; ".join(found.messages) or OK, texts=texts, resamples=_rounded(found.resamples))
 
 
@@ -187,13 +191,13 @@ def _bound(unit: Unit, features: _Features, settings: Settings) -> Finding:
         result = jaxrel.task_relatedness(known.train, task, pseudo_labels=ViewClusters(), views=views, **options)
         assert result.pseudo_labels is not None  # noqa: S101 (for the type checker)
         prior = np.asarray(result.pseudo_labels.sizes, np.float64)
-        target_labels = result.computed_with.target_labels
+        labels = result.computed_with.target_labels
     else:
         held_out, of_target = known.held_out, features.of(unit.target_source).held_out
         assert held_out is not None  # noqa: S101 (checked with the plan)
         assert of_target is not None  # noqa: S101 (likewise)
         result = jaxrel.task_relatedness(known.train, task, evaluate_on=(held_out, of_target), **options)
-        prior, target_labels = _prior(of_target), "given"
+        prior, labels = _prior(of_target), target_labels(features.sources[unit.target_source])
         if settings.resamples and not result.messages:
             drawn = bound_resamples(result, held_out, of_target, num_resamples=settings.resamples, key=unit.seed)
             resampled = _rounded(drawn)
@@ -203,7 +207,7 @@ def _bound(unit: Unit, features: _Features, settings: Settings) -> Finding:
         "num_reference_classes": float(known.train.labelled[1]),
         "vacuous_level": float(-np.sum(prior * np.log(np.where(prior > 0, prior, 1)))),
     }
-    texts = {"target_labels": target_labels}
+    texts = {"target_labels": labels}
     return Finding(unit, numbers, "; ".join(result.messages) or OK, texts=texts, resamples=resampled)
 
 
