@@ -105,16 +105,20 @@ def _as_pairs(
     """
     if isinstance(names, str):
         raise ValueError(f"class_names is the text {names!r}: pass a list of names, or descriptions by name.")
-    entries = list(names.items()) if isinstance(names, Mapping) else list(names)
-    pairs = [(entry, ()) if isinstance(entry, str) else (entry[0], entry[1]) for entry in entries]
-    for name, descriptions in pairs:
-        if isinstance(descriptions, str) or not all(
-            isinstance(text, str) and text.strip() for text in (name, *descriptions)
-        ):
-            raise ValueError(f"class_names has {name!r} with {descriptions!r}: pass a name and a list of descriptions.")
+    pairs: list[tuple[str, tuple[str, ...]]] = []
+    for entry in names.items() if isinstance(names, Mapping) else names:
+        match entry:
+            case str(name):
+                pairs.append((name, ()))
+            case (str(name), [*descriptions]) if all(isinstance(text, str) and text.strip() for text in descriptions):
+                pairs.append((name, tuple(descriptions)))
+            case _:
+                raise ValueError(f"class_names has {entry!r}: pass a name, or a name and a list of descriptions.")
+        if not name.strip():
+            raise ValueError(f"class_names has the name {name!r}, which is empty: name every class.")
     if len({name for name, _ in pairs}) < len(pairs):
         twice = next(name for name, _ in pairs if [other for other, _ in pairs].count(name) > 1)
         raise ValueError(f"class_names has {twice!r} twice: name each class once, with all of its descriptions.")
     if len(pairs) == 1:
         raise ValueError(f"class_names has {pairs[0][0]!r} alone: name at least two classes.")
-    return tuple((name, tuple(descriptions)) for name, descriptions in pairs)
+    return tuple(pairs)
