@@ -43,12 +43,14 @@ class NamedClasses(DataSetPart):
     """A data set of which each sample has the class whose name is nearest; its own labels are not looked at.
 
     Attributes:
+        seen: the data set as the teacher sees it.
         teacher: the encoder that sees samples and names.
         prompts: what is said of each class.
         seed: of a teacher with random weights.
         found: gives the names that the teacher finds, of all samples at once.
     """
 
+    seen: Source
     teacher: str
     prompts: Prompts
     seed: int
@@ -62,7 +64,7 @@ class NamedClasses(DataSetPart):
     def check(self, encoder: str, *, views: bool, held_out: bool) -> None:
         """As the data set, also of the teacher."""
         self.source.check(encoder, views=views, held_out=held_out)
-        self.source.check(self.teacher, views=False, held_out=held_out)
+        self.seen.check(self.teacher, views=False, held_out=held_out)
 
     def fingerprint(self, encoder: str) -> str:
         """Those of the data set under the encoder and under the teacher, and of what is said of the classes."""
@@ -70,7 +72,7 @@ class NamedClasses(DataSetPart):
         of_names = encoders.encoder_of_names(self.teacher)
         state = encoders.source_state(of_names, seed=self.seed)
         told = remembered(state, lambda: encoders.load(of_names, seed=self.seed).fingerprint)
-        return "/".join([self.source.fingerprint(encoder), self.source.fingerprint(self.teacher), told, said])
+        return "/".join([self.source.fingerprint(encoder), self.seen.fingerprint(self.teacher), told, said])
 
     def samples_fingerprint(self, task: Task) -> str:
         """Of which samples there are, and of the labels that they were given."""
@@ -88,19 +90,30 @@ class NamedClasses(DataSetPart):
 
     def restricted_to(self, names: Collection[str]) -> NamedClasses:
         """What a worker needs for these encoders; what the teacher finds is found once on each."""
-        return dataclasses.replace(self, source=restricted_to(names, self.source))
+        own, seen = restricted_to(names, self.source), restricted_to([self.teacher], self.seen)
+        return dataclasses.replace(self, source=own, seen=seen)
 
 
-def named_classes(source: Source, names: Prompts, teacher: str, *, seed: int) -> NamedClasses:
+def named_classes(
+    source: Source, names: Prompts, teacher: str, *, seed: int, seen: Source | None = None
+) -> NamedClasses:
     """A data set with classes of these names, by this teacher; nothing is loaded yet.
+
+    Args:
+        source: the data set, as the encoders see it that are judged.
+        names: of each class its descriptions, or none.
+        teacher: the encoder that sees samples and names.
+        seed: of a teacher with random weights.
+        seen: the same samples as the teacher sees them, where these are other images. Default: `source`.
 
     Raises:
         ValueError: the teacher is unknown, or embeds no names.
     """
     encoders.check_name(encoders.encoder_of_names(teacher))
     prompts = encoders.class_prompts(names, modality=encoders.modality(teacher))
-    find = functools.partial(_names_of, restricted_to([teacher], source), prompts, seed)
-    return NamedClasses(source, teacher, prompts, seed, Remembered(find))
+    seen = seen or source
+    find = functools.partial(_names_of, restricted_to([teacher], seen), prompts, seed)
+    return NamedClasses(source, seen, teacher, prompts, seed, Remembered(find))
 
 
 def default_teacher(encoder_names: Sequence[str]) -> str:

@@ -33,7 +33,7 @@ class Settings:
             target then have the class whose name is nearest to them, as a teacher sees both, and the labels of targets
             are left alone. Kept as pairs.
         teacher: the encoder that sees samples and names: one of texts, or "clip-image@CHECKPOINT". None is
-            `jaxrel.study.named_classes.TEACHER` for texts; images have none to take.
+            `jaxrel.study.named_classes.TEACHER` for texts; images have none to take. It sees images at its own size.
         target_classes: number of target classes where labels are left alone; None estimates it.
         strict: whether the first sample or score that fails ends the work, in place of being named and left out.
 

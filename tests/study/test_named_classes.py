@@ -317,12 +317,15 @@ def test_pictures_get_their_classes_from_both_towers_of_clip(tmp_path):
             images.fromarray(rng.integers(0, 256, (30, 30, 3)).astype(np.uint8)).save(
                 tmp_path / "pictures" / name / f"{number}.png"
             )
-    settings = Settings(samples=40, class_names=["1 2 3", "30 31", "17"], teacher="clip-image@clip")
+    settings = Settings(samples=40, image_size=48, class_names=["1 2 3", "30 31", "17"], teacher="clip-image@clip")
     asked = Study(["pixels", "clip@clip"], ["./pictures"], metrics=["logme"], settings=settings)
     plan = asked.plan()
     (name,) = {unit.target_source for unit in plan.units}
     task = plan.sources[name].features("pixels", silent).train
-    pictures = plan.sources["./pictures"].features("clip-image@clip", silent).train
+    assert encoders.load("clip@clip").image_size == 24
+    used = Settings(samples=40, held_out=0)  # of the size that is the teacher's own
+    (own,) = study.named_sources(["./pictures"], settings=used, store=study.feature_store()).values()
+    pictures = own.features("clip-image@clip", silent).train
     texts = encoders.load("clip-text@clip")
     said = [np.asarray(texts(list(prompts)).features) for prompts in plan.sources[name].prompts.values()]  # type: ignore[attr-defined]
     units = np.stack([(of / np.linalg.norm(of, axis=1, keepdims=True)).mean(0) for of in said])
