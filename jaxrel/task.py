@@ -255,6 +255,10 @@ class Task:
         weights = self.weights if weights is None else weights
         return Task.tree_unflatten(self._static, (features, self.labels, weights))
 
+    def with_labels(self, labels: Int[ArrayLike, " n"] | Any) -> Task:
+        """The same samples with other labels, integers or names; a ValueError says what is wrong with these."""
+        return Task(self._source, labels, weights=self.weights)
+
     def with_classes_of(self, known: Task) -> Task:
         """The same samples with every class numbered as that of the same name is in another task.
 

@@ -8,9 +8,10 @@ from typing import Any
 from jaxrel import data, study
 from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
-from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, run_plan, settings_of
+from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, path_argument, run_plan, settings_of
 from jaxrel.relatedness.ground_costs import cost_names
 from jaxrel.study import Study
+from jaxrel.study.named_classes import TEACHER, read_class_names
 from jaxrel.study.ranking.costs import within_limits
 from jaxrel.study.records import LOG
 from jaxrel.study.sources import NamedSource
@@ -50,6 +51,19 @@ def add(commands: Any) -> None:
         action="store_true",
         help="leave target labels alone: rank by clusters that augmented views of the training images agree on",
     )
+    rank.add_argument(
+        "--class-names",
+        type=path_argument,
+        metavar="FILE",
+        help="leave target labels alone: samples have the class whose name is nearest; a line NAME or "
+        "NAME<tab>DESCRIPTION for each",
+    )
+    rank.add_argument(
+        "--teacher",
+        metavar="E",
+        help=f"with --class-names, the encoder that sees samples and names (default: {TEACHER} for texts; for images "
+        "clip-image@CHECKPOINT is to be named)",
+    )
     rank.add_argument("--max-parameters", type=int, metavar="N", help="leave out encoders of more parameters")
     rank.add_argument("--max-width", type=int, metavar="N", help="leave out encoders of more features")
     rank.add_argument("--space", choices=("prediction", "feature"), default="prediction", help="what is transported")
@@ -67,7 +81,8 @@ def _rank(options: argparse.Namespace) -> str:
     from jaxrel.study.ranking import report
 
     method = Joint(space=options.space, cost=options.cost, learn_head=not options.fixed_head)
-    settings = settings_of(options, method=method)
+    names = {} if options.class_names is None else read_class_names(options.class_names)
+    settings = settings_of(options, method=method, class_names=names)
     data_paths = dict(options.data_path)
     with console.narrator(quiet=options.quiet) as progress:
         plan = Study(

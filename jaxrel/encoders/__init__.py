@@ -3,21 +3,33 @@
 `names()` lists the encoders, `load(name)` gives an :class:`Encoder`, `extract_features(encoder, samples)` applies it to
 any number of samples. `from_network` makes an encoder of your own Flax NNX network of images,
 `jaxrel.encoders.texts.text_encoder` one of texts, `jaxrel.encoders.images.vision_transformers` those of ViT,
-CLIP, SigLIP and DINO checkpoints. `ImageView` and `TextView` make augmented copies of samples, for
-scoring without labels. Importing this package does not import Flax; making an encoder does.
+CLIP, SigLIP and DINO checkpoints. `ImageView` and `TextView` make augmented copies of samples, for scoring without
+labels, `class_prompts` sentences of names of classes. Importing this package does not import Flax; making an encoder
+does.
 """
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from jaxrel.encoders.class_prompts import IMAGE_TEMPLATES, class_prompts
 from jaxrel.encoders.encoder import Encoder, EncoderOutput, Modality, from_network
 from jaxrel.encoders.extraction import View, extract_features
 from jaxrel.encoders.images.views import ImageAugmentation, ImageView, image_views
 from jaxrel.encoders.preprocessing import Preprocessing
-from jaxrel.encoders.registry import EncoderPlugin, check_name, load, load_network, modality, names, source_state
+from jaxrel.encoders.registry import (
+    EncoderPlugin,
+    check_name,
+    encoder_of_names,
+    load,
+    load_network,
+    modality,
+    names,
+    source_state,
+)
 from jaxrel.encoders.texts.views import TextAugmentation, TextView
 
 __all__ = [
+    "IMAGE_TEMPLATES",
     "VIEWS",
     "Encoder",
     "EncoderOutput",
@@ -30,6 +42,8 @@ __all__ = [
     "TextView",
     "View",
     "check_name",
+    "class_prompts",
+    "encoder_of_names",
     "extract_features",
     "from_network",
     "image_views",

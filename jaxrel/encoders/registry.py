@@ -28,6 +28,7 @@ __all__ = [
     "RANDOM",
     "EncoderPlugin",
     "check_name",
+    "encoder_of_names",
     "load",
     "load_network",
     "modality",
@@ -39,8 +40,8 @@ __all__ = [
 RANDOM = ":random"
 CHECKPOINT = "@"
 LAYER = "#"
-BERT = "bert"
-VISION_TRANSFORMERS = ("vit", "clip", "siglip", "dinov2", "dinov3")
+BERT, CLIP_TEXT, CLIP_IMAGE = "bert", "clip-text", "clip-image"
+VISION_TRANSFORMERS = ("vit", "clip", CLIP_IMAGE, "siglip", "dinov2", "dinov3")
 
 _IMAGENET = Preprocessing(224, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
@@ -109,7 +110,7 @@ _ENTRIES: Mapping[str, _Entry] = {
     "squeezenet-1.1": _Entry("squeezenet.SqueezeNet", (), "features.0.weight", "classifier.1"),
     "pixels": _Entry("pixels.Pixels", (28,), preprocessing=Preprocessing(28, (0.0,), (255.0,)), smallest_image_size=28),
 }
-_OWN = (*_ENTRIES, *VISION_TRANSFORMERS, *texts.PACKAGED, BERT)
+_OWN = (*_ENTRIES, *VISION_TRANSFORMERS, *texts.PACKAGED, BERT, CLIP_TEXT)
 
 
 @dataclass(frozen=True)
@@ -185,8 +186,9 @@ def load(name: str, *, seed: int = 0, image_size: int | None = None) -> Encoder:
             or folder, or of a repository of the Hugging Face hub: "resnet-50@weights.safetensors", "bert@owner/name"
             (any BERT, RoBERTa or DistilBERT with its tokenizer.json), "dinov2@folder" (or vit, clip, siglip or dinov3:
             any of these with its config.json; `jaxrel.encoders.images.vision_transformers.load_vision_transformer`
-            says what the features are). "#N" after any of these is what there is after N layers of a transformer, or N
-            stages of a ResNet: "all-minilm-l6-v2#3".
+            says what the features are), "clip-image@folder" and "clip-text@folder" (the towers of one CLIP, in the
+            joint space in which a picture lies near what is said of it). "#N" after any of these but the last is what
+            there is after N layers of a transformer, or N stages of a ResNet: "all-minilm-l6-v2#3".
         seed: seed of random weights.
         image_size: height and width in pixels to which images are brought. Default: that of the
             pre-training.
@@ -223,6 +225,25 @@ def load(name: str, *, seed: int = 0, image_size: int | None = None) -> Encoder:
     return from_network(network, preprocessing, name=name, pretraining=weights.pretraining, licence=licence)
 
 
+def encoder_of_names(name: str) -> str:
+    """The name of the encoder that puts names of classes into the space in which an encoder puts samples.
+
+    Of an encoder of texts it is itself, of CLIP's image tower the text tower of the same checkpoint.
+
+    Raises:
+        ValueError: the name is unknown, or there is no text in that space.
+    """
+    if modality(name) == "texts":
+        return name
+    base, _, checkpoint = name.partition(CHECKPOINT)
+    if base != CLIP_IMAGE or split_layer(name)[1] is not None:
+        raise ValueError(
+            f"{name!r} puts no texts into the space of its images: pass {CLIP_IMAGE}{CHECKPOINT}CHECKPOINT, such as "
+            f"{CLIP_IMAGE}{CHECKPOINT}openai/clip-vit-base-patch32"
+        )
+    return f"{CLIP_TEXT}{CHECKPOINT}{checkpoint}"
+
+
 def source_state(name: str, *, seed: int = 0, image_size: int | None = None) -> list[Any] | None:
     """What `load(name, ...)` would make an encoder of, told without reading it: equal states mean equal encoders.
 
@@ -249,6 +270,10 @@ def source_state(name: str, *, seed: int = 0, image_size: int | None = None) -> 
 
 def _load_text_encoder(name: str, *, seed: int) -> Encoder:
     full, layer = split_layer(name)
+    if _base(name) == CLIP_TEXT:
+        from jaxrel.encoders.texts.clip import load_clip_text_encoder
+
+        return load_clip_text_encoder(full.partition(CHECKPOINT)[2], name=name)
     if CHECKPOINT in name:
         return texts.load_text_encoder(full.partition(CHECKPOINT)[2], name=name, layer=layer)
     rng = np.random.default_rng(seed) if full.endswith(RANDOM) else None
@@ -316,7 +341,7 @@ def _base(name: str) -> str:
 
 def _ways(base: str) -> tuple[str, ...]:
     """What may follow a name: nothing, where weights are at hand or none are needed; ":random"; "@"."""
-    if base in (BERT, *VISION_TRANSFORMERS):
+    if base in (BERT, CLIP_TEXT, *VISION_TRANSFORMERS):
         return (CHECKPOINT,)
     if base not in _ENTRIES:
         return ("", RANDOM) if base in texts.NETWORKS else ("",)

@@ -1,6 +1,7 @@
 """Classes for unlabelled samples: the verb, its strategies, and clustering kernels on weighted features."""
 
 from jaxrel.pseudo_labels.class_count import ClassCount, adjusted_rand_index, class_count
+from jaxrel.pseudo_labels.class_names import ClassNames, class_similarity
 from jaxrel.pseudo_labels.gaussian_mixture import Mixture, gaussian_mixture
 from jaxrel.pseudo_labels.kmeans import Clusters, kmeans, nearest_centres
 from jaxrel.pseudo_labels.labelling import ClassPrior, PseudoLabels, checked_views, pseudo_label
@@ -17,6 +18,7 @@ from jaxrel.pseudo_labels.view_whitening import ViewWhitening, view_whitening
 
 __all__ = [
     "ClassCount",
+    "ClassNames",
     "ClassPrior",
     "Clusters",
     "GaussianMixture",
@@ -32,6 +34,7 @@ __all__ = [
     "adjusted_rand_index",
     "checked_views",
     "class_count",
+    "class_similarity",
     "gaussian_mixture",
     "kmeans",
     "nearest_centres",

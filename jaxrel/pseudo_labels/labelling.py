@@ -40,7 +40,7 @@ class PseudoLabels:
         sizes: share of each class in the weights.
         num_classes: number of classes.
         source: what made the labels.
-        count_source: "given", "estimated" or "reference".
+        count_source: "given", "estimated", "reference", or "strategy" where that says the number of its classes.
     """
 
     labels: Int[Array, " n"]
@@ -69,16 +69,16 @@ def pseudo_label(
 
     Args:
         target: features, `(n, d)`; its labels are not looked at. `Task(features, num_classes=k)` gives the class count.
-            Without it, strategies that take the classes of the reference have their number, and for clusters it is
-            estimated from the stability of clusters across views (`class_count`), which needs `views`.
+            Without it, strategies that name the classes or take those of the reference have their number, and for
+            clusters it is estimated from the stability of clusters across views (`class_count`), which needs `views`.
         labels: a strategy (`ViewClusters()`, `KMeans()`, `GaussianMixture()`, `ReferenceHead()`,
-            `TransportedClasses()`, or a function `(known, key, num_classes=k) -> shares (n, k)`), or labels `(n,)` or
-            shares `(n, k)` of your own.
+            `TransportedClasses()`, `ClassNames(samples, names)`, or a function
+            `(known, key, num_classes=k) -> shares (n, k)`), or labels `(n,)` or shares `(n, k)` of your own.
         views: features of two augmented views of the same samples.
         reference: the reference task, for the strategies that use it.
         class_prior: share of each class in the weights of the samples: `"clusters"` leaves what was found, `"uniform"`
             weighs the classes equally, numbers are given to the classes by size, the largest to the largest, as
-            clusters have no names (in order of the classes where these are the reference's).
+            clusters have no names (in order of the classes where these are named or the reference's).
         key: of `jax.random`, or an integer; draws the starts of clusters.
 
     Inside `jit` and `vmap` values are not checked, and the class count is to be given.
@@ -115,7 +115,7 @@ def pseudo_label(
     _check_shares(shares, target, num_classes, source)
     hard = jnp.argmax(shares, axis=1)
     mass = jnp.zeros(num_classes, target.weights.dtype).at[hard].add(target.weights)
-    named = count_source == "reference" or not callable(labels)
+    named = count_source == "reference" or not callable(labels) or _own_count(labels) is not None
     prior = _prior(class_prior, mass / jnp.sum(mass), named)
     weights = target.weights * (prior / jnp.where(mass > 0, mass, 1))[hard]
     return PseudoLabels(
@@ -161,9 +161,17 @@ def _check_needs(strategy: Any, known: Known) -> None:
         raise ValueError(f"{name} needs a labelled reference task: pass reference.")
 
 
+def _own_count(strategy: Any) -> int | None:
+    """The number of classes of a strategy that has classes of its own."""
+    count: int | None = getattr(strategy, "num_classes", None)
+    return count
+
+
 def _class_count(target: Task, labels: Any, known: Known, key: PRNGKeyArray) -> tuple[int, str]:
     if target.num_classes is not None:
         return target.num_classes, "given"
+    if (own := _own_count(labels)) is not None:
+        return own, "strategy"
     if getattr(labels, "needs_reference", False) and known.reference is not None:
         return known.reference.labelled[1], "reference"
     if not callable(labels):

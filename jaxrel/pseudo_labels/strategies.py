@@ -2,7 +2,8 @@
 
 A strategy is called as `strategy(known, key, num_classes=k)` and returns shares `(n, k)`, rows that sum to 1. What it
 may look at is in `Known`. A strategy of your own is any function with that signature; `needs_views` and
-`needs_reference` say what has to be there, so that the lack of it is an error before any work.
+`needs_reference` say what has to be there, so that the lack of it is an error before any work, and `num_classes` how
+many classes there are, where these are the strategy's own.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ from typing import Literal, Self, cast
 
 import numpy as np
 
-from jaxrel.study.sources import Progress, Source, Split, Views, restricted_to, samples_fingerprint
+from jaxrel.study.sources import Progress, Source, Split, Views, restricted_to, samples_fingerprint, target_labels
 from jaxrel.task import Task
 
-__all__ = ["ALL_CLASSES", "DrawnSamples", "KeptClasses", "ReferenceClasses", "underlying"]
+__all__ = ["ALL_CLASSES", "DataSetPart", "DrawnSamples", "KeptClasses", "ReferenceClasses", "underlying"]
 
 Rule = Literal["all", "nearest", "learned", "random", "named"]
 _COUNTED = ("nearest", "learned", "random")
@@ -78,7 +78,7 @@ ALL_CLASSES = ReferenceClasses()
 
 
 @dataclass(frozen=True)
-class _Part:
+class DataSetPart:
     """A part of a data set, which has its name; with all views, unless it has a `views` of its own."""
 
     source: Source
@@ -87,6 +87,11 @@ class _Part:
     def name(self) -> str:
         """That of the data set."""
         return self.source.name
+
+    @property
+    def target_labels(self) -> str:
+        """Those of the data set."""
+        return target_labels(self.source)
 
     def check(self, encoder: str, *, views: bool, held_out: bool) -> None:
         """As the data set."""
@@ -98,7 +103,7 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class DrawnSamples(_Part):
+class DrawnSamples(DataSetPart):
     """A data set of which some training samples are drawn; the held-out ones stay.
 
     Draws by one seed are nested: the first 100 of 300 are those of a draw of 100. Classes have the shares in them that
@@ -165,7 +170,7 @@ class DrawnSamples(_Part):
 
 
 @dataclass(frozen=True)
-class KeptClasses(_Part):
+class KeptClasses(DataSetPart):
     """A reference of which some classes are kept, chosen on training samples, beside those of a target."""
 
     target: Source
@@ -198,6 +203,6 @@ class KeptClasses(_Part):
 
 def underlying(source: Source) -> Source:
     """The data set that a part is of."""
-    while isinstance(source, _Part):
+    while isinstance(source, DataSetPart):
         source = source.source
     return source

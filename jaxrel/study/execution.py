@@ -211,7 +211,7 @@ def _filled(record: Record, finding: Finding) -> Record:
         status=finding.status,
         bits=finding.bits,
         numbers=finding.numbers,
-        texts=finding.texts,
+        texts={**record.texts, **finding.texts},
         resamples=finding.resamples,
     )
 

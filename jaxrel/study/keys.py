@@ -18,7 +18,7 @@ from jaxrel.study.encoder_arrays import Hub
 from jaxrel.study.plan import BOUND, TRANSFERABILITY, Plan, Unit
 from jaxrel.study.records import Record
 from jaxrel.study.settings import Settings
-from jaxrel.study.sources import Progress
+from jaxrel.study.sources import Progress, Source, target_labels
 from jaxrel.version import __version__
 
 __all__ = ["Way", "keyed", "way_of"]
@@ -60,6 +60,7 @@ def keyed(plan: Plan, progress: Progress) -> Iterator[tuple[Unit, Record]]:
             unit.samples,
             unit.seed,
             unit.reference_classes,
+            texts=_told_of_labels(plan.sources[unit.target_source]),
         )
         told = [_fingerprint(name, unit.encoder, plan, fingerprints) for name in unit.sources]
         if error := next((one for one in told if isinstance(one, Exception)), None):
@@ -74,6 +75,12 @@ def keyed(plan: Plan, progress: Progress) -> Iterator[tuple[Unit, Record]]:
         key = _key(unit, origin)
         yield dataclasses.replace(unit, key=key), dataclasses.replace(record, key=key, origin=origin)
     progress("loading", len(plan.units), len(plan.units))
+
+
+def _told_of_labels(target: Source) -> dict[str, str]:
+    """Where the labels of the target come from, where they are not those of its samples."""
+    labels = target_labels(target)
+    return {} if labels == "given" else {"target_labels": labels}
 
 
 def _fingerprint(

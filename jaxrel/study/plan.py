@@ -14,6 +14,7 @@ from jaxrel.storage.assets import cache_dir
 from jaxrel.storage.features import FeatureStore
 from jaxrel.study.draws import ALL_CLASSES, DrawnSamples, KeptClasses, ReferenceClasses
 from jaxrel.study.encoder_arrays import Hub
+from jaxrel.study.named_classes import default_teacher, named_classes
 from jaxrel.study.settings import Settings
 from jaxrel.study.sources import Source, named_sources, restricted_to
 
@@ -163,8 +164,14 @@ class Study:
         held_out = BOUND in metrics and not settings.label_free
         if held_out and not settings.held_out:
             raise ValueError("held_out is 0: with references, pass at least 1 sample on which the bound is evaluated.")
-        sources = self._sources(settings if held_out else dataclasses.replace(settings, held_out=0))
+        taken = settings if held_out else dataclasses.replace(settings, held_out=0)
+        sources = self._sources(taken)
         references, targets = ([_name(entry) for entry in role] for role in (self.references, self.targets))
+        if settings.class_names:
+            settings = dataclasses.replace(settings, teacher=settings.teacher or default_teacher(self.encoders))
+        # A teacher sees images at its own size.
+        seen = sources if taken.image_size is None else self._sources(dataclasses.replace(taken, image_size=None))
+        named = {target: _named(target, settings, sources, seen) for target in targets}
         views = settings.label_free or any(_VIEWS & set(_needs(metric)) for metric in metrics)
         encoders = [f"{name}#{layer}" for name in self.encoders for layer in self.layers] or list(self.encoders)
         for encoder in encoders:
@@ -177,7 +184,7 @@ class Study:
             for target in targets
             for reference in (references if references and needs_reference(metric) else [None])
             if reference != target
-            for unit in self._units(metric, encoder, reference, target, sources)
+            for unit in self._units(metric, encoder, reference, target, named[target], sources)
         ]
         return Plan(
             tuple(units),
@@ -197,13 +204,13 @@ class Study:
         return tuple(self.seeds) or (self.settings.seed,)
 
     def _units(
-        self, metric: str, encoder: str, reference: str | None, target: str, sources: dict[str, Source]
+        self, metric: str, encoder: str, reference: str | None, target: str, labelled: str, sources: dict[str, Source]
     ) -> list[Unit]:
         """Those of the other axes, whose parts of data sets join the sources."""
         units = []
         for samples in self.samples or (None,):
             for seed in self._seeds:
-                target_source = self._drawn(target, samples, seed, sources)
+                target_source = self._drawn(labelled, samples, seed, sources)
                 for text in self.reference_classes if reference else ("all",):
                     reference_source = reference and _kept(reference, target_source, text, seed, sources)
                     units.append(
@@ -288,6 +295,20 @@ class Study:
             data_paths=self.data_paths,
         )
         return sources | {entry.name: entry for entry in entries if not isinstance(entry, str)}
+
+
+def _named(target: str, settings: Settings, sources: dict[str, Source], seen: Mapping[str, Source]) -> str:
+    """The target with labels of a teacher, where classes are named."""
+    if not settings.class_names:
+        return target
+    if isinstance(sources[target], Hub):
+        raise ValueError(f"class_names are for data sets that a teacher sees: {target!r} has arrays alone.")
+    assert settings.teacher is not None  # noqa: S101 (filled in before)
+    name = f"{target}, {len(settings.class_names)} class names by {settings.teacher}"
+    sources[name] = named_classes(
+        sources[target], settings.named_classes, settings.teacher, seed=settings.seed, seen=seen[target]
+    )
+    return name
 
 
 def _kept(reference: str, target_source: str, text: str, seed: int, sources: dict[str, Source]) -> str:

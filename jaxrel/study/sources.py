@@ -89,6 +89,12 @@ def samples_fingerprint(source: Source, task: Task) -> str:
     return hashlib.sha256(f"{task.num_samples} ".encode() + labels).hexdigest()
 
 
+def target_labels(source: Source) -> str:
+    """Where the labels of a target come from: "given" with its samples, unless it says something else."""
+    own: str = getattr(source, "target_labels", "given")
+    return own
+
+
 class FeatureArrays:
     """A data set whose features are there already, in memory or in a feature store.
 

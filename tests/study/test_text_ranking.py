@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import fake_zoo
 import numpy as np
 import pytest
-import safetensors.numpy
-from fixtures.make_text_oracles import CONFIGS
-from paths import FIXTURES
-from tiny_texts import tensors_of, tiny_tokenizer
+from tiny_texts import TOPICS, write_text_study
 
 import jaxrel
 from jaxrel import cli, encoders, study
 
-TOPICS = {"sea": "w1 w2 w3 w4", "sky": "w5 w6 w7 w8", "sand": "w9 w10 w11 w12"}
 NUMBERS = ["--samples", "60", "--held-out", "12", "--resamples", "5", "--batch-size", "8", "--quiet", "--no-plot"]
 
 
@@ -26,21 +21,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two folders of texts and a small encoder with random weights, in a folder of their own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JAXREL_CACHE", str(tmp_path / "cache"))
-    rng = np.random.default_rng(0)
-    for name in ("notes", "letters"):
-        for topic, words in TOPICS.items():
-            folder = tmp_path / name / topic
-            folder.mkdir(parents=True)
-            for number in range(45):
-                text = " ".join(rng.choice(words.split(), rng.integers(3, 9)))
-                (folder / f"{number}.txt").write_text(f"{text} {name} {number}")
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    with np.load(FIXTURES / "text_oracles.npz", allow_pickle=False) as oracles:
-        tensors = {name: value.astype(np.float32) for name, value in tensors_of("bert", dict(oracles)).items()}
-    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(CONFIGS["bert"]))
-    tiny_tokenizer().save(str(folder / "tokenizer.json"))
+    write_text_study(tmp_path)
 
 
 def ranked(*options: str) -> dict[str, Any]:

@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jaxrel.encoders.encoder import EncoderOutput
+from jaxrel.encoders.texts.layers import Dense, LayerNorm, SelfAttention, initial_weights, sum_type
 
 __all__ = ["BertConfig", "BertEncoder", "Family", "Pooling"]
 
@@ -149,69 +149,6 @@ _DISTILBERT_KEYS = {
 }
 
 
-class Dense(nnx.Module):
-    """A linear map with bias; its input is brought to the kernel's type, its output is float32 at least."""
-
-    def __init__(self, in_width: int, out_width: int, *, rng: np.random.Generator | None) -> None:
-        """Draw the initial weights."""
-        self.kernel = nnx.Param(_initial_weights(rng, in_width, out_width))
-        self.bias = nnx.Param(jnp.asarray(np.zeros(out_width, np.float32)))
-
-    def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... c"]:
-        """Apply the map."""
-        kernel = self.kernel[...]
-        product = jnp.matmul(
-            x.astype(kernel.dtype),
-            kernel,
-            precision=lax.Precision.HIGHEST,
-            preferred_element_type=_sum_type(kernel.dtype),
-        )
-        return product + self.bias[...]
-
-
-class LayerNorm(nnx.Module):
-    """Normalisation of each vector by its own mean and variance, then a gain and a bias."""
-
-    def __init__(self, width: int, *, epsilon: float) -> None:
-        """Start with gain 1 and bias 0."""
-        self.scale = nnx.Param(jnp.asarray(np.ones(width, np.float32)))
-        self.bias = nnx.Param(jnp.asarray(np.zeros(width, np.float32)))
-        self.epsilon = epsilon
-
-    def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
-        """Normalise."""
-        centred = x - x.mean(-1, keepdims=True)
-        variance = jnp.square(centred).mean(-1, keepdims=True)
-        return centred * lax.rsqrt(variance + self.epsilon) * self.scale[...] + self.bias[...]
-
-
-class SelfAttention(nnx.Module):
-    """Attention of each token of a text to all of its tokens, by several heads."""
-
-    def __init__(self, width: int, num_heads: int, *, rng: np.random.Generator | None) -> None:
-        """Draw the initial weights."""
-        self.query = Dense(width, width, rng=rng)
-        self.key = Dense(width, width, rng=rng)
-        self.value = Dense(width, width, rng=rng)
-        self.output = Dense(width, width, rng=rng)
-        self.num_heads = num_heads
-
-    def __call__(self, x: Float[Array, "b s d"], mask: Bool[Array, "b s"]) -> Float[Array, "b s d"]:
-        """Attend to the tokens that the mask shows."""
-        dtype = self.query.kernel[...].dtype
-        heads = (*x.shape[:2], self.num_heads, -1)
-        # Heads before tokens, and weights divided by their sums after the product: on a CPU half as fast otherwise.
-        query, key, value = (
-            layer(x).reshape(heads).transpose(0, 2, 1, 3).astype(dtype) for layer in (self.query, self.key, self.value)
-        )
-        products = _einsum("bhqd,bhkd->bhqk", query, key) / query.shape[-1] ** 0.5
-        # Not minus infinity: the softmax of a text without tokens would be NaN.
-        products = jnp.where(mask[:, None, None, :], products, jnp.finfo(products.dtype).min)
-        weights = jnp.exp(products - jnp.max(products, axis=-1, keepdims=True))
-        mixed = _einsum("bhqk,bhkd->bhqd", weights.astype(dtype), value) / jnp.sum(weights, axis=-1, keepdims=True)
-        return self.output(mixed.transpose(0, 2, 1, 3).reshape(x.shape))
-
-
 class TransformerLayer(nnx.Module):
     """Attention and a feed-forward network, each added to its input and then normalised."""
 
@@ -225,7 +162,7 @@ class TransformerLayer(nnx.Module):
 
     def __call__(self, x: Float[Array, "b s d"], mask: Bool[Array, "b s"]) -> Float[Array, "b s d"]:
         """Apply the layer."""
-        x = self.attention_norm(x + self.attention(x, mask))
+        x = self.attention_norm(x + self.attention(x, mask[:, None]))
         return self.output_norm(x + self.contract(jax.nn.gelu(self.expand(x), approximate=False)))
 
 
@@ -266,10 +203,10 @@ class BertEncoder(nnx.Module):
         self.pooling = pooling
         self.layer = last if layer is None else layer
         self.normalise = normalise
-        self.words = nnx.Param(_initial_weights(rng, config.vocabulary_size, config.width))
-        self.positions = nnx.Param(_initial_weights(rng, config.num_positions, config.width))
+        self.words = nnx.Param(initial_weights(rng, config.vocabulary_size, config.width))
+        self.positions = nnx.Param(initial_weights(rng, config.num_positions, config.width))
         types = config.num_token_types
-        self.token_types = nnx.Param(_initial_weights(rng, types, config.width)) if types else None
+        self.token_types = nnx.Param(initial_weights(rng, types, config.width)) if types else None
         self.norm = LayerNorm(config.width, epsilon=config.epsilon)
         self.layers = nnx.List(TransformerLayer(config, rng=rng) for _ in range(last))
         self.pooler = Dense(config.width, config.width, rng=rng) if pooling == "pooler" else None
@@ -306,7 +243,7 @@ class BertEncoder(nnx.Module):
         return f"{self.config} pooling={self.pooling} layer={self.layer} normalise={self.normalise}"
 
     def _embed(self, ids: Int[Array, "b s"]) -> Float[Array, "b s d"]:
-        dtype = _sum_type(self.words[...].dtype)
+        dtype = sum_type(self.words[...].dtype)
         first = self.config.first_position
         # Ids outside the table give NaN rather than another token.
         x = jnp.take(self.words[...], ids, axis=0, mode="fill").astype(dtype)
@@ -318,20 +255,3 @@ class BertEncoder(nnx.Module):
             shown = mask[..., None].astype(x.dtype)
             return (x * shown).sum(1) / jnp.maximum(shown.sum(1), 1)
         return x[:, 0] if self.pooler is None else jnp.tanh(self.pooler(x[:, 0]))
-
-
-def _initial_weights(rng: np.random.Generator | None, rows: int, columns: int) -> jax.Array:
-    """BERT's initial weights, of deviation 0.02, or zeros. Drawn by NumPy, which compiles nothing."""
-    if rng is None:
-        return jnp.asarray(np.zeros((rows, columns), np.float32))
-    return jnp.asarray(rng.standard_normal((rows, columns), np.float32) * np.float32(0.02))
-
-
-def _sum_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The type in which products of this type are summed."""
-    return jnp.promote_types(dtype, jnp.float32)
-
-
-def _einsum(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    # Rather than jax.nn.dot_product_attention, which has no precision to choose and rounds float32 to TF32 on a GPU.
-    return jnp.einsum(equation, a, b, precision=lax.Precision.HIGHEST, preferred_element_type=_sum_type(a.dtype))

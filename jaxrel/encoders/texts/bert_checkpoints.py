@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrel.encoders.checkpoints.files import CheckpointError, locate_checkpoint, read_checkpoint, read_json
+from jaxrel.encoders.checkpoints.files import locate_checkpoint, read_checkpoint, read_json
 from jaxrel.encoders.checkpoints.tensors import check_size, find_prefix, refuse_surplus, take
 from jaxrel.encoders.encoder import Encoder
 from jaxrel.encoders.texts.encoder import text_encoder
@@ -76,15 +76,7 @@ def load_text_encoder(
     config = BertConfig.from_hugging_face(read_json(folder / "config.json"))
     tensors = read_checkpoint(path)
     check_size(config.num_weights, tensors, folder)
-    tokenizer = read_tokenizer(folder / "tokenizer.json")
-    largest = max(tokenizer.get_vocab().values(), default=-1)
-    if largest < 0:
-        raise CheckpointError(f"{folder / 'tokenizer.json'} has no tokens")
-    if largest >= config.vocabulary_size:
-        raise CheckpointError(
-            f"{folder / 'tokenizer.json'} has the token {largest}, but the network only {config.vocabulary_size} "
-            "tokens: they do not belong together"
-        )
+    tokenizer = read_tokenizer(folder / "tokenizer.json", vocabulary_size=config.vocabulary_size)
     network = BertEncoder(config, pooling=pooling, layer=layer, normalise=bool(normalise))
     load_hugging_face_tensors(network, tensors, dtype=dtype)
     return text_encoder(

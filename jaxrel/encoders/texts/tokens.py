@@ -64,11 +64,11 @@ def pad(sequences: Sequence[Sequence[int]], max_length: int) -> TokenBatch:
     return TokenBatch(ids, np.arange(width) < lengths[:, None])
 
 
-def read_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer in a tokenizer.json.
+def read_tokenizer(path: Path, *, vocabulary_size: int | None = None) -> Tokenizer:
+    """The tokenizer in a tokenizer.json, for a network of so many tokens, where these are told.
 
     Raises:
-        CheckpointError: there is no such file, or it holds something else.
+        CheckpointError: there is no such file, it holds something else, or has no token or one that the network lacks.
         ImportError: tokenizers is not installed.
     """
     tokenizers = import_extra("tokenizers", extra="text")
@@ -78,6 +78,15 @@ def read_tokenizer(path: Path) -> Tokenizer:
             "transformers.AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
     try:
-        return tokenizers.Tokenizer.from_file(str(path))
+        tokenizer: Tokenizer = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the package raises nothing more particular
         raise CheckpointError(f"{path} is no tokenizer, or it is damaged ({error})") from error
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest < 0:
+        raise CheckpointError(f"{path} has no tokens")
+    if vocabulary_size is not None and largest >= vocabulary_size:
+        raise CheckpointError(
+            f"{path} has the token {largest}, but the network only {vocabulary_size} tokens: they do not belong "
+            "together"
+        )
+    return tokenizer

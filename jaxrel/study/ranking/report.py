@@ -33,6 +33,11 @@ _WITHOUT_LABELS = (
     "classifier of yours. The augmentations (small rotations, shifts, changes of size and light) must leave your "
     "classes alone."
 )
+_BY_CLASS_NAMES = (
+    "Here the labels are not those of the target, which were not looked at: {teacher} gave each sample the class whose "
+    "name is nearest. The numbers say how well encoders tell apart what it tells apart, right or wrong. The teacher "
+    "itself and its layers are judged by labels of their own."
+)
 _TERMS = (
     "What a reference adds. bound = reference loss + label mismatch + distribution mismatch is an upper limit of the "
     "loss of the reference's head carried over to the target (target loss beside it), lower being better; the unit is "
@@ -59,6 +64,8 @@ def notes(ranking: Ranking) -> list[str]:
     """What a reader of the tables has to know, in paragraphs."""
     label_free = ranking.settings.label_free
     paragraphs = [_WITHOUT_LABELS if label_free else _WITH_LABELS]
+    if ranking.settings.class_names:
+        paragraphs.append(_BY_CLASS_NAMES.format(teacher=ranking.settings.teacher))
     if ranking.has_references:
         paragraphs.append(_TERMS + (_TERMS_WITHOUT_LABELS if label_free else _TERMS_WITH_LABELS))
     return [*paragraphs, _TRUST]

@@ -110,13 +110,14 @@ class Score:
 def joined(transferability: Record, bound: Record | None) -> Score:
     """A score of the records of one encoder and target, and of one reference if there is one."""
     numbers = transferability.numbers
+    labels = transferability.texts.get("target_labels", "given")
     of_bound: dict[str, Any] = {}
     if bound is not None:
         of_bound = {name: bound.numbers.get(name, math.nan) for name in NUMBERS} | {
             "bound_key": bound.key,
             "reference": bound.reference,
             "terms_status": bound.status,
-            "target_labels": bound.texts.get("target_labels", "given"),
+            "target_labels": bound.texts.get("target_labels", labels),
             "num_classes": int(bound.numbers.get("num_classes", 0)),
             "vacuous_level": bound.numbers.get("vacuous_level", math.nan),
             "resampled_bounds": bound.resamples,
@@ -133,6 +134,7 @@ def joined(transferability: Record, bound: Record | None) -> Score:
         "transferability": transferability.value,
         "recipe": transferability.texts.get("recipe", ""),
         "target_samples": transferability.texts.get("target_samples", ""),
+        "target_labels": labels,
         "num_parameters": _count(numbers.get("num_parameters", math.nan)),
         "feature_width": _count(numbers.get("feature_width", math.nan)),
         "samples_per_second": extracted / seconds if extracted and seconds else math.nan,

@@ -17,7 +17,7 @@ from jaxrel.study.plan import BOUND, Unit
 from jaxrel.study.records import OK
 from jaxrel.study.scoring.findings import Finding, failure
 from jaxrel.study.settings import Settings
-from jaxrel.study.sources import NamedSource, Progress, Source, Split, Views, samples_fingerprint
+from jaxrel.study.sources import NamedSource, Progress, Source, Split, Views, samples_fingerprint, target_labels
 
 if TYPE_CHECKING:
     from jaxrel.task import Task
@@ -163,7 +163,8 @@ def _transferability(unit: Unit, features: _Features, settings: Settings) -> Fin
         "feature_width": float(task.features.shape[1]),
         "num_parameters": math.nan if parameters is None else float(parameters),
     }
-    recipe = found.recipe
+    labels = target_labels(source)
+    recipe = found.recipe if labels == "given" else f"{found.recipe}, on {labels}"
     if task.partly_labelled:
         num_samples = np.count_nonzero(np.asarray(task.weights) > 0)
         share = f"{float(found.label_share):.0%} of the value"
@@ -216,7 +217,10 @@ def _bound(unit: Unit, features: _Features, settings: Settings) -> Finding:
         "num_reference_classes": float(known.train.labelled[1]),
         "vacuous_level": float(-np.sum(prior * np.log(np.where(prior > 0, prior, 1)))),
     }
-    texts = {"target_labels": result.computed_with.target_labels}
+    labels = target_labels(features.sources[unit.target_source])
+    if settings.label_free or labels == "given":
+        labels = result.computed_with.target_labels
+    texts = {"target_labels": labels}
     return Finding(unit, numbers, "; ".join(result.messages) or OK, texts=texts, resamples=resampled)
 
 

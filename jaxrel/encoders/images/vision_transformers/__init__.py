@@ -10,9 +10,10 @@ around them, take 64 numbers for the width of every attention head, have another
 leave tensors that they do not find at random.
 
 Features are the pooled output before any projection: the class token after the last normalisation (ViT, CLIP, DINOv2,
-DINOv3), or SigLIP's attention pooling. They are held to those of `transformers`, within 1e-9 in float64. Rotary angles
-are computed in the type of the network, where `transformers` has float32. Weights may be bfloat16, float32 or float64;
-products take operands of that type, residual sums, normalisation and softmax are float32 at least.
+DINOv3), or SigLIP's attention pooling; those of "clip-image" are after it, in the joint space with "clip-text". They
+are held to those of `transformers`, within 1e-9 in float64. Rotary angles are computed in the type of the network,
+where `transformers` has float32. Weights may be bfloat16, float32 or float64; products take operands of that type,
+residual sums, normalisation and softmax are float32 at least.
 """
 
 from jaxrel.encoders.images.vision_transformers.config import VisionTransformerConfig

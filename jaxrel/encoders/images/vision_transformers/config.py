@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import jax
-
+from jaxrel.encoders.activations import ACTIVATIONS
 from jaxrel.encoders.images.vision_transformers.families import FAMILIES
 
-__all__ = ["ACTIVATIONS", "VisionTransformerConfig"]
-
-
-def _quick_gelu(x: jax.Array) -> jax.Array:
-    return x * jax.nn.sigmoid(1.702 * x)
-
-
-# Functions of the module, so that networks of one architecture compare equal.
-ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
-    "gelu_pytorch_tanh": functools.partial(jax.nn.gelu, approximate=True),
-    "quick_gelu": _quick_gelu,
-    "silu": jax.nn.silu,
-}
-
+__all__ = ["VisionTransformerConfig"]
 
 _MLP = ("blocks.mlp.layers.0", "blocks.mlp.layers.3", "blocks.gate", "blocks.up", "blocks.down")
 _BIASES: Mapping[str, tuple[str, ...]] = {  # layers that have none where the setting is false
@@ -57,6 +41,7 @@ class VisionTransformerConfig:
         rotary_base: longest period of the rotary positions, in halves of an image; None: positions are learned.
         without_bias: layers that have no bias.
         num_logits: classes of the classifier; None where there is none.
+        projection_width: width of the features, where they are those of a joint space of images and texts.
 
     Raises:
         ValueError: a number is not positive or not an integer, or numbers do not fit one another.
@@ -76,13 +61,15 @@ class VisionTransformerConfig:
     rotary_base: float | None = None
     without_bias: frozenset[str] = field(default=frozenset())
     num_logits: int | None = None
+    projection_width: int | None = field(default=None, repr=False)  # in no fingerprint but by the variables
 
     def __post_init__(self) -> None:
         """Refuse what makes no network."""
         for each in fields(self):
             value = getattr(self, each.name)
             smallest = 0 if each.name == "num_registers" else 1
-            if each.type == "int" and (type(value) is not int or value < smallest):
+            given = each.type == "int" or (each.type == "int | None" and value is not None)
+            if given and (type(value) is not int or value < smallest):
                 raise ValueError(f"{each.name} is {value!r}: pass an integer of at least {smallest}")
         if not (isinstance(self.epsilon, int | float) and self.epsilon > 0):
             raise ValueError(f"epsilon is {self.epsilon!r}: pass a positive number")
@@ -141,6 +128,7 @@ class VisionTransformerConfig:
             without_bias=frozenset(
                 layer for switch, layers in _BIASES.items() if settings.get(switch) is False for layer in layers
             ),
+            projection_width=config.get("projection_dim", 512) if "projection" in entry.tensors else None,
         )
 
     @property

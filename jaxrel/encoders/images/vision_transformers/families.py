@@ -62,7 +62,17 @@ _TOWER = {
         mlp=_FC,
     ),
 }
-_TEXT_TOWER = ("text_model.", "text_projection.", "visual_projection.", "logit_", "embeddings.position_ids")
+_CLIP: dict[str, Any] = {
+    "model_types": ("clip", "clip_vision_model"),
+    "defaults": _BASE
+    | {"intermediate_size": 3072, "patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
+    "prefixes": ("vision_model.",),
+    "scaling": _OPENAI,
+    "resample": 3,
+    "patch_bias": False,
+}
+_CLIP_TOWER = _TOWER | {"class_token": "embeddings.class_embedding", "norm_before": "pre_layrnorm"}
+_TEXT_TOWER = ("text_model.", "text_projection.", "logit_", "embeddings.position_ids")
 
 FAMILIES: Mapping[str, Family] = {
     "vit": Family(
@@ -88,17 +98,8 @@ FAMILIES: Mapping[str, Family] = {
         scaling=_HALF,
         resample=2,
     ),
-    "clip": Family(
-        model_types=("clip", "clip_vision_model"),
-        defaults=_BASE
-        | {"intermediate_size": 3072, "patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
-        tensors=_TOWER | {"class_token": "embeddings.class_embedding", "norm_before": "pre_layrnorm"},
-        prefixes=("vision_model.",),
-        unused=_TEXT_TOWER,
-        scaling=_OPENAI,
-        resample=3,
-        patch_bias=False,
-    ),
+    "clip": Family(tensors=_CLIP_TOWER, unused=(*_TEXT_TOWER, "visual_projection."), **_CLIP),
+    "clip-image": Family(tensors=_CLIP_TOWER | {"projection": "visual_projection"}, unused=_TEXT_TOWER, **_CLIP),
     "siglip": Family(
         model_types=("siglip", "siglip_vision_model"),
         defaults=_BASE

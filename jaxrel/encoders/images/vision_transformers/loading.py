@@ -38,7 +38,8 @@ def load_vision_transformer(
     Args:
         checkpoint: a local folder with config.json and weights, a file of weights beside it, or the name of a
             repository of the Hugging Face hub.
-        family: "vit", "clip", "siglip", "dinov2" or "dinov3".
+        family: "vit", "clip", "clip-image" (CLIP in the joint space of images and texts), "siglip", "dinov2" or
+            "dinov3".
         name: the encoder's name, part of its fingerprint. Default: `checkpoint`.
         revision: branch, tag or commit of the repository.
         image_size: height and width in pixels to which images are brought, a multiple of the patch size; learned

@@ -13,9 +13,10 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from jaxrel.encoders.activations import ACTIVATIONS
 from jaxrel.encoders.checkpoints.files import import_extra
 from jaxrel.encoders.encoder import EncoderOutput
-from jaxrel.encoders.images.vision_transformers.config import ACTIVATIONS, VisionTransformerConfig
+from jaxrel.encoders.images.vision_transformers.config import VisionTransformerConfig
 from jaxrel.encoders.images.vision_transformers.families import FAMILIES
 
 __all__ = ["VisionTransformer"]
@@ -74,6 +75,8 @@ class VisionTransformer(nnx.Module):
                     width, config.hidden_width, config.num_heads, config.epsilon, **options
                 )
         self.norm_after = norm()
+        if config.projection_width is not None:
+            self.projection = nnx.Linear(width, config.projection_width, use_bias=False, **options)
         if config.num_logits is not None:
             self.classifier = nnx.Linear(width, config.num_logits, **options)
         self.blocks._act_fn = activation
@@ -107,6 +110,8 @@ class VisionTransformer(nnx.Module):
             features = (pooled + self.pool.mlp(self.pool.layernorm(pooled)))[:, 0]
         else:
             features = self.norm_after(tokens[:, 0])
+        if config.projection_width is not None:
+            features = self.projection(features)
         logits = None if config.num_logits is None else self.classifier(features)
         accurate = jnp.promote_types(features.dtype, jnp.float32)
         return EncoderOutput(features.astype(accurate), None if logits is None else logits.astype(accurate))

@@ -1,0 +1,201 @@
+"""Targets whose classes are named: a teacher gives their samples labels, by which every encoder is judged."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxrel import encoders
+from jaxrel.storage.fingerprints import remembered
+from jaxrel.study.draws import DataSetPart
+from jaxrel.study.sources import Progress, Remembered, Source, Split, restricted_to, samples_fingerprint, silent
+from jaxrel.task import Task
+
+__all__ = ["TEACHER", "NamedClasses", "default_teacher", "named_classes", "read_class_names"]
+
+TEACHER = "all-minilm-l6-v2"
+"""Of texts, where no other is asked for."""
+
+_log = logging.getLogger(__name__)
+
+Prompts = Mapping[str, Sequence[str]]
+
+
+class _Names(NamedTuple):
+    """The class names of the training and of the held-out samples."""
+
+    train: np.ndarray
+    held_out: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class NamedClasses(DataSetPart):
+    """A data set of which each sample has the class whose name is nearest; its own labels are not looked at.
+
+    Attributes:
+        seen: the data set as the teacher sees it.
+        teacher: the encoder that sees samples and names.
+        prompts: what is said of each class.
+        seed: of a teacher with random weights.
+        found: gives the names that the teacher finds, of all samples at once.
+    """
+
+    seen: Source
+    teacher: str
+    prompts: Prompts
+    seed: int
+    found: Remembered[_Names]
+
+    @property
+    def target_labels(self) -> str:
+        """What made the labels."""
+        return f"class names, by {self.teacher}"
+
+    def check(self, encoder: str, *, views: bool, held_out: bool) -> None:
+        """As the data set, also of the teacher."""
+        self.source.check(encoder, views=views, held_out=held_out)
+        self.seen.check(self.teacher, views=False, held_out=held_out)
+
+    def fingerprint(self, encoder: str) -> str:
+        """Those of the data set under the encoder and under the teacher, and of what is said of the classes."""
+        said = hashlib.sha256(json.dumps(list(self.prompts.items())).encode()).hexdigest()
+        of_names = encoders.encoder_of_names(self.teacher)
+        state = encoders.source_state(of_names, seed=self.seed)
+        told = remembered(state, lambda: encoders.load(of_names, seed=self.seed).fingerprint)
+        return "/".join([self.source.fingerprint(encoder), self.seen.fingerprint(self.teacher), told, said])
+
+    def samples_fingerprint(self, task: Task) -> str:
+        """Of which samples there are, and of the labels that they were given."""
+        labels = np.asarray(task.labels).tobytes()
+        return hashlib.sha256(samples_fingerprint(self.source, task).encode() + labels).hexdigest()
+
+    def features(self, encoder: str, progress: Progress) -> Split:
+        """With the labels that the teacher gives, numbered by the names that occur in training."""
+        train, held_out = self.source.features(encoder, progress)
+        names = self.found(self.teacher)
+        named = train.with_labels(names.train)
+        if held_out is None or names.held_out is None:
+            return Split(named, None)
+        return Split(named, held_out.with_labels(names.held_out).with_classes_of(named))
+
+    def restricted_to(self, names: Collection[str]) -> NamedClasses:
+        """What a worker needs for these encoders; what the teacher finds is found once on each."""
+        own, seen = restricted_to(names, self.source), restricted_to([self.teacher], self.seen)
+        return dataclasses.replace(self, source=own, seen=seen)
+
+
+def named_classes(
+    source: Source, names: Prompts, teacher: str, *, seed: int, seen: Source | None = None
+) -> NamedClasses:
+    """A data set with classes of these names, by this teacher; nothing is loaded yet.
+
+    Args:
+        source: the data set, as the encoders see it that are judged.
+        names: of each class its descriptions, or none.
+        teacher: the encoder that sees samples and names.
+        seed: of a teacher with random weights.
+        seen: the same samples as the teacher sees them, where these are other images. Default: `source`.
+
+    Raises:
+        ValueError: the teacher is unknown, or embeds no names.
+    """
+    encoders.check_name(encoders.encoder_of_names(teacher))
+    prompts = encoders.class_prompts(names, modality=encoders.modality(teacher))
+    seen = seen or source
+    find = functools.partial(_names_of, restricted_to([teacher], seen), prompts, seed)
+    return NamedClasses(source, seen, teacher, prompts, seed, Remembered(find))
+
+
+def default_teacher(encoder_names: Sequence[str]) -> str:
+    """The teacher of samples that these encoders encode.
+
+    Raises:
+        ValueError: they are no texts, or it is not known that they are.
+    """
+    try:
+        kinds = {encoders.modality(name) for name in encoder_names}
+    except ValueError:  # names of arrays of one's own
+        kinds = set()
+    if kinds != {"texts"}:
+        raise ValueError(
+            "class names need a teacher that sees samples and names: pass teacher (--teacher), for images "
+            "clip-image@CHECKPOINT, such as clip-image@openai/clip-vit-base-patch32, for texts any encoder of texts."
+        )
+    return TEACHER
+
+
+def read_class_names(path: Path) -> dict[str, tuple[str, ...]]:
+    """The names in a file of text, and the descriptions of each.
+
+    Args:
+        path: of a file in UTF-8 with a line `NAME` or `NAME<TAB>DESCRIPTION` for each class, or several of the latter
+            for several descriptions of one class. Empty lines are passed over.
+
+    Raises:
+        ValueError: the file is no text in UTF-8 or names fewer than two classes, or a line has no name, an empty
+            description, or a name that another line has, where one of both has no description.
+        OSError: it cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: {error}.") from error
+    found: dict[str, list[str]] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        before, tab, after = line.partition("\t")
+        name, description = before.strip(), after.strip()
+        if not name or (tab and not description):
+            raise ValueError(f"{path}, line {number}: {line!r} is neither a name nor NAME<TAB>DESCRIPTION.")
+        if name in found and not (description and found[name]):
+            raise ValueError(
+                f"{path}, line {number}: {name!r} is named before; classes with several lines have a description in "
+                "each, after a tab."
+            )
+        found.setdefault(name, []).extend([description] if description else [])
+    if len(found) < 2:
+        raise ValueError(f"{path} names {len(found)} classes: pass a file with a line for each of two or more.")
+    return {name: tuple(descriptions) for name, descriptions in found.items()}
+
+
+def _names_of(source: Source, prompts: Prompts, seed: int, teacher: str) -> _Names:
+    """The names that are nearest to the samples."""
+    from jaxrel.pseudo_labels import ClassNames, pseudo_label
+
+    _log.info("%s gives the samples of %s one of %d class names", teacher, source.name, len(prompts))
+    names, known = np.array(list(prompts)), _class_embeddings(prompts, encoders.encoder_of_names(teacher), seed)
+
+    def nearest(task: Task) -> np.ndarray:
+        samples = task.rows(slice(None))
+        unlabelled = Task(samples, weights=task.weights)
+        found: np.ndarray = names[np.asarray(pseudo_label(unlabelled, ClassNames(samples, known)).labels)]
+        return found
+
+    train, held_out = source.features(teacher, silent)
+    return _Names(nearest(train), None if held_out is None else nearest(held_out))
+
+
+def _class_embeddings(prompts: Prompts, encoder: str, seed: int) -> Float[np.ndarray, "k t"]:
+    """The mean of the prompts of each class, each at unit length.
+
+    Raises:
+        ValueError: the encoder makes nothing of a prompt.
+    """
+    said = [prompt for of_class in prompts.values() for prompt in of_class]
+    embeddings = np.asarray(encoders.extract_features(encoders.load(encoder, seed=seed), said), np.float64)
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    if (lengths == 0).any():
+        raise ValueError(f"{encoder} makes nothing of {said[int(np.argmin(lengths))]!r}: say it in other words.")
+    ends = np.cumsum([len(of_class) for of_class in prompts.values()])[:-1]
+    return np.stack([part.mean(axis=0) for part in np.split(embeddings / lengths, ends)])
