@@ -15,6 +15,7 @@ from jaxrel._core.suggestions import suggestion
 from jaxrel._core.user_paths import user_path
 from jaxrel.encoders import texts
 from jaxrel.encoders.checkpoints.files import locate_checkpoint, read_checkpoint
+from jaxrel.encoders.detection import is_checkpoint, kind_of
 from jaxrel.encoders.encoder import REVISION, Encoder, Modality, from_network
 from jaxrel.encoders.preprocessing import Preprocessing
 from jaxrel.storage.assets import ASSETS
@@ -152,18 +153,24 @@ def modality(name: str) -> Modality:
         ValueError: the name is none that :func:`load` takes.
     """
     check_name(name)
+    name = _with_kind(name)
     if name in PLUGINS:
         return PLUGINS[name].modality
     return "images" if _base(name) in (*_ENTRIES, *VISION_TRANSFORMERS) else "texts"
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError where :func:`load` can find nothing by this name, without reading or fetching anything."""
+    """Raise ValueError where :func:`load` can find nothing by this name.
+
+    Nothing is read or fetched, but of a checkpoint without the name of what it is the configuration, or its tensors.
+    """
+    name = _with_kind(name)
     base = _base(name)
     if base not in names():
         raise ValueError(
             f"unknown encoder {name!r}{suggestion(base, names())}; choose from {', '.join(names())}, each with "
-            f"{RANDOM} or {CHECKPOINT}CHECKPOINT after it where it has weights"
+            f"{RANDOM} or {CHECKPOINT}CHECKPOINT after it where it has weights; or pass a file or folder of weights, "
+            "or a repository OWNER/NAME"
         )
     if split_layer(name)[1] is not None and not _has_layers(base):
         raise ValueError(f"{name!r}: features of a layer are had of {', '.join(filter(_has_layers, _OWN))} only.")
@@ -182,13 +189,14 @@ def load(name: str, *, seed: int = 0, image_size: int | None = None) -> Encoder:
 
     Args:
         name: "NAME", one of :func:`names` whose weights are in a pinned, verified archive of the package index;
-            "NAME:random", the same network with random weights; or "NAME@CHECKPOINT", with the weights of a local file
-            or folder, or of a repository of the Hugging Face hub: "resnet-50@weights.safetensors", "bert@owner/name"
-            (any BERT, RoBERTa or DistilBERT with its tokenizer.json), "dinov2@folder" (or vit, clip, siglip or dinov3:
-            any of these with its config.json; `jaxrel.encoders.images.vision_transformers.load_vision_transformer`
-            says what the features are), "clip-image@folder" and "clip-text@folder" (the towers of one CLIP, in the
-            joint space in which a picture lies near what is said of it). "#N" after any of these but the last is what
-            there is after N layers of a transformer, or N stages of a ResNet: "all-minilm-l6-v2#3".
+            "NAME:random", the same network with random weights; "NAME@CHECKPOINT", with the weights of a local file or
+            folder, or of a repository of the Hugging Face hub: "resnet-50@weights.safetensors", "bert@owner/name" (any
+            BERT, RoBERTa or DistilBERT with its tokenizer.json), "dinov2@folder" (or vit, clip, siglip or dinov3: any
+            of these with its config.json; `jaxrel.encoders.images.vision_transformers.load_vision_transformer` says
+            what the features are), "clip-image@folder" and "clip-text@folder" (the towers of one CLIP, in the joint
+            space in which a picture lies near what is said of it); or a checkpoint alone, "./folder" or "owner/name",
+            where its configuration or the names of its tensors say what it is. "#N" after any of these but
+            clip-text is what there is after N layers of a transformer, or N stages of a ResNet: "all-minilm-l6-v2#3".
         seed: seed of random weights.
         image_size: height and width in pixels to which images are brought. Default: that of the
             pre-training.
@@ -202,6 +210,7 @@ def load(name: str, *, seed: int = 0, image_size: int | None = None) -> Encoder:
         AssetError: the archive of the weights cannot be had.
         ImportError: an extra that the encoder needs is not installed.
     """
+    name = _with_kind(name)
     encoded = modality(name)
     if name in PLUGINS:
         return PLUGINS[name].load(seed=seed, image_size=image_size)
@@ -233,6 +242,7 @@ def encoder_of_names(name: str) -> str:
     Raises:
         ValueError: the name is unknown, or there is no text in that space.
     """
+    name = _with_kind(name)
     if modality(name) == "texts":
         return name
     base, _, checkpoint = name.partition(CHECKPOINT)
@@ -255,6 +265,7 @@ def source_state(name: str, *, seed: int = 0, image_size: int | None = None) -> 
         ValueError: as :func:`check_name`.
     """
     check_name(name)
+    name = _with_kind(name)
     if name in PLUGINS:
         return None
     base, at, checkpoint = split_layer(name)[0].partition(CHECKPOINT)
@@ -286,6 +297,7 @@ def load_network(name: str, *, seed: int = 0, image_size: int | None = None) -> 
     The network maps preprocessed images to an :class:`EncoderOutput`. Its normalisation layers use their running
     statistics and do not change them.
     """
+    name = _with_kind(name)
     encoded = modality(name)
     if name in PLUGINS:
         raise ValueError(f"{name!r} is an encoder of another package, which has no network to give: use load")
@@ -322,6 +334,14 @@ def load_network(name: str, *, seed: int = 0, image_size: int | None = None) -> 
         file = ASSETS[entry.weights.distribution].file(entry.weights.file)
         load_torch_tensors(network.torch_names(), read_checkpoint(file))
     return network, preprocessing
+
+
+def _with_kind(name: str) -> str:
+    """The name, after what it is where it is that of a checkpoint alone: "bert@./folder" for "./folder"."""
+    full, _ = split_layer(name)
+    if CHECKPOINT in full or _base(name) in names() or not is_checkpoint(full):
+        return name
+    return f"{kind_of(full)}{CHECKPOINT}{name}"
 
 
 def split_layer(name: str) -> tuple[str, int | None]:

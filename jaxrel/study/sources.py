@@ -252,7 +252,8 @@ class NamedSource:
 
         def task(part: data.LabelledData) -> Task:
             features = self._extract(encoder, part, part.split, progress)
-            return Task(features, part.labels, num_classes=part.num_classes, class_names=part.class_names)
+            names = part.class_names or None  # where no sample has a label
+            return Task(features, part.labels, class_names=names)
 
         train, *held_out = map(task, self._parts)
         return Split(train, held_out[0] if held_out else None)

@@ -417,6 +417,32 @@ def test_damaged_parquet_is_refused(tmp_path: Path) -> None:
         jaxrel.data.load(str(tmp_path / "toy.parquet"))
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("toy.csv", 'text\none\n"two, three"\n'),
+        ("toy.csv", 'one\n"two, three"\n'),
+        ("toy.tsv", "one\ntwo, three\n"),
+        ("toy.jsonl", '{"text": "one"}\n{"text": "two, three"}\n'),
+        ("toy.csv", 'text,label\none,\n"two, three", \n'),
+    ],
+)
+def test_texts_may_have_no_labels_at_all(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    train, _ = jaxrel.data.load_splits(str(tmp_path / name), test_limit=0)
+    assert (sorted(train.samples), train.labels.tolist(), train.class_names) == (["one", "two, three"], [-1, -1], ())
+
+
+def test_a_folder_of_texts_has_no_labels(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(name)
+    train, _ = jaxrel.data.load_splits(str(tmp_path), test_limit=0)
+    assert (sorted(train.samples), train.labels.tolist(), train.class_names) == (["a", "b"], [-1, -1], ())
+    (tmp_path / "c.json").write_text("{}")
+    with pytest.raises(DataError, match=r"neither a folder of IDX files .* a folder of pictures or texts"):
+        jaxrel.data.load(str(tmp_path))
+
+
 def test_a_line_may_say_what_parts_the_columns(tmp_path: Path) -> None:
     for mark in ";|,":
         (tmp_path / "toy.csv").write_text(f"SEP={mark}\ntext{mark}label\na{mark}x\n")
@@ -430,7 +456,6 @@ def test_a_line_may_say_what_parts_the_columns(tmp_path: Path) -> None:
         (np.array([0.0, 1.0, 2.0]), r"labels of shape \(3,\) and type float64, wanted \(3,\) and integers or strings"),
         (np.array([0, 1]), r"labels of shape \(2,\)"),
         (np.array(["0.5", "1", "2"]), "labels are numbers such as 0.5, which are no classes"),
-        (np.array(["", "", ""]), "no sample has a label"),
     ],
 )
 def test_labels_that_are_no_classes_are_refused(labels: np.ndarray, message: str, tmp_path: Path) -> None:

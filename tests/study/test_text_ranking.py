@@ -79,6 +79,22 @@ def test_a_table_with_few_labels_is_ranked(capsys):
     assert {row.score.status for row in found.rows} == {"ok"}
 
 
+def test_texts_without_labels_are_ranked_by_views():
+    rng = np.random.default_rng(0)
+    said = [" ".join(rng.choice(words.split(), 6)) for words in TOPICS.values() for _ in range(30)]
+    Path("letters.csv").write_text("\n".join(["text", *(f"{text} {number}" for number, text in enumerate(said))]))
+    command = ["rank", "--target", "letters.csv", "--encoder", "bert@tiny", "tiny", *NUMBERS]
+    assert cli.main([*command, "--output", "found"]) == 0
+    assert cli.main([*command, "--output", "asked", "--label-free"]) == 0
+    (found,), (asked,) = (study.Ranking.load(folder).tables for folder in ("found", "asked"))
+    values = [[row.score.transferability for row in table.rows] for table in (found, asked)]
+    assert values[0] == values[1]
+    assert found.recipes == asked.recipes
+    assert {row.score.encoder for row in found.rows} == {"bert@tiny", "tiny"}  # the same, which its folder tells
+    assert values[0][0] == values[0][1]
+    assert cli.main([*command, "--output", "other", "--reference", "./notes"]) == 1
+
+
 def test_kinds_of_samples_must_fit(capsys):
     command = ["rank", "--reference", "mnist", "--target", "./letters", "--encoder", "bert@tiny", *NUMBERS]
     assert cli.main(command) == 2

@@ -57,21 +57,21 @@ def read_parquet(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: 
     try:
         file = pyarrow.parquet.ParquetFile(path)
         names = _chosen(path, file.schema_arrow.names, columns)
-        rows = file.read(columns=names).to_pylist()
+        rows = file.read(columns=list(filter(None, names))).to_pylist()
     except pyarrow.ArrowException as error:
         raise ValueError(f"{path} is no Parquet file, or damaged: {error}") from error
     return _samples(path, rows, [f"row {number} of {path}" for number in range(len(rows))], names)
 
 
 def _chosen(path: Path, header: Sequence[str], columns: Columns) -> list[str]:
-    """The names of the columns of texts, and that of labels after them."""
+    """The names of the columns of texts, and that of labels after them; "" where there are no labels."""
     places = named_columns(path, header, columns)
     if places is None:
         raise ValueError(
             f"{path} has the columns {', '.join(header)}: name those of texts and labels, text_column and label_column "
             "(--text-column, --label-column)"
         )
-    return [header[place] for place in (*places.texts, places.label)]
+    return [*(header[place] for place in places.texts), "" if places.label is None else header[places.label]]
 
 
 def _samples(path: Path, rows: Sequence[Mapping[str, Any]], where: Sequence[str], names: Sequence[str]) -> Samples:

@@ -12,7 +12,7 @@ from jaxrel.data.readers.picture_files import list_pictures
 from jaxrel.data.readers.pictures import PICTURE_SUFFIXES, fit_into_memory, read_pictures
 from jaxrel.data.readers.samples import Samples, Skipped, read_text
 
-__all__ = ["class_files", "has_class_folders", "read_class_folders"]
+__all__ = ["class_files", "has_class_folders", "has_samples", "read_class_folders", "read_samples"]
 
 _TEXT_SUFFIX = ".txt"
 
@@ -24,6 +24,22 @@ _PARTS |= {"validation": "validation"}
 def has_class_folders(folder: Path) -> bool:
     """Whether there is any subfolder, hidden ones aside."""
     return any(entry.is_dir() for entry in _visible(folder))
+
+
+def has_samples(folder: Path) -> bool:
+    """Whether there are pictures or texts in a folder, and no subfolders."""
+    files = _visible(folder)
+    return bool(files) and all(file.suffix.lower() in (_TEXT_SUFFIX, *PICTURE_SUFFIXES) for file in files)
+
+
+def read_samples(folder: Path) -> Samples:
+    """Read one sample a file, of unknown class; see `read_class_folders`.
+
+    Raises:
+        ValueError: a file is neither picture nor text, there are both, or none can be read.
+    """
+    samples, kept, skipped = _read_files(folder, _samples_of(folder), "utf-8-sig")
+    return Samples(samples, np.full(len(kept), ""), skipped=skipped)
 
 
 def read_class_folders(folder: Path, *, encoding: str = "utf-8-sig") -> Samples:
@@ -47,11 +63,7 @@ def read_class_folders(folder: Path, *, encoding: str = "utf-8-sig") -> Samples:
     parts = _part_folders(folder)
     files_of = {part: class_files(part) for part in parts or (folder,)}
     files = [file for of_part in files_of.values() for file in of_part]
-    texts = [file for file in files if file.suffix.lower() == _TEXT_SUFFIX]
-    if texts and len(texts) < len(files):
-        picture = next(file for file in files if file.suffix.lower() != _TEXT_SUFFIX)
-        raise ValueError(f"{folder} holds both texts ({texts[0]}) and pictures ({picture}); part them")
-    samples, kept, skipped = _read_texts(files, encoding) if texts else _read_pictures(files)
+    samples, kept, skipped = _read_files(folder, files, encoding)
     labels = np.array([file.parent.name for file in files], dtype=str)[kept]
     official = np.repeat([_PARTS[part.name.lower()] for part in parts], [len(of_part) for of_part in files_of.values()])
     return Samples(samples, labels, official[kept] if parts else None, skipped)
@@ -63,6 +75,15 @@ def _part_folders(folder: Path) -> list[Path]:
     parts = [_PARTS.get(entry.name.lower()) for entry in folders]
     is_split = "train" in parts and len(parts) > 1 and None not in parts and all(map(has_class_folders, folders))
     return folders if is_split else []
+
+
+def _read_files(folder: Path, files: Sequence[Path], encoding: str) -> tuple[Any, list[int], Skipped]:
+    """The samples, the indices of those that can be read, and those that cannot."""
+    texts = [file for file in files if file.suffix.lower() == _TEXT_SUFFIX]
+    if texts and len(texts) < len(files):
+        picture = next(file for file in files if file.suffix.lower() != _TEXT_SUFFIX)
+        raise ValueError(f"{folder} holds both texts ({texts[0]}) and pictures ({picture}); part them")
+    return _read_texts(files, encoding) if texts else _read_pictures(files)
 
 
 def _read_pictures(files: Sequence[Path]) -> tuple[Any, list[int], Skipped]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jaxrel.data.readers.arrays import is_idx_folder, read_idx_folder, read_npz
 from jaxrel.data.readers.column_files import COLUMN_SUFFIXES, read_json_lines, read_parquet
-from jaxrel.data.readers.folders import has_class_folders, read_class_folders
+from jaxrel.data.readers.folders import has_class_folders, has_samples, read_class_folders, read_samples
 from jaxrel.data.readers.samples import Samples
 from jaxrel.data.readers.tables import TABLE_SUFFIXES, read_table
 from jaxrel.data.readers.text_columns import Columns
@@ -22,8 +22,8 @@ FILE_SUFFIXES = (".npz", *_TABLES)
 def read_path(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B008 (immutable)
     """Read a file or folder of the user's by the reader for its kind.
 
-    Folders: the IDX files of an MNIST-like set, or one subfolder for each class. Files: ``.npz``; a table with
-    ``.csv``, ``.tsv``, ``.tab``, ``.jsonl`` or ``.ndjson`` (plain or ``.gz``), or ``.parquet``.
+    Folders: the IDX files of an MNIST-like set, one subfolder for each class, or samples of unknown class. Files:
+    ``.npz``; a table with ``.csv``, ``.tsv``, ``.tab``, ``.jsonl`` or ``.ndjson`` (plain or ``.gz``), or ``.parquet``.
 
     Args:
         path: of the file or folder.
@@ -44,11 +44,13 @@ def read_path(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B00
         return read_idx_folder(path)
     if path.is_dir() and has_class_folders(path):
         return read_class_folders(path)
+    if path.is_dir() and has_samples(path):
+        return read_samples(path)
     if path.is_file() and path.suffix.lower() == ".npz":
         return read_npz(path)
     raise ValueError(
-        f"{path} is neither a folder of IDX files nor an .npz file, a table ({', '.join(_TABLES)}) or a folder with "
-        "one subfolder for each class"
+        f"{path} is neither a folder of IDX files nor an .npz file, a table ({', '.join(_TABLES)}) or a folder of "
+        "pictures or texts, or with one subfolder of these for each class"
     )
 
 

@@ -54,9 +54,11 @@ class AbsentError(Exception):
 def find_classes(samples: Samples) -> ClassSamples:
     """The classes that occur among the labels, named by them: numbers in their order, other names sorted.
 
+    There are none where no sample has a label.
+
     Raises:
-        ValueError: there is not one label for each sample, or no sample has one; labels are neither integers nor names,
-            or are numbers with a fraction.
+        ValueError: there is not one label for each sample, or labels are neither integers nor names, or are numbers
+            with a fraction.
     """
     content, labels, parts, skipped = samples
     if labels.shape != (len(content),) or labels.dtype.kind not in "iuU":
@@ -64,8 +66,6 @@ def find_classes(samples: Samples) -> ClassSamples:
             f"labels of shape {labels.shape} and type {labels.dtype}, wanted {(len(content),)} and integers or strings"
         )
     known = labels != ("" if labels.dtype.kind == "U" else -1)
-    if labels.size and not known.any():
-        raise ValueError("no sample has a label: a data set has classes, of which some samples at least are labelled")
     values, indices = np.unique(labels[known], return_inverse=True)
     names = values.astype(str)
     ranks = _ranks(names)

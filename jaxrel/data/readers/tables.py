@@ -36,7 +36,7 @@ def read_table(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B0
     others left alone. Otherwise there are exactly two columns, the text and then the label; or the label first, where
     the first column has few values that come again and the second has more. A line such as ``sep=;`` before all others
     says what parts the columns. Empty rows are skipped. Labels lose white space at their ends; a row without one is a
-    sample of unknown class. Texts are kept as they are, empty ones too.
+    sample of unknown class, as all are in a table of one column. Texts are kept as they are, empty ones too.
 
     Raises:
         ValueError: the file is damaged or of another encoding, a column is missing or there twice, a row has another
@@ -55,6 +55,8 @@ def read_table(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B0
         del rows[0]
         if again := [number for number, row in rows if row == first]:
             raise ValueError(f"line {again[0]} of {path} repeats the header; take it out")
+    elif len(first) == 1:
+        named = Places((0,), None)
     cells = [row for _, row in rows]
     return samples_of_columns(cells, named or _unnamed_columns(path, cells))
 

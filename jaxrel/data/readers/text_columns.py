@@ -34,14 +34,16 @@ class Columns(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where the texts and the labels are among the columns."""
+    """Where the texts and the labels are among the columns; there may be no labels."""
 
     texts: tuple[int, ...]
-    label: int
+    label: int | None
 
 
 def named_columns(path: Path, header: Sequence[str], columns: Columns) -> Places | None:
     """Places of the texts and of the labels by the names of the columns, in any case; None where none is a usual name.
+
+    One column alone is one of texts.
 
     Raises:
         ValueError: a column that is given is missing or there twice, or one of both is neither given nor usual.
@@ -60,6 +62,8 @@ def named_columns(path: Path, header: Sequence[str], columns: Columns) -> Places
         return exact or [place for place, cell in enumerate(names) if cell in known]
 
     texts = [given(name) for name in columns.text] or usual(_TEXT_NAMES)
+    if len(header) == len(texts) == 1 and columns.label is None:
+        return Places((0,), None)
     labels = usual(_LABEL_NAMES) if columns.label is None else [given(columns.label)]
     if len(labels) == 1 and (columns.text or len(texts) == 1):
         return Places(tuple(texts), labels[0])
@@ -74,4 +78,5 @@ def named_columns(path: Path, header: Sequence[str], columns: Columns) -> Places
 def samples_of_columns(rows: Sequence[Sequence[str]], places: Places) -> Samples:
     """The texts, of several columns a line each, and the labels without white space at their ends."""
     texts = tuple("\n".join(row[place] for place in places.texts) for row in rows)
-    return Samples(texts, np.array([row[places.label].strip() for row in rows], dtype=str))
+    labels = ["" if places.label is None else row[places.label].strip() for row in rows]
+    return Samples(texts, np.array(labels, dtype=str))

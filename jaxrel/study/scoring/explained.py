@@ -179,7 +179,8 @@ def _seen(unit: Unit, features: _Features, settings: Settings) -> tuple[Task, Vi
 
     task = features.of(unit.target_source).train
     if not settings.label_free:
-        return task, features.views_if_any(unit.target_source) if task.partly_labelled else None
+        lacking = task.partly_labelled or task.labels is None
+        return task, features.views_if_any(unit.target_source) if lacking else None
     unlabelled = Task(task.features, weights=task.weights, num_classes=settings.target_classes)
     return unlabelled, features.views_of(unit.target_source)
 
