@@ -118,13 +118,21 @@ def settings_as_data(settings: Settings) -> dict[str, Any]:
     """Everything that decides numbers, as data; the method by its name and fields, defaults filled in."""
     fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
     del fields["strict"]  # which changes no number
+    if settings.fine_tuning is None:
+        del fields["fine_tuning"]  # which files of studies that train nothing do not have
     data: dict[str, Any] = as_data(fields | {"method": settings.joint()})
     return data
 
 
 def settings_from_data(data: Mapping[str, Any]) -> Settings:
     """The settings of which `settings_as_data` gave the data."""
-    return Settings(**(dict(data) | {"method": _method(data["method"])}))
+    from jaxrel.training import FineTuning
+
+    fields = dict(data) | {"method": _method(data["method"])}
+    if (tuning := fields.get("fine_tuning")) is not None:
+        own = {name: value for name, value in tuning.items() if name != "name"}
+        fields["fine_tuning"] = FineTuning(**(own | {"learning_rates": tuple(own["learning_rates"])}))
+    return Settings(**fields)
 
 
 def _method(data: Mapping[str, Any]) -> Joint | None:

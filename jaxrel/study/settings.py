@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jaxrel.relatedness import Joint
+    from jaxrel.training import FineTuning
 
 __all__ = ["Settings"]
 
@@ -29,6 +30,8 @@ class Settings:
         method: how the bound on a reference is learned; None means the default of :func:`jaxrel.task_relatedness`.
         label_free: whether target labels are left alone, and augmented views of the training samples used instead.
         target_classes: number of target classes where labels are left alone; None estimates it.
+        fine_tuning: how networks are fine-tuned for their accuracy; None means the default of
+            :class:`jaxrel.training.FineTuning`.
         strict: whether the first sample or score that fails ends the work, in place of being named and left out.
 
     Raises:
@@ -47,6 +50,7 @@ class Settings:
     label_free: bool = False
     target_classes: int | None = None
     strict: bool = False
+    fine_tuning: FineTuning | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
@@ -75,3 +79,9 @@ class Settings:
         from jaxrel.relatedness import Joint
 
         return self.method or Joint()
+
+    def tuning(self) -> FineTuning:
+        """How networks are fine-tuned, with the default filled in."""
+        from jaxrel.training import FineTuning
+
+        return self.fine_tuning or FineTuning()

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxrel import data, encoders
 from jaxrel._core.arrays import to_array
+from jaxrel.encoders.samples import as_samples
 from jaxrel.storage.features import FeatureStore, Table
 from jaxrel.storage.fingerprints import remembered
 from jaxrel.study.engine import Part, run_parts
@@ -78,6 +79,11 @@ def restricted_to(encoder_names: Collection[str], source: Source) -> Source:
     """What of a data set a worker needs for these encoders: all of it, unless it has a `restricted_to` of its own."""
     own: Callable[[Collection[str]], Source] | None = getattr(source, "restricted_to", None)
     return source if own is None else own(encoder_names)
+
+
+def has_inputs(source: Source) -> bool:
+    """Whether a data set has what networks take, and not features alone."""
+    return hasattr(source, "inputs")
 
 
 def samples_fingerprint(source: Source, task: Task) -> str:
@@ -257,6 +263,12 @@ class NamedSource:
             for number, view in enumerate(views, start=1)
         )
         return first, second
+
+    def inputs(self, encoder: str, progress: Progress) -> tuple[Any, Any]:  # noqa: ARG002 - nothing is computed
+        """What the network of an encoder takes, of the training and of the held-out samples; held in memory."""
+        prepare = self._load_encoder(encoder).prepare
+        train, held_out = (prepare(as_samples(part.samples[:])) for part in self._parts)
+        return train, held_out
 
     def _extract(
         self,
