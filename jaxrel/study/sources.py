@@ -204,7 +204,8 @@ class NamedSource:
         return [train] if held_out is None else [train, held_out]
 
     @property
-    def _parts(self) -> list[data.LabelledData]:
+    def parts(self) -> list[data.LabelledData]:
+        """The training samples, and the held-out ones where there are any; loaded when they are asked for."""
         return self._load(self.name)
 
     def check(self, encoder: str, *, views: bool, held_out: bool) -> None:  # noqa: ARG002 - there are views of all
@@ -238,7 +239,7 @@ class NamedSource:
         options = [settings.samples, settings.held_out, settings.official_splits, settings.strict]
 
         def told() -> list[Any]:
-            return [[part.fingerprint for part in self._parts], self.skipped]
+            return [[part.fingerprint for part in self.parts], self.skipped]
 
         fingerprints, self.skipped = remembered(None if state is None else [*state, *options], told)
         return list(fingerprints)
@@ -251,12 +252,12 @@ class NamedSource:
             features = self._extract(encoder, part, part.split, progress)
             return Task(features, part.labels, num_classes=part.num_classes, class_names=part.class_names)
 
-        train, *held_out = map(task, self._parts)
+        train, *held_out = map(task, self.parts)
         return Split(train, held_out[0] if held_out else None)
 
     def views(self, encoder: str, progress: Progress) -> Views:
         """The features of two augmented views of the training samples, extracted where the store lacks them."""
-        train = self._parts[0]
+        train = self.parts[0]
         views = [encoders.VIEWS[train.modality](number, seed=self._settings.seed) for number in range(2)]
         first, second = (
             np.asarray(self._extract(encoder, train, f"view {number}", progress, view=view))
@@ -267,7 +268,7 @@ class NamedSource:
     def inputs(self, encoder: str, progress: Progress) -> tuple[Any, Any]:  # noqa: ARG002 - nothing is computed
         """What the network of an encoder takes, of the training and of the held-out samples; held in memory."""
         prepare = self._load_encoder(encoder).prepare
-        train, held_out = (prepare(as_samples(part.samples[:])) for part in self._parts)
+        train, held_out = (prepare(as_samples(part.samples[:])) for part in self.parts)
         return train, held_out
 
     def _extract(

@@ -1,12 +1,18 @@
-"""A small network of images, and a task that its features do not separate before they are tuned."""
+"""A small network of images, and a task that its features do not separate before they are tuned: also as a command."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+import jaxrel.encoders.registry
 from jaxrel import encoders
 from jaxrel.encoders import Preprocessing
 
@@ -38,3 +44,28 @@ def halves(num_samples: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     images = np.repeat(light, SIDE * SIDE // 2, axis=1).reshape(num_samples, SIDE, SIDE, 1) * 150
     noise = rng.integers(0, 100, images.shape)
     return (images + noise).astype(np.uint8), (light[:, 0] == light[:, 1]).astype(np.int32)
+
+
+def install(replace: Callable[[Any, str, Any], None]) -> None:
+    """Add the encoders `tiny` and `wide`, networks of two widths."""
+    for name, width in (("tiny", 5), ("wide", 9)):
+        make = partial(_loaded, name, width)
+        replace(jaxrel.encoders.registry.PLUGINS, name, encoders.EncoderPlugin(name, "images", make))
+
+
+def _loaded(name: str, width: int, *, seed: int, image_size: int | None) -> encoders.Encoder:
+    return tiny_encoder(width, name)
+
+
+def write_halves(path: Path, num_samples: int = 200) -> None:
+    images, labels = halves(num_samples)
+    np.savez(path, images=images, labels=labels)
+
+
+if __name__ == "__main__":
+    from operator import setitem
+
+    from jaxrel.__main__ import command
+
+    install(setitem)
+    command()

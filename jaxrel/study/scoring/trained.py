@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,7 +42,7 @@ def fine_tuned_accuracy(unit: Unit, features: Features, settings: Settings) -> F
     assert isinstance(source, NamedSource)  # noqa: S101 (checked with the plan)
     encoder = source.encoder(unit.encoder)
     if not has_parameters(encoder):
-        return Finding(unit, {"value": np.nan}, NOTHING_TO_TUNE)
+        return Finding(unit, {"value": math.nan}, NOTHING_TO_TUNE)
     train, held_out = features.inputs_of(unit.target_source)
     partition, probe = _probe(unit, features)
     network = fine_tune(
@@ -82,8 +83,8 @@ def _probe(unit: Unit, features: Features) -> tuple[Partition, LinearProbe]:
 def _live(task: Task) -> Int[np.ndarray, " m"]:
     """The rows that exist."""
     weights = np.asarray(task.weights)
-    if other := weights[~np.isin(weights, (0, 1))].tolist():
-        raise ValueError(f"a sample has weight {other[0]:g}: pass weights 0 and 1, as training counts samples alike.")
+    if not np.isin(weights, (0, 1)).all():
+        raise ValueError("samples differ in weight: pass weights 0 and 1, as training counts samples alike.")
     return np.flatnonzero(weights)
 
 
