@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrel import data, study
 from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
-from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, executor, path_argument
+from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, path_argument, run_plan
 from jaxrel.study import Settings
 from jaxrel.study.records import LOG
 
@@ -77,34 +77,30 @@ def _field(number: tuple[str, Any, str]) -> str:
 def _verify(options: argparse.Namespace) -> str:
     from jaxrel.study.tabular import print_sections
     from jaxrel.study.verification import report
-    from jaxrel.study.verification.verify import planned
+    from jaxrel.study.verification.columns import target_of
+    from jaxrel.study.verification.verify import check_samples, planned
 
     scores, known_paths = (None, {}) if options.results is None else _read(options.results)
+    settings = _settings(Settings() if scores is None else scores.settings, options)
     data_paths = known_paths | dict(options.data_path)
-    asked: dict[str, Any] = {
-        "scores": scores,
-        "best": options.best,
-        "seeds": options.seed,
-        "settings": _settings(Settings() if scores is None else scores.settings, options),
-        "data_paths": data_paths,
-    }
-    plan = planned(options.encoder, options.target, **asked)
-    (target,) = plan.targets
-    asked["data_paths"] = {name: path for name, path in data_paths.items() if name == target}
-    places = ({target: user_path(target)} if data.is_path(target) else {}) | asked["data_paths"]
+    if scores is not None:
+        target = target_of(scores, options.target)
+        data_paths = {name: path for name, path in data_paths.items() if name == target}
+    plan = planned(
+        options.encoder,
+        options.target,
+        scores=scores,
+        best=options.best,
+        seeds=options.seed,
+        settings=settings,
+        data_paths=data_paths,
+    )
+    places = {name: user_path(name) for name in plan.targets if data.is_path(name)} | data_paths
     report.check_output(plan, options.output, data_paths=places)
     with console.narrator(quiet=options.quiet) as progress:
         plot = console.can_plot(options.plot)
-        with executor(options) as workers:
-            result = study.verify(
-                options.encoder,
-                options.target,
-                **asked,
-                output=options.output,
-                progress=progress,
-                executor=workers,
-                command=options.command,
-            )
+        check_samples(plan)
+        result = study.verification_of(run_plan(plan, options, progress), scores)
     files = report.write_files(
         result, options.output, plot=plot, formats=options.plot_format, data_paths=places, command=options.command
     )

@@ -23,7 +23,7 @@ from jaxrel.study.sources import FeatureArrays, Progress, Source, Split, Views, 
 from jaxrel.study.verification.agreement import Accuracies, Agreement
 from jaxrel.study.verification.columns import Column
 from jaxrel.study.verification.result import Verification
-from jaxrel.study.verification.verify import verify
+from jaxrel.study.verification.verify import verification_of, verify
 
 __all__ = [
     "Accuracies",
@@ -57,6 +57,7 @@ __all__ = [
     "run",
     "score",
     "scoreboard_of",
+    "verification_of",
     "verify",
 ]
 

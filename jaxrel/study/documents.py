@@ -19,6 +19,7 @@ from jaxrel.version import __version__
 
 if TYPE_CHECKING:
     from jaxrel.relatedness import Joint
+    from jaxrel.training import FineTuning
 
 __all__ = [
     "SCHEMA",
@@ -126,13 +127,17 @@ def settings_as_data(settings: Settings) -> dict[str, Any]:
 
 def settings_from_data(data: Mapping[str, Any]) -> Settings:
     """The settings of which `settings_as_data` gave the data."""
+    fields = dict(data) | {"method": _method(data["method"])}
+    if (tuning := data.get("fine_tuning")) is not None:
+        fields["fine_tuning"] = _fine_tuning(tuning)
+    return Settings(**fields)
+
+
+def _fine_tuning(data: Mapping[str, Any]) -> FineTuning:
     from jaxrel.training import FineTuning
 
-    fields = dict(data) | {"method": _method(data["method"])}
-    if (tuning := fields.get("fine_tuning")) is not None:
-        own = {name: value for name, value in tuning.items() if name != "name"}
-        fields["fine_tuning"] = FineTuning(**(own | {"learning_rates": tuple(own["learning_rates"])}))
-    return Settings(**fields)
+    fields = {name: value for name, value in data.items() if name != "name"}
+    return FineTuning(**(fields | {"learning_rates": tuple(fields["learning_rates"])}))
 
 
 def _method(data: Mapping[str, Any]) -> Joint | None:

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from jaxrel import Task, cli, evaluation, study, training
 from jaxrel.study import Column, FeatureArrays, Ranking, Results, Settings, Study, Verification, run
 from jaxrel.study.documents import as_data, settings_as_data, settings_from_data
 from jaxrel.study.draws import DrawnSamples
+from jaxrel.study.keys import keyed
 from jaxrel.study.ranking.table import make_ranking
 from jaxrel.study.scoring import trained
 from jaxrel.study.sources import silent
@@ -116,11 +118,43 @@ def test_accuracies_are_those_of_the_functions() -> None:
         assert record.numbers["balanced_accuracy"] == pytest.approx(balanced)
 
 
+def test_workers_find_the_same_accuracies() -> None:
+    plan = Study(["tiny", "wide"], ["./halves.npz"], metrics=["fine_tuned_accuracy"], settings=SETTINGS).plan()
+    with ThreadPoolExecutor(1) as executor:
+        found = run(plan, executor=executor)
+    assert [r.value for r in found.entries] == [r.value for r in run(plan).entries]
+    assert [r.resamples for r in found.entries] == [r.resamples for r in run(plan).entries]
+
+
 def test_resampled_test_samples_are_the_same_whatever_was_right() -> None:
     hits = np.random.default_rng(1).uniform(size=300) < 0.7
     right, wrong = (np.array(trained._resampled(one, SETTINGS)) for one in (hits, ~hits))
     np.testing.assert_allclose(right + wrong, 1, atol=2e-6)
     assert right.std() == pytest.approx(math.sqrt(0.21 / 300), rel=0.3)
+
+
+def test_resampled_test_samples_are_those_of_every_seed() -> None:
+    rng, labels = np.random.default_rng(0), np.arange(60) % 2
+    features = np.eye(2)[labels] + 0.01 * rng.normal(size=(60, 2))
+    wrong = np.where(np.arange(60) < 15, 1 - labels, labels)  # whatever was drawn to train on
+    target = FeatureArrays("t", {"e": (Task(features, labels), Task(features, wrong))})
+    one, other = run(Study(["e"], [target], metrics=["probe_accuracy"], seeds=[3, 4], settings=SETTINGS).plan()).entries
+    assert one.value == other.value == 0.75
+    assert one.resamples == other.resamples
+    assert len(set(one.resamples)) > 5
+
+
+def test_how_a_network_is_tuned_is_part_of_its_key() -> None:
+    found = []
+    for tuning in (None, FineTuning(), FineTuning(epochs=3)):
+        settings = dataclasses.replace(SETTINGS, fine_tuning=tuning)
+        metrics = ["probe_accuracy", "fine_tuned_accuracy"]
+        plan = Study(["tiny"], ["./halves.npz"], metrics=metrics, settings=settings).plan()
+        found.append([unit.key for unit, _ in keyed(plan, silent)])
+    default, spelt_out, other = found
+    assert default == spelt_out
+    assert default[0] == other[0]
+    assert default[1] != other[1]
 
 
 def test_inputs_of_drawn_samples_are_those_of_their_features() -> None:
@@ -137,21 +171,21 @@ def test_samples_of_weight_0_do_not_exist() -> None:
     train, test = cast("tuple[Task, Task]", arrays()._splits["fair"])
     rng = np.random.default_rng(1)
     odd = Task(
-        np.concatenate([train.features, rng.normal(size=(3, 3))]),
-        [*np.asarray(train.labels), 0, 1, 1],
-        weights=[1] * 60 + [0] * 3,
+        np.concatenate([100 * rng.normal(size=(3, 3)), train.features]),
+        [0, 1, 1, *np.asarray(train.labels)],
+        weights=[0] * 3 + [1] * 60,
     )
     odd_test = Task(
-        np.concatenate([test.features, rng.normal(size=(2, 3))]),
-        [*np.asarray(test.labels), 0, 1],
-        weights=[1] * 80 + [0] * 2,
+        np.concatenate([rng.normal(size=(2, 3)), test.features]),
+        [0, 1, *np.asarray(test.labels)],
+        weights=[0] * 2 + [1] * 80,
     )
     both = FeatureArrays("t", {"plain": (train, test), "padded": (odd, odd_test), "heavy": (train, Task(
         test.features, test.labels, weights=[2] + [1] * 79))})  # fmt: skip
     plain, padded, heavy = run(
         Study(["plain", "padded", "heavy"], [both], metrics=["probe_accuracy"], settings=SETTINGS).plan()
     ).entries
-    assert padded.value == pytest.approx(plain.value)
+    assert padded.resamples == plain.resamples
     assert padded.numbers["test_samples"] == 80
     assert "pass weights 0 and 1, as training counts samples alike" in heavy.status
 
@@ -216,6 +250,8 @@ def test_noise_is_that_of_simulated_differences() -> None:
         truth = Accuracies("probe_accuracy", ("a", "b"), hits.mean(2).T, resampled, num_test, 0.9)
         exceeded += abs(truth.means[0] - truth.means[1]) > truth.noise(0, 1)
     assert exceeded / trials < 0.1
+    alike = dataclasses.replace(truth, by_seed=np.ones((3, 2)), resampled=truth.resampled[[0, 0]])
+    assert alike.noise(0, 1) == 0 < alike.half_widths[0]
     one_seed = dataclasses.replace(truth, by_seed=truth.by_seed[:1])
     assert one_seed.noise(0, 1) < truth.noise(0, 1)
 
@@ -344,7 +380,7 @@ def test_bad_input_is_refused_before_any_work(
         others = dataclasses.replace(score, encoder="wide", key="other")
         Path("ranked").mkdir()
         make_ranking([score, others], SETTINGS).save("ranked")
-    monkeypatch.setattr("jaxrel.study.verification.verify.run", None)
+    monkeypatch.setattr("jaxrel.cli.verify.run_plan", None)
     assert cli.main(["verify", *words, "--quiet"]) == 2
     assert message in capsys.readouterr().err
     assert not Path("jaxrel-verify").exists()
@@ -368,6 +404,23 @@ def test_an_encoder_that_fails_is_named_and_the_others_go_on() -> None:
     assert found.accuracies[0].encoders == ("fair", "good")
     assert found.encoders[-1] == "bad"
     assert any(complaint.startswith("bad, probe_accuracy: failed") for complaint in found.complaints)
+
+
+def test_an_encoder_that_fails_for_one_seed_has_no_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+    fine_tune = training.fine_tune
+
+    def failing(encoder: Any, *arguments: Any, **options: Any) -> Any:
+        if (encoder.name, options["seed"]) == ("wide", 1):
+            raise RuntimeError("no memory")
+        return fine_tune(encoder, *arguments, **options)
+
+    monkeypatch.setattr(training, "fine_tune", failing)
+    found = study.verify(["tiny", "wide"], "./halves.npz", seeds=[0, 1], output="out", settings=SETTINGS)
+    probe, tuned = found.accuracies
+    assert (probe.encoders, tuned.encoders) == (("tiny", "wide"), ("tiny",))
+    assert found.complaints == ("wide, fine_tuned_accuracy: failed: RuntimeError: no memory",)
+    assert {agreement.accuracy for agreement in found.agreements} == {"probe_accuracy"}
+    assert "One encoder alone has a fine-tuned accuracy, which orders no pair: tiny." in found.notes
 
 
 def test_the_picture_has_a_panel_for_each_score_and_accuracy() -> None:

@@ -85,6 +85,8 @@ def test_the_probe_is_logistic_regression_with_the_ridge_of_best_validation() ->
     assert chosen.validation.accuracy == pytest.approx(max(accuracies))
     best = [ridge for ridge, one in zip(ridges, accuracies, strict=True) if one == max(accuracies)]
     assert chosen.ridge in best
+    constant = fit_linear_probe(features, labels, partition, num_classes=3, ridges=(1e4, 0.02))
+    assert constant.ridge == 0.02
 
 
 def test_no_epoch_leaves_the_probe() -> None:
@@ -137,6 +139,15 @@ def test_the_best_epoch_is_kept_and_a_bad_rate_is_given_up() -> None:
     assert accuracy(best(images[partition.validation]), labels[partition.validation]) == best.validation.accuracy
 
 
+def test_the_rate_rises_and_falls_to_0() -> None:
+    shares = np.array([fine_tuning._share_of_rate(done) for done in np.linspace(0, 1, 101)])
+    assert shares[0] == 0
+    assert shares[100] == pytest.approx(0)
+    assert shares.argmax() == 10
+    assert 0.9 < shares.max() < 1
+    assert (np.diff(shares[10:]) < 0).all()
+
+
 def test_a_seed_and_a_rate_compile_nothing_anew() -> None:
     encoder = tiny_encoder(width=11)
     fine_tuning._step.clear_cache()
@@ -158,11 +169,12 @@ def test_a_seed_decides_everything() -> None:
 def test_samples_that_fill_a_batch_up_do_not_count() -> None:
     encoder = tiny_encoder()
     images, labels, partition, probe = started(encoder)
-    few = Partition(partition.train[:10], partition.validation)
+    few = Partition(partition.train[:30], partition.validation)
     filled, exact = (
-        fine_tune(encoder, images, labels, few, probe=probe, settings=FineTuning((1e-3,), 2, batch_size=size), seed=0)
-        for size in (32, 10)
+        fine_tune(encoder, images, labels, few, probe=probe, settings=FineTuning((1e-2,), 6, batch_size=size), seed=0)
+        for size in (37, 30)
     )
+    assert filled.epoch > 0
     np.testing.assert_allclose(filled(images), exact(images), atol=1e-4)
 
 

@@ -15,9 +15,14 @@ from jaxtyping import Float
 from jaxrel.evaluation.evaluate import PERFECT, evaluate_scores
 from jaxrel.study.verification.columns import Column
 
-__all__ = ["Accuracies", "Agreement", "agreements"]
+__all__ = ["Accuracies", "Agreement", "agreements", "named"]
 
 FEW = 5  # encoders, below which a correlation says little
+
+
+def named(kind: str) -> str:
+    """A kind of accuracy as people read it."""
+    return kind.replace("fine_tuned", "fine-tuned").replace("_", " ")
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,8 @@ class Accuracies:
             z sqrt(Var_r(a_r - b_r) + 2 sigma^2 / s)
 
         over resampled test samples r, the same for both, and with the variance sigma^2 between s seeds pooled over the
-        encoders, as three seeds of one encoder say little about it. That of one seed is unknown, and left out.
+        encoders, as three seeds of one encoder say little about it. That of one seed is unknown, and left out. It is a
+        little too large, as seeds that differ in which samples they get right are in both terms.
         """
         test = float(np.var(self.resampled[one] - self.resampled[other]))
         return self._quantile * math.sqrt(test + 2 * self._seed_variance)
@@ -108,16 +114,18 @@ class Agreement:
 
     def __str__(self) -> str:
         """In sentences."""
-        kind = self.accuracy.replace("_", " ").replace("fine tuned", "fine-tuned")
         clear = f"for {self.clear_held} of the {self.clear_pairs} that" if self.clear_pairs else "but none"
         truth = f"{_counted(self.num_seeds, 'seed')} and {_counted(self.num_test, 'test sample')}"
         chosen = "is the best" if self.regret <= 0 else f"is {self.regret:.3f} below the best"
-        few = f" With {self.num_encoders} encoders a correlation means little." if self.num_encoders < FEW else ""
-        return (
-            f"The order by {self.score} held for {self.held} of {_counted(self.pairs, 'pair')} by {kind}, {clear} "
-            f"differ by more than noise: differences below about {self.noise:.3f} are within the noise of {truth}. Its "
-            f"first choice, {self.first}, {chosen}.{few}"
-        )
+        sentences = [
+            f"The order by {self.score} held for {self.held} of {_counted(self.pairs, 'pair')} by "
+            f"{named(self.accuracy)}, {clear} differ by more than noise.",
+            f"Differences below about {self.noise:.3f} are within the noise of {truth}.",
+            f"Its first choice, {self.first}, {chosen}.",
+        ]
+        if self.num_encoders < FEW:
+            sentences.append(f"With {self.num_encoders} encoders a correlation means little.")
+        return " ".join(sentences)
 
 
 def agreements(columns: Sequence[Column], accuracies: Accuracies, *, seed: int, num_resamples: int) -> list[Agreement]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxrel.study.drawing import in_lines, typography, width_of
-from jaxrel.study.verification.agreement import Accuracies
+from jaxrel.study.verification.agreement import Accuracies, named
 from jaxrel.study.verification.columns import Column
 
 if TYPE_CHECKING:
@@ -61,5 +61,5 @@ def _draw(axis: Any, encoders: Sequence[str], column: Column, accuracies: Accura
     if not column.higher_is_better:
         axis.invert_xaxis()
     axis.set_xlabel(in_lines(column.name) + ("" if column.higher_is_better else ", smaller is better"))
-    axis.set_ylabel(accuracies.kind.replace("fine_tuned", "fine-tuned").replace("_", " "))
+    axis.set_ylabel(named(accuracies.kind))
     axis.spines[["top", "right"]].set_visible(False)

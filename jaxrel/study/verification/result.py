@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrel.study.documents import SCHEMA, file_at, origin_of, settings_as_data, shown_paths, write_json
 from jaxrel.study.settings import Settings
 from jaxrel.study.tabular import Section, Tabular
-from jaxrel.study.verification.agreement import Accuracies, Agreement
+from jaxrel.study.verification.agreement import Accuracies, Agreement, named
 from jaxrel.study.verification.columns import Column
 from jaxrel.study.verification.picture import verification_figure
 
@@ -133,7 +133,7 @@ class Verification(Tabular):
         cells = {"encoder": encoder}
         for accuracies in reversed(self.accuracies):
             mean, half_width = _of(accuracies, encoder)
-            heading = accuracies.kind.replace("_accuracy", "\naccuracy").replace("fine_tuned", "fine-tuned")
+            heading = named(accuracies.kind).replace(" ", "\n")
             cells[heading] = "" if math.isnan(mean) else f"{mean:.1%} ± {half_width:.1%}"
         for column in self.columns:
             value = column.values.get(encoder, math.nan)
@@ -152,7 +152,7 @@ def _of(accuracies: Accuracies, encoder: str) -> tuple[float, float]:
 def _cells_of(agreement: Agreement) -> dict[str, str]:
     return {
         "score": agreement.score,
-        "accuracy": agreement.accuracy.removesuffix("_accuracy").replace("_", "-"),
+        "accuracy": named(agreement.accuracy).removesuffix(" accuracy"),
         "encoders": str(agreement.num_encoders),
         "pairs\nheld": f"{agreement.held}/{agreement.pairs}",
         "beyond\nnoise": f"{agreement.clear_held}/{agreement.clear_pairs}",

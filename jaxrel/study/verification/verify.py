@@ -18,11 +18,11 @@ from jaxrel.study.results import Results
 from jaxrel.study.scoring.trained import NOTHING_TO_TUNE
 from jaxrel.study.settings import Settings
 from jaxrel.study.sources import NamedSource, Progress, Source, has_inputs, silent
-from jaxrel.study.verification.agreement import FEW, Accuracies, agreements
+from jaxrel.study.verification.agreement import Accuracies, agreements, named
 from jaxrel.study.verification.columns import Column, columns_of, target_of
 from jaxrel.study.verification.result import Verification
 
-__all__ = ["planned", "verify"]
+__all__ = ["check_samples", "planned", "verification_of", "verify"]
 
 
 def verify(
@@ -37,7 +37,6 @@ def verify(
     data_paths: Mapping[str, Path] | None = None,
     progress: Progress = silent,
     executor: Executor | None = None,
-    command: Sequence[str] = (),
 ) -> Verification:
     """Train a linear probe and a fine-tuned network of each encoder, and say how well scores agree with the accuracies.
 
@@ -63,7 +62,6 @@ def verify(
         data_paths: by data set name, where you have the data.
         progress: told `(what, done, total)` as work goes on.
         executor: has its workers train, one encoder a call; None is this process.
-        command: the words of the command line, for the records.
 
     Raises:
         ValueError: fewer than two encoders, a name that is unknown, no labels, a class with fewer than two training
@@ -74,10 +72,8 @@ def verify(
     plan = planned(
         encoders, target, scores=scores, best=best, seeds=seeds, settings=settings, data_paths=data_paths or {}
     )
-    _check_samples(plan)
-    results = run(plan, output=output, progress=progress, executor=executor, command=command)
-    columns = columns_of(results if scores is None else scores, plan.targets[0])
-    return _verification(results, columns, computed=scores is None)
+    check_samples(plan)
+    return verification_of(run(plan, output=output, progress=progress, executor=executor), scores)
 
 
 def planned(
@@ -142,7 +138,7 @@ def _chosen(encoders: Sequence[str], columns: Sequence[Column], best: int | None
     return sorted(kept, key=place)[:best]
 
 
-def _check_samples(plan: Plan) -> None:
+def check_samples(plan: Plan) -> None:
     """Raise ValueError where the samples of a named target cannot be drawn from, before anything is extracted."""
     from jaxrel.training import stratified_partition
 
@@ -158,8 +154,14 @@ def _check_samples(plan: Plan) -> None:
         )
 
 
-def _verification(results: Results, columns: Sequence[Column], *, computed: bool) -> Verification:
-    settings = results.settings
+def verification_of(results: Results, scores: Results | Ranking | None = None) -> Verification:
+    """Accuracies of a study of one target beside scores: those of another study or ranking, or its own.
+
+    Raises:
+        ValueError: no encoder has an accuracy for every seed.
+    """
+    settings, target = results.settings, results.targets[0]
+    columns = columns_of(results if scores is None else scores, target)
     accuracies = [found for kind in TRAINED if (found := _accuracies(results, kind)) is not None]
     if not accuracies:
         raise ValueError(f"no encoder has an accuracy: {results.incomplete[0].status}.")
@@ -167,13 +169,13 @@ def _verification(results: Results, columns: Sequence[Column], *, computed: bool
     compared = [kind for kind in accuracies if len(kind.encoders) > 1]
     options = {"seed": settings.seed, "num_resamples": settings.resamples}
     return Verification(
-        target=results.targets[0],
+        target=target,
         encoders=tuple(sorted(results.encoders, key=lambda encoder: order.get(encoder, len(order)))),
         accuracies=tuple(accuracies),
         columns=tuple(columns),
         agreements=tuple(agreement for kind in compared for agreement in agreements(columns, kind, **options)),
         settings=settings,
-        notes=tuple(_notes(results, accuracies, computed=computed)),
+        notes=tuple(_notes(results, accuracies, computed=scores is None)),
         complaints=tuple(_complaints(results, columns)),
     )
 
@@ -221,9 +223,7 @@ def _notes(results: Results, accuracies: Sequence[Accuracies], *, computed: bool
         yield "One seed says nothing about the noise of training: intervals are those of the test samples alone."
     for kind in accuracies:
         if len(kind.encoders) == 1:
-            yield f"One encoder alone has a {kind.kind.replace('_', ' ')}, which orders no pair: {kind.encoders[0]}."
-    if min(len(kind.encoders) for kind in accuracies) < FEW:
-        yield f"A correlation of fewer than {FEW} encoders means little."
+            yield f"One encoder alone has a {named(kind.kind)}, which orders no pair: {kind.encoders[0]}."
     if not computed and train + validation < settings.samples:
         yield (
             f"The target has fewer training samples than the {settings.samples} that scores may be of, which may have "
