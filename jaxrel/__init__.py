@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrel.version import __version__
 
 if TYPE_CHECKING:
-    from jaxrel import data, encoders, evaluation, metrics, pseudo_labels, relatedness, study, transport
+    from jaxrel import data, encoders, evaluation, metrics, pseudo_labels, relatedness, study, training, transport
     from jaxrel._core.status import ResultError
     from jaxrel.heads import Head, fit_head, gradient_penalised_head
     from jaxrel.metrics.transferability import Transferability, transferability_score
@@ -45,6 +45,7 @@ _SUBPACKAGES = (
     "relatedness",
     "scores",
     "study",
+    "training",
     "transport",
 )
 
@@ -68,6 +69,7 @@ __all__ = [
     "relatedness",
     "study",
     "task_relatedness",
+    "training",
     "transferability_score",
     "transport",
 ]

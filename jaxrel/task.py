@@ -226,17 +226,17 @@ class Task:
             raise ValueError("this task has no labels: pass Task(features, labels).")
         if self.partly_labelled:
             raise ValueError(
-                f"{self._first_unlabelled} has no label: leave such samples out, Task.of_labelled(), or pass the task "
-                "to transferability_score, which looks at all samples."
+                f"{self._first_unlabelled} missing: transferability_score(task) alone takes samples without a label; "
+                "leave them out, or give them weight 0, as task.of_labelled() does."
             )
         return self.labels, self.num_classes
 
     @property
     def _first_unlabelled(self) -> str:
         if is_traced(self.labels, self.weights):
-            return "some sample"
+            return "labels of some samples are"
         rows = np.flatnonzero((np.asarray(self.labels) < 0) & (np.asarray(self.weights) > 0))
-        return f"sample {rows[0]} ({rows.size:,} of {self.num_samples:,} are such)"
+        return f"labels[{rows[0]}] and {rows.size - 1:,} other of {self.num_samples:,} labels are"
 
     def of_labelled(self) -> Task:
         """The samples that have a label: the others get weight 0. The task itself where all have one, or none."""

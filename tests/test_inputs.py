@@ -315,11 +315,6 @@ def test_integers_that_are_names_are_told_from_positions():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (["a", None, "b"] * 4, r"labels\[1\] is missing \(4 such labels\).*weight 0"),
-        (["a", float("nan"), "b"] * 4, r"labels\[1\] is missing"),
-        ([0, 1, None] * 4, r"labels\[2\] is nan or missing"),
-        (np.ma.array(LABELS, mask=LABELS == 1), r"labels\[1\] is nan or missing"),
-        (np.ma.array(NAMES, mask=LABELS == 1), r"labels\[1\] is missing"),
         (["a", 1, "b"] * 4, "labels holds values of types int, str"),
         (RNG.normal(size=12), r"labels\[0\] is -?\d.*logme_regression_score\(features, targets\)"),
         (np.array(["2020-01-01"] * 12, "M8[D]"), r"got dtype datetime64\[D\].*numpy.asarray\(labels\).astype\(str\)"),
@@ -336,6 +331,24 @@ def test_integers_that_are_names_are_told_from_positions():
 def test_labels_that_are_no_classes_are_named(labels, message):
     with pytest.raises(ValueError, match=message):
         Task(NUMBERS, labels)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["a", None, "b"] * 4,
+        ["a", float("nan"), "b"] * 4,
+        [0, None, 1] * 4,
+        np.ma.array(LABELS, mask=LABELS == 1),
+        np.ma.array(NAMES, mask=LABELS == 1),
+    ],
+)
+def test_missing_labels_are_of_unknown_class(labels):
+    task = Task(NUMBERS, labels)
+    assert task.partly_labelled
+    with pytest.raises(ValueError, match=r"labels\[1\] and 3 other of 12 labels are missing: .*weight 0"):
+        metrics.logme_score(NUMBERS, labels)
+    assert metrics.logme_score(NUMBERS, task.of_labelled().labels, weights=task.of_labelled().weights).messages == ()
 
 
 def test_advice_for_labels_works():

@@ -92,7 +92,7 @@ def test_some_samples_may_lack_a_label(labels):
     known = task.of_labelled()
     assert (known.labels.tolist(), known.weights.tolist(), known.partly_labelled) == ([0, 0, 2, 1], [1, 0, 1, 1], False)
     assert known.of_labelled() is known
-    with pytest.raises(ValueError, match=r"sample 1 \(1 of 4 are such\) has no label: .*of_labelled"):
+    with pytest.raises(ValueError, match=r"labels\[1\] and 0 other of 4 labels are missing: .*of_labelled"):
         _ = task.labelled
     for copy in (pickle.loads(pickle.dumps(task)), jax.tree.map(lambda leaf: leaf, task), task.padded(6)):
         assert copy.partly_labelled
@@ -117,7 +117,7 @@ def test_partly_labelled_tasks_are_traced():
     task = Task(FEATURES, [0, -1, 2, 1])
     weights = jax.jit(lambda task: task.of_labelled().weights)(task)
     assert weights.tolist() == [1, 0, 1, 1]
-    with pytest.raises(ValueError, match="some sample has no label"):
+    with pytest.raises(ValueError, match="labels of some samples are missing"):
         jax.jit(lambda task: task.labelled[0])(task)
 
 

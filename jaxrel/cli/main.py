@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from jaxrel._core import interrupts
 from jaxrel._core.printable import printable
-from jaxrel.cli import extract, metrics, rank, report, score, study
+from jaxrel.cli import extract, metrics, rank, report, score, study, verify
 
 __all__ = ["main"]
 
@@ -66,6 +66,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="jaxrel", description="How well pre-trained encoders transfer, and why.")
     parser.add_argument("--version", action="version", version=f"jaxrel {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (rank, score, study, report, extract, metrics):
+    for command in (rank, score, study, verify, report, extract, metrics):
         command.add(commands)
     return parser

@@ -38,7 +38,8 @@ def add(commands: Any) -> None:
         "--metric",
         nargs="+",
         metavar="M",
-        help="of `jaxrel metrics`, and bound (default: transferability, and with references the bound)",
+        help="of `jaxrel metrics`, and bound, probe_accuracy and fine_tuned_accuracy (default: transferability, and "
+        "with references the bound)",
     )
     parser.add_argument(
         "--samples", nargs="+", type=int, default=[], metavar="N", help="training samples that are drawn of each target"
@@ -53,7 +54,11 @@ def add(commands: Any) -> None:
         help="which classes of the references are kept: all, nearest:3, learned:3, random:3, or names with commas",
     )
     numbers = (
-        ("--held-out", int, "with the bound, held-out samples of each data set, on which its terms are evaluated"),
+        (
+            "--held-out",
+            int,
+            "with the bound and accuracies, held-out samples of each data set, on which they are evaluated",
+        ),
         ("--image-size", int, "input resolution of the networks in pixels (default: each network's own)"),
         ("--batch-size", int, "samples in one forward pass"),
         ("--resamples", int, "resamples of the target samples for intervals; 0 leaves them out"),

@@ -258,9 +258,11 @@ def _labelled(name: str, labels: Any, weights: Any, num_classes: int | None) -> 
     """A task of these labels, of which the features are not looked at."""
     num_samples = (*to_array(name, labels).shape, 0)[0]
     try:
-        return Task(np.zeros((max(1, num_samples), 1)), labels, weights=weights, num_classes=num_classes)
+        task = Task(np.zeros((max(1, num_samples), 1)), labels, weights=weights, num_classes=num_classes)
+        _ = task.labelled  # refused where some are missing
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+    return task
 
 
 def accepted_options(metric: Metric, options: Mapping[str, Any]) -> dict[str, Any]:

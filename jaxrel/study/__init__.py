@@ -20,8 +20,15 @@ from jaxrel.study.results import Results, Timings
 from jaxrel.study.scoreboard.board import Scoreboard, scoreboard_of
 from jaxrel.study.settings import Settings
 from jaxrel.study.sources import FeatureArrays, Progress, Source, Split, Views, named_sources, silent
+from jaxrel.study.verification.agreement import Accuracies, Agreement
+from jaxrel.study.verification.columns import Column
+from jaxrel.study.verification.result import Verification
+from jaxrel.study.verification.verify import verification_of, verify
 
 __all__ = [
+    "Accuracies",
+    "Agreement",
+    "Column",
     "EngineError",
     "Estimate",
     "FeatureArrays",
@@ -40,6 +47,7 @@ __all__ = [
     "Table",
     "Timings",
     "Unit",
+    "Verification",
     "Views",
     "estimate",
     "feature_store",
@@ -49,6 +57,8 @@ __all__ = [
     "run",
     "score",
     "scoreboard_of",
+    "verification_of",
+    "verify",
 ]
 
 

@@ -19,6 +19,7 @@ from jaxrel.version import __version__
 
 if TYPE_CHECKING:
     from jaxrel.relatedness import Joint
+    from jaxrel.training import FineTuning
 
 __all__ = [
     "SCHEMA",
@@ -118,13 +119,25 @@ def settings_as_data(settings: Settings) -> dict[str, Any]:
     """Everything that decides numbers, as data; the method by its name and fields, defaults filled in."""
     fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
     del fields["strict"]  # which changes no number
+    if settings.fine_tuning is None:
+        del fields["fine_tuning"]  # which files of studies that train nothing do not have
     data: dict[str, Any] = as_data(fields | {"method": settings.joint()})
     return data
 
 
 def settings_from_data(data: Mapping[str, Any]) -> Settings:
     """The settings of which `settings_as_data` gave the data."""
-    return Settings(**(dict(data) | {"method": _method(data["method"])}))
+    fields = dict(data) | {"method": _method(data["method"])}
+    if (tuning := data.get("fine_tuning")) is not None:
+        fields["fine_tuning"] = _fine_tuning(tuning)
+    return Settings(**fields)
+
+
+def _fine_tuning(data: Mapping[str, Any]) -> FineTuning:
+    from jaxrel.training import FineTuning
+
+    fields = {name: value for name, value in data.items() if name != "name"}
+    return FineTuning(**(fields | {"learning_rates": tuple(fields["learning_rates"])}))
 
 
 def _method(data: Mapping[str, Any]) -> Joint | None:

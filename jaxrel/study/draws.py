@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal, Self, cast
+from typing import Any, Literal, Self, cast
 
+import jax
 import numpy as np
 
 from jaxrel.study.sources import Progress, Source, Split, Views, restricted_to, samples_fingerprint, target_labels
@@ -142,6 +143,12 @@ class DrawnSamples(DataSetPart):
         rows = self._rows(self.source.features(encoder, progress).train)
         first, second = self.source.views(encoder, progress)
         return first[rows], second[rows]
+
+    def inputs(self, encoder: str, progress: Progress) -> tuple[Any, Any]:
+        """Of the samples that were drawn."""
+        rows = self._rows(self.source.features(encoder, progress).train)
+        train, held_out = self.source.inputs(encoder, progress)  # type: ignore[attr-defined]
+        return jax.tree.map(lambda leaf: leaf[rows], train), held_out
 
     def restricted_to(self, names: Collection[str]) -> DrawnSamples:
         """What a worker needs for these encoders."""

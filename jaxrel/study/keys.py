@@ -15,7 +15,15 @@ from jaxrel.encoders import VIEWS
 from jaxrel.metrics.registry import METRICS
 from jaxrel.study.documents import SCHEMA, as_data
 from jaxrel.study.encoder_arrays import Hub
-from jaxrel.study.plan import BOUND, TRANSFERABILITY, Plan, Unit
+from jaxrel.study.plan import (
+    BOUND,
+    FINE_TUNED_ACCURACY,
+    OF_STUDIES,
+    TRAINED,
+    TRANSFERABILITY,
+    Plan,
+    Unit,
+)
 from jaxrel.study.records import Record
 from jaxrel.study.settings import Settings
 from jaxrel.study.sources import Progress, Source, target_labels
@@ -33,7 +41,7 @@ _OF_TASKS = {"features", "labels", "reference_features", "reference_labels"}
 def _has_reasons(unit: Unit, settings: Settings) -> bool:
     """Whether there is more to a number than its value."""
     intervals = unit.metric == TRANSFERABILITY and (settings.resamples > 0 or settings.label_free)
-    return unit.metric == BOUND or intervals
+    return unit.metric in OF_STUDIES or intervals
 
 
 def way_of(unit: Unit, plan: Plan) -> Way:
@@ -103,6 +111,9 @@ def _options(unit: Unit, settings: Settings) -> dict[str, Any]:
     if not _has_reasons(unit, settings):
         return options
     options["resamples"] = settings.resamples
+    if unit.metric in TRAINED:
+        tuning = {"fine_tuning": as_data(settings.tuning())} if unit.metric == FINE_TUNED_ACCURACY else {}
+        return options | {"resampling_seed": settings.seed} | tuning
     if settings.label_free:
         options["label_free"] = [settings.target_classes, *(repr(view(0)) for view in VIEWS.values())]
     if unit.metric == BOUND:

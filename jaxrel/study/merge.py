@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxrel.metrics.registry import METRICS
 from jaxrel.study.documents import settings_as_data
-from jaxrel.study.plan import BOUND
+from jaxrel.study.plan import OF_STUDIES
 from jaxrel.study.ranking.document import Stored, StoredRow
 from jaxrel.study.ranking.table import Ranking, make_ranking
 from jaxrel.study.records import Record
@@ -93,7 +93,9 @@ def merged_results(found: Mapping[Path, Results]) -> Results:
                     f"{record.tasks}: their samples or encoders differ. Report the folders one by one."
                 )
     records = [record for _, record in entries.values()]
-    combined = {record.metric for record in records if record.metric != BOUND and METRICS[record.metric].combine}
+    combined = {
+        record.metric for record in records if record.metric not in OF_STUDIES and METRICS[record.metric].combine
+    }
     if combined and len(found) > 1:
         _log.warning("left out, as they depend on all encoders together: %s", ", ".join(sorted(combined)))
         records = [record for record in records if record.metric not in combined]

@@ -16,14 +16,32 @@ from jaxrel.study.draws import ALL_CLASSES, DrawnSamples, KeptClasses, Reference
 from jaxrel.study.encoder_arrays import Hub
 from jaxrel.study.named_classes import default_teacher, named_classes
 from jaxrel.study.settings import Settings
-from jaxrel.study.sources import Source, named_sources, restricted_to
+from jaxrel.study.sources import Source, has_inputs, named_sources, restricted_to
 
 if TYPE_CHECKING:
     from jaxrel.study.scoring.buckets import Bucket
 
-__all__ = ["BOUND", "TRANSFERABILITY", "Plan", "Study", "Unit", "feature_store", "needed_by", "needs_reference"]
+__all__ = [
+    "BOUND",
+    "FINE_TUNED_ACCURACY",
+    "OF_STUDIES",
+    "PROBE_ACCURACY",
+    "TRAINED",
+    "TRANSFERABILITY",
+    "Plan",
+    "Study",
+    "Unit",
+    "feature_store",
+    "needed_by",
+    "needs_reference",
+]
 
 BOUND, TRANSFERABILITY = "bound", "transferability"
+PROBE_ACCURACY, FINE_TUNED_ACCURACY = "probe_accuracy", "fine_tuned_accuracy"
+TRAINED = (PROBE_ACCURACY, FINE_TUNED_ACCURACY)
+"""Accuracies after training, which scores are there to predict."""
+OF_STUDIES = (BOUND, *TRAINED)
+"""What is none of `METRICS`: each is evaluated on held-out samples."""
 _VIEWS = {"first_view", "second_view"}
 _OF_DATA_SETS = {"features", "labels", "reference_features", "reference_labels", *_VIEWS}
 
@@ -35,7 +53,7 @@ def feature_store() -> FeatureStore:
 
 def needs_reference(metric: str) -> bool:
     """Whether a metric compares the target with a reference task."""
-    return metric == BOUND or any(need.startswith("reference_") for need in METRICS[metric].needs)
+    return metric == BOUND or any(need.startswith("reference_") for need in _needs(metric))
 
 
 @dataclass(frozen=True)
@@ -122,9 +140,10 @@ class Study:
         encoders: names; `NAME:random` is the same network with random weights.
         targets: data sets to transfer to.
         references: data sets to compare targets with; none is compared with itself.
-        metrics: names in `jaxrel.metrics.METRICS`, and "bound", which is that of :func:`jaxrel.task_relatedness` with
-            its terms. "transferability" has an interval unless the settings have no resamples. None is
-            "transferability", and with references the bound.
+        metrics: names in `jaxrel.metrics.METRICS`; "bound", which is that of :func:`jaxrel.task_relatedness` with its
+            terms; "probe_accuracy" and "fine_tuned_accuracy", on held-out samples, of what is trained on the others.
+            "transferability" has an interval unless the settings have no resamples. None is "transferability", and
+            with references the bound.
         samples: numbers of training samples that are drawn from each target, with each of the seeds; nested, and in
             the shares of the classes. The largest takes the place of that of the settings, also for references. Nothing
             is drawn where there is none.
@@ -161,9 +180,12 @@ class Study:
         metrics = self._checked_metrics()
         self._check_axes()
         settings = dataclasses.replace(self.settings, samples=max(self.samples, default=self.settings.samples))
-        held_out = BOUND in metrics and not settings.label_free
+        held_out = any(metric in OF_STUDIES for metric in metrics) and not settings.label_free
         if held_out and not settings.held_out:
-            raise ValueError("held_out is 0: with references, pass at least 1 sample on which the bound is evaluated.")
+            raise ValueError(
+                "held_out is 0: with references, pass at least 1 sample on which the bound is evaluated; likewise for "
+                "the accuracy of what is trained."
+            )
         taken = settings if held_out else dataclasses.replace(settings, held_out=0)
         sources = self._sources(taken)
         references, targets = ([_name(entry) for entry in role] for role in (self.references, self.targets))
@@ -174,6 +196,10 @@ class Study:
         named = {target: _named(target, settings, sources, seen) for target in targets}
         views = settings.label_free or any(_VIEWS & set(_needs(metric)) for metric in metrics)
         encoders = [f"{name}#{layer}" for name in self.encoders for layer in self.layers] or list(self.encoders)
+        if FINE_TUNED_ACCURACY in metrics and (bare := [name for name in targets if not has_inputs(sources[name])]):
+            raise ValueError(
+                f"{', '.join(bare)}: there are features alone, and no network to tune: leave out the metric."
+            )
         for encoder in encoders:
             for name, source in sources.items():
                 source.check(encoder, views=views and name in targets, held_out=held_out)
@@ -244,16 +270,19 @@ class Study:
         if metrics is None:
             metrics = (TRANSFERABILITY, BOUND) if self.references else (TRANSFERABILITY,)
         for name in metrics:
-            if name not in METRICS and name != BOUND:
-                raise ValueError(
-                    f"unknown metric {name!r}{suggestion(name, METRICS)}: there are {', '.join(METRICS)}, {BOUND}."
-                )
+            if name not in METRICS and name not in OF_STUDIES:
+                known = (*METRICS, *OF_STUDIES)
+                raise ValueError(f"unknown metric {name!r}{suggestion(name, known)}: there are {', '.join(known)}.")
             for hub in hubs:
                 hub.check_needs(name, _needs(name))
             if not hubs and (missing := [need for need in _needs(name) if need not in _OF_DATA_SETS]):
                 raise ValueError(
                     f"{name} needs {', '.join(missing)}, which data sets do not have: leave it out, or call "
                     "jaxrel.metrics.score_encoders with these arrays."
+                )
+            if self.settings.class_names and name in TRAINED:
+                raise ValueError(
+                    f"{name} is that on labels of the target's own, which class_names replace: leave out one."
                 )
             if self.settings.label_free and "labels" in _needs(name) and name != TRANSFERABILITY:
                 raise ValueError(f"{name} needs labels, which are left alone: leave it out, or label_free.")
@@ -322,6 +351,8 @@ def _kept(reference: str, target_source: str, text: str, seed: int, sources: dic
 
 
 def _needs(metric: str) -> tuple[str, ...]:
+    if metric in TRAINED:
+        return ("features", "labels")
     return () if metric == BOUND else METRICS[metric].needs
 
 

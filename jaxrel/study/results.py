@@ -29,7 +29,7 @@ from jaxrel.study.documents import (
     write_json,
 )
 from jaxrel.study.figures import Line, curve_figure, heat_figure, terms_figure
-from jaxrel.study.plan import BOUND, Plan
+from jaxrel.study.plan import BOUND, OF_STUDIES, Plan
 from jaxrel.study.records import OK, Record
 from jaxrel.study.settings import Settings
 from jaxrel.study.tabular import Section, Tabular
@@ -383,7 +383,7 @@ def _combined(records: Sequence[Record]) -> list[Record]:
     """Components that depend on the other encoders as the values that they have beside these."""
     hubs = collections.defaultdict(list)
     for place, record in enumerate(records):
-        definition = METRICS.get(record.metric) if record.metric != BOUND else None
+        definition = METRICS.get(record.metric) if record.metric not in OF_STUDIES else None
         if definition is not None and definition.combine is not None:
             names = [field.name for field in dataclasses.fields(definition.result) if field.name != "status"]
             hubs[record.metric, record.tasks, record.samples, record.seed, record.reference_classes].append(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jaxrel.relatedness import Joint
+    from jaxrel.training import FineTuning
 
 __all__ = ["Settings"]
 
@@ -37,6 +38,8 @@ class Settings:
         target_classes: number of target classes where labels are left alone; None estimates it.
         text_column, label_column: names of the columns of tables, where they are other than the usual ones; several of
             texts are joined.
+        fine_tuning: how networks are fine-tuned for their accuracy; None means the default of
+            :class:`jaxrel.training.FineTuning`.
         strict: whether the first sample or score that fails ends the work, in place of being named and left out.
 
     Raises:
@@ -59,6 +62,7 @@ class Settings:
     text_column: Sequence[str] = ()
     label_column: str | None = None
     strict: bool = False
+    fine_tuning: FineTuning | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
@@ -99,6 +103,12 @@ class Settings:
         from jaxrel.relatedness import Joint
 
         return self.method or Joint()
+
+    def tuning(self) -> FineTuning:
+        """How networks are fine-tuned, with the default filled in."""
+        from jaxrel.training import FineTuning
+
+        return self.fine_tuning or FineTuning()
 
 
 def _as_pairs(

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxrel import data, encoders
 from jaxrel._core.arrays import to_array
+from jaxrel.encoders.samples import as_samples
 from jaxrel.storage.features import FeatureStore, Table
 from jaxrel.storage.fingerprints import remembered
 from jaxrel.study.engine import Part, run_parts
@@ -78,6 +79,11 @@ def restricted_to(encoder_names: Collection[str], source: Source) -> Source:
     """What of a data set a worker needs for these encoders: all of it, unless it has a `restricted_to` of its own."""
     own: Callable[[Collection[str]], Source] | None = getattr(source, "restricted_to", None)
     return source if own is None else own(encoder_names)
+
+
+def has_inputs(source: Source) -> bool:
+    """Whether a data set has what networks take, and not features alone."""
+    return hasattr(source, "inputs")
 
 
 def samples_fingerprint(source: Source, task: Task) -> str:
@@ -206,7 +212,8 @@ class NamedSource:
         return [train] if held_out is None else [train, held_out]
 
     @property
-    def _parts(self) -> list[data.LabelledData]:
+    def parts(self) -> list[data.LabelledData]:
+        """The training samples, and the held-out ones where there are any; loaded when they are asked for."""
         return self._load(self.name)
 
     def check(self, encoder: str, *, views: bool, held_out: bool) -> None:  # noqa: ARG002 - there are views of all
@@ -241,7 +248,7 @@ class NamedSource:
         options += [list(settings.text_column), settings.label_column]
 
         def told() -> list[Any]:
-            return [[part.fingerprint for part in self._parts], self.skipped]
+            return [[part.fingerprint for part in self.parts], self.skipped]
 
         fingerprints, self.skipped = remembered(None if state is None else [*state, *options], told)
         return list(fingerprints)
@@ -255,18 +262,24 @@ class NamedSource:
             names = part.class_names or None  # where no sample has a label
             return Task(features, part.labels, class_names=names)
 
-        train, *held_out = map(task, self._parts)
+        train, *held_out = map(task, self.parts)
         return Split(train, held_out[0] if held_out else None)
 
     def views(self, encoder: str, progress: Progress) -> Views:
         """The features of two augmented views of the training samples, extracted where the store lacks them."""
-        train = self._parts[0]
+        train = self.parts[0]
         views = [encoders.VIEWS[train.modality](number, seed=self._settings.seed) for number in range(2)]
         first, second = (
             np.asarray(self._extract(encoder, train, f"view {number}", progress, view=view))
             for number, view in enumerate(views, start=1)
         )
         return first, second
+
+    def inputs(self, encoder: str, progress: Progress) -> tuple[Any, Any]:  # noqa: ARG002 - nothing is computed
+        """What the network of an encoder takes, of the training and of the held-out samples; held in memory."""
+        prepare = self._load_encoder(encoder).prepare
+        train, held_out = (prepare(as_samples(part.samples[:])) for part in self.parts)
+        return train, held_out
 
     def _extract(
         self,

@@ -328,7 +328,10 @@ def test_more_than_8_bits_are_refused(tmp_path: Path) -> None:
             "a.md is no sample: wanted .txt",
         ),
         (lambda root: save(root / "x" / "1.png", noise(2, 2)).with_name("a.txt").touch(), "both texts .* and pictures"),
-        (lambda root: (root / "a.md").touch(), "is neither a folder of IDX files nor .* one subfolder for each class"),
+        (
+            lambda root: (root / "a.md").touch(),
+            "is neither a folder of IDX files nor .* one subfolder of these for each",
+        ),
     ],
 )
 def test_a_folder_that_is_no_set_is_refused(write: Callable[[Path], object], message: str, tmp_path: Path) -> None:

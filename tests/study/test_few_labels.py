@@ -74,6 +74,15 @@ def test_a_bound_is_about_the_samples_with_a_label() -> None:
     assert found.resamples
 
 
+def test_a_probe_learns_from_the_samples_with_a_label() -> None:
+    task, held_out = few_labels(n=120, num_labelled=60), few_labels(n=120, num_labelled=60, seed=3)
+    (found,) = records(FeatureArrays("mine", {"net": (task, held_out)}), "probe_accuracy")
+    known = [Task(np.asarray(part.features)[:60], np.asarray(part.labels)[:60]) for part in (task, held_out)]
+    (expected,) = records(FeatureArrays("mine", {"net": (known[0], known[1])}), "probe_accuracy")
+    assert found.value == expected.value > 0.5
+    assert found.numbers["test_samples"] == 60
+
+
 def test_a_bound_needs_all_labels_of_the_reference() -> None:
     with pytest.raises(ValueError, match=r"some samples of reference have no label: pass task\.of_labelled\(\)"):
         jaxrel.task_relatedness(few_labels(), few_labels(num_labelled=80))

@@ -105,7 +105,10 @@ def test_bad_batches_are_named():
         (lambda: score_encoders([rows], metrics=["cka"], aligned_features=[rows] * 2), "one array of each kind"),
         (lambda: score_encoders([rows, holed], labels), r"features of encoder 1: features\[3, 0\] is nan"),
         (lambda: score_encoders([rows], labels, batch_size=0), "batch_size must be at least 1"),
-        (lambda: score_encoders([rows], labels - 1, metrics=["logme"]), r"labels: labels\[\d+\] is -1"),
+        (
+            lambda: score_encoders([rows], labels - 1, metrics=["logme"]),
+            r"labels: labels\[\d+\] and \d other of 24 labels are missing",
+        ),
         (
             lambda: score_encoders([rows], labels / 2, metrics=["logme"]),
             r"labels: labels\[0\] is \d\.5, which is no class",

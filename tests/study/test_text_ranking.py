@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,14 @@ def test_views_are_those_of_the_kind():
     assert first.shape == second.shape == split.train.features.shape
     assert np.abs(first - second).max() > 1e-3
     assert set(encoders.VIEWS) == {"images", "texts"}
+
+
+@pytest.mark.slow
+def test_networks_of_texts_are_fine_tuned():
+    words = ["verify", "--target", "./letters", "--encoder", "bert@tiny", "bert@tiny#1", *NUMBERS, "--seed", "0"]
+    assert cli.main([*words, "--held-out", "30", "--epochs", "10", "--learning-rate", "3e-3"]) == 0
+    records = [json.loads(line) for line in Path("jaxrel-verify/records.jsonl").read_text().splitlines()]
+    found = {(record["metric"], record["encoder"]): record["numbers"] for record in records}
+    for encoder in ("bert@tiny", "bert@tiny#1"):
+        probe, tuned = (found[f"{kind}_accuracy", encoder] for kind in ("probe", "fine_tuned"))
+        assert tuned["value"] > probe["value"] + 0.1

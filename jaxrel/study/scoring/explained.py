@@ -1,4 +1,4 @@
-"""Scores an encoder with what explains the number: intervals of transferability, terms of the bound, what it cost."""
+"""Scores an encoder with what explains the number: intervals, terms of the bound, trained accuracies, what it cost."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from jaxrel._core.programs import release_if_many
-from jaxrel._core.stopwatch import Stopwatch, stopwatch
+from jaxrel._core.stopwatch import stopwatch
 from jaxrel.study.draws import underlying
-from jaxrel.study.plan import BOUND, Unit
+from jaxrel.study.plan import BOUND, FINE_TUNED_ACCURACY, PROBE_ACCURACY, TRANSFERABILITY, Unit
 from jaxrel.study.records import OK
+from jaxrel.study.scoring.features import Features
 from jaxrel.study.scoring.findings import Finding, failure
+from jaxrel.study.scoring.trained import fine_tuned_accuracy, probe_accuracy
 from jaxrel.study.settings import Settings
-from jaxrel.study.sources import NamedSource, Progress, Source, Split, Views, samples_fingerprint, target_labels
+from jaxrel.study.sources import NamedSource, Progress, Source, Views, samples_fingerprint, target_labels
 
 if TYPE_CHECKING:
     from jaxrel.task import Task
@@ -44,84 +46,15 @@ def score_explained(
     units: Sequence[Unit], sources: Mapping[str, Source], settings: Settings, progress: Progress
 ) -> Iterator[list[Finding]]:
     """The units of one encoder, one by one, whose features are had once for each data set."""
-    features = _Features(units[0].encoder, sources, progress)
+    features = Features(units[0].encoder, sources, progress)
     for unit in units:
         yield [_finding(unit, features, settings)]
         release_if_many()
 
 
-class _CountedProgress:
-    """Progress that counts the samples of an extraction; those that are done at its start are not among them."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._spans: dict[str, tuple[int, int]] = {}
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        first, _ = self._spans.get(what, (done, done))
-        self._spans[what] = first, done
-        self._progress(what, done, total)
-
-    @property
-    def samples(self) -> int:
-        return sum(last - first for first, last in self._spans.values())
-
-
-class _Features:
-    """The features of one encoder, kept for the units that share a data set, and the time they took."""
-
-    def __init__(self, encoder: str, sources: Mapping[str, Source], progress: Progress) -> None:
-        self.sources = sources
-        self._encoder = encoder
-        self._progress = progress
-        self._kept: dict[tuple[str, str], Any] = {}
-        self._watches: dict[str, list[Stopwatch]] = {}
-        self._extracted: dict[str, int] = {}
-        self.spent = Stopwatch()
-        """What everything took so far."""
-
-    def of(self, source: str) -> Split:
-        split: Split = self._get(source, self.sources[source].features)
-        return split
-
-    def views_of(self, source: str) -> Views:
-        views: Views = self._get(source, self.sources[source].views)
-        return views
-
-    def views_if_any(self, source: str) -> Views | None:
-        """None where this source cannot have views of this encoder."""
-        try:
-            self.sources[source].check(self._encoder, views=True, held_out=False)
-        except ValueError:
-            return None
-        return self.views_of(source)
-
-    def costs_of(self, source: str) -> dict[str, float]:
-        """What everything of this source took, and how many of its samples did not come from the store."""
-        watches = self._watches.get(source, [])
-        return {
-            "extraction_seconds": sum(watch.seconds for watch in watches),
-            "compilation_seconds": sum(watch.compilation_seconds for watch in watches),
-            "extracted_samples": float(self._extracted.get(source, 0)),
-        }
-
-    def _get(self, source: str, get: Callable[[str, Progress], Any]) -> Any:
-        key = source, get.__name__
-        if key not in self._kept:
-            counted = _CountedProgress(self._progress)
-            with stopwatch() as watch:
-                self._kept[key] = get(self._encoder, counted)
-            self._watches.setdefault(source, []).append(watch)
-            self.spent = Stopwatch(
-                self.spent.seconds + watch.seconds, self.spent.compilation_seconds + watch.compilation_seconds
-            )
-            self._extracted[source] = self._extracted.get(source, 0) + counted.samples
-        return self._kept[key]
-
-
-def _finding(unit: Unit, features: _Features, settings: Settings) -> Finding:
+def _finding(unit: Unit, features: Features, settings: Settings) -> Finding:
     """The numbers, or what went wrong."""
-    compute, source = (_bound, unit.reference_source) if unit.metric == BOUND else (_transferability, None)
+    compute = _COMPUTED[unit.metric]
     before = features.spent
     try:
         with stopwatch() as watch:
@@ -134,7 +67,7 @@ def _finding(unit: Unit, features: _Features, settings: Settings) -> Finding:
         _log.debug("%s on %s failed", unit.encoder, unit.target, exc_info=True)
         return failure(unit, error, lasting=isinstance(error, ValueError))
     # The features of a bound, which has a transferability beside it, are those of the reference.
-    costs = features.costs_of(source or unit.target_source)
+    costs = features.costs_of(unit.reference_source or unit.target_source)
     costs["scoring_seconds"] = watch.seconds - (features.spent.seconds - before.seconds)
     costs["compilation_seconds"] += watch.compilation_seconds - (
         features.spent.compilation_seconds - before.compilation_seconds
@@ -142,7 +75,7 @@ def _finding(unit: Unit, features: _Features, settings: Settings) -> Finding:
     return finding._replace(numbers=dict(finding.numbers) | costs)
 
 
-def _transferability(unit: Unit, features: _Features, settings: Settings) -> Finding:
+def _transferability(unit: Unit, features: Features, settings: Settings) -> Finding:
     """What there is to say of the training samples of the target alone."""
     import jaxrel
 
@@ -173,7 +106,7 @@ def _transferability(unit: Unit, features: _Features, settings: Settings) -> Fin
     return Finding(unit, numbers, "; ".join(found.messages) or OK, texts=texts, resamples=_rounded(found.resamples))
 
 
-def _seen(unit: Unit, features: _Features, settings: Settings) -> tuple[Task, Views | None]:
+def _seen(unit: Unit, features: Features, settings: Settings) -> tuple[Task, Views | None]:
     """What the settings allow to look at of the training samples: labels or views."""
     from jaxrel.task import Task
 
@@ -185,7 +118,7 @@ def _seen(unit: Unit, features: _Features, settings: Settings) -> tuple[Task, Vi
     return unlabelled, features.views_of(unit.target_source)
 
 
-def _bound(unit: Unit, features: _Features, settings: Settings) -> Finding:
+def _bound(unit: Unit, features: Features, settings: Settings) -> Finding:
     """The bound and its terms, learned on the training samples and evaluated on the held-out ones.
 
     Without labels there are pseudo-labels of the training samples, on which all is evaluated.
@@ -223,6 +156,14 @@ def _bound(unit: Unit, features: _Features, settings: Settings) -> Finding:
         labels = result.computed_with.target_labels
     texts = {"target_labels": labels}
     return Finding(unit, numbers, "; ".join(result.messages) or OK, texts=texts, resamples=resampled)
+
+
+_COMPUTED: Mapping[str, Callable[[Unit, Features, Settings], Finding]] = {
+    TRANSFERABILITY: _transferability,
+    BOUND: _bound,
+    PROBE_ACCURACY: probe_accuracy,
+    FINE_TUNED_ACCURACY: fine_tuned_accuracy,
+}
 
 
 def _rounded(values: ArrayLike) -> tuple[float, ...]:

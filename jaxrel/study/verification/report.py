@@ -1,0 +1,68 @@
+"""A verification in files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxrel.storage.records import check_replaceable, write_atomically
+from jaxrel.study.documents import settings_as_data, shown_paths
+from jaxrel.study.drawing import FORMATS, write_pictures
+from jaxrel.study.plan import Plan
+from jaxrel.study.verification.result import FILE, Verification
+
+__all__ = ["check_output", "write_files"]
+
+_NAME = "verification"
+
+
+def check_output(plan: Plan, folder: Path, *, data_paths: Mapping[str, Path]) -> None:
+    """Raise ValueError where the files of this plan would replace those of another, and lose what they hold."""
+
+    def row(about: Sequence[Any], target: str, encoder: str) -> str:
+        return json.dumps([*about, target, encoder])
+
+    about = [settings_as_data(plan.settings), shown_paths(data_paths)]
+    check_replaceable(
+        [folder / FILE, *(folder / f"{_NAME}.{kind}" for kind in ("csv", "md", *FORMATS))],
+        [row(about, plan.targets[0], encoder) for encoder in plan.encoders],
+        lambda old: [
+            row([old["settings"], old["data_paths"]], old["target"], one["encoder"]) for one in old["encoders"]
+        ],
+    )
+
+
+def write_files(
+    verification: Verification,
+    folder: Path,
+    *,
+    plot: bool,
+    formats: Sequence[str] = (),
+    data_paths: Mapping[str, Path] | None = None,
+    command: Sequence[str] = (),
+) -> list[Path]:
+    """Write `verification.json`, `.csv`, `.md` and, if asked for, a picture; each replaces its older one.
+
+    Args:
+        verification: what to write.
+        folder: where to; made if need be.
+        plot: whether to draw.
+        formats: of pictures beside PNG, among `jaxrel.study.drawing.FORMATS`.
+        data_paths: by data set name, where the user has the data.
+        command: the words of the command line that made it, if any.
+
+    Returns:
+        The files.
+
+    Raises:
+        OSError: a file cannot be written; it is named.
+    """
+    document, table, page = (folder / f"{_NAME}.{kind}" for kind in ("json", "csv", "md"))
+    verification.save(document, data_paths=data_paths, command=command)
+    verification.to_csv(table)
+    sentences = "".join(f"\n- {agreement}" for agreement in verification.agreements)
+    write_atomically(page, f"{verification.to_markdown()}{sentences}\n".encode(errors="backslashreplace"))
+    figures = {_NAME: verification.plot()} if plot and verification.columns else {}
+    return [document, table, page, *write_pictures(figures, folder, formats)]

@@ -1,0 +1,171 @@
+"""A verification: accuracies after training, scores beside them, and how well these agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxrel.study.documents import SCHEMA, file_at, origin_of, settings_as_data, shown_paths, write_json
+from jaxrel.study.settings import Settings
+from jaxrel.study.tabular import Section, Tabular
+from jaxrel.study.verification.agreement import Accuracies, Agreement, named
+from jaxrel.study.verification.columns import Column
+from jaxrel.study.verification.picture import verification_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["FILE", "Verification"]
+
+FILE = "verification.json"
+_TAU = "weighted_kendall_tau_symmetric"
+
+
+@dataclass(frozen=True, repr=False)
+class Verification(Tabular):
+    """Scores of encoders on a target beside their accuracies after training.
+
+    Attributes:
+        target: the data set.
+        encoders: the best first, by the last kind of accuracy that they have.
+        accuracies: of a linear probe, and after fine-tuning where there are networks to tune.
+        columns: the scores.
+        agreements: of every score with every kind of accuracy that two encoders have.
+        settings: how it was computed.
+        notes: what to know before reading it.
+        complaints: what went wrong.
+    """
+
+    target: str
+    encoders: tuple[str, ...]
+    accuracies: tuple[Accuracies, ...]
+    columns: tuple[Column, ...]
+    agreements: tuple[Agreement, ...]
+    settings: Settings
+    notes: tuple[str, ...] = ()
+    complaints: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Verification({self.target!r}, {len(self.encoders)} encoders, {len(self.columns)} scores)"
+
+    def __str__(self) -> str:
+        """What was found, in sentences."""
+        return "\n".join([*map(str, self.agreements), *self.notes, *self.complaints])
+
+    def records(self) -> list[dict[str, Any]]:
+        """A flat record for each encoder."""
+        return [self._record(encoder) for encoder in self.encoders]
+
+    def sections(self) -> list[Section]:
+        """Accuracies beside scores, then how they agree."""
+        accuracies = Section(
+            f"{self.target}: accuracy after training",
+            [self._cells(encoder) for encoder in self.encoders],
+            notes=self.notes,
+            complaints=self.complaints,
+        )
+        if not self.agreements:
+            return [accuracies]
+        texts = ("score", "accuracy")
+        agreements = Section(
+            f"{self.target}: agreement of scores with accuracies",
+            [_cells_of(agreement) for agreement in self.agreements],
+            key="score",
+            names=("score",),
+            texts=texts,
+        )
+        return [accuracies, agreements]
+
+    def plot(self) -> Figure:
+        """Scores against accuracies; needs matplotlib.
+
+        Returns:
+            A figure, which `savefig` writes in any format.
+        """
+        return verification_figure(self.target, self.encoders, self.columns, self.accuracies)
+
+    def save(
+        self, path: Path | str, *, data_paths: Mapping[str, Path] | None = None, command: Sequence[str] = ()
+    ) -> None:
+        """Write everything to a JSON file.
+
+        Args:
+            path: the file, which is replaced, or a folder for `verification.json`.
+            data_paths: by data set name, where the user has the data.
+            command: the words of the command line that made it, if any.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        by_seed = [
+            {"encoder": encoder, "accuracy": accuracies.kind, "by_seed": accuracies.by_seed[:, place]}
+            for accuracies in self.accuracies
+            for place, encoder in enumerate(accuracies.encoders)
+        ]
+        document = {
+            "schema": SCHEMA,
+            **origin_of(command),
+            "settings": settings_as_data(self.settings),
+            "data_paths": shown_paths(data_paths or {}),
+            "target": self.target,
+            "encoders": self.records(),
+            "accuracies": by_seed,
+            "agreements": self.agreements,
+            "sentences": list(map(str, self.agreements)),
+            "notes": self.notes,
+            "complaints": self.complaints,
+        }
+        write_json(file_at(path, FILE), document)
+
+    def _record(self, encoder: str) -> dict[str, Any]:
+        record: dict[str, Any] = {"encoder": encoder, "target": self.target}
+        for accuracies in self.accuracies:
+            mean, half_width = _of(accuracies, encoder)
+            ends = {"": mean, "_lower": mean - half_width, "_upper": mean + half_width}
+            record |= {f"{accuracies.kind}{end}": value for end, value in ends.items()}
+        record |= {column.name: column.values.get(encoder, math.nan) for column in self.columns}
+        return {name: None if value != value else value for name, value in record.items()}
+
+    def _cells(self, encoder: str) -> dict[str, str]:
+        cells = {"encoder": encoder}
+        for accuracies in reversed(self.accuracies):
+            mean, half_width = _of(accuracies, encoder)
+            heading = named(accuracies.kind).replace(" ", "\n")
+            cells[heading] = "" if math.isnan(mean) else f"{mean:.1%} ± {half_width:.1%}"
+        for column in self.columns:
+            value = column.values.get(encoder, math.nan)
+            cells[column.name.replace(" (", "\n(")] = "failed" if math.isnan(value) else f"{value:.4g}"
+        return cells
+
+
+def _of(accuracies: Accuracies, encoder: str) -> tuple[float, float]:
+    """Mean and half of the interval; NaN where there is none."""
+    if encoder not in accuracies.encoders:
+        return math.nan, math.nan
+    place = accuracies.encoders.index(encoder)
+    return float(accuracies.means[place]), float(accuracies.half_widths[place])
+
+
+def _cells_of(agreement: Agreement) -> dict[str, str]:
+    return {
+        "score": agreement.score,
+        "accuracy": named(agreement.accuracy).removesuffix(" accuracy"),
+        "encoders": str(agreement.num_encoders),
+        "pairs\nheld": f"{agreement.held}/{agreement.pairs}",
+        "beyond\nnoise": f"{agreement.clear_held}/{agreement.clear_pairs}",
+        "weighted\ntau": _interval(agreement.statistics[_TAU]),
+        "of a perfect\nscore": _interval(agreement.perfect[_TAU]),
+        "Kendall's\ntau": _interval(agreement.statistics["kendall_tau"]),
+        "Spearman": _interval(agreement.statistics["spearman"]),
+        "Pearson": _interval(agreement.statistics["pearson"]),
+        "regret of\nthe first": f"{agreement.regret:.3f}",
+    }
+
+
+def _interval(numbers: Mapping[str, float | None]) -> str:
+    if numbers["estimate"] is None:
+        return "undefined"
+    return f"{numbers['estimate']:.2f} ({numbers['lower']:.2f} to {numbers['upper']:.2f})"

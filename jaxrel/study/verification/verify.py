@@ -1,0 +1,240 @@
+"""Trains what scores are to predict, and compares."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+
+import numpy as np
+
+from jaxrel.study.execution import run
+from jaxrel.study.plan import FINE_TUNED_ACCURACY, PROBE_ACCURACY, TRAINED, TRANSFERABILITY, Plan, Study
+from jaxrel.study.ranking.table import Ranking
+from jaxrel.study.records import OK, Record
+from jaxrel.study.results import Results
+from jaxrel.study.scoring.trained import NOTHING_TO_TUNE
+from jaxrel.study.settings import Settings
+from jaxrel.study.sources import NamedSource, Progress, Source, has_inputs, silent
+from jaxrel.study.verification.agreement import Accuracies, agreements, named
+from jaxrel.study.verification.columns import Column, columns_of, target_of
+from jaxrel.study.verification.result import Verification
+
+__all__ = ["check_samples", "planned", "verification_of", "verify"]
+
+
+def verify(
+    encoders: Sequence[str] = (),
+    target: str | Source | None = None,
+    *,
+    scores: Results | Ranking | None = None,
+    best: int | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    output: Path | str,
+    settings: Settings | None = None,
+    data_paths: Mapping[str, Path] | None = None,
+    progress: Progress = silent,
+    executor: Executor | None = None,
+) -> Verification:
+    """Train a linear probe and a fine-tuned network of each encoder, and say how well scores agree with the accuracies.
+
+        verification = verify(["mobilenet-v2", "efficientnet-lite0", "pixels"], "digits", output="verified")
+        print(verification)
+        verification = verify(scores=Ranking.load("jaxrel-results"), best=5, output="verified")
+
+    Of the `settings.samples` training samples, each seed draws four fifths to train on, class by class, and one by
+    which ridge, learning rate and epoch are chosen; accuracies are those on `settings.held_out` test samples, the same
+    for every seed. :mod:`jaxrel.training` says how networks are tuned. Encoders that are no network, and targets of
+    which there are features alone, have the probe only.
+
+    Args:
+        encoders: at least two names; none are all that have scores.
+        target: a data set, as in :class:`jaxrel.study.Study`; may be left out where scores are on one alone.
+        scores: of a finished study or ranking; None computes transferability.
+        best: keep so many of the encoders, the best by transferability, or by the first score where there is none.
+            Among the best the differences are small, so that any order agrees less than among all.
+        seeds: of draws, starts and batches; one says nothing about the noise of training.
+        output: folder in which finished accuracies are kept (`records.jsonl`), so that a second call computes only what
+            is missing.
+        settings: sample counts, image size, intervals, how networks are tuned; None are those of the scores.
+        data_paths: by data set name, where you have the data.
+        progress: told `(what, done, total)` as work goes on.
+        executor: has its workers train, one encoder a call; None is this process.
+
+    Raises:
+        ValueError: fewer than two encoders, a name that is unknown, no labels, a class with fewer than two training
+            samples, a number out of its range, or no encoder has an accuracy (why the first has none).
+        OSError: `output` cannot be written to; BlockingIOError where another process writes there.
+        EngineError: the executor lost encoders, which it names; the others are finished and kept.
+    """
+    plan = planned(
+        encoders, target, scores=scores, best=best, seeds=seeds, settings=settings, data_paths=data_paths or {}
+    )
+    check_samples(plan)
+    return verification_of(run(plan, output=output, progress=progress, executor=executor), scores)
+
+
+def planned(
+    encoders: Sequence[str],
+    target: str | Source | None,
+    *,
+    scores: Results | Ranking | None,
+    best: int | None,
+    seeds: Sequence[int],
+    settings: Settings | None,
+    data_paths: Mapping[str, Path],
+) -> Plan:
+    """What there is to compute; nothing is loaded.
+
+    Raises:
+        ValueError: see :func:`verify`.
+    """
+    if scores is not None:
+        name = target_of(scores, target if target is None or isinstance(target, str) else target.name)
+        target = name if target is None else target
+        columns = columns_of(scores, name)
+        if not columns:
+            raise ValueError(f"there are no scores on {name!r}, accuracies alone: pass a study that has some.")
+        encoders = _chosen(encoders, columns, best)
+        settings = dataclasses.replace(settings or scores.settings, label_free=False, target_classes=None)
+    elif best is not None:
+        raise ValueError(f"best is {best}, of no scores: pass the results of a study or ranking, or leave it out.")
+    if target is None:
+        raise ValueError("no target is given: pass a data set, or the results of a study or ranking.")
+    if len(encoders) < 2:
+        raise ValueError(f"{len(encoders)} encoders are given: pass at least 2, as it is their order that is verified.")
+    settings = settings or Settings()
+    if not settings.resamples:
+        raise ValueError("resamples is 0: pass at least 2, by which the noise of the test samples is known.")
+    if not seeds:
+        raise ValueError("no seed is given: pass at least one, better three.")
+    accuracies = TRAINED if isinstance(target, str) or has_inputs(target) else (PROBE_ACCURACY,)
+    metrics = (*(() if scores is not None else (TRANSFERABILITY,)), *accuracies)
+    plan = Study(encoders, [target], metrics=metrics, seeds=seeds, settings=settings, data_paths=data_paths).plan()
+    # The score is of all training samples, whatever the seed.
+    units = [unit for unit in plan.units if unit.metric in TRAINED or unit.seed == plan.seeds[0]]
+    return dataclasses.replace(plan, units=tuple(units))
+
+
+def _chosen(encoders: Sequence[str], columns: Sequence[Column], best: int | None) -> list[str]:
+    """Those that are named, or all that have scores, or the best of these."""
+    known = list(dict.fromkeys(encoder for column in columns for encoder in column.values))
+    if unknown := [encoder for encoder in encoders if encoder not in known]:
+        raise ValueError(f"there is no score of {', '.join(unknown)}: there are those of {', '.join(known)}.")
+    kept = list(encoders) or known
+    if best is None:
+        return kept
+    if best < 2:
+        raise ValueError(f"best is {best}: pass at least 2, as it is their order that is verified.")
+    column = next((column for column in columns if column.name == TRANSFERABILITY), columns[0])
+    sign = -1 if column.higher_is_better else 1
+
+    def place(encoder: str) -> float:
+        value = column.values.get(encoder, math.nan)
+        return math.inf if math.isnan(value) else sign * value
+
+    return sorted(kept, key=place)[:best]
+
+
+def check_samples(plan: Plan) -> None:
+    """Raise ValueError where the samples of a named target cannot be drawn from, before anything is extracted."""
+    from jaxrel.training import stratified_partition
+
+    (source,) = plan.sources.values()
+    if not isinstance(source, NamedSource):
+        return
+    train, test = source.parts
+    stratified_partition(train.labels, seed=0, class_names=train.class_names)
+    if unseen := np.setdiff1d(test.labels, train.labels).tolist():
+        raise ValueError(
+            f"class {train.class_names[unseen[0]]!r} has test samples and none to train on: pass more samples, or "
+            "leave the class out."
+        )
+
+
+def verification_of(results: Results, scores: Results | Ranking | None = None) -> Verification:
+    """Accuracies of a study of one target beside scores: those of another study or ranking, or its own.
+
+    Raises:
+        ValueError: no encoder has an accuracy for every seed.
+    """
+    settings, target = results.settings, results.targets[0]
+    columns = columns_of(results if scores is None else scores, target)
+    accuracies = [found for kind in TRAINED if (found := _accuracies(results, kind)) is not None]
+    if not accuracies:
+        raise ValueError(f"no encoder has an accuracy: {results.incomplete[0].status}.")
+    order = {encoder: place for place, encoder in enumerate(_by_accuracy(accuracies))}
+    compared = [kind for kind in accuracies if len(kind.encoders) > 1]
+    options = {"seed": settings.seed, "num_resamples": settings.resamples}
+    return Verification(
+        target=target,
+        encoders=tuple(sorted(results.encoders, key=lambda encoder: order.get(encoder, len(order)))),
+        accuracies=tuple(accuracies),
+        columns=tuple(columns),
+        agreements=tuple(agreement for kind in compared for agreement in agreements(columns, kind, **options)),
+        settings=settings,
+        notes=tuple(_notes(results, accuracies, computed=scores is None)),
+        complaints=tuple(_complaints(results, columns)),
+    )
+
+
+def _accuracies(results: Results, kind: str) -> Accuracies | None:
+    """Of the encoders that have one for every seed, if there is any."""
+    records: dict[str, list[Record]] = {encoder: [] for encoder in results.encoders}
+    for record in results.entries:
+        if record.metric == kind and record.status == OK:
+            records[record.encoder].append(record)
+    kept = {encoder: own for encoder, own in records.items() if len(own) == len(results.seeds)}
+    if not kept:
+        return None
+    return Accuracies(
+        kind,
+        tuple(kept),
+        np.array([[record.value for record in own] for own in kept.values()]).T,
+        np.array([np.mean([record.resamples for record in own], axis=0) for own in kept.values()]),
+        int(next(iter(kept.values()))[0].numbers["test_samples"]),
+        results.settings.confidence,
+    )
+
+
+def _by_accuracy(accuracies: Sequence[Accuracies]) -> list[str]:
+    """The best first, by the last kind that an encoder has."""
+    last = {
+        encoder: float(mean) for kind in accuracies for encoder, mean in zip(kind.encoders, kind.means, strict=True)
+    }
+    return sorted(last, key=lambda encoder: -last[encoder])
+
+
+def _notes(results: Results, accuracies: Sequence[Accuracies], *, computed: bool) -> Iterable[str]:
+    settings = results.settings
+    sample = next(record for record in results.entries if record.metric in TRAINED and record.status == OK)
+    train, validation, test = (int(sample.numbers[f"{part}_samples"]) for part in ("train", "validation", "test"))
+    yield (
+        f"Means of {len(results.seeds)} seeds, trained on {train} samples, choices made by {validation}, accuracy on "
+        f"{test} test samples; ± is half of the {settings.confidence:.0%} interval over test samples and seeds."
+    )
+    if untuned := [record.encoder for record in results.entries if record.status == NOTHING_TO_TUNE]:
+        yield f"No parameters to tune, so that there is the probe only: {', '.join(dict.fromkeys(untuned))}."
+    if FINE_TUNED_ACCURACY not in results.metrics:
+        yield "There are features alone, and no networks to tune: accuracies are those of linear probes."
+    if len(results.seeds) == 1:
+        yield "One seed says nothing about the noise of training: intervals are those of the test samples alone."
+    for kind in accuracies:
+        if len(kind.encoders) == 1:
+            yield f"One encoder alone has a {named(kind.kind)}, which orders no pair: {kind.encoders[0]}."
+    if not computed and train + validation < settings.samples:
+        yield (
+            f"The target has fewer training samples than the {settings.samples} that scores may be of, which may have "
+            "looked at test samples: leave out the results to have transferability without them."
+        )
+
+
+def _complaints(results: Results, columns: Sequence[Column]) -> Iterable[str]:
+    failed = [record for record in results.incomplete if record.status != NOTHING_TO_TUNE]
+    yield from dict.fromkeys(f"{record.encoder}, {record.metric}: {record.status}" for record in failed)
+    for column in columns:
+        missing = [name for name in results.encoders if not math.isfinite(column.values.get(name, math.nan))]
+        if missing:
+            yield f"{column.name} is missing, and counts as the worst: {', '.join(missing)}."

@@ -1,0 +1,255 @@
+"""Fine-tuning: all weights of an encoder trained with its head."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from jaxrel._core.programs import compiled
+from jaxrel._core.standardisation import Standardisation
+from jaxrel.encoders import Encoder, EncoderOutput
+from jaxrel.heads import Head, cross_entropy
+from jaxrel.training.linear_probe import LinearProbe
+from jaxrel.training.partition import Partition
+from jaxrel.training.quality import Quality, quality_of
+
+__all__ = ["FineTuning", "TunedNetwork", "fine_tune", "has_parameters"]
+
+_RISE = 0.1  # of all steps: the first steps of Adam move every weight by the whole learning rate
+
+Progress = Callable[[int, int], None]
+Forward = Callable[[Any, Any], EncoderOutput]
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """How a network is fine-tuned.
+
+    Args:
+        learning_rates: of AdamW, after a linear rise over a tenth of the steps and before a cosine that ends at 0; the
+            best on the validation samples is chosen.
+        epochs: passes over the training samples at most. After 0 the network is the linear probe.
+        patience: a learning rate is given up after so many epochs without a better one.
+        batch_size: training samples in a step.
+        weight_decay: of AdamW, for all weights.
+
+    Raises:
+        ValueError: a number is out of its range, or there is no learning rate.
+    """
+
+    learning_rates: tuple[float, ...] = (3e-5, 3e-4)
+    epochs: int = 15
+    patience: int = 4
+    batch_size: int = 32
+    weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        for name, least in {"epochs": 0, "patience": 1, "batch_size": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}: pass an integer of at least {least}.")
+        if not self.learning_rates or not all(rate > 0 and math.isfinite(rate) for rate in self.learning_rates):
+            raise ValueError(f"learning_rates are {self.learning_rates}: pass positive numbers, such as (3e-5, 3e-4).")
+        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
+            raise ValueError(f"weight_decay is {self.weight_decay}: pass a number of at least 0, such as 0.01.")
+
+
+class _Weights(NamedTuple):
+    """What is trained."""
+
+    network: Any
+    head: Head
+
+
+class _Fixed(NamedTuple):
+    """What is not: other variables of the network, and the standardisation of its first features."""
+
+    network: Any
+    standardise: Standardisation
+
+
+@dataclass(frozen=True, eq=False)
+class TunedNetwork:
+    """A network with a linear head, after fine-tuning.
+
+    Attributes:
+        learning_rate: the one that was chosen; NaN where no epoch was better than the probe that it started from.
+        epoch: after which the weights are those of the network; 0 is the probe.
+        validation: how good it is on the samples that both were chosen by.
+    """
+
+    learning_rate: float
+    epoch: int
+    validation: Quality
+    _forward: Forward = dataclasses.field(repr=False)
+    _weights: _Weights = dataclasses.field(repr=False)
+    _fixed: _Fixed = dataclasses.field(repr=False)
+    _batch_size: int = dataclasses.field(repr=False)
+
+    def __call__(self, inputs: PyTree[np.ndarray]) -> Float[np.ndarray, "n k"]:
+        """Logits of inputs `(n, ...)`, as the encoder's `prepare` makes them, a batch at a time."""
+        num_samples = len(jax.tree.leaves(inputs)[0])
+        batches = _batches(np.arange(num_samples), self._batch_size)
+        parts = [
+            np.asarray(_logits(self._forward, self._weights, self._fixed, _rows(inputs, rows)))[: int(counted.sum())]
+            for rows, counted in batches
+        ]
+        return np.concatenate(parts)
+
+
+def has_parameters(encoder: Encoder) -> bool:
+    """Whether the encoder is a network of Flax NNX with parameters, which can be tuned."""
+    from flax import nnx
+
+    forward = encoder.forward
+    if not (isinstance(forward, jax.tree_util.Partial) and forward.args and isinstance(forward.args[0], nnx.State)):
+        return False
+    return bool(jax.tree.leaves(nnx.filter_state(forward.args[0], nnx.Param)))
+
+
+def fine_tune(
+    encoder: Encoder,
+    inputs: PyTree[np.ndarray],
+    labels: Int[np.ndarray, " n"],
+    partition: Partition,
+    *,
+    probe: LinearProbe,
+    settings: FineTuning,
+    seed: int,
+    progress: Progress | None = None,
+) -> TunedNetwork:
+    """Train all parameters of an encoder and a head on the cross-entropy of the training samples, by AdamW.
+
+    It starts from the linear probe of the encoder's features: from a random head, tuning spoils good features before
+    the head has found them (Kumar et al., "Fine-tuning can distort pretrained features and underperform
+    out-of-distribution", ICLR 2022). Learning rate and epoch are those of best accuracy on the validation samples, ties
+    by their cross-entropy; the start is one of the choices, so that tuning that helps none of them is left out.
+
+    Deviations from common practice: normalisation layers keep the running statistics of the pre-training, as encoders
+    have them; there are no augmentations and no dropout; all inputs are prepared once, so texts have the padding of the
+    longest. The head sees features standardised by what the encoder gave before tuning.
+
+    Args:
+        encoder: a network of which `has_parameters` is true.
+        inputs: `(n, ...)` arrays, as the encoder's `prepare` makes them of all samples.
+        labels: `(n,)` classes, for which the probe has logits.
+        partition: the rows that are trained on, and those that choices are judged by.
+        probe: fitted to the features of the same training samples.
+        settings: learning rates, epochs and batches.
+        seed: of the order of the batches.
+        progress: told `(epochs done, epochs at most)`.
+
+    Returns:
+        The network. Another learning rate or seed compiles nothing anew; memory is that of seven times the parameters
+        and of the activations of one batch.
+
+    Raises:
+        ValueError: the encoder has no parameters.
+    """
+    from flax import nnx
+
+    if not has_parameters(encoder):
+        raise ValueError(f"{encoder.name} has no parameters that could be tuned: take its linear probe.")
+    forward: Any = encoder.forward
+    parameters, others = nnx.split_state(forward.args[0], nnx.Param, ...)
+    start = _Weights(parameters, probe.head)
+    fixed = _Fixed(others, probe.standardise)
+
+    def judged(weights: _Weights, rate: float, epoch: int) -> TunedNetwork:
+        network = TunedNetwork(rate, epoch, Quality(-1, -math.inf), forward.func, weights, fixed, settings.batch_size)
+        logits = network(_rows(inputs, partition.validation))
+        return dataclasses.replace(network, validation=quality_of(logits, labels[partition.validation]))
+
+    best = judged(start, math.nan, 0)
+    total = len(settings.learning_rates) * settings.epochs
+    for place, rate in enumerate(settings.learning_rates):
+        best_of_rate = dataclasses.replace(best, validation=Quality(-1, -math.inf), epoch=0)
+        weights = jax.tree.map(jnp.copy, start)
+        state = optax.adamw(rate).init(weights)
+        generator = np.random.default_rng(seed)
+        for epoch in range(1, settings.epochs + 1):
+            batches = list(_batches(generator.permutation(partition.train), settings.batch_size))
+            for step, (rows, counted) in enumerate(batches):
+                done = (epoch - 1 + (step + 0.5) / len(batches)) / settings.epochs
+                weights, state = _step(
+                    forward.func,
+                    weights,
+                    state,
+                    fixed,
+                    _rows(inputs, rows),
+                    labels[rows],
+                    counted,
+                    rate * _share_of_rate(done),
+                    settings.weight_decay,
+                )
+            network = judged(weights, rate, epoch)
+            if network.validation > best_of_rate.validation:
+                # The next step takes the memory of the weights.
+                best_of_rate = dataclasses.replace(network, _weights=jax.tree.map(jnp.copy, weights))
+            if progress is not None:
+                progress(place * settings.epochs + epoch, total)
+            if epoch - best_of_rate.epoch >= settings.patience:
+                break
+        best = max(best, best_of_rate, key=lambda network: network.validation)
+    if progress is not None:
+        progress(total, total)
+    return best
+
+
+def _share_of_rate(done: float) -> float:
+    """Of the learning rate, where this share of the steps is done: a linear rise, then a cosine."""
+    return min(1.0, done / _RISE) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _batches(
+    rows: Int[np.ndarray, " n"], batch_size: int
+) -> Iterator[tuple[Int[np.ndarray, " b"], Float[np.ndarray, " b"]]]:
+    """Rows and their weights, the last batch filled up by copies of weight 0."""
+    for first in range(0, len(rows), batch_size):
+        batch = rows[first : first + batch_size]
+        yield np.resize(batch, batch_size), (np.arange(batch_size) < len(batch)).astype(np.float32)
+
+
+def _rows(inputs: PyTree[np.ndarray], rows: Int[np.ndarray, " b"]) -> PyTree[np.ndarray]:
+    return jax.tree.map(lambda leaf: leaf[rows], inputs)
+
+
+def _logits_of(forward: Forward, weights: _Weights, fixed: _Fixed, inputs: PyTree[Array]) -> Float[Array, "b k"]:
+    from flax import nnx
+
+    state = nnx.merge_state(weights.network, fixed.network)
+    return weights.head(fixed.standardise(forward(state, inputs).features))
+
+
+_logits = compiled(_logits_of, static_argnums=0)
+
+
+@partial(compiled, static_argnums=0, donate_argnums=(1, 2))
+def _step(
+    forward: Forward,
+    weights: _Weights,
+    state: optax.OptState,
+    fixed: _Fixed,
+    inputs: PyTree[Array],
+    labels: Int[Array, " b"],
+    counted: Float[Array, " b"],
+    learning_rate: Float[Array, ""],
+    weight_decay: Float[Array, ""],
+) -> tuple[_Weights, optax.OptState]:
+    def loss(weights: _Weights) -> Float[Array, ""]:
+        losses = cross_entropy(_logits_of(forward, weights, fixed, inputs), labels)
+        return jnp.sum(counted * losses) / jnp.sum(counted)
+
+    optimiser = optax.adamw(learning_rate, weight_decay=weight_decay)
+    updates, state = optimiser.update(jax.grad(loss)(weights), state, weights)
+    return optax.apply_updates(weights, updates), state
