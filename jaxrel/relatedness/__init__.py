@@ -1,7 +1,7 @@
 """Task-relatedness: `task_relatedness`, its kernels and its results."""
 
 from jaxrel.relatedness.api import evaluate_bound, task_relatedness
-from jaxrel.relatedness.budgets import BUDGETS, validation_bounds
+from jaxrel.relatedness.budgets import BUDGETS, HEAD_RIDGES, validation_bounds
 from jaxrel.relatedness.explanation import Explanation, explain, plot_coupling
 from jaxrel.relatedness.feature_maps import FeatureMap, LowRankFeatureMap
 from jaxrel.relatedness.ground_costs import Euclidean, FeatureDistance, GroundCost, Margin, Range
@@ -20,6 +20,7 @@ from jaxrel.relatedness.result import (
 
 __all__ = [
     "BUDGETS",
+    "HEAD_RIDGES",
     "ClassTerms",
     "ComputedWith",
     "Euclidean",

@@ -1,9 +1,11 @@
-"""The Lipschitz budget of a reference head, chosen by the bound it leads to."""
+"""The Lipschitz budget, or the ridge, of a reference head that is kept fixed, chosen by the bound it leads to."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,28 +17,37 @@ from jaxrel.task import Task
 if TYPE_CHECKING:
     from jaxrel.relatedness.methods import Joint
 
-__all__ = ["BUDGETS", "validated_budget", "validation_bounds"]
+__all__ = ["BUDGETS", "CANDIDATES", "HEAD_RIDGES", "validated_number", "validation_bounds"]
 
 BUDGETS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # on standardised features
+HEAD_RIDGES = tuple(2.5**power for power in range(-5, 3))
+CANDIDATES: Mapping[str, tuple[float, ...]] = {"lipschitz_budget": BUDGETS, "head_ridge": HEAD_RIDGES}
+"""What `"validated"` chooses from, by the field of `Joint`."""
 
 
 def validation_bounds(
-    reference: Task, target: Task, budgets: Float[Array, " s"], key: PRNGKeyArray, *, method: Joint
+    reference: Task,
+    target: Task,
+    numbers: Float[Array, " s"],
+    key: PRNGKeyArray,
+    *,
+    method: Joint,
+    name: str = "lipschitz_budget",
 ) -> Float[Array, " s"]:
-    """The validation bound of `Joint` for each Lipschitz budget of the reference head; pure.
+    """The validation bound of `Joint` for each of some Lipschitz budgets, or ridges, of the reference head; pure.
 
-    A small budget makes the reference loss large and the transport cheap, a large one the other way round.
+    A small budget, or a large ridge, makes the reference loss large and the transport cheap, and the other way round.
     """
 
-    def bound(budget: Float[Array, ""]) -> Float[Array, ""]:
-        budgeted = dataclasses.replace(method, lipschitz_budget=budget, early_stopping=True)
-        return budgeted.fit(reference, target, None, key).validation_bound
+    def bound(number: Float[Array, ""]) -> Float[Array, ""]:
+        changes: dict[str, Any] = {name: number, "early_stopping": True}
+        return dataclasses.replace(method, **changes).fit(reference, target, None, key).validation_bound
 
-    return jax.lax.map(bound, budgets)
+    return jax.lax.map(bound, numbers)
 
 
-@compiled
-def validated_budget(reference: Task, target: Task, key: PRNGKeyArray, *, method: Joint) -> Float[Array, ""]:
-    """The budget out of `BUDGETS` with the smallest validation bound; pure."""
-    budgets = jnp.asarray(BUDGETS, reference.features.dtype)
-    return budgets[jnp.argmin(validation_bounds(reference, target, budgets, key, method=method))]
+@partial(compiled, static_argnames="name")
+def validated_number(reference: Task, target: Task, key: PRNGKeyArray, *, method: Joint, name: str) -> Float[Array, ""]:
+    """The one of the `CANDIDATES` with the smallest validation bound; pure."""
+    numbers = jnp.asarray(CANDIDATES[name], reference.features.dtype)
+    return numbers[jnp.argmin(validation_bounds(reference, target, numbers, key, method=method, name=name))]

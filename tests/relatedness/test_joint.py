@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxrel import Head, Joint, Task, task_relatedness
-from jaxrel.relatedness import BUDGETS, LowRankFeatureMap, validation_bounds
+from jaxrel.relatedness import BUDGETS, HEAD_RIDGES, LowRankFeatureMap, validation_bounds
 from jaxrel.relatedness.blocks import kept_aside
 from jaxrel.relatedness.feature_maps import FeatureMap, identity_map
 from jaxrel.relatedness.methods import joint as joint_module
@@ -130,8 +130,21 @@ class TestLipschitzBudget:
         )
         np.testing.assert_allclose(best, BUDGETS[int(np.argmin(bounds))])
 
-    def test_kernels_take_numbers_only(self):
-        method = dataclasses.replace(self.method, lipschitz_budget="validated")
+    def test_the_ridge_is_that_of_the_smallest_validation_bound(self):
+        method = dataclasses.replace(self.method, head_ridge="validated")
+        result = task_relatedness(self.reference, self.target, method=method)
+        choose = jax.jit(functools.partial(validation_bounds, method=self.method, name="head_ridge"))
+        bounds = choose(self.reference, self.target, jnp.asarray(HEAD_RIDGES), jax.random.key(0))
+        assert np.ptp(np.asarray(bounds)) > 0.01
+        best = HEAD_RIDGES[int(np.argmin(bounds))]
+        assert result.computed_with.method.head_ridge == pytest.approx(best)
+        fixed = dataclasses.replace(self.method, head_ridge=best)
+        expected = task_relatedness(self.reference, self.target, method=fixed)
+        np.testing.assert_allclose(result.bound, expected.bound, rtol=1e-4)
+
+    @pytest.mark.parametrize("name", ["lipschitz_budget", "head_ridge"])
+    def test_kernels_take_numbers_only(self, name):
+        method = dataclasses.replace(self.method, **{name: "validated"})
         with pytest.raises(ValueError, match="resolved by task_relatedness"):
             method.fit(self.reference, self.target, None, jax.random.key(0))
 
@@ -140,6 +153,12 @@ class TestLipschitzBudget:
         [
             ({"lipschitz_budget": 1.0}, "lipschitz_budget needs learn_head=False"),
             ({"lipschitz_budget": -1.0, "learn_head": False}, "lipschitz_budget must be positive"),
+            ({"head_ridge": "validated"}, "head_ridge='validated' needs learn_head=False"),
+            ({"head_ridge": "best"}, "head_ridge must be a finite number, got 'best'"),
+            (
+                {"head_ridge": "validated", "lipschitz_budget": "validated", "learn_head": False},
+                "both 'validated': pass a number for one",
+            ),
             ({"lipschitz_budget": "best", "learn_head": False}, "lipschitz_budget must be a finite number, got 'best'"),
         ],
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from jaxrel._core.labels import class_numbers
 from jaxrel._core.standardisation import Standardisation, identity_standardisation, standardisation_of
 from jaxrel.heads import Head, fit_head
 from jaxrel.relatedness.blocks import VALIDATION_EVERY, kept_aside
-from jaxrel.relatedness.budgets import validated_budget
+from jaxrel.relatedness.budgets import CANDIDATES, validated_number
 from jaxrel.relatedness.class_maps import ClassMap, check_class_map, initial_logits, pruned
 from jaxrel.relatedness.coupling import class_prior
 from jaxrel.relatedness.feature_maps import identity_map
@@ -72,11 +72,12 @@ class Joint(Method):
             aside: the rule, not the number, is then the same for every encoder (a ridge that suits 200 features of
             4,000 samples leaves 1,280 features of 1,000 samples hopelessly overfitted). The result records the number.
         head_ridge: ridge of the reference head where it has to be fitted. It decides the Lipschitz constant of a
-            head that is kept fixed, and with it the distribution mismatch.
+            head that is kept fixed, and with it the distribution mismatch. Of such a head `"validated"` takes the one
+            of `HEAD_RIDGES` with the smallest bound on training samples kept aside, at the cost of as many fits.
         lipschitz_budget: the largest `Head.lipschitz` of a reference head that is fitted and kept, on standardised
             features; it holds exactly. `"validated"` takes the one of `BUDGETS` with the smallest bound on training
-            samples kept aside, which a reference that is easy and near wants large, and one that is far small.
-            `task_relatedness` resolves it, kernels take numbers.
+            samples kept aside, which a reference that is easy and near wants large, and one that is far small. Of both
+            `"validated"` is resolved by `task_relatedness`, kernels take numbers; one of both at a time.
         num_steps: steps of Adam, iterations of L-BFGS at most.
         learning_rate: of Adam, falling to 0 along a cosine; ten times as large for the logits of Q.
         epsilon: entropic regularisation of a step, relative to the mean cost.
@@ -99,7 +100,7 @@ class Joint(Method):
     standardise: bool = field(default=True, metadata=STATIC)
     points_per_class: int | None = field(default=None, metadata=STATIC)
     ridge: float | None = None
-    head_ridge: float = 2.5
+    head_ridge: float | jax.Array | Literal["validated"] = 2.5
     lipschitz_budget: float | jax.Array | Literal["validated"] | None = None
     num_steps: int = 300
     learning_rate: float = 1e-2
@@ -127,17 +128,26 @@ class Joint(Method):
         for name in ("num_steps", "sinkhorn_iterations", "certificate_iterations"):
             check_number(name, getattr(self, name), least=0 if name == "num_steps" else 1, whole=True)
         for name in ("ridge", "head_ridge", "learning_rate", "epsilon", "certificate_gap"):
-            if name != "ridge" or self.ridge is not None:
+            if (name != "ridge" or self.ridge is not None) and name not in self._validated:
                 check_number(name, getattr(self, name), least=0.0, positive="ridge" not in name)
-        self._check_budget()
+        self._check_head()
 
-    def _check_budget(self) -> None:
-        if self.lipschitz_budget is None:
-            return
-        if self.learns_head:
+    @property
+    def _validated(self) -> list[str]:
+        """Fields whose numbers are to be chosen."""
+        return [name for name in CANDIDATES if isinstance(value := getattr(self, name), str) and value == "validated"]
+
+    def _check_head(self) -> None:
+        if self.lipschitz_budget is not None and self.learns_head:
             raise ValueError("lipschitz_budget needs learn_head=False: a head that is learned keeps no budget.")
-        if self.lipschitz_budget != "validated":
+        if self.lipschitz_budget is not None and "lipschitz_budget" not in self._validated:
             check_number("lipschitz_budget", self.lipschitz_budget, least=0.0, positive=True)
+        if self._validated and self.learns_head:
+            raise ValueError(
+                "head_ridge='validated' needs learn_head=False: a head that is learned has no fixed ridge."
+            )
+        if len(self._validated) > 1:
+            raise ValueError("lipschitz_budget and head_ridge are both 'validated': pass a number for one of them.")
 
     @property
     def learns_head(self) -> bool:
@@ -150,6 +160,8 @@ class Joint(Method):
             _check_identity(reference, target)
         if head is not None and self.lipschitz_budget is not None:
             raise ValueError("lipschitz_budget is for a head that is fitted: leave out head, or the budget.")
+        if head is not None and self._validated:
+            raise ValueError("head_ridge='validated' is for a head that is fitted: leave out head, or pass a number.")
         if init is None:
             return
         if head is not None:
@@ -163,12 +175,13 @@ class Joint(Method):
             )
 
     def resolved(self, reference: Task, target: Task, key: PRNGKeyArray) -> Self:
-        """With the number that `lipschitz_budget="validated"` stands for."""
-        if self.lipschitz_budget != "validated":
-            return self
-        plain = dataclasses.replace(self, lipschitz_budget=None)
-        budget = validated_budget(reference, target, key, method=plain)
-        return dataclasses.replace(self, lipschitz_budget=budget if is_traced(budget) else float(budget))
+        """With the number that `"validated"` stands for."""
+        for name in self._validated:
+            plain: dict[str, Any] = {name: None if name == "lipschitz_budget" else 1.0}
+            number = validated_number(reference, target, key, method=dataclasses.replace(self, **plain), name=name)
+            found: dict[str, Any] = {name: number if is_traced(number) else float(number)}
+            return dataclasses.replace(self, **found)
+        return self
 
     def within(self, fits: Callable[[int], bool]) -> Self:
         """With fewer points of each class where as many as usual do not fit, four at least."""
@@ -263,8 +276,8 @@ def _start(sampler: Sampler, head: Head | None, method: Joint) -> tuple[Paramete
     zero = Head(jnp.zeros((num_classes, width), dtype), jnp.zeros(num_classes, dtype))
     if head is None:
         budget = method.lipschitz_budget
-        if budget == "validated":
-            raise ValueError("lipschitz_budget='validated' is resolved by task_relatedness: pass a number here.")
+        if isinstance(budget, str) or isinstance(method.head_ridge, str):
+            raise ValueError("'validated' is resolved by task_relatedness: pass a number here.")
         head = zero if from_zero else fit_head(reference, ridge=method.head_ridge, lipschitz_budget=budget)
     start = Parameters(head, head, logits, support)
     ridge = jnp.asarray(0.0 if method.ridge is None else method.ridge, dtype)
