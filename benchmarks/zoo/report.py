@@ -30,13 +30,17 @@ HIDDEN = ("features, A = I,", "clusters, ")
 
 Report = dict[str, Any]
 REPORTS = ("development", "confirmation", "variants")
-FEW_LABELS = "zoo_few_labels.json"
+FEW_LABELS, CRITICISM = "zoo_few_labels.json", "zoo_criticism.json"
 
 
 def write_page(results: Path = RESULTS) -> None:
     """Put the newest tables between the marks of the page, and draw the figure."""
     reports = {name: read(results / f"zoo_{name}.json") for name in REPORTS}
-    write_tables(PAGE, tables(reports) | {"few labels": few_labels_table(read(results / FEW_LABELS))})
+    others = {
+        "few labels": few_labels_table(read(results / FEW_LABELS)),
+        "criticism": criticism_table(read(results / CRITICISM)),
+    }
+    write_tables(PAGE, tables(reports) | others)
     draw(reports["confirmation"])
 
 
@@ -71,6 +75,19 @@ def few_labels_table(report: Report) -> str:
     ]
     rows.append(["all", cell("all labels"), "", *(cell(f"all labels, {name}") for name in columns[2:])])
     return markdown(["labels of 1,000", "labels alone", "labels and views", "LogME", "1-NN"], rows)
+
+
+def criticism_table(report: Report) -> str:
+    """What is left of each score without the largest encoders, and of pairs by how far they are apart."""
+    rows = []
+    for half, scores in report.items():
+        for name, found in scores.items():
+            both = [f"{found[which]['estimate']:.2f}" for which in ("all", "without the largest")]
+            pairs = [f"{pair['right']:.0%}" for pair in found["pairs"]]
+            rows.append([half, name, *both, f"{found['differences']:.2f}", *pairs])
+    some = next(iter(next(iter(report.values())).values()))["pairs"]
+    gaps = [f"{pair['least']:.0%} to {pair['most']:.0%}" for pair in some]
+    return markdown(["half", "score", "all", "without ImageNet's", "differences", *gaps], rows)
 
 
 def read(path: Path) -> Report:
