@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrel import data, encoders, study
 from jaxrel._core.printable import printable
 from jaxrel.cli import console
-from jaxrel.cli.options import add_ray, executor, path_argument
+from jaxrel.cli.options import add_encoders, add_ray, executor, path_argument
 from jaxrel.storage.features import FeatureStore, StoreError, Table
 from jaxrel.study import Progress, Settings
 from jaxrel.study.engine import Part, run_parts
@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
         "NAME:random is the same network with random weights.",
     )
     defaults = Settings()
-    parser.add_argument("--encoder", nargs="+", metavar="E", help="encoders by name")
+    add_encoders(parser, "encoders by name")
     parser.add_argument("--data", metavar="D", help="data set")
     parser.add_argument("--list", action="store_true", help="list what the store holds, and extract nothing")
     parser.add_argument("--data-path", type=path_argument, metavar="PATH", help="your own copy of the data set")

@@ -17,6 +17,7 @@ from jaxrel.study.drawing import FORMATS
 
 __all__ = [
     "add_common",
+    "add_encoders",
     "add_numbers",
     "add_plot",
     "add_ray",
@@ -38,6 +39,24 @@ _NAMES = (
 def epilog(command: str) -> str:
     """What names a command takes."""
     return _NAMES.format(data_sets=", ".join(data.names()), encoders=", ".join(encoders.names()), command=command)
+
+
+class _Encoders(argparse.Action):
+    """Names of encoders, with those of a list in the place of `@LIST`."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        try:
+            setattr(namespace, self.dest, encoders.expanded(values))
+        except ValueError as error:
+            parser.error(str(error))
+
+
+def add_encoders(command: argparse.ArgumentParser, text: str, **options: Any) -> None:
+    """The option of every command that takes encoders by name."""
+    lists = ", ".join(f"@{name}" for name in encoders.PRESETS)
+    command.add_argument(
+        "--encoder", nargs="+", action=_Encoders, metavar="E", help=f"{text}, or lists of them: {lists}", **options
+    )
 
 
 def add_numbers(command: argparse.ArgumentParser, numbers: Iterable[tuple[str, Callable[[str], Any], str]]) -> None:

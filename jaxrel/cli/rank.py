@@ -8,7 +8,17 @@ from typing import Any
 from jaxrel import data, study
 from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
-from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, path_argument, run_plan, settings_of
+from jaxrel.cli.options import (
+    add_common,
+    add_encoders,
+    add_numbers,
+    add_plot,
+    add_ray,
+    epilog,
+    path_argument,
+    run_plan,
+    settings_of,
+)
 from jaxrel.relatedness.ground_costs import cost_names
 from jaxrel.study import Study
 from jaxrel.study.named_classes import TEACHER, read_class_names
@@ -31,7 +41,7 @@ def add(commands: Any) -> None:
         epilog=epilog("rank"),
     )
     rank.add_argument("--target", nargs="+", required=True, metavar="T", help="data sets transferred to")
-    rank.add_argument("--encoder", nargs="+", required=True, metavar="E", help="encoders to rank")
+    add_encoders(rank, "encoders to rank", required=True)
     rank.add_argument(
         "--reference", nargs="+", default=[], metavar="R", help="data sets transferred from, for the terms of a bound"
     )

@@ -9,7 +9,17 @@ from typing import Any
 from jaxrel import data, study
 from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
-from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, path_argument, run_plan, settings_of
+from jaxrel.cli.options import (
+    add_common,
+    add_encoders,
+    add_numbers,
+    add_plot,
+    add_ray,
+    epilog,
+    path_argument,
+    run_plan,
+    settings_of,
+)
 from jaxrel.cli.rank import skipped_files
 from jaxrel.metrics.batch import applicable_metrics
 from jaxrel.metrics.registry import METRICS
@@ -35,7 +45,7 @@ def add(commands: Any) -> None:
         epilog=epilog("score"),
     )
     score.add_argument("files", nargs="*", type=path_argument, metavar="FILE.npz", help="the arrays of one encoder")
-    score.add_argument("--encoder", nargs="+", metavar="E", help="encoders by name, in place of files")
+    add_encoders(score, "encoders by name, in place of files")
     score.add_argument("--target", metavar="T", help="data set transferred to")
     score.add_argument("--reference", metavar="R", help="data set transferred from, for metrics that need one")
     score.add_argument("--views", action="store_true", help="two augmented views of the target, for cross_view")

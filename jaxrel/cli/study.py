@@ -8,7 +8,7 @@ from typing import Any
 from jaxrel import data, study
 from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
-from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, run_plan, settings_of
+from jaxrel.cli.options import add_common, add_encoders, add_numbers, add_plot, add_ray, epilog, run_plan, settings_of
 from jaxrel.cli.rank import skipped_files
 from jaxrel.study import Settings, Study
 from jaxrel.study.drawing import write_pictures
@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
         epilog=epilog("study"),
     )
     parser.add_argument("--target", nargs="+", required=True, metavar="T", help="data sets transferred to")
-    parser.add_argument("--encoder", nargs="+", required=True, metavar="E", help="encoders")
+    add_encoders(parser, "encoders", required=True)
     parser.add_argument("--reference", nargs="+", default=[], metavar="R", help="data sets transferred from")
     parser.add_argument(
         "--metric",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrel import data, study
 from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
-from jaxrel.cli.options import add_common, add_numbers, add_plot, add_ray, epilog, path_argument, run_plan
+from jaxrel.cli.options import add_common, add_encoders, add_numbers, add_plot, add_ray, epilog, path_argument, run_plan
 from jaxrel.study import Settings
 from jaxrel.study.records import LOG
 
@@ -41,7 +41,7 @@ def add(commands: Any) -> None:
         epilog=epilog("verify"),
     )
     parser.add_argument("--target", metavar="T", help="data set to train on (default: that of --results)")
-    parser.add_argument("--encoder", nargs="+", default=[], metavar="E", help="encoders (default: those of --results)")
+    add_encoders(parser, "encoders (default: those of --results)", default=[])
     parser.add_argument(
         "--results",
         type=path_argument,

@@ -16,6 +16,7 @@ from jaxrel.encoders.encoder import Encoder, EncoderOutput, Modality, from_netwo
 from jaxrel.encoders.extraction import View, extract_features
 from jaxrel.encoders.images.views import ImageAugmentation, ImageView, image_views
 from jaxrel.encoders.preprocessing import Preprocessing
+from jaxrel.encoders.presets import PRESETS, expanded
 from jaxrel.encoders.registry import (
     EncoderPlugin,
     check_name,
@@ -30,6 +31,7 @@ from jaxrel.encoders.texts.views import TextAugmentation, TextView
 
 __all__ = [
     "IMAGE_TEMPLATES",
+    "PRESETS",
     "VIEWS",
     "Encoder",
     "EncoderOutput",
@@ -44,6 +46,7 @@ __all__ = [
     "check_name",
     "class_prompts",
     "encoder_of_names",
+    "expanded",
     "extract_features",
     "from_network",
     "image_views",
