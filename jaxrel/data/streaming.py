@@ -14,7 +14,7 @@ from jaxtyping import Int32
 
 from jaxrel._core.user_paths import user_path
 from jaxrel.data.labelled import LabelledData, Modality, Split
-from jaxrel.data.readers.folders import class_files
+from jaxrel.data.readers.folders import class_files, class_of
 from jaxrel.data.readers.picture_files import Pictures, imported_grain, list_pictures
 from jaxrel.data.readers.pictures import PICTURE_SUFFIXES, SIDE
 from jaxrel.data.readers.samples import Skipped
@@ -108,14 +108,14 @@ def stream(
         raise ValueError(f"{folder} has no subfolders: pass a folder with one subfolder of pictures for each class.")
     if texts := [file for file in files if file.suffix.lower() not in PICTURE_SUFFIXES]:
         raise ValueError(f"{texts[0]} is no picture: load texts by jaxrel.data.load.")
-    class_names = tuple(dict.fromkeys(file.parent.name for file in files))
-    places = {name: place for place, name in enumerate(class_names)}
+    class_names = tuple(dict.fromkeys(filter(None, map(class_of, files))))
+    places = {name: place for place, name in enumerate(class_names)} | {"": -1}
     pictures, _, skipped = list_pictures(files, side=side)
     for file, reason in skipped:
         if strict:
             raise ValueError(f"{file} cannot be read: {reason}")
         _log.warning("%s is left out: %s", file, reason)
-    labels = np.array([places[file.parent.name] for file in pictures.files], np.int32)
+    labels = np.array([places[class_of(file)] for file in pictures.files], np.int32)
     order, in_train = hash_order(pictures.hashes, labels)
     order = order[in_train if split == "train" else ~in_train]
     if limit is not None:

@@ -433,6 +433,15 @@ def test_texts_may_have_no_labels_at_all(name: str, content: str, tmp_path: Path
     assert (sorted(train.samples), train.labels.tolist(), train.class_names) == (["one", "two, three"], [-1, -1], ())
 
 
+def test_a_folder_may_have_samples_of_unknown_class(tmp_path: Path) -> None:
+    for place in ("x/a", "y/b", "Unlabelled/c", "Unlabelled/d"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{place}.txt").write_text(place[-1])
+    train, _ = jaxrel.data.load_splits(str(tmp_path), test_limit=0)
+    assert dict(zip(train.samples, train.labels, strict=True)) == {"a": 0, "b": 1, "c": -1, "d": -1}
+    assert train.class_names == ("x", "y")
+
+
 def test_a_folder_of_texts_has_no_labels(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.txt").write_text(name)

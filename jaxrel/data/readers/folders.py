@@ -12,9 +12,10 @@ from jaxrel.data.readers.picture_files import list_pictures
 from jaxrel.data.readers.pictures import PICTURE_SUFFIXES, fit_into_memory, read_pictures
 from jaxrel.data.readers.samples import Samples, Skipped, read_text
 
-__all__ = ["class_files", "has_class_folders", "has_samples", "read_class_folders", "read_samples"]
+__all__ = ["class_files", "class_of", "has_class_folders", "has_samples", "read_class_folders", "read_samples"]
 
 _TEXT_SUFFIX = ".txt"
+_UNKNOWN = ("unlabelled", "unlabeled")
 
 
 _PARTS = {"train": "train", "training": "train", "test": "test", "val": "validation", "valid": "validation"}
@@ -43,7 +44,7 @@ def read_samples(folder: Path) -> Samples:
 
 
 def read_class_folders(folder: Path, *, encoding: str = "utf-8-sig") -> Samples:
-    """Read one sample a file, each subfolder a class that is called like it.
+    """Read one sample a file, each subfolder a class that is called like it, or ``unlabelled``: of unknown class.
 
     The files are all pictures (see :func:`jaxrel.data.readers.pictures.stack_pictures` for what is done to their sizes)
     or all texts (``.txt``, each read as a whole). Pictures of which an array would take more than a gibibyte stay in
@@ -64,7 +65,7 @@ def read_class_folders(folder: Path, *, encoding: str = "utf-8-sig") -> Samples:
     files_of = {part: class_files(part) for part in parts or (folder,)}
     files = [file for of_part in files_of.values() for file in of_part]
     samples, kept, skipped = _read_files(folder, files, encoding)
-    labels = np.array([file.parent.name for file in files], dtype=str)[kept]
+    labels = np.array(list(map(class_of, files)), dtype=str)[kept]
     official = np.repeat([_PARTS[part.name.lower()] for part in parts], [len(of_part) for of_part in files_of.values()])
     return Samples(samples, labels, official[kept] if parts else None, skipped)
 
@@ -102,6 +103,12 @@ def _read_texts(files: Sequence[Path], encoding: str) -> tuple[tuple[str, ...], 
     if not texts:
         raise ValueError(f"none of {len(files)} texts can be read: {skipped[0][1]}")
     return tuple(texts.values()), list(texts), tuple(skipped)
+
+
+def class_of(file: Path) -> str:
+    """The name of the class of a sample in a folder of classes; "" where it is not known."""
+    name = file.parent.name
+    return "" if name.lower() in _UNKNOWN else name
 
 
 def class_files(folder: Path) -> list[Path]:
