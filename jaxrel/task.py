@@ -108,7 +108,7 @@ class Task:
         classes: tuple[Any, int | None, tuple[str, ...] | None]
         unknown = np.zeros(numbers.shape[0], bool)
         if labels is not None and live is not None:
-            unknown = live & missing_labels(labels, numbers.shape[0])
+            unknown = live & missing_labels(labels, numbers.shape[0], live)
         if labels is None or (live is not None and (unknown == live).all()):
             classes, unknown = (None, *checked_classes(num_classes, class_names)), np.zeros_like(unknown)
         else:
@@ -235,8 +235,9 @@ class Task:
     def _first_unlabelled(self) -> str:
         if is_traced(self.labels, self.weights):
             return "labels of some samples are"
-        rows = np.flatnonzero((np.asarray(self.labels) < 0) & (np.asarray(self.weights) > 0))
-        return f"labels[{rows[0]}] and {rows.size - 1:,} other of {self.num_samples:,} labels are"
+        live = np.asarray(self.weights) > 0
+        rows = np.flatnonzero((np.asarray(self.labels) < 0) & live)
+        return f"labels[{rows[0]}] and {rows.size - 1:,} other of {np.count_nonzero(live):,} labels are"
 
     def of_labelled(self) -> Task:
         """The samples that have a label: the others get weight 0. The task itself where all have one, or none."""

@@ -100,6 +100,14 @@ def test_some_samples_may_lack_a_label(labels):
     assert task.fingerprint() != known.fingerprint()
 
 
+@pytest.mark.parametrize("labels", [[-1, 1, 1, -1], [-1.0, 1.0, 1.0, -1.0]])
+def test_two_classes_called_minus_one_and_one_are_not_taken_for_one(labels):
+    with pytest.raises(ValueError, match=r"labels are -1 and 1, and -1 marks .*: for two classes pass labels > 0"):
+        Task(FEATURES, labels)
+    assert Task(FEATURES, np.array(labels) > 0).num_classes == 2
+    assert Task(FEATURES, labels, weights=[0, 1, 1, 0]).num_classes == 1
+
+
 def test_a_task_of_no_label_is_unlabelled():
     task = Task(FEATURES, [-1] * 4, class_names=["a", "b"])
     assert (task.labels, task.partly_labelled, task.class_names) == (None, False, ("a", "b"))

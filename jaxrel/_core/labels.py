@@ -115,8 +115,14 @@ def largest_class(labels: Any, live: Bool[np.ndarray, " n"] | None = None) -> in
     return int(np.unique(values, return_counts=True)[1].max(initial=1))
 
 
-def missing_labels(labels: Any, num_samples: int, *, name: str = "labels") -> Bool[np.ndarray, " n"]:
-    """Which samples are marked as of unknown class: by -1, None, NaN or NA. No shape or type is refused here."""
+def missing_labels(
+    labels: Any, num_samples: int, live: Bool[np.ndarray, " n"], *, name: str = "labels"
+) -> Bool[np.ndarray, " n"]:
+    """Which samples are marked as of unknown class: by -1, None, NaN or NA. No shape or type is refused here.
+
+    Raises:
+        ValueError: labels are -1 and 1, where -1 is a class.
+    """
     column, _ = _declared(labels)
     array = to_array(name, column)
     if isinstance(array, jax.core.Tracer) or array.size != num_samples:
@@ -124,9 +130,14 @@ def missing_labels(labels: Any, num_samples: int, *, name: str = "labels") -> Bo
     values = np.asarray(array).reshape(-1)
     if values.dtype.kind == "O":
         return np.array([value is None or value != value or value == -1 for value in values.tolist()])
-    if jnp.issubdtype(values.dtype, jnp.floating):
-        return np.isnan(values) | (values == -1)
-    return values == -1 if values.dtype.kind == "i" else np.zeros(num_samples, bool)
+    if not jnp.issubdtype(values.dtype, jnp.number) or values.dtype.kind == "c":
+        return np.zeros(num_samples, bool)
+    if np.array_equal(np.unique(values[live]), [-1, 1]):
+        raise ValueError(
+            f"{name} are -1 and 1, and -1 marks a sample of unknown class: for two classes pass {name} > 0, for one "
+            "class and others unknown 0 in place of 1."
+        )
+    return np.isnan(values) | (values == -1) if jnp.issubdtype(values.dtype, jnp.floating) else values == -1
 
 
 def class_numbers(names: Names, num_classes: int) -> tuple[str, ...]:
@@ -240,7 +251,7 @@ class _Encoder:
         self.refuse(
             values < 0,
             lambda row: f"{values[row]}, outside 0 .. {most}",
-            "number the classes from 0; remove samples without a class, often marked by -1, or give them weight 0.",
+            "number the classes from 0; remove these samples, or give them weight 0.",
         )
         self.refuse(
             values > most,

@@ -113,7 +113,7 @@ def _kind_of_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> str:
     if kind := _RESNETS.get((depths, any(convolution == 3 for *_, convolution in blocks))):
         return kind
     for kind, ending, width in _SIGNS:
-        if any(name.endswith(ending) and len(tensor) == width for name, tensor in tensors.items()):
+        if any(name.endswith(ending) and np.shape(tensor)[:1] == (width,) for name, tensor in tensors.items()):
             return kind
     raise CheckpointError(
         f"it cannot be told by its tensors ({', '.join(list(tensors)[:3])}, ...) what {path} is: put its config.json "

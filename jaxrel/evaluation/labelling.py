@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -36,8 +36,8 @@ def samples_to_label(targets: Sequence[Task], *, num_samples: int, key: Key = 0)
     about 50, and no better from 100 on: `docs/predicting_transfer.md`.
 
     Args:
-        targets: the same samples under each encoder. Where some have a label already, in the first of them, others are
-            chosen to go with these.
+        targets: the same samples under each encoder. Where some have a label already, in any of them, others are chosen
+            to go with these.
         num_samples: k, how many to choose.
         key: draws the starts of the clusters.
 
@@ -48,10 +48,14 @@ def samples_to_label(targets: Sequence[Task], *, num_samples: int, key: Key = 0)
         ValueError: for no targets, targets of different samples, more samples to choose than have no label, and more
             than 20,000 samples, of which all pairs are compared.
     """
+    targets = list(targets) if isinstance(targets, Iterable) else [targets]
     weights = _checked_weights(targets)
-    known = np.zeros(weights.size, bool) if targets[0].labels is None else np.asarray(targets[0].labels) >= 0
+    known = np.zeros(weights.size, bool)
+    for target in targets:
+        if target.labels is not None:
+            known |= np.asarray(target.labels) >= 0
     free = (weights > 0) & ~known
-    if not 1 <= num_samples <= np.count_nonzero(free):
+    if type(num_samples) is not int or not 1 <= num_samples <= np.count_nonzero(free):
         raise ValueError(
             f"num_samples is {num_samples}: pass a number from 1 to {np.count_nonzero(free):,}, the samples that have "
             "no label."

@@ -123,6 +123,8 @@ def judged_by_labels(
         size = size_class(known.num_samples)
         hits, weights, labels = (with_rows(on_device(of), size) for of in (found, known.weights, labels))
     shares = balanced_shares(labels, weights, num_classes=num_classes)
+    # Where values are traced, a label that is none was not refused.
+    shares = jnp.where(jnp.any((labels < 0) & (weights > 0)), 0, shares)
     totals = jax.ops.segment_sum(weights, labels, num_classes)
     # Samples of one class are told apart from nothing.
     if lenient:

@@ -95,8 +95,8 @@ def transferability_score(
 
         value = s * labelled value + (1 - s) * value without labels,    s = m / (m + 50 (1 - m / n)),
 
-    as if views were worth 50 labels, and nothing where all samples have one. m counts the labels that can be judged,
-    those of classes of two or more; with fewer than two such classes it is 0.
+    as if views were worth 50 labels, and nothing where all samples have one: then they are not looked at. m counts the
+    labels that can be judged, those of classes of two or more; with fewer than two such classes it is 0.
     `docs/predicting_transfer.md` has how well all predict the accuracy after fine-tuning, and what else was tried.
 
     Args:
@@ -112,10 +112,10 @@ def transferability_score(
             a key of `jax.random`.
 
     Raises:
-        ValueError: for a target of one class, or without two samples of any class, unless there are views; with labels
-            of all samples and views; without labels and without views, or with views of fewer than 40 samples; for
-            views of another shape or not finite, a confidence out of (0, 1), an integer key out of 0 .. 2^32 - 1; for a
-            budget that is too small, with the least that would do, or, with views, that does not hold the target whole.
+        ValueError: for a target of one class, or without two samples of any class, unless views make up for missing
+            labels; without labels and without views, or with views of fewer than 40 samples; for views of another shape
+            or not finite, a confidence out of (0, 1), an integer key out of 0 .. 2^32 - 1; for a budget that is too
+            small, with the least that would do, or, with views, that does not hold the target whole.
 
     A class of one sample cannot be learned without seeing it: it is a wrong answer for others, but counts neither in
     `value` nor in `accuracy`. Cost: time grows as `n (d^2 + d c) + d^3` for c classes, see
@@ -177,7 +177,7 @@ def transferability_score(
             jnp.where(jnp.isfinite(value), 0, ScoreStatus.UNDEFINED)
             | jnp.where(judged.varies, 0, ScoreStatus.CONSTANT_FEATURES)
         ).astype(jnp.int32),
-        recipe=_recipe(target, views),
+        recipe=_recipe(target, by_labels, by_views),
         confidence=confidence,
     )
 
@@ -188,12 +188,8 @@ def _judged(
     """What labels say of the samples, and what views say, of which the target has one or both."""
     if target.labels is None:
         return None, judged_by_views(target, views, key, memory_budget)
-    if views is None:
+    if views is None or not target.partly_labelled:
         return judged_by_labels(target, key, memory_budget), None
-    if not target.partly_labelled:
-        raise ValueError(
-            "views are for a target of which some or all samples have no label: leave out views, or the labels."
-        )
     # First, as its refusals are about the target and its views.
     by_views = judged_by_views(target, views, key, memory_budget)
     return judged_by_labels(target, key, memory_budget, lenient=True), by_views
@@ -205,9 +201,9 @@ def _share_of_labels(by_labels: JudgedSamples, by_views: JudgedSamples) -> Float
     return labels / (labels + VIEWS_IN_LABELS * (1 - labels / samples))
 
 
-def _recipe(target: Task, views: Any) -> str:
-    if target.labels is None:
+def _recipe(target: Task, by_labels: JudgedSamples | None, by_views: JudgedSamples | None) -> str:
+    if by_labels is None or (not is_traced(by_labels.num_judged) and by_labels.num_judged == 0):
         return LABEL_FREE_RECIPE
     if not target.partly_labelled:
         return LABELLED_RECIPE
-    return PARTLY_LABELLED_RECIPE if views is None else COMBINED_RECIPE
+    return PARTLY_LABELLED_RECIPE if by_views is None else COMBINED_RECIPE

@@ -108,7 +108,7 @@ class DrawnSamples(DataSetPart):
     """A data set of which some training samples are drawn; the held-out ones stay.
 
     Draws by one seed are nested: the first 100 of 300 are those of a draw of 100. Classes have the shares in them that
-    they have in the whole, up to one sample, unless `labels_looked_at` is False.
+    they have in the whole, up to one sample, unless `labels_looked_at` is False; samples of unknown class come last.
     """
 
     num_samples: int
@@ -173,7 +173,8 @@ class DrawnSamples(DataSetPart):
         _, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
         places = np.empty(live.size)
         places[order] = (np.arange(live.size) - np.repeat(starts, sizes) + 0.5) / np.repeat(sizes, sizes)
-        return np.sort(shuffled[np.argsort(places, kind="stable")[: self.num_samples]])
+        # Samples of known class are used up before others, as where a data set is drawn from.
+        return np.sort(shuffled[np.lexsort((places, labels < 0))[: self.num_samples]])
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxrel import data, encoders
 from jaxrel._core.arrays import to_array
+from jaxrel.encoders.checkpoints.files import CheckpointError
 from jaxrel.encoders.samples import as_samples
 from jaxrel.storage.features import FeatureStore, Table
 from jaxrel.storage.fingerprints import remembered
@@ -218,7 +219,10 @@ class NamedSource:
 
     def check(self, encoder: str, *, views: bool, held_out: bool) -> None:  # noqa: ARG002 - there are views of all
         """Raise ValueError where there is no such encoder, or it is known to encode another kind of samples."""
-        encoded = encoders.modality(encoder)
+        try:
+            encoded = encoders.modality(encoder)
+        except CheckpointError:
+            return  # which is said of this encoder when it is loaded, and ends no other
         if self.name in data.names() and (given := data.describe(self.name).modality) != encoded:
             raise ValueError(f"{encoder!r} encodes {encoded}, {self.name!r} has {given}: pass an encoder of {given}.")
 
@@ -259,8 +263,10 @@ class NamedSource:
 
         def task(part: data.LabelledData) -> Task:
             features = self._extract(encoder, part, part.split, progress)
-            names = part.class_names or None  # where no sample has a label
-            return Task(features, part.labels, class_names=names)
+            # There are none where no sample has a label.
+            return Task(
+                features, part.labels, num_classes=part.num_classes or None, class_names=part.class_names or None
+            )
 
         train, *held_out = map(task, self.parts)
         return Split(train, held_out[0] if held_out else None)

@@ -433,6 +433,14 @@ def test_texts_may_have_no_labels_at_all(name: str, content: str, tmp_path: Path
     assert (sorted(train.samples), train.labels.tolist(), train.class_names) == (["one", "two, three"], [-1, -1], ())
 
 
+def test_no_column_of_labels_is_said(tmp_path: Path) -> None:
+    (tmp_path / "toy.csv").write_text("id,Abstract\n1,one\n2,two\n")
+    found = read_table(tmp_path / "toy.csv", Columns(("abstract",), ""))
+    assert (found.samples, found.labels.tolist()) == (("one", "two"), ["", ""])
+    with pytest.raises(ValueError, match=r"pass label_column \(--label-column\) too, '' where there are no labels"):
+        read_table(tmp_path / "toy.csv", Columns(("abstract",)))
+
+
 def test_a_folder_may_have_samples_of_unknown_class(tmp_path: Path) -> None:
     for place in ("x/a", "y/b", "Unlabelled/c", "Unlabelled/d"):
         (tmp_path / place).parent.mkdir(exist_ok=True)
@@ -465,6 +473,7 @@ def test_a_line_may_say_what_parts_the_columns(tmp_path: Path) -> None:
         (np.array([0.0, 1.0, 2.0]), r"labels of shape \(3,\) and type float64, wanted \(3,\) and integers or strings"),
         (np.array([0, 1]), r"labels of shape \(2,\)"),
         (np.array(["0.5", "1", "2"]), "labels are numbers such as 0.5, which are no classes"),
+        (np.array([1, -1, 1]), "labels are -1 and 1, and -1 marks a sample of unknown class"),
     ],
 )
 def test_labels_that_are_no_classes_are_refused(labels: np.ndarray, message: str, tmp_path: Path) -> None:

@@ -73,6 +73,9 @@ def test_another_number_is_no_other_program(caplog: pytest.LogCaptureFixture) ->
 def test_misuse_is_refused() -> None:
     with pytest.raises(ValueError, match="there are no targets"):
         samples_to_label([], num_samples=3)
+    for number in (True, 3.0, 0):
+        with pytest.raises(ValueError, match=f"num_samples is {number}: pass a number from 1 to 60"):
+            samples_to_label(zoo(), num_samples=number)
     with pytest.raises(ValueError, match=r"targets\[1\] has 50 samples, targets\[0\] 60"):
         samples_to_label([zoo()[0], zoo(n=50)[0]], num_samples=3)
     with pytest.raises(ValueError, match=r"targets\[0\] is a list"):

@@ -353,7 +353,6 @@ def test_an_encoder_collapsed_to_a_few_points_is_below_a_good_one() -> None:
 @pytest.mark.parametrize(
     ("target", "options", "message"),
     [
-        (sample(1.0), {"views": views_of(sample(1.0))}, "leave out views, or the labels"),
         (sample(1.0), {"confidence": 1.0}, "confidence is 1.0"),
         (sample(1.0), {"num_resamples": 1}, "num_resamples is 1"),
         (sample(1.0), {"key": 1.5}, "key must be .* an integer"),
@@ -420,6 +419,7 @@ def test_labels_that_tell_nothing_leave_the_views(labels: list[int]) -> None:
     assert (float(found), float(found.lower)) == (float(expected), float(expected.lower))
     assert (float(found.label_share), found.messages) == (0, ())
     assert np.isnan(float(found.accuracy))
+    assert found.recipe == LABEL_FREE_RECIPE
     with pytest.raises(ValueError, match=r"the same label|two samples"):
         transferability_score(few)
 
@@ -432,6 +432,20 @@ def test_the_number_goes_from_that_of_views_to_that_of_labels() -> None:
     assert shares[-1] > 0.99
     nearly = transferability_score(partly(task, 119), views=views)
     assert float(nearly) == pytest.approx(float(transferability_score(task)), abs=0.03)
+
+
+def test_views_are_not_looked_at_where_all_samples_have_a_label() -> None:
+    task = sample(1.0)
+    found, expected = (transferability_score(task, **given) for given in ({"views": views_of(task)}, {}))
+    assert (float(found), float(found.lower), found.recipe) == (float(expected), float(expected.lower), expected.recipe)
+    assert float(found.label_share) == 1
+
+
+def test_a_missing_label_that_is_not_seen_is_no_number() -> None:
+    labels = np.where(np.arange(60) < 30, np.arange(60) % 3, -1)
+    score = jax.jit(lambda labels: transferability_score(Task(sample(1.0).features, labels, num_classes=3)))(labels)
+    assert np.isnan(float(score))
+    assert ScoreStatus(int(score.status)) & ScoreStatus.UNDEFINED
 
 
 def test_few_labels_are_traced_over_encoders() -> None:

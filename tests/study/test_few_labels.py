@@ -83,6 +83,17 @@ def test_a_probe_learns_from_the_samples_with_a_label() -> None:
     assert found.numbers["test_samples"] == 60
 
 
+def test_a_bound_is_about_the_labelled_samples_of_a_reference() -> None:
+    reference, task = few_labels(num_labelled=60, seed=2), few_labels(num_labelled=80)
+    known = Task(np.asarray(reference.features)[:60], np.asarray(reference.labels)[:60])
+    mine = FeatureArrays("mine", {"net": (task, task)})
+    values = [
+        records(mine, "bound", references=[FeatureArrays("known", {"net": (given, given)})])[0].value
+        for given in (reference, known)
+    ]
+    assert values[0] == pytest.approx(values[1], rel=0.05)
+
+
 def test_a_bound_needs_all_labels_of_the_reference() -> None:
     with pytest.raises(ValueError, match=r"some samples of reference have no label: pass task\.of_labelled\(\)"):
         jaxrel.task_relatedness(few_labels(), few_labels(num_labelled=80))
@@ -91,9 +102,9 @@ def test_a_bound_needs_all_labels_of_the_reference() -> None:
 
 
 @pytest.mark.parametrize("num_samples", [40, 60])
-def test_draws_keep_the_share_of_labels(num_samples: int, tmp_path: Path) -> None:
+def test_samples_with_a_label_are_drawn_first(num_samples: int, tmp_path: Path) -> None:
     mine = FeatureArrays("mine", {"net": few_labels()})
     study = Study(["net"], [mine], metrics=["transferability"], samples=[num_samples], settings=FAST)
     (found,) = run(study.plan(), output=tmp_path).entries
     labels, samples = map(int, re.findall(r"\d+", found.texts["recipe"])[-3:-1])
-    assert (samples, abs(labels - num_samples * 30 / 80) < 1) == (num_samples, True)
+    assert (samples, labels) == (num_samples, 30)

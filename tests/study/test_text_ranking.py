@@ -80,6 +80,32 @@ def test_a_table_with_few_labels_is_ranked(capsys):
     assert {row.score.status for row in found.rows} == {"ok"}
 
 
+@pytest.mark.parametrize("names", ["123", ["-1", "1"], ["2", "7", "x"]])
+def test_classes_may_be_called_by_numbers(names):
+    rng = np.random.default_rng(0)
+    said = [list(TOPICS.values())[number % len(names)].split() for number in range(60)]
+    rows = [
+        f"{' '.join(rng.choice(words, 6))} {number},{names[number % len(names)]}" for number, words in enumerate(said)
+    ]
+    Path("stars.csv").write_text("\n".join(["text,label", *rows]))
+    assert cli.main(["rank", "--target", "stars.csv", "--encoder", "bert@tiny", *NUMBERS]) == 0
+
+
+def test_one_checkpoint_that_is_unknown_ends_no_other(capsys):
+    Path("other").mkdir()
+    Path("other/config.json").write_text('{"model_type": "llama"}')
+    np.savez("scalar.npz", **{"features.18.0.weight": np.float32(1)})
+    command = ["rank", "--target", "./notes", "--encoder", "./other", "scalar.npz", "./tiny", *NUMBERS]
+    assert cli.main(command) == 1
+    (table,) = study.Ranking.load("jaxrel-results").tables
+    assert {row.score.encoder: row.score.status == "ok" for row in table.rows} == {
+        "./tiny": True,
+        "./other": False,
+        "scalar.npz": False,
+    }
+    assert "model_type 'llama'" in capsys.readouterr().out
+
+
 def test_texts_without_labels_are_ranked_by_views():
     rng = np.random.default_rng(0)
     said = [" ".join(rng.choice(words.split(), 6)) for words in TOPICS.values() for _ in range(30)]

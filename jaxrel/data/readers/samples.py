@@ -58,7 +58,7 @@ def find_classes(samples: Samples) -> ClassSamples:
 
     Raises:
         ValueError: there is not one label for each sample, or labels are neither integers nor names, or are numbers
-            with a fraction.
+            with a fraction, or -1 and 1.
     """
     content, labels, parts, skipped = samples
     if labels.shape != (len(content),) or labels.dtype.kind not in "iuU":
@@ -66,6 +66,8 @@ def find_classes(samples: Samples) -> ClassSamples:
             f"labels of shape {labels.shape} and type {labels.dtype}, wanted {(len(content),)} and integers or strings"
         )
     known = labels != ("" if labels.dtype.kind == "U" else -1)
+    if labels.dtype.kind == "i" and np.array_equal(np.unique(labels), [-1, 1]):
+        raise ValueError("labels are -1 and 1, and -1 marks a sample of unknown class: number the classes from 0")
     values, indices = np.unique(labels[known], return_inverse=True)
     names = values.astype(str)
     ranks = _ranks(names)

@@ -21,7 +21,7 @@ class Columns(NamedTuple):
 
     Attributes:
         text: several are joined to one text, a line each.
-        label: the class.
+        label: the class; "" where there is none.
     """
 
     text: tuple[str, ...] = ()
@@ -62,6 +62,8 @@ def named_columns(path: Path, header: Sequence[str], columns: Columns) -> Places
         return exact or [place for place, cell in enumerate(names) if cell in known]
 
     texts = [given(name) for name in columns.text] or usual(_TEXT_NAMES)
+    if columns.label == "" and (columns.text or len(texts) == 1):
+        return Places(tuple(texts), None)
     if len(header) == len(texts) == 1 and columns.label is None:
         return Places((0,), None)
     labels = usual(_LABEL_NAMES) if columns.label is None else [given(columns.label)]
@@ -69,7 +71,8 @@ def named_columns(path: Path, header: Sequence[str], columns: Columns) -> Places
         return Places(tuple(texts), labels[0])
     if columns.named:
         missing = "label_column (--label-column)" if columns.text else "text_column (--text-column)"
-        raise ValueError(f"{path} has the columns {listed}: pass {missing} too")
+        none = ", '' where there are no labels" if columns.text else ""
+        raise ValueError(f"{path} has the columns {listed}: pass {missing} too{none}")
     if "text" in names or "label" in names:
         raise ValueError(f"{path} has the columns {listed}; wanted text and label, each once")
     return None

@@ -114,7 +114,7 @@ def _checked_bucket(unit: Unit, sides: Sequence[Outline]) -> Bucket:
     if unit.metric == TRANSFERABILITY and sides[-1].partly_labelled:
         raise ValueError(
             f"some samples of {unit.target!r} have no label: {TRANSFERABILITY} then takes views too, and is computed "
-            "with an interval alone: pass at least 2 resamples."
+            "with an interval alone: pass at least 2 resamples, as `jaxrel rank` and `jaxrel study` do."
         )
     needs = METRICS[unit.metric].needs
     for name, need, side in zip(

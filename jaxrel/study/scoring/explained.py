@@ -19,7 +19,7 @@ from jaxrel.study.scoring.features import Features
 from jaxrel.study.scoring.findings import Finding, failure
 from jaxrel.study.scoring.trained import fine_tuned_accuracy, probe_accuracy
 from jaxrel.study.settings import Settings
-from jaxrel.study.sources import NamedSource, Progress, Source, Views, samples_fingerprint, target_labels
+from jaxrel.study.sources import NamedSource, Progress, Source, Split, Views, samples_fingerprint, target_labels
 
 if TYPE_CHECKING:
     from jaxrel.task import Task
@@ -100,8 +100,9 @@ def _transferability(unit: Unit, features: Features, settings: Settings) -> Find
     recipe = found.recipe if labels == "given" else f"{found.recipe}, on {labels}"
     if task.partly_labelled:
         num_samples = np.count_nonzero(np.asarray(task.weights) > 0)
-        share = f"{float(found.label_share):.0%} of the value"
-        recipe += f" ({int(found.num_labelled):,} labels of {num_samples:,} samples, {share})"
+        num_labels = np.count_nonzero(np.asarray(task.of_labelled().weights) > 0)
+        share = f"{float(found.label_share):.0%} of the value" if found.num_labelled else "none of a class with two"
+        recipe += f" ({num_labels:,} labels of {num_samples:,} samples, {share})"
     texts = {"recipe": recipe, "target_samples": samples_fingerprint(source, task)}
     return Finding(unit, numbers, "; ".join(found.messages) or OK, texts=texts, resamples=_rounded(found.resamples))
 
@@ -128,7 +129,8 @@ def _bound(unit: Unit, features: Features, settings: Settings) -> Finding:
     from jaxrel.relatedness import bound_resamples
 
     assert unit.reference_source is not None  # noqa: S101 (for the type checker)
-    known = features.of(unit.reference_source)
+    train, held_out = features.of(unit.reference_source)
+    known = Split(train.of_labelled(), held_out and held_out.of_labelled())
     options: dict[str, Any] = {"method": settings.joint(), "key": unit.seed}
     resampled: tuple[float, ...] = ()
     if settings.label_free:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -98,7 +99,9 @@ def planned(
         if not columns:
             raise ValueError(f"there are no scores on {name!r}, accuracies alone: pass a study that has some.")
         encoders = _chosen(encoders, columns, best)
-        settings = dataclasses.replace(settings or scores.settings, label_free=False, target_classes=None)
+        # What is trained learns from the labels of the target, whatever the scores looked at.
+        left_alone: dict[str, Any] = {"label_free": False, "target_classes": None, "class_names": (), "teacher": None}
+        settings = dataclasses.replace(settings or scores.settings, **left_alone)
     elif best is not None:
         raise ValueError(f"best is {best}, of no scores: pass the results of a study or ranking, or leave it out.")
     if target is None:
@@ -146,8 +149,12 @@ def check_samples(plan: Plan) -> None:
     if not isinstance(source, NamedSource):
         return
     train, test = source.parts
-    stratified_partition(train.labels, seed=0, class_names=train.class_names)
-    if unseen := np.setdiff1d(test.labels, train.labels).tolist():
+    known, judged = (part.labels[part.labels >= 0] for part in (train, test))
+    if not known.size or not judged.size:
+        which = "training" if not known.size else "test"
+        raise ValueError(f"no {which} sample of {source.name!r} has a label, which training needs: label some.")
+    stratified_partition(known, seed=0, class_names=train.class_names)
+    if unseen := np.setdiff1d(judged, known).tolist():
         raise ValueError(
             f"class {train.class_names[unseen[0]]!r} has test samples and none to train on: pass more samples, or "
             "leave the class out."
