@@ -351,8 +351,8 @@ def test_scores_that_may_have_looked_at_test_samples_are_said() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--target", "./halves.npz"], "0 encoders are given: pass at least 2"),
-        (["--target", "./halves.npz", "--encoder", "tiny"], "1 encoders are given: pass at least 2"),
+        (["--target", "./halves.npz"], "0 encoders given: pass at least 2"),
+        (["--target", "./halves.npz", "--encoder", "tiny"], "1 encoder given: pass at least 2"),
         (["--encoder", "tiny", "wide"], "no target is given"),
         (["--target", "./halves.npz", "--encoder", "tiny", "tinny"], "unknown encoder 'tinny'"),
         (["--target", "./halves.npz", "--encoder", "tiny", "wide", "--best", "2"], "best is 2, of no scores"),

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from jaxrel.evaluation.evaluate import PERFECT, evaluate_scores
 from jaxrel.study.verification.columns import Column
 
-__all__ = ["Accuracies", "Agreement", "agreements", "named"]
+__all__ = ["Accuracies", "Agreement", "agreements", "counted", "named"]
 
 FEW = 5  # encoders, below which a correlation says little
 
@@ -115,10 +115,10 @@ class Agreement:
     def __str__(self) -> str:
         """In sentences."""
         clear = f"for {self.clear_held} of the {self.clear_pairs} that" if self.clear_pairs else "but none"
-        truth = f"{_counted(self.num_seeds, 'seed')} and {_counted(self.num_test, 'test sample')}"
+        truth = f"{counted(self.num_seeds, 'seed')} and {counted(self.num_test, 'test sample')}"
         chosen = "is the best" if self.regret <= 0 else f"is {self.regret:.3f} below the best"
         sentences = [
-            f"The order by {self.score} held for {self.held} of {_counted(self.pairs, 'pair')} by "
+            f"The order by {self.score} held for {self.held} of {counted(self.pairs, 'pair')} by "
             f"{named(self.accuracy)}, {clear} differ by more than noise.",
             f"Differences below about {self.noise:.3f} are within the noise of {truth}.",
             f"Its first choice, {self.first}, {chosen}.",
@@ -204,5 +204,6 @@ def _agreement(
     )
 
 
-def _counted(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """A number of things, one or several."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -19,7 +19,7 @@ from jaxrel.study.results import Results
 from jaxrel.study.scoring.trained import NOTHING_TO_TUNE
 from jaxrel.study.settings import Settings
 from jaxrel.study.sources import NamedSource, Progress, Source, has_inputs, silent
-from jaxrel.study.verification.agreement import Accuracies, agreements, named
+from jaxrel.study.verification.agreement import Accuracies, agreements, counted, named
 from jaxrel.study.verification.columns import Column, columns_of, target_of
 from jaxrel.study.verification.result import Verification
 
@@ -107,7 +107,8 @@ def planned(
     if target is None:
         raise ValueError("no target is given: pass a data set, or the results of a study or ranking.")
     if len(encoders) < 2:
-        raise ValueError(f"{len(encoders)} encoders are given: pass at least 2, as it is their order that is verified.")
+        given = counted(len(encoders), "encoder")
+        raise ValueError(f"{given} given: pass at least 2, as it is their order that is verified.")
     settings = settings or Settings()
     if not settings.resamples:
         raise ValueError("resamples is 0: pass at least 2, by which the noise of the test samples is known.")
@@ -219,8 +220,9 @@ def _notes(results: Results, accuracies: Sequence[Accuracies], *, computed: bool
     sample = next(record for record in results.entries if record.metric in TRAINED and record.status == OK)
     train, validation, test = (int(sample.numbers[f"{part}_samples"]) for part in ("train", "validation", "test"))
     yield (
-        f"Means of {len(results.seeds)} seeds, trained on {train} samples, choices made by {validation}, accuracy on "
-        f"{test} test samples; ± is half of the {settings.confidence:.0%} interval over test samples and seeds."
+        f"Means of {counted(len(results.seeds), 'seed')}, trained on {train} samples, choices made by {validation}, "
+        f"accuracy on {test} test samples; ± is half of the {settings.confidence:.0%} interval over test samples and "
+        "seeds."
     )
     if untuned := [record.encoder for record in results.entries if record.status == NOTHING_TO_TUNE]:
         yield f"No parameters to tune, so that there is the probe only: {', '.join(dict.fromkeys(untuned))}."
