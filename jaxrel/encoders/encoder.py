@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -164,7 +164,7 @@ def from_linen(
         module: maps preprocessed images to features, as the network of :func:`from_network` does.
         variables: its collections, such as `{"params": ..., "batch_stats": ...}`, as they are now.
         preprocessing: maps uint8 images to the module's input.
-        name: the encoder's name, part of its fingerprint, as are options, variables and attributes of the module.
+        name: the encoder's name, part of its fingerprint, as are options and variables, and what the module computes.
         pretraining: what the weights were trained on.
         licence: the licence of the weights.
         options: of every call of the module, such as `train=False`.
@@ -172,16 +172,19 @@ def from_linen(
     Raises:
         ValueError: a variable is not finite, the module does not take such images, or what it gives is no features.
     """
-    return image_encoder(
+    encoder = image_encoder(
         partial(_apply_linen, module, tuple(options.items())),
         jax.tree.map(jax.numpy.array, variables),
         preprocessing,
-        identity=f"{REVISION} linen {name} {preprocessing} {module} {options}",
+        identity=f"{REVISION} linen {name} {preprocessing}",
         name=name,
         num_parameters=sum(leaf.size for leaf in jax.tree.leaves(variables.get("params", {}))),
         pretraining=pretraining,
         licence=licence,
     )
+    images = np.zeros((1, preprocessing.image_size, preprocessing.image_size, 3), np.uint8)
+    program = jax.make_jaxpr(lambda forward, images: forward(images))(encoder.forward, images)
+    return replace(encoder, fingerprint=fingerprint(f"{encoder.fingerprint} {program}", {}))
 
 
 def image_encoder(

@@ -134,7 +134,8 @@ def host_encoder(
         forward: gives features of what is prepared.
         modality: what it encodes.
         identity: what beside the weights decides the features, for the fingerprint.
-        weights: by name; where they are not known, the features of the example take their place in the fingerprint.
+        weights: by name, where they are known. The features of the example are in the fingerprint beside them, as code
+            may change behind the same weights.
         image_size: of the images, where it is known.
         facts: other fields of the encoder.
 
@@ -160,7 +161,7 @@ def host_encoder(
         image_size=image_size,
         feature_width=features.shape[1],
         num_logits=None,
-        fingerprint=fingerprint(identity, features if weights is None else weights),
+        fingerprint=fingerprint(identity, {"features": features, **(weights or {})}),
         prepare=prepare,
         forward=dataclasses.replace(forward, width=features.shape[1]),
         lengths=_letters if modality == "texts" else None,

@@ -131,7 +131,7 @@ def _apply_torch(module: Any, batch: jax.Array) -> Any:
     import torch
 
     parameter = next(module.parameters(), torch.empty(0))
-    # Memory of JAX is not to be written to, which modules of the same device may do: there the batch is a copy.
+    # Through NumPy for a module on the host, as JAX may have the batch on a GPU that this PyTorch does not know.
     images = torch.from_dlpack(batch if parameter.is_cuda else np.array(batch))
     with torch.no_grad():
         return module(images.permute(0, 3, 1, 2).to(parameter.device, parameter.dtype).contiguous())

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from jaxrel import encoders
 from jaxrel.encoders import Preprocessing, extract_features, from_function, from_linen, from_network
+from jaxrel.encoders.encoder import fingerprint
 from jaxrel.storage.features import FeatureStore
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 20, 24, 3), np.uint8)
@@ -60,7 +61,7 @@ def test_a_function_of_jax_is_compiled_once_for_each_shape() -> None:
 def test_any_other_function_is_called_with_arrays_that_may_be_written_to() -> None:
     encoder = from_function(histograms, name="histograms", version="1")
     given = IMAGES.copy()
-    features = extract_features(encoder, given, batch_size=4)
+    features = encoder(given).features
     np.testing.assert_array_equal(features, histograms(IMAGES.copy()))
     assert (features.dtype, encoder.image_size) == (np.float32, None)
     np.testing.assert_array_equal(given, IMAGES)
@@ -209,6 +210,9 @@ def test_the_fingerprint_of_a_linen_module_is_of_all_that_decides_its_features()
         len({printed(), printed(given=variables(1)), printed(given=other), printed(Linen(activation=linen.tanh))}) == 4
     )
     assert printed() != printed(name="other")
+    assert fingerprint("<function f at 0x7f01>", {}) == fingerprint("<function f at 0x8e02>", {})
+    twice, thrice = (lambda x, factor=factor: factor * x for factor in (2.0, 3.0))
+    assert printed(Linen(activation=twice)) != printed(Linen(activation=thrice))
 
 
 def test_linen_variables_are_taken_as_they_are_now() -> None:

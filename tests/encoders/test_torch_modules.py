@@ -38,8 +38,13 @@ def torch() -> Any:
 def network(torch: Any) -> Any:
     """One that writes into its input, with normalisation and dropout, in training mode."""
     nn = torch.nn
+
+    class Flattened(nn.Module):  # type: ignore[name-defined]
+        def forward(self, x: Any) -> Any:
+            return x.view(len(x), -1).view(x.shape).relu_()
+
     return nn.Sequential(
-        nn.ReLU(inplace=True),
+        Flattened(),
         nn.Conv2d(3, 8, 3, stride=2),
         nn.BatchNorm2d(8),
         nn.ReLU(inplace=True),
@@ -50,7 +55,7 @@ def network(torch: Any) -> Any:
 
 
 def called(torch: Any, network: Any) -> np.ndarray:
-    batch = torch.from_numpy(np.array(PREPROCESSING(IMAGES))).permute(0, 3, 1, 2)
+    batch = torch.from_numpy(np.array(PREPROCESSING(IMAGES))).permute(0, 3, 1, 2).contiguous()
     with torch.no_grad():
         return np.asarray(network.eval()(batch.to(network[1].weight.dtype)).float())
 
@@ -69,13 +74,17 @@ def test_a_module_gives_what_it_gives_when_it_is_called(torch: Any, network: Any
 def test_a_module_is_taken_as_it_is_now(torch: Any, network: Any) -> None:
     encoder = from_torch(network, PREPROCESSING, name="net")
     before = np.asarray(encoder(IMAGES).features)
-    torch.nn.init.zeros_(network[1].weight)
+    network[1].weight.data *= 2
     np.testing.assert_array_equal(encoder(IMAGES).features, before)
     changed = from_torch(network, PREPROCESSING, name="net")
     half = from_torch(network.bfloat16(), PREPROCESSING, name="net")
     dropped = from_torch(network[:-1], PREPROCESSING, name="net")
     assert len({each.fingerprint for each in (encoder, changed, half, dropped)}) == 4
     assert from_torch(network, PREPROCESSING, name="net").fingerprint == half.fingerprint
+    module = type(network[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "forward", lambda self, x: x)
+        assert from_torch(network, PREPROCESSING, name="net").fingerprint != half.fingerprint
     network[2].running_mean[0] = torch.inf
     with pytest.raises(ValueError, match=r"variable \['2.running_mean .*holds NaN or infinity"):
         from_torch(network, PREPROCESSING, name="net")

@@ -51,7 +51,8 @@ def test_own_encoders_are_ranked_beside_names(halves: str, tmp_path: Path) -> No
 
 
 def test_own_encoders_are_verified(halves: str, tmp_path: Path) -> None:
-    given = [mine(), from_network(TinyNet(), PREPROCESSING, name="net")]
+    corner = from_function(lambda x: x[:, 0, 0, :1], name="corner", version="1", image_size=4)
+    given = [corner, mine(), from_network(TinyNet(), PREPROCESSING, name="net")]
     settings = dataclasses.replace(SETTINGS, fine_tuning=FineTuning((1e-2,), epochs=1))
     ranking = study.rank([halves], given, output=tmp_path / "ranking", settings=settings)
     found = study.verify(given, scores=ranking, best=2, seeds=[0], output=tmp_path / "verified", settings=settings)
