@@ -1,7 +1,8 @@
 """Frozen encoders of images and texts behind one contract, and features of many samples.
 
 `names()` lists the encoders, `load(name)` gives an :class:`Encoder`, `extract_features(encoder, samples)` applies it to
-any number of samples. `from_network` makes an encoder of your own Flax NNX network of images,
+any number of samples. `from_function` makes an encoder of any function of your own, `from_network`,
+`from_linen`, `from_torch` and `from_transformers` of a network of Flax NNX, Flax Linen, PyTorch and transformers,
 `jaxrel.encoders.texts.text_encoder` one of texts, `jaxrel.encoders.images.vision_transformers` those of ViT,
 CLIP, SigLIP and DINO checkpoints. `ImageView` and `TextView` make augmented copies of samples, for scoring without
 labels, `class_prompts` sentences of names of classes. Importing this package does not import Flax; making an encoder
@@ -12,9 +13,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from jaxrel.encoders.class_prompts import IMAGE_TEMPLATES, class_prompts
-from jaxrel.encoders.encoder import Encoder, EncoderOutput, Modality, from_network
+from jaxrel.encoders.encoder import Encoder, EncoderOutput, Modality, from_linen, from_network
 from jaxrel.encoders.extraction import View, extract_features
 from jaxrel.encoders.images.views import ImageAugmentation, ImageView, image_views
+from jaxrel.encoders.own import from_function
 from jaxrel.encoders.preprocessing import Preprocessing
 from jaxrel.encoders.presets import PRESETS, expanded
 from jaxrel.encoders.registry import (
@@ -28,6 +30,7 @@ from jaxrel.encoders.registry import (
     source_state,
 )
 from jaxrel.encoders.texts.views import TextAugmentation, TextView
+from jaxrel.encoders.torch_modules import from_torch, from_transformers
 
 __all__ = [
     "IMAGE_TEMPLATES",
@@ -48,7 +51,11 @@ __all__ = [
     "encoder_of_names",
     "expanded",
     "extract_features",
+    "from_function",
+    "from_linen",
     "from_network",
+    "from_torch",
+    "from_transformers",
     "image_views",
     "load",
     "load_network",

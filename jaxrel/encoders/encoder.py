@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -17,7 +18,7 @@ from jaxrel.encoders.preprocessing import Preprocessing
 from jaxrel.encoders.samples import as_samples
 
 if TYPE_CHECKING:
-    from flax import nnx
+    from flax import linen, nnx
 
 __all__ = [
     "Encoder",
@@ -26,8 +27,12 @@ __all__ = [
     "as_output",
     "check_finite",
     "check_images",
+    "checked_images",
     "fingerprint",
+    "from_linen",
     "from_network",
+    "image_encoder",
+    "preprocess",
 ]
 
 Modality = Literal["images", "texts"]
@@ -61,7 +66,7 @@ class Encoder:
         forward: the compiled map from these arrays to an :class:`EncoderOutput`; as a `jax.tree_util.Partial` of its
             weights, so that they can be placed on several devices.
         image_size: height and width in pixels to which each image is brought; None for texts.
-        lengths: of texts, in tokens, so that a batch can hold texts of similar length; None for images.
+        lengths: of texts, in tokens or letters, so that a batch can hold texts of similar length; None for images.
         weights_sha256: SHA-256 of the weights alone, with their names; "" where they are not known.
         preprocessing: what is done to samples before the network, for people; "" where it is not known.
     """
@@ -119,29 +124,104 @@ def from_network(
         licence: the licence of the weights.
 
     Raises:
-        ValueError: a variable is not finite, the network does not take such images, or what it gives is no features.
+        ValueError: it is no network of Flax NNX, a variable is not finite, the network does not take such images, or
+            what it gives is no features.
     """
     from flax import nnx
 
+    if not isinstance(network, nnx.Module):
+        raise ValueError(
+            f"the network is of {type(network).__module__}.{type(network).__qualname__}, not of Flax NNX: pass a Linen "
+            "module to from_linen, a module of PyTorch to from_torch, a model of transformers to from_transformers, "
+            "any other function to from_function"
+        )
     graph, state = nnx.split(network)
+    return image_encoder(
+        partial(_apply, graph),
+        state,
+        preprocessing,
+        identity=f"{REVISION} {name} {preprocessing}",
+        name=name,
+        num_parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))),
+        pretraining=pretraining,
+        licence=licence,
+    )
+
+
+def from_linen(
+    module: linen.Module,
+    variables: Mapping[str, Any],
+    preprocessing: Preprocessing,
+    *,
+    name: str,
+    pretraining: str = "unknown",
+    licence: str = "unknown",
+    **options: Any,
+) -> Encoder:
+    """Make an encoder of a Flax Linen module of images.
+
+    Args:
+        module: maps preprocessed images to features, as the network of :func:`from_network` does.
+        variables: its collections, such as `{"params": ..., "batch_stats": ...}`, as they are now.
+        preprocessing: maps uint8 images to the module's input.
+        name: the encoder's name, part of its fingerprint, as are options and variables, and what the module computes.
+        pretraining: what the weights were trained on.
+        licence: the licence of the weights.
+        options: of every call of the module, such as `train=False`.
+
+    Raises:
+        ValueError: a variable is not finite, the module does not take such images, or what it gives is no features.
+    """
+    encoder = image_encoder(
+        partial(_apply_linen, module, tuple(options.items())),
+        jax.tree.map(jax.numpy.array, variables),
+        preprocessing,
+        identity=f"{REVISION} linen {name} {preprocessing}",
+        name=name,
+        num_parameters=sum(leaf.size for leaf in jax.tree.leaves(variables.get("params", {}))),
+        pretraining=pretraining,
+        licence=licence,
+    )
+    images = np.zeros((1, preprocessing.image_size, preprocessing.image_size, 3), np.uint8)
+    program = jax.make_jaxpr(lambda forward, images: forward(images))(encoder.forward, images)
+    return replace(encoder, fingerprint=fingerprint(f"{encoder.fingerprint} {program}", {}))
+
+
+def image_encoder(
+    apply: Callable[[Any, Any], EncoderOutput],
+    state: Any,
+    preprocessing: Preprocessing,
+    *,
+    identity: str,
+    **facts: Any,
+) -> Encoder:
+    """Make an encoder of images.
+
+    Args:
+        apply: what there is for preprocessed images with weights.
+        state: the weights.
+        preprocessing: maps uint8 images to what `apply` takes.
+        identity: what beside the weights decides the features, for the fingerprint.
+        facts: other fields of the encoder.
+
+    Raises:
+        ValueError: as :func:`from_network`.
+    """
     check_finite(state)
-    forward = jax.tree_util.Partial(partial(_apply_to_images, graph, preprocessing), state)
+    forward = jax.tree_util.Partial(partial(_apply_to_images, apply, preprocessing), state)
     size = preprocessing.image_size
     output = _output_shapes(forward, size, len(preprocessing.mean))
     return Encoder(
-        name=name,
         modality="images",
         image_size=size,
         feature_width=output.features.shape[1],
         num_logits=None if output.logits is None else output.logits.shape[1],
-        num_parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))),
-        pretraining=pretraining,
-        licence=licence,
-        fingerprint=fingerprint(f"{REVISION} {name} {preprocessing}", state),
-        prepare=_checked_images,
+        fingerprint=fingerprint(identity, state),
+        prepare=checked_images,
         forward=forward,
         weights_sha256=fingerprint("", state),
         preprocessing=repr(preprocessing),
+        **facts,
     )
 
 
@@ -161,18 +241,19 @@ def _output_shapes(forward: Callable[[Any], EncoderOutput], size: int, channels:
 
 
 def _apply_to_images(
-    graph: nnx.GraphDef[Any],
+    apply: Callable[[Any, Any], EncoderOutput],
     preprocessing: Preprocessing,
-    state: nnx.State[Any, Any],
+    state: Any,
     images: UInt8[Array | np.ndarray, "b h w c"],
 ) -> EncoderOutput:
-    return _apply(graph, state, _preprocess(preprocessing, images))
+    return apply(state, preprocess(preprocessing, images))
 
 
 # Compiled apart, so that images of another size do not compile the network again; and at module level, so that
 # encoders of one architecture share what is compiled.
 @partial(compiled, static_argnums=0)
-def _preprocess(preprocessing: Preprocessing, images: jax.Array) -> jax.Array:
+def preprocess(preprocessing: Preprocessing, images: jax.Array) -> jax.Array:
+    """Preprocessed images, by a program of their own."""
     return preprocessing(images)
 
 
@@ -181,6 +262,13 @@ def _apply(graph: nnx.GraphDef[Any], state: nnx.State[Any, Any], x: jax.Array) -
     from flax import nnx
 
     return as_output(nnx.merge(graph, state)(x))
+
+
+@partial(compiled, static_argnums=(0, 1))
+def _apply_linen(
+    module: linen.Module, options: tuple[tuple[str, Any], ...], variables: Any, x: jax.Array
+) -> EncoderOutput:
+    return as_output(module.apply(variables, x, **dict(options)))
 
 
 def as_output(given: Any) -> EncoderOutput:
@@ -198,8 +286,8 @@ def as_output(given: Any) -> EncoderOutput:
 
 
 def fingerprint(description: str, state: Any) -> str:
-    """SHA-256 of a description and of the arrays of a pytree, with their names."""
-    digest = hashlib.sha256(description.encode())
+    """SHA-256 of a description, but for addresses in memory, and of the arrays of a pytree, with their names."""
+    digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", description).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
         digest.update(np.asarray(leaf).tobytes())
@@ -214,7 +302,8 @@ def check_finite(state: Any) -> None:
             raise ValueError(f"the variable {name} of the network holds NaN or infinity: its features mean nothing")
 
 
-def _checked_images(images: Any) -> Any:
+def checked_images(images: Any) -> Any:
+    """The images, or a ValueError that says what is wrong."""
     check_images(images)
     return images
 

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8
 
 from jaxrel.encoders.encoder import Encoder, EncoderOutput, check_images
+from jaxrel.encoders.own import OwnForward
 from jaxrel.encoders.samples import as_samples
 from jaxrel.encoders.texts.tokens import check_texts
 from jaxrel.storage.features import FeatureStore, FeatureType, Table, numpy_type
@@ -278,6 +279,8 @@ def _forward_on(mesh: Mesh | None, encoder: Encoder, batch_size: int) -> Callabl
             f"batch_size is {batch_size}, of which {len(devices)} devices have no equal shares: pass a multiple of "
             f"{len(devices)}, such as {-(-batch_size // len(devices)) * len(devices)}"
         )
+    if isinstance(encoder.forward, OwnForward) and encoder.forward.on_host:
+        raise ValueError(f"{encoder.name} is no program of JAX, which devices could share: leave out mesh")
     # A mesh of its own, for that of the caller may have axes on which an encoder's operations need annotations.
     mesh = Mesh(devices, "rows")
     rows = NamedSharding(mesh, PartitionSpec("rows"))

@@ -30,6 +30,7 @@ __all__ = [
     "EncoderPlugin",
     "check_name",
     "encoder_of_names",
+    "is_known",
     "load",
     "load_network",
     "modality",
@@ -157,6 +158,11 @@ def modality(name: str) -> Modality:
     if name in PLUGINS:
         return PLUGINS[name].modality
     return "images" if _base(name) in (*_ENTRIES, *VISION_TRANSFORMERS) else "texts"
+
+
+def is_known(name: str) -> bool:
+    """Whether :func:`load` would look for something by this name."""
+    return _base(name) in names() or is_checkpoint(split_layer(name)[0])
 
 
 def check_name(name: str) -> None:

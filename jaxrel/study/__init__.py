@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxrel.encoders import Encoder
 from jaxrel.study.encoder_arrays import Hub, from_arrays
 from jaxrel.study.engine import EngineError
 from jaxrel.study.estimate import Estimate, estimate
@@ -64,7 +65,7 @@ __all__ = [
 
 def rank(
     targets: Sequence[str | Source],
-    encoders: Sequence[str],
+    encoders: Sequence[str | Encoder],
     references: Sequence[str | Source] = (),
     *,
     output: Path | str,
@@ -87,7 +88,8 @@ def rank(
 
     Args:
         targets: data sets to transfer to.
-        encoders: encoder names; `NAME:random` is the same network with random weights.
+        encoders: encoder names, where `NAME:random` is the same network with random weights, and encoders of your own,
+            such as :func:`jaxrel.encoders.from_function` makes.
         references: data sets whose labels a bound on the target loss is transferred from; each makes a table of its own
             with every other data set as target.
         output: folder in which finished scores are kept (`records.jsonl`), so that a second call computes

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxrel._core.suggestions import suggestion
+from jaxrel.encoders import Encoder
+from jaxrel.encoders.registry import is_known
 from jaxrel.metrics.registry import METRICS
 from jaxrel.storage.assets import cache_dir
 from jaxrel.storage.features import FeatureStore
@@ -32,6 +34,7 @@ __all__ = [
     "Study",
     "Unit",
     "feature_store",
+    "name_of",
     "needed_by",
     "needs_reference",
 ]
@@ -137,7 +140,8 @@ class Study:
     A data set is a name that :mod:`jaxrel.data` knows, or anything that has features (:class:`Source`).
 
     Args:
-        encoders: names; `NAME:random` is the same network with random weights.
+        encoders: names, where `NAME:random` is the same network with random weights, and encoders of your own, such as
+            :func:`jaxrel.encoders.from_function` makes, which are called by their names and keep their image size.
         targets: data sets to transfer to.
         references: data sets to compare targets with; none is compared with itself.
         metrics: names in `jaxrel.metrics.METRICS`; "bound", which is that of :func:`jaxrel.task_relatedness` with its
@@ -157,7 +161,7 @@ class Study:
         store: where extracted features are kept; None is the store of this user.
     """
 
-    encoders: Sequence[str]
+    encoders: Sequence[str | Encoder]
     targets: Sequence[str | Source]
     references: Sequence[str | Source] = ()
     metrics: Sequence[str] | None = None
@@ -188,14 +192,15 @@ class Study:
             )
         taken = settings if held_out else dataclasses.replace(settings, held_out=0)
         sources = self._sources(taken)
-        references, targets = ([_name(entry) for entry in role] for role in (self.references, self.targets))
+        references, targets = ([name_of(entry) for entry in role] for role in (self.references, self.targets))
         if settings.class_names:
-            settings = dataclasses.replace(settings, teacher=settings.teacher or default_teacher(self.encoders))
+            settings = dataclasses.replace(settings, teacher=settings.teacher or default_teacher(self._encoder_names))
         # A teacher sees images at its own size.
         seen = sources if taken.image_size is None else self._sources(dataclasses.replace(taken, image_size=None))
         named = {target: _named(target, settings, sources, seen) for target in targets}
         views = settings.label_free or any(_VIEWS & set(_needs(metric)) for metric in metrics)
-        encoders = [f"{name}#{layer}" for name in self.encoders for layer in self.layers] or list(self.encoders)
+        names = self._encoder_names
+        encoders = [f"{name}#{layer}" for name in names for layer in self.layers] or names
         if FINE_TUNED_ACCURACY in metrics and (bare := [name for name in targets if not has_inputs(sources[name])]):
             raise ValueError(
                 f"{', '.join(bare)}: there are features alone, and no network to tune: leave out the metric."
@@ -224,6 +229,14 @@ class Study:
             tuple(self.reference_classes),
             settings,
         )
+
+    @property
+    def _encoder_names(self) -> list[str]:
+        return [name_of(entry) for entry in self.encoders]
+
+    @property
+    def _own_encoders(self) -> dict[str, Encoder]:
+        return {entry.name: entry for entry in self.encoders if isinstance(entry, Encoder)}
 
     @property
     def _seeds(self) -> tuple[int, ...]:
@@ -256,13 +269,21 @@ class Study:
         for kind, names in (("encoder", self.encoders), ("target", self.targets), ("reference", self.references)):
             if isinstance(names, str):
                 raise ValueError(f"{kind}s are {names!r}: pass a list, such as [{names!r}].")
+        for name in self._own_encoders:
+            if is_known(name):
+                raise ValueError(
+                    f"an encoder of your own is called {name!r}, which is the name of another, or of a checkpoint: "
+                    "pass the name itself, or dataclasses.replace(encoder, name=...)."
+                )
+            if self.layers:
+                raise ValueError(f"{name!r} is an encoder of your own, whose layers are not known: leave out layers.")
         found: dict[str, str | Source] = {}
         for entry in (*self.references, *self.targets):
-            if not _name(entry).strip():
+            if not name_of(entry).strip():
                 raise ValueError("the name of a data set is empty: pass a name or a path.")
-            known = found.setdefault(_name(entry), entry)
+            known = found.setdefault(name_of(entry), entry)
             if known is not entry and not (isinstance(known, str) and known == entry):
-                raise ValueError(f"two data sets are called {_name(entry)!r}: give them different names.")
+                raise ValueError(f"two data sets are called {name_of(entry)!r}: give them different names.")
 
     def _checked_metrics(self) -> tuple[str, ...]:
         hubs = [entry for entry in self.targets if isinstance(entry, Hub)]
@@ -289,13 +310,13 @@ class Study:
         compared = not hubs and any(map(needs_reference, metrics))
         for kind, names, least in (
             ("metric", list(metrics), 1),
-            ("encoder", list(self.encoders), 1),
-            ("target", [_name(entry) for entry in self.targets], 1),
-            ("reference", [_name(entry) for entry in self.references], int(compared)),
+            ("encoder", self._encoder_names, 1),
+            ("target", [name_of(entry) for entry in self.targets], 1),
+            ("reference", [name_of(entry) for entry in self.references], int(compared)),
         ):
             _check_distinct(kind, names, least)
-        for target in map(_name, self.targets):
-            if compared and [target] == [_name(entry) for entry in self.references]:
+        for target in map(name_of, self.targets):
+            if compared and [target] == [name_of(entry) for entry in self.references]:
                 raise ValueError(
                     f"{target!r} is not compared with itself: pass another reference for it, or none at all to rank "
                     "without the terms of a reference."
@@ -322,6 +343,7 @@ class Study:
             settings=settings,
             store=self.store or feature_store(),
             data_paths=self.data_paths,
+            own_encoders=self._own_encoders,
         )
         return sources | {entry.name: entry for entry in entries if not isinstance(entry, str)}
 
@@ -356,7 +378,8 @@ def _needs(metric: str) -> tuple[str, ...]:
     return () if metric == BOUND else METRICS[metric].needs
 
 
-def _name(entry: str | Source | Any) -> str:
+def name_of(entry: str | Source | Encoder | Any) -> str:
+    """The name of a data set or an encoder, which may be given by it."""
     name: str = entry if isinstance(entry, str) else entry.name
     return name
 

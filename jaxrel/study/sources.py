@@ -177,6 +177,7 @@ class NamedSource:
         settings: Settings,
         store: FeatureStore,
         load_encoder: Callable[[str], Encoder],
+        own_encoders: Mapping[str, Encoder] | None = None,
         path: Path | None = None,
     ) -> None:
         """Name the data set; nothing is loaded yet.
@@ -186,12 +187,14 @@ class NamedSource:
             settings: sample counts and batch size; without held-out samples all may be training samples.
             store: where extracted features are kept.
             load_encoder: gives an encoder by its name.
+            own_encoders: those of the user, by name, which are not loaded.
             path: where the user has the data; None means the data set's own providers.
         """
         self.name = name
         self._settings = settings
         self._store = store
         self._load_encoder = load_encoder
+        self._own_encoders = own_encoders or {}
         self._path = path
 
         self.skipped = 0
@@ -219,16 +222,17 @@ class NamedSource:
 
     def check(self, encoder: str, *, views: bool, held_out: bool) -> None:  # noqa: ARG002 - there are views of all
         """Raise ValueError where there is no such encoder, or it is known to encode another kind of samples."""
+        own = self._own_encoders.get(encoder)
         try:
-            encoded = encoders.modality(encoder)
+            encoded = encoders.modality(encoder) if own is None else own.modality
         except CheckpointError:
             return  # which is said of this encoder when it is loaded, and ends no other
         if self.name in data.names() and (given := data.describe(self.name).modality) != encoded:
             raise ValueError(f"{encoder!r} encodes {encoded}, {self.name!r} has {given}: pass an encoder of {given}.")
 
     def encoder(self, name: str) -> Encoder:
-        """The encoder of this name, loaded."""
-        return self._load_encoder(name)
+        """The encoder of this name, the user's or loaded."""
+        return self._own_encoders.get(name) or self._load_encoder(name)
 
     def fingerprint(self, encoder: str) -> str:
         """Those of the samples and of the encoder; the last bits depend on the batch size.
@@ -236,8 +240,10 @@ class NamedSource:
         Neither is loaded where its files are those of an earlier run.
         """
         settings = self._settings
-        state = encoders.source_state(encoder, seed=settings.seed, image_size=settings.image_size)
-        encoded = remembered(state, lambda: self._load_encoder(encoder).fingerprint)
+        state = None
+        if encoder not in self._own_encoders:
+            state = encoders.source_state(encoder, seed=settings.seed, image_size=settings.image_size)
+        encoded = remembered(state, lambda: self.encoder(encoder).fingerprint)
         return "/".join([*self._sample_fingerprints, encoded, str(settings.batch_size)])
 
     def samples_fingerprint(self, task: Task) -> str:  # noqa: ARG002 - their content tells
@@ -283,7 +289,7 @@ class NamedSource:
 
     def inputs(self, encoder: str, progress: Progress) -> tuple[Any, Any]:  # noqa: ARG002 - nothing is computed
         """What the network of an encoder takes, of the training and of the held-out samples; held in memory."""
-        prepare = self._load_encoder(encoder).prepare
+        prepare = self.encoder(encoder).prepare
         train, held_out = (prepare(as_samples(part.samples[:])) for part in self.parts)
         return train, held_out
 
@@ -297,7 +303,7 @@ class NamedSource:
         view: encoders.View | None = None,
     ) -> np.ndarray | Table:
         features = encoders.extract_features(
-            self._load_encoder(encoder),
+            self.encoder(encoder),
             part.samples,
             batch_size=self._settings.batch_size,
             progress=functools.partial(progress, f"{encoder}: {self.name} ({what})"),
@@ -315,8 +321,9 @@ def named_sources(
     settings: Settings,
     store: FeatureStore,
     data_paths: Mapping[str, Path] | None = None,
+    own_encoders: Mapping[str, Encoder] | None = None,
 ) -> dict[str, Source]:
-    """Data sets of :mod:`jaxrel.data` by name; nothing is loaded yet.
+    """Data sets of :mod:`jaxrel.data` by name; nothing is loaded yet, and the user's own encoders are at hand.
 
     Raises:
         ValueError: a name is unknown, or a path is given for another data set or does not exist.
@@ -330,7 +337,12 @@ def named_sources(
     for name in names:
         data.check_name(name, path=paths.get(name))
         sources[name] = NamedSource(
-            name, settings=settings, store=store, load_encoder=load_encoder, path=paths.pop(name, None)
+            name,
+            settings=settings,
+            store=store,
+            load_encoder=load_encoder,
+            own_encoders=own_encoders,
+            path=paths.pop(name, None),
         )
     if paths:
         raise ValueError(

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxrel.encoders import Encoder
 from jaxrel.study.execution import run
-from jaxrel.study.plan import FINE_TUNED_ACCURACY, PROBE_ACCURACY, TRAINED, TRANSFERABILITY, Plan, Study
+from jaxrel.study.plan import FINE_TUNED_ACCURACY, PROBE_ACCURACY, TRAINED, TRANSFERABILITY, Plan, Study, name_of
 from jaxrel.study.ranking.table import Ranking
 from jaxrel.study.records import OK, Record
 from jaxrel.study.results import Results
@@ -27,7 +28,7 @@ __all__ = ["check_samples", "planned", "verification_of", "verify"]
 
 
 def verify(
-    encoders: Sequence[str] = (),
+    encoders: Sequence[str | Encoder] = (),
     target: str | Source | None = None,
     *,
     scores: Results | Ranking | None = None,
@@ -51,7 +52,7 @@ def verify(
     which there are features alone, have the probe only.
 
     Args:
-        encoders: at least two names; none are all that have scores.
+        encoders: at least two, by name or of your own; none are all that have scores.
         target: a data set, as in :class:`jaxrel.study.Study`; may be left out where scores are on one alone.
         scores: of a finished study or ranking; None computes transferability.
         best: keep so many of the encoders, the best by transferability, or by the first score where there is none.
@@ -78,7 +79,7 @@ def verify(
 
 
 def planned(
-    encoders: Sequence[str],
+    encoders: Sequence[str | Encoder],
     target: str | Source | None,
     *,
     scores: Results | Ranking | None,
@@ -93,7 +94,7 @@ def planned(
         ValueError: see :func:`verify`.
     """
     if scores is not None:
-        name = target_of(scores, target if target is None or isinstance(target, str) else target.name)
+        name = target_of(scores, None if target is None else name_of(target))
         target = name if target is None else target
         columns = columns_of(scores, name)
         if not columns:
@@ -122,10 +123,12 @@ def planned(
     return dataclasses.replace(plan, units=tuple(units))
 
 
-def _chosen(encoders: Sequence[str], columns: Sequence[Column], best: int | None) -> list[str]:
-    """Those that are named, or all that have scores, or the best of these."""
+def _chosen(
+    encoders: Sequence[str | Encoder], columns: Sequence[Column], best: int | None
+) -> list[str] | list[str | Encoder]:
+    """Those that are given, or all that have scores, or the best of these."""
     known = list(dict.fromkeys(encoder for column in columns for encoder in column.values))
-    if unknown := [encoder for encoder in encoders if encoder not in known]:
+    if unknown := [name for name in map(name_of, encoders) if name not in known]:
         raise ValueError(f"there is no score of {', '.join(unknown)}: there are those of {', '.join(known)}.")
     kept = list(encoders) or known
     if best is None:
@@ -135,8 +138,8 @@ def _chosen(encoders: Sequence[str], columns: Sequence[Column], best: int | None
     column = next((column for column in columns if column.name == TRANSFERABILITY), columns[0])
     sign = -1 if column.higher_is_better else 1
 
-    def place(encoder: str) -> float:
-        value = column.values.get(encoder, math.nan)
+    def place(encoder: str | Encoder) -> float:
+        value = column.values.get(name_of(encoder), math.nan)
         return math.inf if math.isnan(value) else sign * value
 
     return sorted(kept, key=place)[:best]
