@@ -137,7 +137,7 @@ def _task(rng: np.random.Generator, size: int, num_classes: int, far: float) -> 
     weights = rng.choice([0.0, 0.5, 1.0, 1e-8, 1e-20], size, p=[0.2, 0.3, 0.4, 0.05, 0.05])
     weights[rng.integers(size)] = 1.0
     given = (features, labels.astype(np.int32), weights)
-    return Task.tree_unflatten((num_classes, None), given)
+    return Task.tree_unflatten((num_classes, None, False), given)
 
 
 def _normal(values: np.ndarray) -> np.ndarray:

@@ -63,6 +63,7 @@ def test_a_number_without_an_interval_needs_all_labels() -> None:
         records(FeatureArrays("mine", {"net": few_labels()}), "transferability", settings=settings)
 
 
+@pytest.mark.slow
 def test_a_bound_is_about_the_samples_with_a_label() -> None:
     reference, (task, held_out) = few_labels(num_labelled=80, seed=2), (few_labels(), few_labels(seed=3))
     source = FeatureArrays("known", {"net": (reference, reference)})
@@ -83,6 +84,7 @@ def test_a_probe_learns_from_the_samples_with_a_label() -> None:
     assert found.numbers["test_samples"] == 60
 
 
+@pytest.mark.slow
 def test_a_bound_is_about_the_labelled_samples_of_a_reference() -> None:
     reference, task = few_labels(num_labelled=60, seed=2), few_labels(num_labelled=80)
     known = Task(np.asarray(reference.features)[:60], np.asarray(reference.labels)[:60])

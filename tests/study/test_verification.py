@@ -256,6 +256,7 @@ def test_noise_is_that_of_simulated_differences() -> None:
     assert one_seed.noise(0, 1) < truth.noise(0, 1)
 
 
+@pytest.mark.slow
 def test_columns_have_the_axes_of_a_study_in_their_names() -> None:
     target, reference = arrays("target"), arrays("reference")
     asked = Study(
