@@ -108,7 +108,7 @@ class Task:
         classes: tuple[Any, int | None, tuple[str, ...] | None]
         unknown = np.zeros(numbers.shape[0], bool)
         if labels is not None and live is not None:
-            unknown = live & missing_labels(labels, numbers.shape[0], live)
+            unknown = missing_labels(labels, live)
         if labels is None or (live is not None and (unknown == live).all()):
             classes, unknown = (None, *checked_classes(num_classes, class_names)), np.zeros_like(unknown)
         else:

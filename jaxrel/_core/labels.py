@@ -115,29 +115,29 @@ def largest_class(labels: Any, live: Bool[np.ndarray, " n"] | None = None) -> in
     return int(np.unique(values, return_counts=True)[1].max(initial=1))
 
 
-def missing_labels(
-    labels: Any, num_samples: int, live: Bool[np.ndarray, " n"], *, name: str = "labels"
-) -> Bool[np.ndarray, " n"]:
-    """Which samples are marked as of unknown class: by -1, None, NaN or NA. No shape or type is refused here.
+def missing_labels(labels: Any, live: Bool[np.ndarray, " n"], *, name: str = "labels") -> Bool[np.ndarray, " n"]:
+    """Which of the samples that exist are marked as of unknown class: by -1, None, NaN or NA.
+
+    No shape or type is refused here.
 
     Raises:
-        ValueError: labels are -1 and 1, where -1 is a class.
+        ValueError: labels are -1 and 1.
     """
     column, _ = _declared(labels)
     array = to_array(name, column)
-    if isinstance(array, jax.core.Tracer) or array.size != num_samples:
-        return np.zeros(num_samples, bool)
+    if isinstance(array, jax.core.Tracer) or array.size != live.size:
+        return np.zeros_like(live)
     values = np.asarray(array).reshape(-1)
     if values.dtype.kind == "O":
-        return np.array([value is None or value != value or value == -1 for value in values.tolist()])
-    if not jnp.issubdtype(values.dtype, jnp.number) or values.dtype.kind == "c":
-        return np.zeros(num_samples, bool)
+        return live & np.array([value is None or value != value or value == -1 for value in values.tolist()])
+    if not is_real(values.dtype):
+        return np.zeros_like(live)
     if np.array_equal(np.unique(values[live]), [-1, 1]):
         raise ValueError(
             f"{name} are -1 and 1, and -1 marks a sample of unknown class: for two classes pass {name} > 0, for one "
             "class and others unknown 0 in place of 1."
         )
-    return np.isnan(values) | (values == -1) if jnp.issubdtype(values.dtype, jnp.floating) else values == -1
+    return live & ((values != values) | (values == -1))
 
 
 def class_numbers(names: Names, num_classes: int) -> tuple[str, ...]:

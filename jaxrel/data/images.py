@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int, Int32, Shaped, UInt8
 from jaxrel.data import splitting
 from jaxrel.data.labelled import LabelledData, Modality, Split
 
-__all__ = ["ImageData", "fingerprint", "hash_order"]
+__all__ = ["ImageData", "fingerprint", "hash_order", "with_channels"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,3 +75,8 @@ def hash_order(
 ) -> tuple[Int[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
     """:func:`jaxrel.data.splitting.hash_order` by the pixels."""
     return splitting.hash_order((image.tobytes() for image in images), labels)
+
+
+def with_channels(pixels: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "n ..."]:
+    """Images `(n, h, w, c)` of these or of grey ones `(n, h, w)`."""
+    return pixels[..., np.newaxis] if pixels.ndim == 3 else pixels

@@ -12,20 +12,21 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
-from jaxtyping import Bool, Int, Int32, Shaped
+from jaxtyping import Bool, Int
 
 from jaxrel._core.suggestions import suggestion
 from jaxrel._core.user_paths import user_path
 from jaxrel.data import images, texts
 from jaxrel.data.catalogue import DATA_SETS, DataSet
 from jaxrel.data.images import ImageData
+from jaxrel.data.known_sets import known_samples
 from jaxrel.data.labelled import Split
 from jaxrel.data.readers import AbsentError, ClassSamples, Samples, read_hub, read_path, read_saved, read_tfds
 from jaxrel.data.readers.hugging_face import is_saved, read_dataset
 from jaxrel.data.readers.paths import name_of
 from jaxrel.data.readers.picture_files import Pictures
 from jaxrel.data.readers.samples import find_classes
-from jaxrel.data.readers.text_columns import Columns
+from jaxrel.data.readers.text_columns import Columns, as_names
 from jaxrel.data.splitting import draw, hash_order
 from jaxrel.data.streaming import StreamedImages
 from jaxrel.data.texts import TextData
@@ -153,6 +154,8 @@ def load(
         (:func:`jaxrel.data.readers.read_class_folders`), or such folders in ``train`` and ``test``. Pictures of one
         size are left as they are, up to a gibibyte of them; of others the central square is resized to 224 pixels,
         and where that takes more than a gibibyte they stay in their files until they are encoded;
+      - a folder of pictures or of ``.txt`` files alone, which are of unknown class, as those in a subfolder
+        ``unlabelled`` beside those of the classes are;
       - a folder of IDX files (``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same with ``t10k``,
         plain or ``.gz``);
       - a folder that `save_to_disk` of the library `datasets` wrote.
@@ -192,7 +195,7 @@ def load(
     """
     if split not in get_args(Split):
         raise ValueError(f"unknown split {split!r}; wanted one of {', '.join(get_args(Split))}")
-    columns = Columns((text_column,) if isinstance(text_column, str) else tuple(text_column), label_column)
+    columns = Columns(as_names(text_column), label_column)
     whole = _whole(name, path, columns, official=official, strict=strict)
     return _part(whole, split, [whole.train if split == "train" else whole.test], limit=limit)
 
@@ -227,7 +230,7 @@ def load_splits(
         ValueError: an unknown `name`, a `train_limit` below 1 or a negative `test_limit`.
         DataError: see :func:`load`.
     """
-    columns = Columns((text_column,) if isinstance(text_column, str) else tuple(text_column), label_column)
+    columns = Columns(as_names(text_column), label_column)
     whole = _whole(name, path, columns, official=official, strict=strict)
     if test_limit == 0:
         return _part(whole, "train", [whole.train, whole.test], train_limit=train_limit), None
@@ -272,7 +275,7 @@ def _collection(name: str, path: Path | None, columns: Columns) -> _Collection:
         hint = "" if path else "\nPass path= or set JAXREL_DATA to use files of your own (see jaxrel.data.load)."
         return _Collection(
             name,
-            ((provider, partial(_known, facts, read)) for provider, read in _providers(facts, path)),
+            ((provider, partial(known_samples, facts, read)) for provider, read in _providers(facts, path)),
             facts.fingerprints,
             hint if facts.by_hand is None else f"\nPass path= of {facts.by_hand}.",
         )
@@ -335,56 +338,6 @@ def _own(path: Path, columns: Columns) -> ClassSamples:
     return read_saved(path) if is_saved(path) else find_classes(read_path(path, columns))
 
 
-def _known(data_set: DataSet, read: Callable[[], Samples]) -> ClassSamples:
-    """The samples of a known set, once they agree with its facts.
-
-    Raises:
-        ValueError: type, shape, number or labels differ.
-    """
-    samples, labels, parts, skipped = read()
-    if data_set.image_shape is None:
-        if not isinstance(samples, tuple):
-            raise ValueError("images, wanted texts")
-    elif isinstance(samples, tuple):
-        raise ValueError("texts, wanted images")
-    elif isinstance(samples, Pictures):
-        raise ValueError(f"more than a gibibyte of pictures, wanted some of {data_set.image_shape}")
-    else:
-        samples = _with_channels(samples)
-        if samples.dtype != np.uint8 or samples.shape[1:] != data_set.image_shape:
-            raise ValueError(
-                f"images of shape {samples.shape[1:]} and type {samples.dtype}, wanted {data_set.image_shape} and uint8"
-            )
-    if len(samples) not in data_set.fingerprints:
-        sizes = " or ".join(map(str, data_set.fingerprints))
-        unread = f"; {skipped[0][0]} cannot be read: {skipped[0][1]}" if skipped else ""
-        raise ValueError(
-            f"{len(samples)} {data_set.modality}, wanted {sizes} (a part of a set is had with limit=){unread}"
-        )
-    if labels.shape != (len(samples),) or labels.dtype.kind not in "iuU":
-        raise ValueError(
-            f"labels of shape {labels.shape} and type {labels.dtype}, wanted {(len(samples),)} and integers"
-        )
-    indices = _class_indices(data_set, labels)
-    return ClassSamples(samples, indices, data_set.class_names, data_set.licence, parts, skipped)
-
-
-def _class_indices(data_set: DataSet, labels: Shaped[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
-    """Labels as places among the known names of the classes."""
-    if labels.dtype.kind == "U":
-        if unknown := sorted(set(labels.tolist()) - set(data_set.class_names)):
-            raise ValueError(f"the label {unknown[0]!r}, wanted one of {', '.join(data_set.class_names)}")
-        places = {name: place for place, name in enumerate(data_set.class_names)}
-        return np.array([places[label] for label in labels.tolist()], dtype=np.int32)
-    if not 0 <= labels.min() <= labels.max() < len(data_set.class_names):
-        raise ValueError(f"labels from {labels.min()} to {labels.max()}, wanted 0 to {len(data_set.class_names) - 1}")
-    return labels.astype(np.int32)
-
-
-def _with_channels(pixels: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "n ..."]:
-    return pixels[..., np.newaxis] if pixels.ndim == 3 else pixels
-
-
 def _in_order(collection: _Collection, provider: str, found: ClassSamples, *, official: bool) -> _Whole:
     facts = (found.class_names, found.licence, provider, found.skipped)
     whole: LoadedData
@@ -400,7 +353,7 @@ def _in_order(collection: _Collection, provider: str, found: ClassSamples, *, of
             labels = found.labels[order].astype(np.int32)
             whole = StreamedImages(collection.name, "train", found.samples.chosen(order), labels, *facts)
         else:
-            pixels = _with_channels(found.samples)
+            pixels = images.with_channels(found.samples)
             order, in_train = images.hash_order(pixels, found.labels)
             whole = ImageData(collection.name, "train", pixels[order], found.labels[order].astype(np.int32), *facts)
         expected = collection.fingerprints.get(len(whole))

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxrel import encoders
+from jaxrel.data.readers.samples import lines_of, read_text
 from jaxrel.storage.fingerprints import remembered
 from jaxrel.study.draws import DataSetPart
 from jaxrel.study.sources import Progress, Remembered, Source, Split, restricted_to, samples_fingerprint, silent
@@ -138,18 +139,15 @@ def read_class_names(path: Path) -> dict[str, tuple[str, ...]]:
     """The names in a file of text, and the descriptions of each.
 
     Args:
-        path: of a file in UTF-8 with a line `NAME` or `NAME<TAB>DESCRIPTION` for each class, or several of the latter
-            for several descriptions of one class. Empty lines are passed over.
+        path: of a file in UTF-8, or UTF-16 with a byte order mark. A line is `NAME` or `NAME<TAB>DESCRIPTION`; several
+            of the latter are several descriptions of one class. Empty lines are passed over.
 
     Raises:
-        ValueError: the file is no text in UTF-8 or names fewer than two classes, or a line has no name, an empty
+        ValueError: the file is no such text or names fewer than two classes, or a line has no name, an empty
             description, or a name that another line has, where one of both has no description.
         OSError: it cannot be read.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8: {error}.") from error
+    lines = lines_of(read_text(path))
     found: dict[str, list[str]] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jaxrel.data.readers.text_columns import as_names
+
 if TYPE_CHECKING:
     from jaxrel.relatedness import Joint
     from jaxrel.training import FineTuning
@@ -66,8 +68,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
-        text = (self.text_column,) if isinstance(self.text_column, str) else tuple(self.text_column)
-        object.__setattr__(self, "text_column", text)
+        object.__setattr__(self, "text_column", as_names(self.text_column))
         least = {
             "samples": 1,
             "held_out": 0,

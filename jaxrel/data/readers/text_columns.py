@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxrel.data.readers.samples import Samples
 
-__all__ = ["Columns", "Places", "named_columns", "samples_of_columns"]
+__all__ = ["Columns", "Places", "as_names", "named_columns", "samples_of_columns"]
 
 _TEXT_NAMES = ("text", "texts", "sentence", "review", "content", "message", "tweet", "comment", "document", "body")
 _LABEL_NAMES = ("label", "labels", "class", "category", "sentiment", "target", "topic", "intent")
@@ -31,6 +31,11 @@ class Columns(NamedTuple):
     def named(self) -> bool:
         """Whether any is given."""
         return bool(self.text) or self.label is not None
+
+
+def as_names(columns: str | Sequence[str]) -> tuple[str, ...]:
+    """One name or several."""
+    return (columns,) if isinstance(columns, str) else tuple(columns)
 
 
 class Places(NamedTuple):
