@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from jaxrel.encoders.class_prompts import IMAGE_TEMPLATES, class_prompts
 from jaxrel.encoders.encoder import Encoder, EncoderOutput, Modality, from_linen, from_network
-from jaxrel.encoders.extraction import View, extract_features
+from jaxrel.encoders.extraction import View, extract_features, extract_layers
 from jaxrel.encoders.images.views import ImageAugmentation, ImageView, image_views
 from jaxrel.encoders.own import from_function
 from jaxrel.encoders.preprocessing import Preprocessing
@@ -51,6 +51,7 @@ __all__ = [
     "encoder_of_names",
     "expanded",
     "extract_features",
+    "extract_layers",
     "from_function",
     "from_linen",
     "from_network",
