@@ -194,8 +194,10 @@ def from_network(
         return encoder
 
     def stopped(layer: int) -> Encoder:
-        earlier = nnx.merge(graph, state).stopped_after(layer)
-        return from_network(earlier, preprocessing, name=f"{name}#{layer}", pretraining=pretraining, licence=licence)
+        whole: Any = nnx.merge(graph, state)
+        return from_network(
+            whole.stopped_after(layer), preprocessing, name=f"{name}#{layer}", pretraining=pretraining, licence=licence
+        )
 
     return replace(encoder, layers=Layers(stopped, partial(_layers_of_images, graph, preprocessing), state))
 

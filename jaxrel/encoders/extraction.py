@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from jaxrel.encoders.encoder import Encoder, EncoderOutput, check_images
 from jaxrel.encoders.own import OwnForward
-from jaxrel.encoders.samples import as_samples
+from jaxrel.encoders.samples import as_samples, samples_fingerprint
 from jaxrel.encoders.texts.tokens import check_texts
 from jaxrel.storage.features import FeatureStore, FeatureType, Table, numpy_type
 from jaxrel.version import __version__
@@ -213,11 +212,11 @@ def _extracted(
     n = len(samples)
     shard_size = min(n, batch_size * max(1, SHARD_SIZE // batch_size))
     spans = [slice(start, min(start + shard_size, n)) for start in range(0, n, shard_size)]
-    places: list[_Memory] | list[Table]
+    places: Sequence[_Memory | Table]
     if store is None:
         places = [_Memory(np.empty((n, each.feature_width), numpy_type(dtype)), spans) for each in encoders]
     else:
-        data = data_fingerprint or _fingerprint(samples)
+        data = data_fingerprint or samples_fingerprint(samples)
         places = [
             store.table(
                 {
@@ -425,23 +424,6 @@ def _check_samples(encoder: Encoder, samples: Any) -> None:
         check_images(samples)
     elif len(samples) == 0:
         raise ValueError("there are no samples: pass at least one")
-
-
-def _fingerprint(samples: Any) -> str:
-    digest = hashlib.sha256()
-    if isinstance(samples, np.ndarray) and samples.dtype == np.uint8:
-        digest.update(repr(samples.shape).encode())
-        digest.update(np.ascontiguousarray(samples).data.cast("B"))
-    elif isinstance(samples, np.ndarray | list | tuple):
-        for text in samples:
-            content = text.encode(errors="surrogatepass")
-            digest.update(f"{len(content)} ".encode() + content)
-    else:
-        raise ValueError(
-            "samples come by slices, so the store cannot tell them from others: pass data_fingerprint, a hash of "
-            "exactly these samples in this order"
-        )
-    return digest.hexdigest()
 
 
 def _facts(encoder: Encoder) -> dict[str, Any]:

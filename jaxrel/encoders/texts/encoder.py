@@ -87,7 +87,8 @@ def text_encoder(
         return encoder
 
     def stopped(layer: int) -> Encoder:
-        earlier = nnx.merge(graph, state).stopped_after(layer)
+        whole: Any = nnx.merge(graph, state)
+        earlier = whole.stopped_after(layer)
         return text_encoder(
             earlier,
             tokenizer,
