@@ -1,7 +1,8 @@
 """Frozen encoders of images and texts behind one contract, and features of many samples.
 
 `names()` lists the encoders, `load(name)` gives an :class:`Encoder`, `extract_features(encoder, samples)` applies it to
-any number of samples, `extract_layers(encoder, layers, samples)` several layers of it. `from_function` makes an encoder of any function of your own, `from_network`,
+any number of samples, `extract_layers(encoder, layers, samples)`
+gives those of several layers of it. `from_function` makes an encoder of any function of your own, `from_network`,
 `from_linen`, `from_torch` and `from_transformers` of a network of Flax NNX, Flax Linen, PyTorch and transformers,
 `jaxrel.encoders.texts.text_encoder` one of texts, `jaxrel.encoders.images.vision_transformers` those of ViT,
 CLIP, SigLIP and DINO checkpoints. `ImageView` and `TextView` make augmented copies of samples, for scoring without
