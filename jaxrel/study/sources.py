@@ -6,11 +6,10 @@ import contextlib
 import copy
 import functools
 import hashlib
-import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,13 +21,12 @@ from jaxrel.encoders.samples import as_samples
 from jaxrel.storage.features import FeatureStore, Table
 from jaxrel.storage.fingerprints import remembered
 from jaxrel.study.engine import Part, run_parts
+from jaxrel.study.remembered import Remembered
 
 if TYPE_CHECKING:
     from jaxrel.encoders import Encoder
     from jaxrel.study.settings import Settings
     from jaxrel.task import Task
-
-T = TypeVar("T")
 
 Progress = Callable[[str, int, int], None]
 """Told `(what, done, total)` as work goes on."""
@@ -419,46 +417,6 @@ def _extract_into_store(source: NamedSource, encoder: str) -> None:
     # What fails fails again where it is asked for, which says so of that encoder alone.
     with contextlib.suppress(ValueError):
         source.features(encoder, silent)
-
-
-class Remembered(Generic[T]):
-    """`load`, which does not load again what it was asked for last; nor does what failed fail slowly again.
-
-    All copies that a worker is sent of one such function have one memory there.
-    """
-
-    def __init__(self, load: Callable[[str], T]) -> None:
-        """Of this function; nothing is loaded yet."""
-        self._load = load
-        self._token = secrets.token_hex()
-        self._last: dict[str, T | Exception] = {}
-
-    def __call__(self, name: str) -> T:
-        """What is loaded by this name, or the error again."""
-        found = self._last.get(name)
-        if found is None:
-            self._last.clear()
-            found = self._last[name] = self._outcome(name)
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    def _outcome(self, name: str) -> T | Exception:
-        try:
-            return self._load(name)
-        except Exception as error:
-            return error
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_load": self._load, "_token": self._token}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= state | {"_last": _memory(state["_token"])}
-
-
-@functools.lru_cache(maxsize=64)
-def _memory(token: str) -> dict[str, Any]:  # noqa: ARG001 - one for each
-    return {}
 
 
 def _listed(names: object) -> str:
