@@ -1,7 +1,8 @@
 """Frozen encoders of images and texts behind one contract, and features of many samples.
 
 `names()` lists the encoders, `load(name)` gives an :class:`Encoder`, `extract_features(encoder, samples)` applies it to
-any number of samples. `from_function` makes an encoder of any function of your own, `from_network`,
+any number of samples, `extract_layers(encoder, layers, samples)`
+gives those of several layers of it. `from_function` makes an encoder of any function of your own, `from_network`,
 `from_linen`, `from_torch` and `from_transformers` of a network of Flax NNX, Flax Linen, PyTorch and transformers,
 `jaxrel.encoders.texts.text_encoder` one of texts, `jaxrel.encoders.images.vision_transformers` those of ViT,
 CLIP, SigLIP and DINO checkpoints. `ImageView` and `TextView` make augmented copies of samples, for scoring without
@@ -14,7 +15,7 @@ from types import MappingProxyType
 
 from jaxrel.encoders.class_prompts import IMAGE_TEMPLATES, class_prompts
 from jaxrel.encoders.encoder import Encoder, EncoderOutput, Modality, from_linen, from_network
-from jaxrel.encoders.extraction import View, extract_features
+from jaxrel.encoders.extraction import View, extract_features, extract_layers
 from jaxrel.encoders.images.views import ImageAugmentation, ImageView, image_views
 from jaxrel.encoders.own import from_function
 from jaxrel.encoders.preprocessing import Preprocessing
@@ -51,6 +52,7 @@ __all__ = [
     "encoder_of_names",
     "expanded",
     "extract_features",
+    "extract_layers",
     "from_function",
     "from_linen",
     "from_network",

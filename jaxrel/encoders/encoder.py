@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Encoder",
     "EncoderOutput",
+    "Layers",
     "Modality",
+    "apply_layers",
     "as_output",
     "check_finite",
     "check_images",
@@ -49,6 +51,45 @@ class EncoderOutput(NamedTuple):
     logits: Float[Array, "b c"] | None
 
 
+class _FeaturesOfLayers(Protocol):
+    """Features of several layers, of weights and prepared samples."""
+
+    def __call__(self, layers: tuple[int, ...], state: Any, arrays: Any, /) -> tuple[Float[Array, "b _"], ...]:
+        """Those of each of the layers, in their order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """The layers of an encoder's network.
+
+    Args:
+        stopped: makes the encoder that stops after a layer; ValueError where there is no such layer.
+        features: gives those of several layers, in one pass.
+        state: the weights of the whole network.
+    """
+
+    stopped: Callable[[int], Encoder]
+    features: _FeaturesOfLayers
+    state: Any
+    _made: dict[int, Encoder] = field(default_factory=dict, init=False, repr=False)
+
+    def at(self, layer: int) -> Encoder:
+        """The encoder that stops after a layer, made once; ValueError where there is no such layer."""
+        if layer not in self._made:
+            encoder = replace(self.stopped(layer), layers=None)
+            if encoder.num_logits is None:  # With the weights that are here already, where it has a copy of them.
+                encoder = replace(encoder, forward=jax.tree_util.Partial(partial(self._only, layer), self.state))
+            self._made[layer] = encoder
+        return self._made[layer]
+
+    def forward(self, layers: Sequence[int]) -> Callable[[Any], tuple[Float[Array, "b _"], ...]]:
+        """The map from prepared samples to the features of these layers."""
+        return jax.tree_util.Partial(partial(self.features, tuple(layers)), self.state)
+
+    def _only(self, layer: int, state: Any, arrays: Any) -> EncoderOutput:
+        return EncoderOutput(self.features((layer,), state, arrays)[0], None)
+
+
 @dataclass(frozen=True, eq=False)
 class Encoder:
     """A frozen encoder, preprocessing included. :func:`jaxrel.encoders.load` makes one.
@@ -69,6 +110,7 @@ class Encoder:
         lengths: of texts, in tokens or letters, so that a batch can hold texts of similar length; None for images.
         weights_sha256: SHA-256 of the weights alone, with their names; "" where they are not known.
         preprocessing: what is done to samples before the network, for people; "" where it is not known.
+        layers: those of its network, which :func:`jaxrel.encoders.extract_layers` takes; None where they are not known.
     """
 
     name: str
@@ -85,6 +127,7 @@ class Encoder:
     lengths: Callable[[Sequence[str]], Int[np.ndarray, " n"]] | None = field(default=None, repr=False)
     weights_sha256: str = field(default="", repr=False)
     preprocessing: str = field(default="", repr=False)
+    layers: Layers | None = field(default=None, repr=False)
 
     def __call__(self, samples: Samples) -> EncoderOutput:
         """Features and logits of a batch of samples. Deterministic; compiled once for each shape of batch.
@@ -116,7 +159,8 @@ def from_network(
     Args:
         network: maps preprocessed images `(b, s, s, channels)` to an :class:`EncoderOutput`, or to an array of features
             `(b, d)` alone. The channels are those of the mean of `preprocessing`: one number makes one (grey) channel.
-            Its variables are taken as they are now.
+            Its variables are taken as they are now. Where it has `stopped_after(layer)` and `features_of_layers(x, *,
+            layers)`, as those of this library, the encoder has `layers`.
         preprocessing: maps uint8 images to the network's input.
         name: the encoder's name, part of its fingerprint: networks that differ in more than their variables (in a
             stride, say) need different ones.
@@ -136,7 +180,7 @@ def from_network(
             "any other function to from_function"
         )
     graph, state = nnx.split(network)
-    return image_encoder(
+    encoder = image_encoder(
         partial(_apply, graph),
         state,
         preprocessing,
@@ -146,6 +190,16 @@ def from_network(
         pretraining=pretraining,
         licence=licence,
     )
+    if not hasattr(network, "features_of_layers"):
+        return encoder
+
+    def stopped(layer: int) -> Encoder:
+        whole: Any = nnx.merge(graph, state)
+        return from_network(
+            whole.stopped_after(layer), preprocessing, name=f"{name}#{layer}", pretraining=pretraining, licence=licence
+        )
+
+    return replace(encoder, layers=Layers(stopped, partial(_layers_of_images, graph, preprocessing), state))
 
 
 def from_linen(
@@ -262,6 +316,27 @@ def _apply(graph: nnx.GraphDef[Any], state: nnx.State[Any, Any], x: jax.Array) -
     from flax import nnx
 
     return as_output(nnx.merge(graph, state)(x))
+
+
+def _layers_of_images(
+    graph: nnx.GraphDef[Any],
+    preprocessing: Preprocessing,
+    layers: tuple[int, ...],
+    state: nnx.State[Any, Any],
+    images: UInt8[Array | np.ndarray, "b h w c"],
+) -> tuple[Float[Array, "b _"], ...]:
+    return apply_layers(graph, layers, state, preprocess(preprocessing, images))
+
+
+@partial(compiled, static_argnums=(0, 1))
+def apply_layers(
+    graph: nnx.GraphDef[Any], layers: tuple[int, ...], state: nnx.State[Any, Any], *inputs: jax.Array
+) -> tuple[Float[Array, "b _"], ...]:
+    """Features of several layers of a network."""
+    from flax import nnx
+
+    features: tuple[jax.Array, ...] = nnx.merge(graph, state).features_of_layers(*inputs, layers=layers)
+    return features
 
 
 @partial(compiled, static_argnums=(0, 1))

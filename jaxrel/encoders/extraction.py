@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar, overload
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, overload
 
 import jax
 import numpy as np
@@ -16,12 +14,12 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from jaxrel.encoders.encoder import Encoder, EncoderOutput, check_images
 from jaxrel.encoders.own import OwnForward
-from jaxrel.encoders.samples import as_samples
+from jaxrel.encoders.samples import as_samples, samples_fingerprint
 from jaxrel.encoders.texts.tokens import check_texts
 from jaxrel.storage.features import FeatureStore, FeatureType, Table, numpy_type
 from jaxrel.version import __version__
 
-__all__ = ["SHARD_SIZE", "SampleSource", "View", "extract_features"]
+__all__ = ["SHARD_SIZE", "SampleSource", "View", "extract_features", "extract_layers"]
 
 SHARD_SIZE = 512
 """Samples in a shard, at most (more only if one batch has more)."""
@@ -30,6 +28,7 @@ IN_FLIGHT = 2
 """Batches that devices may work on while the host prepares the next one."""
 
 Progress = Callable[[int, int], None]
+Forward = Callable[[Any], tuple[Array, ...]]
 T = TypeVar("T")
 
 
@@ -136,7 +135,76 @@ def extract_features(
             of the number of devices; a source comes with a store but without a data_fingerprint.
         StoreError: the store cannot be written to.
     """
-    given: Any = samples
+    (features,) = _extracted(
+        [encoder],
+        lambda _: jax.tree_util.Partial(_alone, encoder.forward),
+        samples,
+        batch_size=batch_size,
+        mesh=mesh,
+        store=store,
+        dtype=dtype,
+        view=view,
+        progress=progress,
+        data_fingerprint=data_fingerprint,
+        provenance=provenance,
+    )
+    return features
+
+
+def extract_layers(
+    encoder: Encoder, layers: Sequence[int], samples: Samples, **options: Any
+) -> list[Float[np.ndarray, "n _"] | Table]:
+    """Features of all samples after each of several layers of an encoder's network, in one pass of it.
+
+    They are those of :func:`extract_features` for the encoders `encoder.layers.at(layer)`, which are those of the names
+    `NAME#LAYER`: a store keeps them by the same keys, and what it has of them is not computed again. They may differ
+    by rounding, as programs do that compute one layer or several.
+
+    Args:
+        encoder: of a network that has layers, loaded without one: see :func:`jaxrel.encoders.load`.
+        layers: their numbers, each once.
+        samples: as :func:`extract_features` takes them.
+        options: those of :func:`extract_features`.
+
+    Returns:
+        The features of each layer, in the order of `layers`. Their widths may differ.
+
+    Raises:
+        ValueError: the layers of the encoder are not known, or there is no such layer, or none or one twice is asked
+            for; as :func:`extract_features`, for the first layer that fails, once those of the others are finished.
+        StoreError: the store cannot be written to.
+    """
+    known = encoder.layers
+    if known is None:
+        raise ValueError(
+            f"{encoder.name} has no layers to choose from: load a transformer or a ResNet by its whole name"
+        )
+    if not layers or len(set(layers)) < len(layers):
+        raise ValueError(f"layers are {list(layers)}: pass at least one, and each once")
+    return _extracted(
+        [known.at(layer) for layer in layers],
+        lambda chosen: known.forward([layers[place] for place in chosen]),
+        samples,
+        **options,
+    )
+
+
+def _extracted(
+    encoders: Sequence[Encoder],
+    forward: Callable[[Sequence[int]], Forward],
+    samples: Samples,
+    *,
+    batch_size: int = 32,
+    mesh: Mesh | None = None,
+    store: FeatureStore | None = None,
+    dtype: FeatureType = "float32",
+    view: View | None = None,
+    progress: Progress | None = None,
+    data_fingerprint: str | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> list[Any]:
+    """Features of encoders that differ in where they stop; `forward` gives those of some of them in one pass."""
+    encoder, given = encoders[0], cast(Any, samples)
     samples = as_samples(np.asarray(given) if isinstance(given, jax.Array) else given)
     _check_samples(encoder, samples)
     if batch_size < 1:
@@ -144,37 +212,70 @@ def extract_features(
     n = len(samples)
     shard_size = min(n, batch_size * max(1, SHARD_SIZE // batch_size))
     spans = [slice(start, min(start + shard_size, n)) for start in range(0, n, shard_size)]
-    encoded_shards = partial(
-        _encoded_shards,
+    places: Sequence[_Memory | Table]
+    if store is None:
+        places = [_Memory(np.empty((n, each.feature_width), numpy_type(dtype)), spans) for each in encoders]
+    else:
+        data = data_fingerprint or samples_fingerprint(samples)
+        places = [
+            store.table(
+                {
+                    "encoder": each.fingerprint,
+                    "data": data,
+                    "batch_size": batch_size,
+                    "view": "" if view is None else repr(view),
+                },
+                shape=(n, each.feature_width),
+                dtype=dtype,
+                shard_size=shard_size,
+                provenance=_facts(each) | dict(provenance or {}),
+            )
+            for each in encoders
+        ]
+    missing = {number: shards for number, place in enumerate(places) if (shards := place.missing())}
+    shards = sorted(set().union(*missing.values()))
+    done = n - sum(spans[shard].stop - spans[shard].start for shard in shards)
+    encoded = _encoded_shards(
         encoder,
         samples,
         spans,
+        shards,
         batch_size=batch_size,
         view=view,
-        forward=_forward_on(mesh, encoder, batch_size),
+        forward=_forward_on(mesh, encoder, forward(list(missing)), batch_size),
+        widths=[encoders[number].feature_width for number in missing],
+        count=_counter(progress, done, n),
     )
-    if store is None:
-        features = np.empty((n, encoder.feature_width), numpy_type(dtype))
-        for shard, rows in encoded_shards(range(len(spans)), count=_counter(progress, 0, n)):
-            features[spans[shard]] = rows
-        return features
-    table = store.table(
-        {
-            "encoder": encoder.fingerprint,
-            "data": data_fingerprint or _fingerprint(samples),
-            "batch_size": batch_size,
-            "view": "" if view is None else repr(view),
-        },
-        shape=(n, encoder.feature_width),
-        dtype=dtype,
-        shard_size=shard_size,
-        provenance=_facts(encoder) | dict(provenance or {}),
-    )
-    missing = table.missing()
-    done = n - sum(spans[shard].stop - spans[shard].start for shard in missing)
-    for shard, rows in encoded_shards(missing, count=_counter(progress, done, n)):
-        table.write(shard, rows)
-    return table
+    failed: dict[int, ValueError] = {}
+    for shard, vary, features in encoded:
+        for number, rows in zip(missing, features, strict=True):
+            if shard in missing[number] and number not in failed:
+                try:
+                    _check_rows(encoders[number], rows, spans[shard], vary=vary and len(rows) == shard_size)
+                except ValueError as error:
+                    failed[number] = error
+                else:
+                    places[number].write(shard, rows)
+        if len(failed) == len(missing):
+            break
+    if failed:
+        raise failed[min(failed)]
+    return [place.features if isinstance(place, _Memory) else place for place in places]
+
+
+class _Memory(NamedTuple):
+    """An array of features that is filled as a :class:`Table` is."""
+
+    features: Float[np.ndarray, "n d"]
+    spans: Sequence[slice]
+
+    def missing(self) -> list[int]:
+        """All shards."""
+        return list(range(len(self.spans)))
+
+    def write(self, shard: int, rows: Float[np.ndarray, "m d"]) -> None:
+        """Fill in the rows of a shard."""
+        self.features[self.spans[shard]] = rows
 
 
 _ADVICE = "its weights or its preprocessing do not fit these samples, or numbers overflow in their type"
@@ -186,7 +287,7 @@ class _Batch(NamedTuple):
     shard: int
     vary: bool
     positions: Int[np.ndarray, " b"]
-    features: Float[Array, "b d"]
+    features: tuple[Float[Array, "b _"], ...]
 
 
 def _encoded_shards(
@@ -197,10 +298,11 @@ def _encoded_shards(
     *,
     batch_size: int,
     view: View | None,
-    forward: Callable[[Any], EncoderOutput],
+    forward: Forward,
+    widths: Sequence[int],
     count: Callable[[int], None],
-) -> Iterator[tuple[int, Float[np.ndarray, "m d"]]]:
-    """The features of each of the shards."""
+) -> Iterator[tuple[int, bool, list[Float[np.ndarray, "m _"]]]]:
+    """Each of the shards, whether its samples vary, and the features of each layer."""
 
     def started() -> Iterator[_Batch]:
         for shard in shards:
@@ -210,26 +312,31 @@ def _encoded_shards(
             vary = _vary(content)
             for positions in _batches(encoder, content, batch_size):
                 arrays = encoder.prepare(_chosen(content, positions))
-                output = forward(_filled_up(arrays, batch_size))
-                yield _Batch(shard, vary, positions, output.features)
+                yield _Batch(shard, vary, positions, forward(_filled_up(arrays, batch_size)))
 
     shards_of_batches = itertools.groupby(_ahead(started(), IN_FLIGHT), key=lambda batch: (batch.shard, batch.vary))
     for (shard, vary), batches in shards_of_batches:
-        rows = np.empty((spans[shard].stop - spans[shard].start, encoder.feature_width), np.float32)
+        length = spans[shard].stop - spans[shard].start
+        rows = [np.empty((length, width), np.float32) for width in widths]
         for batch in batches:
-            rows[batch.positions] = np.asarray(batch.features)[: len(batch.positions)]
+            for filled, features in zip(rows, batch.features, strict=True):
+                filled[batch.positions] = np.asarray(features)[: len(batch.positions)]
             count(len(batch.positions))
-        if not np.isfinite(rows).all():
-            sample = spans[shard].start + int(np.argmin(np.isfinite(rows).all(axis=1)))
-            raise ValueError(f"{encoder.name} gives features of sample {sample} that are NaN or infinite: {_ADVICE}")
-        # Numbers that overflow inside of a network end as 0 wherever it divides by a deviation. The few samples left
-        # for a last shard may be alike.
-        if vary and len(rows) == spans[0].stop and not _vary(rows):
-            raise ValueError(
-                f"{encoder.name} gives the same features of all samples from {spans[shard].start} to "
-                f"{spans[shard].stop - 1}, which are not the same: {_ADVICE}"
-            )
-        yield shard, rows
+        yield shard, vary, rows
+
+
+def _check_rows(encoder: Encoder, rows: Float[np.ndarray, "m d"], span: slice, *, vary: bool) -> None:
+    """Raise ValueError where features are not finite, or all the same although their samples vary."""
+    if not np.isfinite(rows).all():
+        sample = span.start + int(np.argmin(np.isfinite(rows).all(axis=1)))
+        raise ValueError(f"{encoder.name} gives features of sample {sample} that are NaN or infinite: {_ADVICE}")
+    # Numbers that overflow inside of a network end as 0 wherever it divides by a deviation. The few samples left for a
+    # last shard may be alike.
+    if vary and not _vary(rows):
+        raise ValueError(
+            f"{encoder.name} gives the same features of all samples from {span.start} to {span.stop - 1}, which are "
+            f"not the same: {_ADVICE}"
+        )
 
 
 def _vary(items: Sequence[Any] | np.ndarray) -> bool:
@@ -267,10 +374,14 @@ def _filled_up(arrays: Any, batch_size: int) -> Any:
     return jax.tree.map(fill_up, arrays)
 
 
-def _forward_on(mesh: Mesh | None, encoder: Encoder, batch_size: int) -> Callable[[Any], EncoderOutput]:
-    """The encoder's map from arrays on the host: every device has the weights, and takes its share of the rows."""
+def _alone(forward: Callable[[Any], EncoderOutput], arrays: Any) -> tuple[Any, ...]:
+    return (forward(arrays).features,)
+
+
+def _forward_on(mesh: Mesh | None, encoder: Encoder, forward: Forward, batch_size: int) -> Forward:
+    """The map from arrays on the host: every device has the weights, and takes its share of the rows."""
     if mesh is None:
-        return encoder.forward
+        return forward
     devices = mesh.devices.reshape(-1)
     if mesh.is_multi_process:
         raise ValueError("the mesh has devices of other processes: in each process extract a part on its own devices")
@@ -284,8 +395,7 @@ def _forward_on(mesh: Mesh | None, encoder: Encoder, batch_size: int) -> Callabl
     # A mesh of its own, for that of the caller may have axes on which an encoder's operations need annotations.
     mesh = Mesh(devices, "rows")
     rows = NamedSharding(mesh, PartitionSpec("rows"))
-    forward = encoder.forward
-    if isinstance(forward, jax.tree_util.Partial):  # Or its weights would be copied for each batch.
+    if isinstance(encoder.forward, jax.tree_util.Partial):  # Or its weights would be copied for each batch.
         forward = jax.device_put(forward, NamedSharding(mesh, PartitionSpec()))
     return lambda arrays: forward(jax.device_put(arrays, rows))
 
@@ -314,23 +424,6 @@ def _check_samples(encoder: Encoder, samples: Any) -> None:
         check_images(samples)
     elif len(samples) == 0:
         raise ValueError("there are no samples: pass at least one")
-
-
-def _fingerprint(samples: Any) -> str:
-    digest = hashlib.sha256()
-    if isinstance(samples, np.ndarray) and samples.dtype == np.uint8:
-        digest.update(repr(samples.shape).encode())
-        digest.update(np.ascontiguousarray(samples).data.cast("B"))
-    elif isinstance(samples, np.ndarray | list | tuple):
-        for text in samples:
-            content = text.encode(errors="surrogatepass")
-            digest.update(f"{len(content)} ".encode() + content)
-    else:
-        raise ValueError(
-            "samples come by slices, so the store cannot tell them from others: pass data_fingerprint, a hash of "
-            "exactly these samples in this order"
-        )
-    return digest.hexdigest()
 
 
 def _facts(encoder: Encoder) -> dict[str, Any]:

@@ -217,7 +217,11 @@ def load(name: str, *, seed: int = 0, image_size: int | None = None) -> Encoder:
         ImportError: an extra that the encoder needs is not installed.
     """
     name = _with_kind(name)
-    encoded = modality(name)
+    encoder = _load(name, modality(name), seed=seed, image_size=image_size)
+    return encoder if split_layer(name)[1] is None else replace(encoder, layers=None)
+
+
+def _load(name: str, encoded: Modality, *, seed: int, image_size: int | None) -> Encoder:
     if name in PLUGINS:
         return PLUGINS[name].load(seed=seed, image_size=image_size)
     if encoded == "texts":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from jaxrel._core.arrays import to_array
 
-__all__ = ["as_samples"]
+__all__ = ["as_samples", "samples_fingerprint"]
 
 
 def as_samples(samples: Any) -> Any:
@@ -63,3 +64,21 @@ def _stacked(samples: list[Any] | tuple[Any, ...]) -> Any:
             "of Pillow, such as [Image.fromarray(image) for image in samples]"
         )
     return np.stack(images)
+
+
+def samples_fingerprint(samples: Any) -> str:
+    """SHA-256 of samples in memory, or a ValueError that says what to pass where they come by slices."""
+    digest = hashlib.sha256()
+    if isinstance(samples, np.ndarray) and samples.dtype == np.uint8:
+        digest.update(repr(samples.shape).encode())
+        digest.update(np.ascontiguousarray(samples).data.cast("B"))
+    elif isinstance(samples, np.ndarray | list | tuple):
+        for text in samples:
+            content = text.encode(errors="surrogatepass")
+            digest.update(f"{len(content)} ".encode() + content)
+    else:
+        raise ValueError(
+            "samples come by slices, so the store cannot tell them from others: pass data_fingerprint, a hash of "
+            "exactly these samples in this order"
+        )
+    return digest.hexdigest()

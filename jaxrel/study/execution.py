@@ -15,6 +15,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from jaxrel.encoders.registry import split_layer
 from jaxrel.study.draws import underlying
 from jaxrel.study.engine import Part, run_parts
 from jaxrel.study.keys import Way, keyed, way_of
@@ -151,10 +152,14 @@ def _findings(
     order = {encoder: place for place, encoder in enumerate(plan.encoders)}
     for unit in sorted(missing, key=lambda unit: order[unit.encoder]):
         kinds[way_of(unit, plan)].append(unit)
+    if executor is not None:
+        # Beside what is scored in batches, the layers of networks, which calls of their own would extract apart.
+        extracted = [
+            unit for unit in missing if split_layer(unit.encoder)[1] is not None or way_of(unit, plan) == "batched"
+        ]
+        named = {id(source): source for source in _named_sources(extracted, plan.sources)}
+        extract(executor, list(named.values()), list(dict.fromkeys(unit.encoder for unit in extracted)), progress)
     if kinds["batched"]:
-        if executor is not None:
-            named = {id(source): source for source in _named_sources(kinds["batched"], plan.sources)}
-            extract(executor, list(named.values()), list(dict.fromkeys(u.encoder for u in kinds["batched"])), progress)
         units, failed = bucketed(kinds["batched"], plan.sources, progress, strict=plan.settings.strict)
         if failed:
             yield [_told(finding) for finding in failed]
@@ -164,12 +169,12 @@ def _findings(
         *((score_arrays, units) for units in _grouped(kinds["arrays"], lambda unit: (unit.encoder, *unit.sources))),
         *((score_explained, units) for units in _grouped(kinds["reasons"], lambda unit: unit.encoder)),
     ]
-    calls = ((function, units, needed_by(units, plan.sources), plan.settings) for function, units in groups)
     if executor is None:
-        for function, units, sources, settings in calls:
-            for findings in function(units, sources, settings, progress):
+        for function, units in groups:
+            for findings in function(units, plan.sources, plan.settings, progress):
                 yield [_told(finding) for finding in findings]
         return
+    calls = ((function, units, needed_by(units, plan.sources), plan.settings) for function, units in groups)
     parts = (Part(f"encoder {call[1][0].encoder}", _on_worker, (compilation_cache, *call)) for call in calls)
     with contextlib.closing(run_parts(executor, parts)) as results:
         for _, found in results:

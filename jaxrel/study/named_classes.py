@@ -19,7 +19,8 @@ from jaxrel import encoders
 from jaxrel.data.readers.samples import lines_of, read_text
 from jaxrel.storage.fingerprints import remembered
 from jaxrel.study.draws import DataSetPart
-from jaxrel.study.sources import Progress, Remembered, Source, Split, restricted_to, samples_fingerprint, silent
+from jaxrel.study.remembered import Remembered
+from jaxrel.study.sources import Progress, Source, Split, restricted_to, samples_fingerprint, silent
 from jaxrel.task import Task
 
 __all__ = ["TEACHER", "NamedClasses", "default_teacher", "named_classes", "read_class_names"]

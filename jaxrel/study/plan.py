@@ -199,8 +199,7 @@ class Study:
         seen = sources if taken.image_size is None else self._sources(dataclasses.replace(taken, image_size=None))
         named = {target: _named(target, settings, sources, seen) for target in targets}
         views = settings.label_free or any(_VIEWS & set(_needs(metric)) for metric in metrics)
-        names = self._encoder_names
-        encoders = [f"{name}#{layer}" for name in names for layer in self.layers] or names
+        encoders = self._planned_encoders
         if FINE_TUNED_ACCURACY in metrics and (bare := [name for name in targets if not has_inputs(sources[name])]):
             raise ValueError(
                 f"{', '.join(bare)}: there are features alone, and no network to tune: leave out the metric."
@@ -233,6 +232,11 @@ class Study:
     @property
     def _encoder_names(self) -> list[str]:
         return [name_of(entry) for entry in self.encoders]
+
+    @property
+    def _planned_encoders(self) -> list[str]:
+        names = self._encoder_names
+        return [f"{name}#{layer}" for name in names for layer in self.layers] or names
 
     @property
     def _own_encoders(self) -> dict[str, Encoder]:
@@ -344,6 +348,7 @@ class Study:
             store=self.store or feature_store(),
             data_paths=self.data_paths,
             own_encoders=self._own_encoders,
+            encoder_names=self._planned_encoders,
         )
         return sources | {entry.name: entry for entry in entries if not isinstance(entry, str)}
 

@@ -6,28 +6,27 @@ import contextlib
 import copy
 import functools
 import hashlib
-import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from jaxrel import data, encoders
 from jaxrel._core.arrays import to_array
 from jaxrel.encoders.checkpoints.files import CheckpointError
+from jaxrel.encoders.registry import split_layer
 from jaxrel.encoders.samples import as_samples
 from jaxrel.storage.features import FeatureStore, Table
 from jaxrel.storage.fingerprints import remembered
 from jaxrel.study.engine import Part, run_parts
+from jaxrel.study.remembered import Remembered
 
 if TYPE_CHECKING:
     from jaxrel.encoders import Encoder
     from jaxrel.study.settings import Settings
     from jaxrel.task import Task
-
-T = TypeVar("T")
 
 Progress = Callable[[str, int, int], None]
 """Told `(what, done, total)` as work goes on."""
@@ -178,6 +177,7 @@ class NamedSource:
         store: FeatureStore,
         load_encoder: Callable[[str], Encoder],
         own_encoders: Mapping[str, Encoder] | None = None,
+        encoder_names: Collection[str] = (),
         path: Path | None = None,
     ) -> None:
         """Name the data set; nothing is loaded yet.
@@ -188,6 +188,7 @@ class NamedSource:
             store: where extracted features are kept.
             load_encoder: gives an encoder by its name.
             own_encoders: those of the user, by name, which are not loaded.
+            encoder_names: of which features will be asked for; those of layers of one network are extracted together.
             path: where the user has the data; None means the data set's own providers.
         """
         self.name = name
@@ -195,6 +196,7 @@ class NamedSource:
         self._store = store
         self._load_encoder = load_encoder
         self._own_encoders = own_encoders or {}
+        self._encoder_names = encoder_names
         self._path = path
 
         self.skipped = 0
@@ -293,6 +295,28 @@ class NamedSource:
         train, held_out = (prepare(as_samples(part.samples[:])) for part in self.parts)
         return train, held_out
 
+    def restricted_to(self, names: Collection[str]) -> NamedSource:
+        """The same data set, of which no features of other encoders will be asked for."""
+        kept = copy.copy(self)
+        kept._encoder_names = [name for name in self._encoder_names if name in names]
+        return kept
+
+    def _layers_beside(self, encoder: str) -> list[int]:
+        """Those of the same network whose features will be asked for, where this is a layer."""
+        network, layer = split_layer(encoder)
+        if layer is None or encoder in self._own_encoders:
+            return []
+        asked = (split_layer(name) for name in self._encoder_names)
+        layers = [number for name, number in asked if name == network and number is not None]
+        return [number for number in layers if self._has(f"{network}#{number}")] if len(layers) > 1 else layers
+
+    def _has(self, encoder: str) -> bool:
+        try:
+            self.encoder(encoder)
+        except ValueError:
+            return False
+        return True
+
     def _extract(
         self,
         encoder: str,
@@ -302,16 +326,22 @@ class NamedSource:
         *,
         view: encoders.View | None = None,
     ) -> np.ndarray | Table:
-        features = encoders.extract_features(
-            self.encoder(encoder),
-            part.samples,
-            batch_size=self._settings.batch_size,
-            progress=functools.partial(progress, f"{encoder}: {self.name} ({what})"),
-            store=self._store,
-            view=view,
-            data_fingerprint=part.fingerprint,
-            provenance={"data": part.name, "split": part.split, "provider": part.provider},
-        )
+        def options(name: str) -> dict[str, Any]:
+            return {
+                "batch_size": self._settings.batch_size,
+                "progress": functools.partial(progress, f"{name}: {self.name} ({what})"),
+                "store": self._store,
+                "view": view,
+                "data_fingerprint": part.fingerprint,
+                "provenance": {"data": part.name, "split": part.split, "provider": part.provider},
+            }
+
+        if len(layers := self._layers_beside(encoder)) > 1:
+            network, _ = split_layer(encoder)
+            # What is wrong with a layer is said when its own features are asked for.
+            with contextlib.suppress(ValueError):
+                encoders.extract_layers(self.encoder(network), layers, part.samples, **options(network))
+        features = encoders.extract_features(self.encoder(encoder), part.samples, **options(encoder))
         return features if isinstance(part, data.StreamedImages) else np.asarray(features)
 
 
@@ -322,8 +352,11 @@ def named_sources(
     store: FeatureStore,
     data_paths: Mapping[str, Path] | None = None,
     own_encoders: Mapping[str, Encoder] | None = None,
+    encoder_names: Collection[str] = (),
 ) -> dict[str, Source]:
     """Data sets of :mod:`jaxrel.data` by name; nothing is loaded yet, and the user's own encoders are at hand.
+
+    Layers of one network that are among the `encoder_names` are extracted together.
 
     Raises:
         ValueError: a name is unknown, or a path is given for another data set or does not exist.
@@ -332,7 +365,8 @@ def named_sources(
     for name, path in paths.items():
         if not path.exists():
             raise ValueError(f"the path given for {name!r}, {path}, does not exist.")
-    load_encoder = Remembered(functools.partial(encoders.load, seed=settings.seed, image_size=settings.image_size))
+    load = Remembered(functools.partial(encoders.load, seed=settings.seed, image_size=settings.image_size))
+    load_encoder = functools.partial(_of_layer, load)
     sources: dict[str, Source] = {}
     for name in names:
         data.check_name(name, path=paths.get(name))
@@ -342,6 +376,7 @@ def named_sources(
             store=store,
             load_encoder=load_encoder,
             own_encoders=own_encoders,
+            encoder_names=encoder_names,
             path=paths.pop(name, None),
         )
     if paths:
@@ -352,10 +387,21 @@ def named_sources(
     return sources
 
 
+def _of_layer(load: Callable[[str], Encoder], name: str) -> Encoder:
+    """The encoder of this name, of a network that is loaded once for all of its layers."""
+    network, layer = split_layer(name)
+    if layer is None:
+        return load(name)
+    layers = load(network).layers
+    return load(name) if layers is None else layers.at(layer)
+
+
 def extract(
     executor: Executor, sources: Sequence[NamedSource], encoder_names: Sequence[str], progress: Progress
 ) -> None:
-    """Have workers put all features that the store lacks into it, each encoder and data set in a call of its own."""
+    """Have workers put all features that the store lacks into it, each network and data set in a call of its own."""
+    # Any layer of a network brings all of them along.
+    encoder_names = list({split_layer(name)[0]: name for name in encoder_names}.values())
     total = len(sources) * len(encoder_names)
     parts = (
         Part(f"features of {source.name} under {name}", _extract_into_store, (source, name))
@@ -368,47 +414,9 @@ def extract(
 
 
 def _extract_into_store(source: NamedSource, encoder: str) -> None:
-    source.features(encoder, silent)
-
-
-class Remembered(Generic[T]):
-    """`load`, which does not load again what it was asked for last; nor does what failed fail slowly again.
-
-    All copies that a worker is sent of one such function have one memory there.
-    """
-
-    def __init__(self, load: Callable[[str], T]) -> None:
-        """Of this function; nothing is loaded yet."""
-        self._load = load
-        self._token = secrets.token_hex()
-        self._last: dict[str, T | Exception] = {}
-
-    def __call__(self, name: str) -> T:
-        """What is loaded by this name, or the error again."""
-        found = self._last.get(name)
-        if found is None:
-            self._last.clear()
-            found = self._last[name] = self._outcome(name)
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    def _outcome(self, name: str) -> T | Exception:
-        try:
-            return self._load(name)
-        except Exception as error:
-            return error
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_load": self._load, "_token": self._token}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= state | {"_last": _memory(state["_token"])}
-
-
-@functools.lru_cache(maxsize=64)
-def _memory(token: str) -> dict[str, Any]:  # noqa: ARG001 - one for each
-    return {}
+    # What fails fails again where it is asked for, which says so of that encoder alone.
+    with contextlib.suppress(ValueError):
+        source.features(encoder, silent)
 
 
 def _listed(names: object) -> str:

@@ -149,6 +149,20 @@ def test_a_layer_is_the_end_of_a_network_without_the_rest(case, write_checkpoint
     np.testing.assert_array_equal(features[0], expected)
 
 
+@pytest.mark.parametrize("case", ["vit", "siglip-vision"])
+def test_one_pass_gives_the_features_of_all_layers(case, write_checkpoint):
+    name = f"{CASES[case][0]}@{write_checkpoint(case)}"
+    encoder = encoders.load(name)
+    assert encoder.layers is not None
+    found = encoders.extract_layers(encoder, (1, 3), photographs(3))
+    for layer, features in zip((1, 3), found, strict=True):
+        alone, stopped = encoders.load(f"{name}#{layer}"), encoder.layers.at(layer)
+        np.testing.assert_allclose(features, alone(photographs(3)).features, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(stopped(photographs(3)).features, features, rtol=1e-4, atol=1e-4)
+        assert stopped.fingerprint == alone.fingerprint
+        assert (stopped.num_parameters, stopped.num_logits) == (alone.num_parameters, alone.num_logits)
+
+
 def test_fingerprints_tell_settings_and_weights_apart(write_checkpoint):
     def fingerprint(**changes: Any) -> str:
         return encoders.load(f"dinov3@{write_checkpoint('dinov3', **changes)}").fingerprint

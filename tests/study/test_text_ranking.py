@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from tiny_texts import TOPICS, write_text_study
 
 import jaxrel
 from jaxrel import cli, encoders, study
+from jaxrel.storage.features import FeatureStore
 
 NUMBERS = ["--samples", "60", "--held-out", "12", "--resamples", "5", "--batch-size", "8", "--quiet", "--no-plot"]
 
@@ -139,10 +142,41 @@ def test_layers_are_encoders_of_their_own():
     assert (line.get_label(), axis.get_xlabel()) == ("bert@tiny", "layer of the encoder")
     np.testing.assert_array_equal(line.get_ydata(), [record.value for record in results.entries])
     last = study.run(study.Study(["bert@tiny"], ["./notes"], metrics=["logme"], settings=settings).plan())
-    assert last.entries[0].value == results.entries[-1].value
+    assert last.entries[0].value == pytest.approx(results.entries[-1].value, rel=1e-5)
     beyond = study.Study(["bert@tiny"], ["./notes"], metrics=["h_score"], layers=[3], settings=settings)
     with pytest.raises(ValueError, match="layer is 3: this network has layers 1 to 2"):
         study.run(beyond.plan())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_layers_of_a_network_are_extracted_in_one_pass(workers, tmp_path, monkeypatch):
+    passes = []
+    forward = encoders.encoder.Layers.forward
+    monkeypatch.setattr(
+        encoders.encoder.Layers, "forward", lambda self, layers: passes.append(list(layers)) or forward(self, layers)
+    )
+
+    def ranked_layers(layers: list[int], store: FeatureStore, executor: Executor | None = None) -> study.Results:
+        settings = study.Settings(samples=20, resamples=2)
+        asked = study.Study(
+            ["bert@tiny"], ["./notes"], metrics=["transferability"], layers=layers, settings=settings, store=store
+        )
+        return study.run(asked.plan(), executor=executor)
+
+    together, apart = FeatureStore(tmp_path / "together"), FeatureStore(tmp_path / "apart")
+    with ThreadPoolExecutor(workers) if workers else nullcontext() as executor:
+        found = ranked_layers([1, 2, 3], together, executor).entries
+    assert passes[0] == [1, 2]
+    assert not any(passes[1:])  # nothing is missing any more
+    assert ["layer is 3" in record.status for record in found] == [False, False, True]
+    if not workers:
+        assert [record.numbers["extracted_samples"] for record in found[:2]] == [20, 0]
+    for layer, record in enumerate(found[:2], start=1):
+        (alone,) = ranked_layers([layer], apart).entries
+        assert alone.value == pytest.approx(record.value, rel=1e-5)
+        assert alone.key == record.key
+    keys = [sorted(table.key["encoder"] for table in store.tables()) for store in (together, apart)]
+    assert keys[0] == keys[1]
 
 
 def test_views_are_those_of_the_kind():

@@ -88,8 +88,7 @@ class ResidualNet(nnx.Module):
         rng: np.random.Generator,
     ) -> None:
         """Draw the initial weights."""
-        if layer not in range(1, len(depths) + 1):
-            raise ValueError(f"layer must be one of 1 to {len(depths)}, got {layer!r}")
+        self.layer = _checked(layer, len(depths))
         # A branch adds to the variance of its input. With gains of 1 / sqrt(number of blocks), n branches multiply it
         # by at most (1 + 2 / n)^n < e^2, however deep the network.
         make_block = partial(Residual, bottleneck=bottleneck, gain=sum(depths) ** -0.5, rng=rng)
@@ -104,18 +103,37 @@ class ResidualNet(nnx.Module):
             stages.append(nnx.List(blocks))
         self.stages = nnx.List(stages)
         self.classifier = None if num_logits is None else Linear(in_width, num_logits, rng=rng)
-        self.layer = layer
 
     def __call__(self, x: Float[Array, "b h w 3"]) -> EncoderOutput:
         """Features and logits of preprocessed images."""
-        x = max_pool(self.stem(x), padding="SYMMETRIC")
-        for stage in list(self.stages)[: self.layer]:
-            for block in stage:
-                x = block(x)
-        features = global_mean(x)
+        (features,) = self.features_of_layers(x, layers=(self.layer,))
         if self.classifier is None or self.layer < len(self.stages):
             return EncoderOutput(features, None)
         return EncoderOutput(features, self.classifier(features))
+
+    def features_of_layers(
+        self, x: Float[Array, "b h w 3"], *, layers: Sequence[int]
+    ) -> tuple[Float[Array, "b _"], ...]:
+        """Features of preprocessed images after each of the stages, in one pass."""
+        x = max_pool(self.stem(x), padding="SYMMETRIC")
+        features = {}
+        for layer, stage in enumerate(list(self.stages)[: max(layers)], start=1):
+            for block in stage:
+                x = block(x)
+            features[layer] = global_mean(x)
+        return tuple(features[layer] for layer in layers)
+
+    def stopped_after(self, layer: int) -> ResidualNet:
+        """The network of the same variables that stops after a stage; ValueError where there is no such stage."""
+        network: ResidualNet = nnx.merge(*nnx.split(self))
+        network.layer = _checked(layer, len(self.stages))
+        return network
+
+
+def _checked(layer: int, last: int) -> int:
+    if layer not in range(1, last + 1):
+        raise ValueError(f"layer must be one of 1 to {last}, got {layer!r}")
+    return layer
 
 
 class ResNet(ResidualNet):

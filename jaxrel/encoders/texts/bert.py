@@ -11,7 +11,7 @@ residual sums, normalisation and softmax are float32 at least, and so are the fe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -193,15 +193,11 @@ class BertEncoder(nnx.Module):
         last = config.num_layers
         if pooling not in get_args(Pooling):
             raise ValueError(f"pooling is {pooling!r}: choose from {', '.join(get_args(Pooling))}")
-        if layer is not None and not 0 <= layer <= last:
-            raise ValueError(f"layer is {layer}: this network has layers 1 to {last}, and 0 for its embeddings")
         if pooling == "pooler" and config.family == "distilbert":
             raise ValueError("a distilbert has no pooler: choose pooling='mean' or 'cls'")
-        if pooling == "pooler" and layer not in (None, last):
-            raise ValueError(f"the pooler is for the last layer, got layer={layer}: choose pooling='mean' or 'cls'")
         self.config = config
         self.pooling = pooling
-        self.layer = last if layer is None else layer
+        self.layer = self._checked(last if layer is None else layer)
         self.normalise = normalise
         self.words = nnx.Param(initial_weights(rng, config.vocabulary_size, config.width))
         self.positions = nnx.Param(initial_weights(rng, config.num_positions, config.width))
@@ -224,23 +220,40 @@ class BertEncoder(nnx.Module):
         Raises:
             ValueError: the texts are longer than the network allows, or the shapes differ.
         """
+        return EncoderOutput(self.features_of_layers(ids, mask, layers=(self.layer,))[0], None)
+
+    def features_of_layers(
+        self, ids: Int[ArrayLike, "b s"], mask: Bool[ArrayLike, "b s"], *, layers: Sequence[int]
+    ) -> tuple[Float[Array, "b d"], ...]:
+        """Features of a batch of texts after each of the layers, in one pass; see :meth:`__call__`."""
         ids, mask = jnp.asarray(ids), jnp.asarray(mask, bool)
         if ids.ndim != 2 or ids.shape != mask.shape:
             raise ValueError(f"ids and mask must both have shape (batch, tokens), got {ids.shape} and {mask.shape}")
         if ids.shape[1] > self.config.max_length:
             raise ValueError(f"{ids.shape[1]} tokens are too many: this network takes {self.config.max_length}")
-        x = self._embed(ids)
-        for layer in self.layers[: self.layer]:
-            x = layer(x, mask)
-        features = self._pool(x, mask)
-        if self.normalise:
-            features = features / jnp.maximum(jnp.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
-        return EncoderOutput(features, None)
+        states = [self._embed(ids)]
+        for layer in self.layers[: max(layers)]:
+            states.append(layer(states[-1], mask))
+        return tuple(self._features(states[layer], mask) for layer in layers)  # those not asked for are not kept
+
+    def stopped_after(self, layer: int) -> BertEncoder:
+        """The network of the same variables that stops after a layer; ValueError where there is no such layer."""
+        network: BertEncoder = nnx.merge(*nnx.split(self))
+        network.layer = self._checked(layer)
+        return network
 
     @property
     def description(self) -> str:
         """What beside its variables decides the features."""
         return f"{self.config} pooling={self.pooling} layer={self.layer} normalise={self.normalise}"
+
+    def _checked(self, layer: int) -> int:
+        last = self.config.num_layers
+        if not 0 <= layer <= last:
+            raise ValueError(f"layer is {layer}: this network has layers 1 to {last}, and 0 for its embeddings")
+        if self.pooling == "pooler" and layer != last:
+            raise ValueError(f"the pooler is for the last layer, got layer={layer}: choose pooling='mean' or 'cls'")
+        return layer
 
     def _embed(self, ids: Int[Array, "b s"]) -> Float[Array, "b s d"]:
         dtype = sum_type(self.words[...].dtype)
@@ -249,6 +262,12 @@ class BertEncoder(nnx.Module):
         x = jnp.take(self.words[...], ids, axis=0, mode="fill").astype(dtype)
         x = x + self.positions[first : first + ids.shape[1]]
         return self.norm(x if self.token_types is None else x + self.token_types[0])
+
+    def _features(self, x: Float[Array, "b s d"], mask: Bool[Array, "b s"]) -> Float[Array, "b d"]:
+        features = self._pool(x, mask)
+        if not self.normalise:
+            return features
+        return features / jnp.maximum(jnp.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
 
     def _pool(self, x: Float[Array, "b s d"], mask: Bool[Array, "b s"]) -> Float[Array, "b d"]:
         if self.pooling == "mean":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,16 @@ import jax
 import numpy as np
 
 from jaxrel._core.programs import compiled
-from jaxrel.encoders.encoder import REVISION, Encoder, EncoderOutput, as_output, check_finite, fingerprint
+from jaxrel.encoders.encoder import (
+    REVISION,
+    Encoder,
+    EncoderOutput,
+    Layers,
+    apply_layers,
+    as_output,
+    check_finite,
+    fingerprint,
+)
 from jaxrel.encoders.texts.tokens import TokenBatch, check_texts, pad
 
 if TYPE_CHECKING:
@@ -35,7 +45,7 @@ def text_encoder(
 
     Args:
         network: maps token ids `(b, s)` int32 and their mask `(b, s)` bool to an :class:`EncoderOutput`. Its variables
-            are taken as they are now.
+            are taken as they are now. The encoder of a :class:`jaxrel.encoders.texts.bert.BertEncoder` has `layers`.
         tokenizer: of the package `tokenizers`; it adds the special tokens. Its own padding and truncation are not used.
         name: the encoder's name, part of its fingerprint: networks that differ in more than their variables need
             different names or descriptions.
@@ -61,7 +71,7 @@ def text_encoder(
 
     graph, state = nnx.split(network)
     check_finite(state)
-    return make_encoder(
+    encoder = make_encoder(
         tokenise,
         partial(apply, graph),
         state,
@@ -73,6 +83,23 @@ def text_encoder(
         licence=licence,
         preprocessing=f"tokenizer of SHA-256 {sha256(tokenizer.to_str())}, at most {max_length} tokens",
     )
+    if not hasattr(network, "features_of_layers"):
+        return encoder
+
+    def stopped(layer: int) -> Encoder:
+        whole: Any = nnx.merge(graph, state)
+        earlier = whole.stopped_after(layer)
+        return text_encoder(
+            earlier,
+            tokenizer,
+            name=f"{name}#{layer}",
+            max_length=max_length,
+            description=earlier.description,
+            pretraining=pretraining,
+            licence=licence,
+        )
+
+    return replace(encoder, layers=Layers(stopped, partial(_layers_of_tokens, graph), state))
 
 
 # At module level, so that encoders of one architecture share what is compiled.
@@ -82,6 +109,13 @@ def apply(graph: nnx.GraphDef[Any], state: nnx.State[Any, Any], tokens: TokenBat
     from flax import nnx
 
     return as_output(nnx.merge(graph, state)(tokens.ids, tokens.mask))
+
+
+def _layers_of_tokens(
+    graph: nnx.GraphDef[Any], layers: tuple[int, ...], state: nnx.State[Any, Any], tokens: TokenBatch
+) -> tuple[jax.Array, ...]:
+    features: tuple[jax.Array, ...] = apply_layers(graph, layers, state, tokens.ids, tokens.mask)
+    return features
 
 
 def make_encoder(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from jaxrel.encoders.activations import ACTIVATIONS
@@ -135,6 +135,16 @@ class VisionTransformerConfig:
     def num_weights(self) -> int:
         """Numbers in the matrices of its blocks, which any checkpoint of it has."""
         return self.num_layers * (4 * self.width**2 + 2 * self.width * self.hidden_width)
+
+    def stopped_after(self, layer: int) -> VisionTransformerConfig:
+        """Without the blocks after one, and without a classifier that was trained on these.
+
+        Raises:
+            ValueError: there is no such block.
+        """
+        if layer not in range(1, self.num_layers + 1):
+            raise ValueError(f"layer is {layer!r}: the network has {self.num_layers} blocks, pass 1 to that.")
+        return self if layer == self.num_layers else replace(self, num_layers=layer, num_logits=None)
 
     @property
     def grid(self) -> int:

@@ -68,8 +68,7 @@ def load_vision_transformer(
         pretraining=pretraining,
         licence=licence,
     )
-    # Its variables do not show its heads, epsilon and activation.
-    return replace(encoder, fingerprint=fingerprint(f"{encoder.fingerprint} {_description(network.config)}", ()))
+    return _described(encoder, network.config)
 
 
 def load_vision_transformer_network(
@@ -107,15 +106,29 @@ def _up_to(
     layer: int, tensors: Mapping[str, np.ndarray], config: VisionTransformerConfig
 ) -> tuple[dict[str, np.ndarray], VisionTransformerConfig]:
     """Without the blocks after the one of this number, and without a classifier that was trained on these."""
-    if layer not in range(1, config.num_layers + 1):
-        raise ValueError(f"layer is {layer!r}: the network has {config.num_layers} blocks, pass 1 to that.")
-    if layer == config.num_layers:
+    stopped = config.stopped_after(layer)
+    if stopped is config:
         return dict(tensors), config
     # As all names of a block begin alike.
     block = next(name for name in FAMILIES[config.family].tensors.values() if "{}" in name).partition("{}")[0]
     left_out = ("classifier.", *(f"{block}{number}." for number in range(layer, config.num_layers)))
     kept = {name: value for name, value in tensors.items() if not name.startswith(left_out)}
-    return kept, replace(config, num_layers=layer, num_logits=None)
+    return kept, stopped
+
+
+def _described(encoder: Encoder, config: VisionTransformerConfig) -> Encoder:
+    """With a fingerprint of what the variables do not show: heads, epsilon and activation."""
+    layers = encoder.layers
+    assert layers is not None  # noqa: S101 (for the type checker)
+
+    def stopped(layer: int) -> Encoder:
+        return _described(layers.stopped(layer), config.stopped_after(layer))
+
+    return replace(
+        encoder,
+        fingerprint=fingerprint(f"{encoder.fingerprint} {_description(config)}", ()),
+        layers=replace(layers, stopped=stopped),
+    )
 
 
 def _description(config: VisionTransformerConfig) -> str:

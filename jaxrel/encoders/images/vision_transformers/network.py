@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -92,6 +93,38 @@ class VisionTransformer(nnx.Module):
 
     def __call__(self, images: Float[Array, "b s s 3"]) -> EncoderOutput:
         """Features and, where there is a classifier, logits of images of the network's size."""
+        tokens, _ = _apply_blocks(self.blocks, self._embed(images), self.config)
+        features = self._features(tokens)
+        logits = None if self.config.num_logits is None else self.classifier(features)
+        accurate = jnp.promote_types(features.dtype, jnp.float32)
+        return EncoderOutput(features.astype(accurate), None if logits is None else logits.astype(accurate))
+
+    def features_of_layers(
+        self, images: Float[Array, "b s s 3"], *, layers: Sequence[int]
+    ) -> tuple[Float[Array, "b d"], ...]:
+        """Features after each of the blocks, in one pass."""
+        blocks = self.stopped_after(max(layers)).blocks
+        _, features = _apply_blocks(blocks, self._embed(images), self.config, self._features)
+        assert features is not None  # noqa: S101 (for the type checker)
+        return tuple(features[layer - 1].astype(jnp.promote_types(features.dtype, jnp.float32)) for layer in layers)
+
+    def stopped_after(self, layer: int) -> VisionTransformer:
+        """The network without the blocks after one, and without a classifier that was trained on these.
+
+        Raises:
+            ValueError: there is no such block.
+        """
+        config = self.config.stopped_after(layer)
+        network: VisionTransformer = nnx.merge(*nnx.split(self))
+        if config is not self.config:
+            graph, state = nnx.split(network.blocks)
+            network.blocks = nnx.merge(graph, jax.tree.map(lambda variable: variable[:layer], state))
+            if self.config.num_logits is not None:
+                del network.classifier
+            network.config = config
+        return network
+
+    def _embed(self, images: Float[Array, "b s s 3"]) -> Float[Array, "b n d"]:
         config, parts = self.config, FAMILIES[self.config.family].tensors
         tokens = self.patches(images).reshape(len(images), config.grid**2, config.width)
         tokens = tokens.astype(jnp.promote_types(tokens.dtype, jnp.float32))
@@ -103,36 +136,40 @@ class VisionTransformer(nnx.Module):
             tokens = jnp.concatenate([tokens[:, :1], _repeated(self.registers, tokens), tokens[:, 1:]], axis=1)
         if "norm_before" in parts:
             tokens = self.norm_before(tokens).astype(tokens.dtype)
-        tokens = _apply_blocks(self.blocks, tokens, config)
-        if "pool.probe" in parts:
+        return tokens
+
+    def _features(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b d"]:
+        if "pool.probe" in FAMILIES[self.config.family].tensors:
             tokens = self.norm_after(tokens)
             pooled = _attend(self.pool.attn, _repeated(self.pool.probe, tokens), tokens, None)
             features = (pooled + self.pool.mlp(self.pool.layernorm(pooled)))[:, 0]
         else:
             features = self.norm_after(tokens[:, 0])
-        if config.projection_width is not None:
-            features = self.projection(features)
-        logits = None if config.num_logits is None else self.classifier(features)
-        accurate = jnp.promote_types(features.dtype, jnp.float32)
-        return EncoderOutput(features.astype(accurate), None if logits is None else logits.astype(accurate))
+        return features if self.config.projection_width is None else self.projection(features)
 
 
 def _apply_blocks(
-    blocks: nnx.Module, tokens: Float[Array, "b n d"], config: VisionTransformerConfig
-) -> Float[Array, "b n d"]:
-    """All blocks, whose variables are stacked."""
+    blocks: nnx.Module,
+    tokens: Float[Array, "b n d"],
+    config: VisionTransformerConfig,
+    told: Callable[[Float[Array, "b n d"]], Float[Array, "b d"] | None] = lambda _: None,
+) -> tuple[Float[Array, "b n d"], Float[Array, "l b d"] | None]:
+    """All blocks, whose variables are stacked: the tokens after the last, and what is told of those after each."""
     graph, state = nnx.split(blocks)
     rotations = None if config.rotary_base is None else _rotations(config, config.rotary_base, tokens.dtype)
 
-    def apply(tokens: Float[Array, "b n d"], state: nnx.State[Any, Any]) -> tuple[Float[Array, "b n d"], None]:
+    def apply(
+        tokens: Float[Array, "b n d"], state: nnx.State[Any, Any]
+    ) -> tuple[Float[Array, "b n d"], Float[Array, "b d"] | None]:
         block: Any = nnx.merge(graph, state)
         normed = block.norm1(tokens)
         attended = _attend(block.attn, normed, normed, rotations)
         tokens = tokens + (block.layer_scale1[...] * attended if block.use_layer_scale else attended)
         changed = block._mlp(block.norm2(tokens))
-        return tokens + (block.layer_scale2[...] * changed if block.use_layer_scale else changed), None
+        tokens = tokens + (block.layer_scale2[...] * changed if block.use_layer_scale else changed)
+        return tokens, told(tokens)
 
-    return jax.lax.scan(apply, tokens, state)[0]
+    return jax.lax.scan(apply, tokens, state)
 
 
 def _attend(
