@@ -29,6 +29,8 @@ MODEL_TYPES: Mapping[str, str] = {
     "dinov2": "dinov2",
     "dinov2_with_registers": "dinov2",
     "dinov3_vit": "dinov3",
+    "beit": "beit",
+    "data2vec-vision": "beit",
 }
 """Kinds of encoders by the `model_type` of transformers' config.json."""
 

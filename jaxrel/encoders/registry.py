@@ -43,7 +43,7 @@ RANDOM = ":random"
 CHECKPOINT = "@"
 LAYER = "#"
 BERT, CLIP_TEXT, CLIP_IMAGE = "bert", "clip-text", "clip-image"
-VISION_TRANSFORMERS = ("vit", "clip", CLIP_IMAGE, "siglip", "dinov2", "dinov3")
+VISION_TRANSFORMERS = ("vit", "clip", CLIP_IMAGE, "siglip", "dinov2", "dinov3", "beit")
 
 _IMAGENET = Preprocessing(224, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 

@@ -1,4 +1,4 @@
-"""From uint8 images to the input of a vision transformer, as a preprocessor_config.json describes it."""
+"""From uint8 images to the input of a network, as a preprocessor_config.json describes it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from jaxrel.encoders.checkpoints.files import CheckpointError, read_json
-from jaxrel.encoders.images.vision_transformers.config import VisionTransformerConfig
-from jaxrel.encoders.images.vision_transformers.families import FAMILIES
 from jaxrel.encoders.preprocessing import Preprocessing, resized_square
 
-__all__ = ["CroppedPreprocessing", "read_preprocessing"]
+__all__ = ["HALF", "IMAGENET", "OPENAI", "CroppedPreprocessing", "Scaling", "read_preprocessing"]
+
+Scaling = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""Mean and standard deviation of pixels 0..1."""
+
+HALF: Scaling = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+IMAGENET: Scaling = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+OPENAI: Scaling = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 _LARGEST_IMAGE = 4096
 
@@ -45,22 +50,31 @@ class CroppedPreprocessing(Preprocessing):
         return jnp.clip(resized, 0, 255)  # cubic interpolation overshoots
 
 
-def read_preprocessing(path: Path, config: VisionTransformerConfig) -> CroppedPreprocessing:
-    """What a preprocessor_config.json says, or else the family's own."""
-    entry = FAMILIES[config.family]
+def read_preprocessing(path: Path, image_size: int, *, scaling: Scaling, resample: int) -> CroppedPreprocessing:
+    """What a preprocessor_config.json says, or else what it is where the file does not say it.
+
+    Args:
+        path: the file, which need not be.
+        image_size: height and width in pixels.
+        scaling: mean and standard deviation of pixels 0..1.
+        resample: Pillow's number of the interpolation.
+
+    Raises:
+        CheckpointError: the file describes what is not known here.
+    """
     settings = read_json(path) if path.is_file() else {}
     try:
-        size = _side(settings.get("size"), config.image_size) if settings.get("do_resize", True) else config.image_size
+        size = _side(settings.get("size"), image_size) if settings.get("do_resize", True) else image_size
         cropped = settings.get("do_center_crop", settings.get("crop_size") is not None)
         image_size = _side(settings.get("crop_size"), size) if cropped else size
         if size > _LARGEST_IMAGE:
             raise ValueError(f"images of {size} pixels: at most {_LARGEST_IMAGE} are taken from a file")
         if image_size > size:
             raise ValueError(f"crop_size {image_size} is more than the size {size}")
-        method = _METHODS.get(settings.get("resample", entry.resample))
+        method = _METHODS.get(settings.get("resample", resample))
         if method is None:
             raise ValueError(f"resample is {settings['resample']!r}: {_METHODS} are known, by their numbers")
-        mean, std = settings.get("image_mean", entry.scaling[0]), settings.get("image_std", entry.scaling[1])
+        mean, std = settings.get("image_mean", scaling[0]), settings.get("image_std", scaling[1])
         if not settings.get("do_normalize", True):
             mean, std = (0.0,) * 3, (1.0,) * 3
         # (factor * pixels - mean) / std
