@@ -50,27 +50,40 @@ class CroppedPreprocessing(Preprocessing):
         return jnp.clip(resized, 0, 255)  # cubic interpolation overshoots
 
 
-def read_preprocessing(path: Path, image_size: int, *, scaling: Scaling, resample: int) -> CroppedPreprocessing:
-    """What a preprocessor_config.json says, or else what it is where the file does not say it.
+def read_preprocessing(
+    folder: Path,
+    config: Mapping[str, Any],
+    published_size: int,
+    *,
+    scaling: Scaling,
+    resample: int,
+    image_size: int | None = None,
+) -> CroppedPreprocessing:
+    """What preprocessor_config.json in a folder says, or timm's part of config.json, or else what was published.
 
     Args:
-        path: the file, which need not be.
-        image_size: height and width in pixels.
-        scaling: mean and standard deviation of pixels 0..1.
-        resample: Pillow's number of the interpolation.
+        folder: that of the checkpoint.
+        config: the content of its config.json.
+        published_size: height and width in pixels where no file says it.
+        scaling: mean and standard deviation of pixels 0..1, likewise.
+        resample: Pillow's number of the interpolation, likewise.
+        image_size: height and width to which images are brought instead, cropped by the same share.
 
     Raises:
-        CheckpointError: the file describes what is not known here.
+        CheckpointError: a file describes what is not known here.
     """
-    settings = read_json(path) if path.is_file() else {}
+    path = folder / "preprocessor_config.json"
     try:
-        size = _side(settings.get("size"), image_size) if settings.get("do_resize", True) else image_size
+        settings = read_json(path) if path.is_file() else _timm_settings(config.get("pretrained_cfg", {}))
+        size = _side(settings.get("size"), published_size) if settings.get("do_resize", True) else published_size
         cropped = settings.get("do_center_crop", settings.get("crop_size") is not None)
-        image_size = _side(settings.get("crop_size"), size) if cropped else size
+        crop_size = _side(settings.get("crop_size"), size) if cropped else size
+        if "crop_pct" in settings and size < 384:  # ConvNeXt's; larger images are not cropped
+            size = int(size / (settings["crop_pct"] or 224 / 256))
         if size > _LARGEST_IMAGE:
             raise ValueError(f"images of {size} pixels: at most {_LARGEST_IMAGE} are taken from a file")
-        if image_size > size:
-            raise ValueError(f"crop_size {image_size} is more than the size {size}")
+        if crop_size > size:
+            raise ValueError(f"crop_size {crop_size} is more than the size {size}")
         method = _METHODS.get(settings.get("resample", resample))
         if method is None:
             raise ValueError(f"resample is {settings['resample']!r}: {_METHODS} are known, by their numbers")
@@ -82,18 +95,32 @@ def read_preprocessing(path: Path, image_size: int, *, scaling: Scaling, resampl
         if not (len(mean) == len(std) == 3 and min(std) > 0 and factor > 0):
             raise ValueError(f"image_mean {mean}, image_std {std} and rescale_factor {factor} are no scaling of RGB")
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{path if path.is_file() else folder / 'config.json'}: {error}") from error
     mean, std = (tuple(float(number / factor) for number in each) for each in (mean, std))
-    return CroppedPreprocessing(image_size, mean, std, resized=size, method=method)
+    if image_size is not None:
+        crop_size, size = image_size, round(image_size * size / crop_size)
+    return CroppedPreprocessing(crop_size, mean, std, resized=size, method=method)
 
 
-def _side(size: Any, default: int) -> int:
+def _timm_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What timm says of the preprocessing of a network, as preprocessor_config.json would."""
+    settings = {"image_mean": facts.get("mean"), "image_std": facts.get("std")}
+    if "interpolation" in facts:
+        settings["resample"] = {"bilinear": 2, "bicubic": 3}.get(facts["interpolation"], facts["interpolation"])
+    if "input_size" in facts:
+        size = facts["input_size"][-1]
+        settings |= {"size": int(size / facts.get("crop_pct", 1.0)), "crop_size": size}
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def _side(size: Any, default: Any) -> int:
     """The side of a square: its number, its height and width, or the shortest edge of what it is cut from."""
+    size = default if size is None else size
+    height = width = size
     if isinstance(size, dict):
         height, width = (size.get("shortest_edge", size.get(axis)) for axis in ("height", "width"))
-        side = height if height == width else size
-    else:
-        side = default if size is None else size
-    if type(side) is not int or side < 1:
+    elif isinstance(size, list) and len(size) == 2:
+        height, width = size
+    if type(height) is not int or height < 1 or height != width:
         raise ValueError(f"the size {size!r} is no square")
-    return side
+    return height

@@ -84,17 +84,20 @@ def load_vision_transformer_network(
     """The network of :func:`load_vision_transformer` and its preprocessing, for fine-tuning."""
     path = locate_checkpoint(checkpoint, revision=revision, files=("config.json", "preprocessor_config.json"))
     folder = path if path.is_dir() else path.parent
+    described = read_json(folder / "config.json")
     try:
-        config = VisionTransformerConfig.from_hugging_face(read_json(folder / "config.json"), family=family)
+        config = VisionTransformerConfig.from_hugging_face(described, family=family)
     except ValueError as error:
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
     entry = FAMILIES[family]
     preprocessing = read_preprocessing(
-        folder / "preprocessor_config.json", config.image_size, scaling=entry.scaling, resample=entry.resample
+        folder,
+        described,
+        config.image_size,
+        scaling=entry.scaling,
+        resample=entry.resample,
+        image_size=image_size,
     )
-    if image_size is not None:
-        resized = round(image_size * preprocessing.resized / preprocessing.image_size)
-        preprocessing = replace(preprocessing, image_size=image_size, resized=resized)
     config = replace(config, image_size=preprocessing.image_size)
     tensors = read_checkpoint(path)
     check_size(config.num_weights, tensors, folder)

@@ -170,7 +170,7 @@ def _relative_places(grid: int) -> Int[np.ndarray, "n n"]:
 
     The last three entries are for the token of the class with a patch, a patch with it, and with itself.
     """
-    places = np.stack(np.indices((grid, grid)), -1).reshape(-1, 2)
+    places = np.indices((grid, grid)).reshape(2, -1).T
     apart = places[:, None] - places + grid - 1
     last = (2 * grid - 1) ** 2
     pairs = np.empty((grid**2 + 1,) * 2, np.int32)
