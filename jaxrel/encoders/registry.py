@@ -198,12 +198,13 @@ def load(name: str, *, seed: int = 0, image_size: int | None = None) -> Encoder:
         name: "NAME", one of :func:`names` whose weights are in a pinned, verified archive of the package index;
             "NAME:random", the same network with random weights; "NAME@CHECKPOINT", with the weights of a local file or
             folder, or of a repository of the Hugging Face hub: "resnet-50@weights.safetensors", "bert@owner/name" (any
-            BERT, RoBERTa or DistilBERT with its tokenizer.json), "dinov2@folder" (or vit, clip, siglip, dinov3, beit,
-            convnext, swin or clip-resnet: any of these with its config.json; `jaxrel.encoders.images` says in
-            `vision_transformers.load_vision_transformer` and in `hierarchical` what the features are), "clip-image@folder" and "clip-text@folder" (the towers of one CLIP, in the joint
-            space in which a picture lies near what is said of it); or a checkpoint alone, "./folder" or "owner/name",
-            where its configuration or the names of its tensors say what it is. "#N" after any of these but
-            clip-text is what there is after N layers of a transformer, or N stages of a ResNet: "all-minilm-l6-v2#3".
+            BERT, RoBERTa or DistilBERT with its tokenizer.json), "dinov2@folder" (or vit, clip, siglip, dinov3 or beit:
+            any of these with its config.json; `jaxrel.encoders.images.vision_transformers.load_vision_transformer` says
+            what the features are), "convnext@folder" (or swin or clip-resnet, see `jaxrel.encoders.images.
+            hierarchical`), "clip-image@folder" and "clip-text@folder" (the towers of one CLIP, in the joint space in
+            which a picture lies near what is said of it); or a checkpoint alone, "./folder" or "owner/name", where its
+            configuration or the names of its tensors say what it is. "#N" after any of these but clip-text is what
+            there is after N layers of a transformer, or N stages of a network that has them: "all-minilm-l6-v2#3".
         seed: seed of random weights.
         image_size: height and width in pixels to which images are brought. Default: that of the
             pre-training.

@@ -85,7 +85,10 @@ def state_of(
     return {name: value for name, value in state.items() if name.partition(".")[0] not in _HEADS}, None
 
 
-_HEADS = ("fc", "_fc", "head", "heads", "classifier", "linear", "mlp", "projection_head", "projector", "predictor")
+_HEADS = (
+    *("fc", "_fc", "head", "heads", "classifier", "linear", "mlp"),
+    *("projection_head", "projector", "predictor", "prototypes"),
+)
 
 
 def to_channels_last(value: np.ndarray) -> np.ndarray:
