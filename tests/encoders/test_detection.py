@@ -63,8 +63,8 @@ def test_a_folder_is_what_its_configuration_says(config: dict[str, str], kind: s
 
 
 def test_every_model_type_that_is_read_is_known() -> None:
-    families = {**FAMILIES, **hierarchical.FAMILIES}
-    read = {kind: family for family, facts in families.items() for kind in facts.model_types}
+    read = {kind: family for family, facts in FAMILIES.items() for kind in facts.model_types}
+    read |= {kind: family for family, facts in hierarchical.FAMILIES.items() for kind in facts.model_types}
     assert set(MODEL_TYPES) == {*read, *_MODEL_TYPES}
     assert all(MODEL_TYPES[kind] in (family, "clip") for kind, family in read.items())
 
