@@ -55,8 +55,8 @@ def main() -> None:
             row[name] = max(row[name], _error(case, np.dtype(name)))
     rows = [{"encoder": encoder, "original": original, **errors} for (encoder, original), errors in worst.items()]
     print("| encoder | original | float64 | float32 |\n| --- | --- | --- | --- |")
-    for each in rows:
-        print("| `{encoder}` | {original} | {float64:.0e} | {float32:.0e} |".format(**each))
+    for (encoder, original), errors in worst.items():
+        print(f"| `{encoder}` | {original} | {errors['float64']:.0e} | {errors['float32']:.0e} |")
     facts = {"machine": jax.devices()[0].platform, "jax": version("jax"), "rows": rows}
     write_atomically(RESULTS, json.dumps(facts, indent=2).encode() + b"\n")
 
