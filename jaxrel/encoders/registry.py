@@ -43,7 +43,8 @@ RANDOM = ":random"
 CHECKPOINT = "@"
 LAYER = "#"
 BERT, CLIP_TEXT, CLIP_IMAGE = "bert", "clip-text", "clip-image"
-VISION_TRANSFORMERS = ("vit", "clip", CLIP_IMAGE, "siglip", "dinov2", "dinov3")
+VISION_TRANSFORMERS = ("vit", "clip", CLIP_IMAGE, "siglip", "dinov2", "dinov3", "beit")
+HIERARCHICAL = ("convnext", "swin", "clip-resnet")
 
 _IMAGENET = Preprocessing(224, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
@@ -112,7 +113,7 @@ _ENTRIES: Mapping[str, _Entry] = {
     "squeezenet-1.1": _Entry("squeezenet.SqueezeNet", (), "features.0.weight", "classifier.1"),
     "pixels": _Entry("pixels.Pixels", (28,), preprocessing=Preprocessing(28, (0.0,), (255.0,)), smallest_image_size=28),
 }
-_OWN = (*_ENTRIES, *VISION_TRANSFORMERS, *texts.PACKAGED, BERT, CLIP_TEXT)
+_OWN = (*_ENTRIES, *VISION_TRANSFORMERS, *HIERARCHICAL, *texts.PACKAGED, BERT, CLIP_TEXT)
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def modality(name: str) -> Modality:
     name = _with_kind(name)
     if name in PLUGINS:
         return PLUGINS[name].modality
-    return "images" if _base(name) in (*_ENTRIES, *VISION_TRANSFORMERS) else "texts"
+    return "images" if _base(name) in (*_ENTRIES, *VISION_TRANSFORMERS, *HIERARCHICAL) else "texts"
 
 
 def is_known(name: str) -> bool:
@@ -197,12 +198,13 @@ def load(name: str, *, seed: int = 0, image_size: int | None = None) -> Encoder:
         name: "NAME", one of :func:`names` whose weights are in a pinned, verified archive of the package index;
             "NAME:random", the same network with random weights; "NAME@CHECKPOINT", with the weights of a local file or
             folder, or of a repository of the Hugging Face hub: "resnet-50@weights.safetensors", "bert@owner/name" (any
-            BERT, RoBERTa or DistilBERT with its tokenizer.json), "dinov2@folder" (or vit, clip, siglip or dinov3: any
-            of these with its config.json; `jaxrel.encoders.images.vision_transformers.load_vision_transformer` says
-            what the features are), "clip-image@folder" and "clip-text@folder" (the towers of one CLIP, in the joint
-            space in which a picture lies near what is said of it); or a checkpoint alone, "./folder" or "owner/name",
-            where its configuration or the names of its tensors say what it is. "#N" after any of these but
-            clip-text is what there is after N layers of a transformer, or N stages of a ResNet: "all-minilm-l6-v2#3".
+            BERT, RoBERTa or DistilBERT with its tokenizer.json), "dinov2@folder" (or vit, clip, siglip, dinov3 or beit:
+            any of these with its config.json; `jaxrel.encoders.images.vision_transformers.load_vision_transformer` says
+            what the features are), "convnext@folder" (or swin or clip-resnet, see `jaxrel.encoders.images.
+            hierarchical`), "clip-image@folder" and "clip-text@folder" (the towers of one CLIP, in the joint space in
+            which a picture lies near what is said of it); or a checkpoint alone, "./folder" or "owner/name", where its
+            configuration or the names of its tensors say what it is. "#N" after any of these but clip-text is what
+            there is after N layers of a transformer, or N stages of a network that has them: "all-minilm-l6-v2#3".
         seed: seed of random weights.
         image_size: height and width in pixels to which images are brought. Default: that of the
             pre-training.
@@ -234,6 +236,11 @@ def _load(name: str, encoded: Modality, *, seed: int, image_size: int | None) ->
 
         family, _, checkpoint = full.partition(CHECKPOINT)
         return load_vision_transformer(checkpoint, family=family, name=name, image_size=image_size, layer=layer)
+    if _base(name) in HIERARCHICAL:
+        from jaxrel.encoders.images.hierarchical import load_hierarchical
+
+        family, _, checkpoint = full.partition(CHECKPOINT)
+        return load_hierarchical(checkpoint, family=family, name=name, image_size=image_size, layer=layer)
     network, preprocessing = load_network(name, seed=seed, image_size=image_size)
     weights = _ENTRIES[_base(name)].weights
     if CHECKPOINT in name:
@@ -319,6 +326,11 @@ def load_network(name: str, *, seed: int = 0, image_size: int | None = None) -> 
 
         family, _, checkpoint = full.partition(CHECKPOINT)
         return load_vision_transformer_network(checkpoint, family=family, image_size=image_size, layer=layer)
+    if _base(name) in HIERARCHICAL:
+        from jaxrel.encoders.images.hierarchical import load_hierarchical_network
+
+        family, _, checkpoint = full.partition(CHECKPOINT)
+        return load_hierarchical_network(checkpoint, family=family, image_size=image_size, layer=layer)
     from jaxrel.encoders.images.weights import load_torch_tensors, state_of
 
     entry = _ENTRIES[_base(name)]
@@ -361,7 +373,7 @@ def split_layer(name: str) -> tuple[str, int | None]:
 
 
 def _has_layers(base: str) -> bool:
-    return base in (*VISION_TRANSFORMERS, *texts.NETWORKS, BERT) or base.startswith("resnet-")
+    return base in (*VISION_TRANSFORMERS, *HIERARCHICAL, *texts.NETWORKS, BERT) or base.startswith("resnet-")
 
 
 def _base(name: str) -> str:
@@ -371,7 +383,7 @@ def _base(name: str) -> str:
 
 def _ways(base: str) -> tuple[str, ...]:
     """What may follow a name: nothing, where weights are at hand or none are needed; ":random"; "@"."""
-    if base in (BERT, CLIP_TEXT, *VISION_TRANSFORMERS):
+    if base in (BERT, CLIP_TEXT, *VISION_TRANSFORMERS, *HIERARCHICAL):
         return (CHECKPOINT,)
     if base not in _ENTRIES:
         return ("", RANDOM) if base in texts.NETWORKS else ("",)

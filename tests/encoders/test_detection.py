@@ -11,6 +11,7 @@ import pytest
 from jaxrel import encoders
 from jaxrel.encoders.checkpoints.files import CheckpointError
 from jaxrel.encoders.detection import MODEL_TYPES, kind_of
+from jaxrel.encoders.images import hierarchical
 from jaxrel.encoders.images.vision_transformers.families import FAMILIES
 from jaxrel.encoders.registry import load_network
 from jaxrel.encoders.texts.bert import _MODEL_TYPES
@@ -63,6 +64,7 @@ def test_a_folder_is_what_its_configuration_says(config: dict[str, str], kind: s
 
 def test_every_model_type_that_is_read_is_known() -> None:
     read = {kind: family for family, facts in FAMILIES.items() for kind in facts.model_types}
+    read |= {kind: family for family, facts in hierarchical.FAMILIES.items() for kind in facts.model_types}
     assert set(MODEL_TYPES) == {*read, *_MODEL_TYPES}
     assert all(MODEL_TYPES[kind] in (family, "clip") for kind, family in read.items())
 
