@@ -17,7 +17,9 @@ def _quick_gelu(x: jax.Array) -> jax.Array:
 # Functions of the module, so that networks of one architecture compare equal.
 ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_new": functools.partial(jax.nn.gelu, approximate=True),
     "gelu_pytorch_tanh": functools.partial(jax.nn.gelu, approximate=True),
     "quick_gelu": _quick_gelu,
+    "relu": jax.nn.relu,
     "silu": jax.nn.silu,
 }

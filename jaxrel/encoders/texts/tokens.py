@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LENGTHS", "TokenBatch", "check_texts", "pad", "read_tokenizer"]
 
-LENGTHS = (16, 32, 64, 128, 256, 512)
+LENGTHS = tuple(2**power for power in range(4, 18))
 """Lengths in tokens to which batches are padded, so that an encoder is compiled for few shapes."""
 
 
