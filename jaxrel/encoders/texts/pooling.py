@@ -11,15 +11,22 @@ from jaxtyping import Array, Bool, Float, Int
 __all__ = ["POOLINGS", "TokenPooling", "pool", "unit_length"]
 
 TokenPooling = Literal["mean", "cls", "max", "lasttoken", "mean_sqrt_len_tokens", "weightedmean"]
-"""What becomes of the states of the tokens of a text, by sentence-transformers' names. mean: their mean. cls: the first.
+"""What becomes of the states of a text's tokens, by sentence-transformers' names. mean: their mean. cls: the first.
 max: the largest of each number. lasttoken: the last, which alone has seen all others in a causal network.
 mean_sqrt_len_tokens: their sum over the root of their number. weightedmean: their mean, weighted by 1, 2, 3, ..."""
 
-States, Mask = Float[Array, "b s d"], Bool[Array, "b s"]
+States = Float[Array, "b s d"]
+Mask = Bool[Array, "b s"]
 
 
-def pool(states: States, mask: Mask, pooling: TokenPooling) -> Float[Array, "b d"]:
-    """The features of each text, 0 for one without tokens; the mask is true for those of its tokens that count."""
+def pool(states: States, mask: Mask, pooling: str) -> Float[Array, "b d"]:
+    """The features of each text, 0 for one without tokens.
+
+    Args:
+        states: of its tokens.
+        mask: true for those of them that count.
+        pooling: one of `TokenPooling`.
+    """
     return POOLINGS[pooling](states, mask)
 
 
@@ -66,7 +73,7 @@ def _weighted_mean(states: States, mask: Mask) -> Float[Array, "b d"]:
     return (states * weights[..., None]).sum(1) / jnp.maximum(weights.sum(1, keepdims=True), 1)
 
 
-POOLINGS: Mapping[TokenPooling, Callable[[States, Mask], Float[Array, "b d"]]] = {
+POOLINGS: Mapping[str, Callable[[States, Mask], Float[Array, "b d"]]] = {
     "mean": _mean,
     "cls": _first,
     "max": _max,

@@ -1,13 +1,14 @@
 """A transformer of texts with the options by which its families differ, in Flax NNX, for inference.
 
 `jaxrel.encoders.texts.families` says which options and names of tensors each family has. Weights may be bfloat16,
-float32 or float64; matrix products take operands of that type and sum in float32 at least, everything else is float32 at
-least.
+float32 or float64; matrix products take operands of that type and sum in float32 at least, everything else is float32
+at least.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import get_args
 
@@ -31,6 +32,9 @@ from jaxrel.encoders.texts.layers import (
 from jaxrel.encoders.texts.pooling import TokenPooling, pool, unit_length
 
 __all__ = ["Rotary", "Transformer", "TransformerConfig"]
+
+
+Norm = Callable[[Float[Array, "b s d"]], Float[Array, "b s d"]]
 
 
 @dataclass(frozen=True)
@@ -159,11 +163,15 @@ class TransformerConfig:
         layer = self.width * (heads + (2 + self.gated) * self.hidden_width)
         return (self.vocabulary_size + self.num_positions) * self.width + self.num_layers * layer
 
-    def norm(self) -> nnx.Module:
+    def norm(self) -> Norm:
         """A layer that normalises tokens."""
         if self.root_mean_square:
             return nnx.RMSNorm(self.width, epsilon=self.epsilon, rngs=nnx.Rngs(0))
         return LayerNorm(self.width, epsilon=self.epsilon, use_bias=self.norm_bias)
+
+
+def _unchanged(x: Float[Array, "b s d"]) -> Float[Array, "b s d"]:
+    return x
 
 
 class TransformerLayer(nnx.Module):
@@ -171,7 +179,7 @@ class TransformerLayer(nnx.Module):
 
     def __init__(self, config: TransformerConfig, *, attention_norm: bool) -> None:
         """Make room for the weights."""
-        self.attention_norm = config.norm() if attention_norm else None
+        self.attention_norm = config.norm() if attention_norm else _unchanged
         self.attention = SelfAttention(
             config.width,
             config.num_heads,
@@ -203,8 +211,7 @@ class TransformerLayer(nnx.Module):
         if not self.norm_first:
             x = self.attention_norm(x + self.attention(x, mask, rotation=rotation, bias=bias))
             return self.hidden_norm(x + self._feed_forward(x))
-        taken = x if self.attention_norm is None else self.attention_norm(x)
-        x = x + self.attention(taken, mask, rotation=rotation, bias=bias)
+        x = x + self.attention(self.attention_norm(x), mask, rotation=rotation, bias=bias)
         return x + self._feed_forward(self.hidden_norm(x))
 
     def _feed_forward(self, x: Float[Array, "b s d"]) -> Float[Array, "b s d"]:
@@ -309,7 +316,7 @@ class Transformer(nnx.Module):
             x = x + self.positions[first : first + ids.shape[1]]
         return x if self.embedding_norm is None else self.embedding_norm(x)
 
-    def _mask(self, mask: Bool[Array, "b s"], window: int | None) -> Bool[Array, "b #s s"]:
+    def _mask(self, mask: Bool[Array, "b s"], window: int | None) -> Bool[Array, "b q s"]:
         """Which tokens each attends to."""
         positions = jnp.arange(mask.shape[1])
         distance = positions[:, None] - positions
