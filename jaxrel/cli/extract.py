@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrel import data, encoders, study
 from jaxrel._core.printable import printable
 from jaxrel.cli import console
-from jaxrel.cli.options import add_encoders, add_ray, executor, path_argument
+from jaxrel.cli.options import add_encoder_options, add_encoders, add_ray, executor, path_argument
 from jaxrel.storage.features import FeatureStore, StoreError, Table
 from jaxrel.study import Progress, Settings
 from jaxrel.study.engine import Part, run_parts
@@ -46,11 +46,11 @@ def add(commands: Any) -> None:
     parser.add_argument("--split", nargs="+", choices=("train", "test"), default=["train"], help="default: train")
     for option, default, text in (
         ("--samples", None, "samples of each split (default: all)"),
-        ("--image-size", None, "input resolution of the networks in pixels (default: each network's own)"),
         ("--batch-size", defaults.batch_size, "samples in one forward pass, on all devices (default: %(default)s)"),
         ("--seed", defaults.seed, "seed of views and random weights (default: %(default)s)"),
     ):
         parser.add_argument(option, type=int, default=default, metavar="N", help=text)
+    add_encoder_options(parser)
     parser.add_argument("--views", action="store_true", help="two augmented views of the samples as well")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
     parser.add_argument(
@@ -165,7 +165,9 @@ def _of_encoder(
     views = [None, *(make_view(number, seed=options.seed) for number in range(2) if options.views)]
     progress(f"{name}: loading", 0, 1)
     try:
-        encoder = encoders.load(name, seed=options.seed, image_size=options.image_size)
+        encoder = encoders.load(
+            name, seed=options.seed, image_size=options.image_size, prompt=options.prompt, width=options.width
+        )
         progress(f"{name}: loading", 1, 1)
         for part in parts:
             for view in views:

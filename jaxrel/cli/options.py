@@ -17,6 +17,7 @@ from jaxrel.study.drawing import FORMATS
 
 __all__ = [
     "add_common",
+    "add_encoder_options",
     "add_encoders",
     "add_numbers",
     "add_plot",
@@ -56,6 +57,25 @@ def add_encoders(command: argparse.ArgumentParser, text: str, **options: Any) ->
     lists = ", ".join(f"@{name}" for name in encoders.PRESETS)
     command.add_argument(
         "--encoder", nargs="+", action=_Encoders, metavar="E", help=f"{text}, or lists of them: {lists}", **options
+    )
+
+
+def add_encoder_options(command: argparse.ArgumentParser) -> None:
+    """How encoders are loaded, of every command that loads them."""
+    command.add_argument(
+        "--image-size",
+        type=int,
+        metavar="N",
+        help="input resolution of networks of images in pixels (default: each network's own)",
+    )
+    command.add_argument(
+        "--prompt",
+        metavar="NAME_OR_TEXT",
+        help="what is put before each text, of checkpoints of texts: the name of a prompt of theirs, or a text "
+        "(default: each one's own default)",
+    )
+    command.add_argument(
+        "--width", type=int, metavar="N", help="keep the first N features alone, of checkpoints of texts"
     )
 
 

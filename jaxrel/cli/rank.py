@@ -10,6 +10,7 @@ from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
 from jaxrel.cli.options import (
     add_common,
+    add_encoder_options,
     add_encoders,
     add_numbers,
     add_plot,
@@ -48,7 +49,6 @@ def add(commands: Any) -> None:
     numbers = (
         ("--samples", int, "training samples of each data set, or all that it has where they are fewer"),
         ("--held-out", int, "with --reference, held-out samples of each data set, on which the terms are evaluated"),
-        ("--image-size", int, "input resolution of the networks in pixels (default: each network's own)"),
         ("--batch-size", int, "images in one forward pass"),
         ("--seed", int, "seed of scoring, resampling and random weights"),
         ("--resamples", int, "resamples of the target samples for the interval"),
@@ -56,6 +56,7 @@ def add(commands: Any) -> None:
         ("--target-classes", int, "with --label-free, how many classes targets have (default: estimated)"),
     )
     add_numbers(rank, numbers)
+    add_encoder_options(rank)
     rank.add_argument(
         "--label-free",
         action="store_true",

@@ -11,6 +11,7 @@ from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
 from jaxrel.cli.options import (
     add_common,
+    add_encoder_options,
     add_encoders,
     add_numbers,
     add_plot,
@@ -30,7 +31,8 @@ __all__ = ["add"]
 
 _USAGE = "pass files, one for each encoder, or --encoder and --target."
 _ORIGIN = (
-    "target", "reference", "views", "samples", "official_splits", "image_size", "batch_size", "seed", "data_path",
+    "target", "reference", "views", "samples", "official_splits", "image_size", "prompt", "width", "batch_size", "seed",
+    "data_path",
 )  # fmt: skip
 
 
@@ -52,11 +54,11 @@ def add(commands: Any) -> None:
     score.add_argument("--metric", nargs="+", metavar="M", help="default: all that the arrays suffice for")
     numbers = (
         ("--samples", int, "training samples of each data set, or all that it has where they are fewer"),
-        ("--image-size", int, "input resolution of the networks in pixels (default: each network's own)"),
         ("--batch-size", int, "images in one forward pass"),
         ("--seed", int, "seed of views and random weights"),
     )
     add_numbers(score, numbers)
+    add_encoder_options(score)
     add_common(score, output="jaxrel-scores")
     add_ray(score)
     add_plot(score, name="scores")

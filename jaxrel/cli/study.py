@@ -8,7 +8,17 @@ from typing import Any
 from jaxrel import data, study
 from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
-from jaxrel.cli.options import add_common, add_encoders, add_numbers, add_plot, add_ray, epilog, run_plan, settings_of
+from jaxrel.cli.options import (
+    add_common,
+    add_encoder_options,
+    add_encoders,
+    add_numbers,
+    add_plot,
+    add_ray,
+    epilog,
+    run_plan,
+    settings_of,
+)
 from jaxrel.cli.rank import skipped_files
 from jaxrel.study import Settings, Study
 from jaxrel.study.drawing import write_pictures
@@ -59,12 +69,12 @@ def add(commands: Any) -> None:
             int,
             "with the bound and accuracies, held-out samples of each data set, on which they are evaluated",
         ),
-        ("--image-size", int, "input resolution of the networks in pixels (default: each network's own)"),
         ("--batch-size", int, "samples in one forward pass"),
         ("--resamples", int, "resamples of the target samples for intervals; 0 leaves them out"),
         ("--confidence", float, "share of the resamples inside the interval"),
     )
     add_numbers(parser, numbers)
+    add_encoder_options(parser)
     parser.add_argument("--x", choices=_AXES, help="draw a curve over this axis (default: what is varied)")
     parser.add_argument("--y", metavar="NUMBER", help="what is drawn: a metric, or another number of its records")
     parser.add_argument(

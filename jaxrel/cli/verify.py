@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 from jaxrel import data, study
 from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
-from jaxrel.cli.options import add_common, add_encoders, add_numbers, add_plot, add_ray, epilog, path_argument, run_plan
+from jaxrel.cli.options import (
+    add_common,
+    add_encoder_options,
+    add_encoders,
+    add_numbers,
+    add_plot,
+    add_ray,
+    epilog,
+    path_argument,
+    run_plan,
+)
 from jaxrel.study import Settings
 from jaxrel.study.records import LOG
 
@@ -23,7 +33,6 @@ __all__ = ["add"]
 _NUMBERS = (
     ("--samples", int, "training samples, of which a fifth is kept aside for choices"),
     ("--held-out", int, "test samples"),
-    ("--image-size", int, "input resolution of the networks in pixels (default: each network's own)"),
     ("--batch-size", int, "samples in one forward pass of the extraction"),
     ("--resamples", int, "resamples of the test samples for the intervals"),
     ("--confidence", float, "share of the resamples inside the interval"),
@@ -51,6 +60,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--best", type=int, metavar="N", help="with --results, the best N of its encoders alone")
     parser.add_argument("--seed", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="seeds of the training")
     add_numbers(parser, _NUMBERS)
+    add_encoder_options(parser)
     # What is not given is taken from the results where there are any.
     parser.set_defaults(**dict.fromkeys(map(_field, _NUMBERS)))
     parser.add_argument(
@@ -115,7 +125,8 @@ def _verify(options: argparse.Namespace) -> str:
 
 def _settings(base: Settings, options: argparse.Namespace) -> Settings:
     """Those that are given in place of those of the results."""
-    given = {name: value for name in map(_field, _NUMBERS) if (value := getattr(options, name)) is not None}
+    names = [*map(_field, _NUMBERS), "image_size", "prompt", "width"]
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
     flags = {name: getattr(base, name) or getattr(options, name) for name in ("official_splits", "strict")}
     return dataclasses.replace(base, **given, **flags, fine_tuning=_tuning(base, options))
 

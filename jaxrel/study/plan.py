@@ -18,7 +18,7 @@ from jaxrel.study.draws import ALL_CLASSES, DrawnSamples, KeptClasses, Reference
 from jaxrel.study.encoder_arrays import Hub
 from jaxrel.study.named_classes import default_teacher, named_classes
 from jaxrel.study.settings import Settings
-from jaxrel.study.sources import Source, has_inputs, named_sources, restricted_to
+from jaxrel.study.sources import Source, encoder_options, has_inputs, named_sources, restricted_to
 
 if TYPE_CHECKING:
     from jaxrel.study.scoring.buckets import Bucket
@@ -195,8 +195,8 @@ class Study:
         references, targets = ([name_of(entry) for entry in role] for role in (self.references, self.targets))
         if settings.class_names:
             settings = dataclasses.replace(settings, teacher=settings.teacher or default_teacher(self._encoder_names))
-        # A teacher sees images at its own size.
-        seen = sources if taken.image_size is None else self._sources(dataclasses.replace(taken, image_size=None))
+        own = dataclasses.replace(taken, image_size=None, prompt=None, width=None)  # what a teacher is loaded by
+        seen = sources if encoder_options(taken) == encoder_options(own) else self._sources(own)
         named = {target: _named(target, settings, sources, seen) for target in targets}
         views = settings.label_free or any(_VIEWS & set(_needs(metric)) for metric in metrics)
         encoders = self._planned_encoders

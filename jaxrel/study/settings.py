@@ -26,6 +26,9 @@ class Settings:
             taken where there is no reference, or no label is looked at.
         official_splits: whether training and held-out samples are those of the data set's own publication.
         image_size: input resolution of networks of images in pixels; None means each network's own.
+        prompt: what is put before each text, of encoders of checkpoints: the name of a prompt of theirs, or a text.
+            None means each one's own default.
+        width: how many features of these are kept; None means all.
         batch_size: samples in one forward pass.
         seed: seed of the scoring, the resampling and of the randomly initialised encoders.
         resamples: how often the samples are resampled for the intervals; 0 leaves them out.
@@ -36,7 +39,8 @@ class Settings:
             target then have the class whose name is nearest to them, as a teacher sees both, and the labels of targets
             are left alone. Kept as pairs.
         teacher: the encoder that sees samples and names: one of texts, or "clip-image@CHECKPOINT". None is
-            `jaxrel.study.named_classes.TEACHER` for texts; images have none to take. It sees images at its own size.
+            `jaxrel.study.named_classes.TEACHER` for texts; images have none to take. It has an image size, prompt and
+            width of its own.
         target_classes: number of target classes where labels are left alone; None estimates it.
         text_column, label_column: names of the columns of tables, where they are other than the usual ones; several of
             texts are joined.
@@ -52,6 +56,8 @@ class Settings:
     held_out: int = 400
     official_splits: bool = False
     image_size: int | None = None
+    prompt: str | None = None
+    width: int | None = None
     batch_size: int = 32
     seed: int = 0
     resamples: int = 1000
@@ -76,6 +82,7 @@ class Settings:
             "resamples": 2,
             "seed": 0,
             "image_size": 32,
+            "width": 1,
             "target_classes": 2,
         }
         for name, limit in least.items():

@@ -244,7 +244,7 @@ class NamedSource:
         settings = self._settings
         state = None
         if encoder not in self._own_encoders:
-            state = encoders.source_state(encoder, seed=settings.seed, image_size=settings.image_size)
+            state = encoders.source_state(encoder, **encoder_options(settings))
         encoded = remembered(state, lambda: self.encoder(encoder).fingerprint)
         return "/".join([*self._sample_fingerprints, encoded, str(settings.batch_size)])
 
@@ -345,6 +345,11 @@ class NamedSource:
         return features if isinstance(part, data.StreamedImages) else np.asarray(features)
 
 
+def encoder_options(settings: Settings) -> dict[str, Any]:
+    """What encoders are loaded by, beside their names."""
+    return {name: getattr(settings, name) for name in ("seed", "image_size", "prompt", "width")}
+
+
 def named_sources(
     names: Iterable[str],
     *,
@@ -365,7 +370,7 @@ def named_sources(
     for name, path in paths.items():
         if not path.exists():
             raise ValueError(f"the path given for {name!r}, {path}, does not exist.")
-    load = Remembered(functools.partial(encoders.load, seed=settings.seed, image_size=settings.image_size))
+    load = Remembered(functools.partial(encoders.load, **encoder_options(settings)))
     load_encoder = functools.partial(_of_layer, load)
     sources: dict[str, Source] = {}
     for name in names:

@@ -13,7 +13,7 @@ import fake_zoo
 import numpy as np
 import pytest
 
-from jaxrel import data, study
+from jaxrel import data, encoders, study
 from jaxrel.cli import extract as command
 from jaxrel.storage.features import FeatureStore, StoreError
 
@@ -131,3 +131,15 @@ def test_missing_data_is_said(extract, monkeypatch):
     monkeypatch.setattr(data, "load", fail)
     with pytest.raises(data.DataError):
         extract(*EXTRACT)
+
+
+def test_prompts_and_widths_reach_the_encoders(extract, monkeypatch):
+    asked, load = list[dict[str, Any]](), encoders.load
+
+    def loaded(name: str, **options: Any) -> encoders.Encoder:
+        asked.append(options)
+        return load(name, **options)
+
+    monkeypatch.setattr(encoders, "load", loaded)
+    extract(*EXTRACT, "--prompt", "query: ", "--width", "3")
+    assert asked == [{"seed": 0, "image_size": None, "prompt": "query: ", "width": 3}] * 2

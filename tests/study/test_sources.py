@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from jaxrel import cli, data, encoders, study
-from jaxrel.study.sources import NamedSource
+from jaxrel.study import Settings
+from jaxrel.study.documents import settings_as_data, settings_from_data
+from jaxrel.study.sources import NamedSource, encoder_options
 
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("grain")
@@ -111,3 +113,12 @@ def test_streamed_pictures_have_the_scores_of_those_in_memory(pictures, tmp_path
     (row,) = rank(pictures, tmp_path / "results").tables[0].rows
     assert row.score.status == "ok"
     assert row.score.transferability > 0.9
+
+
+def test_encoders_of_a_study_are_loaded_by_its_prompt_and_width() -> None:
+    settings = Settings(prompt="query", width=8)
+    assert encoder_options(settings) == {"seed": 0, "image_size": None, "prompt": "query", "width": 8}
+    assert settings_from_data(settings_as_data(settings)) == settings
+    assert not {"prompt", "width"} & settings_as_data(Settings()).keys()
+    with pytest.raises(ValueError, match="width is 0: pass an integer of at least 1"):
+        Settings(width=0)
