@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rich import progress as bars
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.table import Column
 
 from jaxrel._core.printable import printable
 
@@ -104,12 +105,13 @@ class _Line:
         self._console = console
         self._parts: dict[str, bars.TaskID] = {}
         self._shown = bars.Progress(
-            bars.TextColumn("{task.description}", markup=False),
-            bars.BarColumn(bar_width=20),
-            bars.MofNCompleteColumn(),
+            bars.TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
+            bars.BarColumn(bar_width=10),
+            bars.MofNCompleteColumn(table_column=Column(no_wrap=True)),
             bars.TextColumn("{task.fields[rate]}"),
-            bars.TimeRemainingColumn(),
+            bars.TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=console,
+            expand=True,  # A long name is cut off, and no number.
             disable=not moving,
             transient=True,
         )
@@ -124,23 +126,30 @@ class _Line:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Show how far `what` is; it is a part of what was begun before it and is not finished."""
-        task = self._task(what, done, total)
+        if what in self._parts:
+            while next(reversed(self._parts)) != what:  # Its own parts are over, finished or not.
+                self._end_last()
+        else:
+            self._begin(what, total)
+        task = self._shown.tasks[-1]
+        rate = "" if task.speed is None else f"{task.speed:.1f}/s"
+        self._shown.update(task.id, completed=done, total=total, rate=rate)
         if self._plain and time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
             self._told = time.monotonic()
-            left = "" if task.time_remaining is None else f", {task.time_remaining:,.0f} s left"
+            left = f", {task.time_remaining:,.0f} s left" if task.time_remaining else ""
             self._console.print(f"{task.description}: {done} of {total}{left}", markup=False, emoji=False)
         if done >= total:
-            self._shown.remove_task(self._parts.pop(what))
-        for part in self._parts.values():
-            self._shown.update(part, visible=part == list(self._parts.values())[-1])
+            self._end_last()
 
-    def _task(self, what: str, done: int, total: int) -> bars.Task:
-        """What is known of a part, brought up to date."""
-        if what not in self._parts:
-            whole = [f"{task.description} {task.completed:.0f}/{task.total:.0f} · " for task in self._shown.tasks[-1:]]
-            self._parts[what] = self._shown.add_task("".join([*whole, printable(what)]), total=total, rate="")
-        number = list(self._parts).index(what)
-        speed = self._shown.tasks[number].speed
-        rate = "" if speed is None else f"{speed:.1f}/s"
-        self._shown.update(self._parts[what], completed=done, total=total, rate=rate)
-        return self._shown.tasks[number]
+    def _begin(self, what: str, total: int) -> None:
+        whole = ""
+        for task in self._shown.tasks[-1:]:
+            self._shown.update(task.id, visible=False)
+            whole = f"{task.description} {task.completed:.0f}/{task.total:.0f} · "
+        self._parts[what] = self._shown.add_task(whole + printable(what), total=total, rate="")
+
+    def _end_last(self) -> None:
+        _, part = self._parts.popitem()
+        self._shown.remove_task(part)
+        for task in self._shown.tasks[-1:]:
+            self._shown.update(task.id, visible=True)

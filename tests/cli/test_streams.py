@@ -151,6 +151,7 @@ def test_a_part_is_told_with_what_it_is_a_part_of(monkeypatch, capsys):
         progress("scoring", 3, 12)
         progress("wide: squares", 1, 2)
         progress("wide: squares", 2, 2)
+        progress("wide: circles", 1, 2)
         progress("scoring", 4, 12)
         progress("narrow: squares", 0, 2)
     told = [line.partition(",")[0] for line in lines(capsys.readouterr().err)]
@@ -158,6 +159,7 @@ def test_a_part_is_told_with_what_it_is_a_part_of(monkeypatch, capsys):
         "scoring: 3 of 12",
         "scoring 3/12 · wide: squares: 1 of 2",
         "scoring 3/12 · wide: squares: 2 of 2",
+        "scoring 3/12 · wide: circles: 1 of 2",
         "scoring: 4 of 12",
         "scoring 4/12 · narrow: squares: 0 of 2",
     ]
@@ -167,16 +169,19 @@ def test_progress_on_a_terminal_is_one_line(monkeypatch, capsys):
     show_in_terminal(monkeypatch)
     with console.narrator(quiet=False) as progress:
         progress("scoring", 3, 12)
-        progress("wide: squares", 1, 2)
+        progress("wide: squares", 14, 20)
         shown: Any = progress
         visible = [task.description for task in shown._shown.tasks if task.visible]
         assert visible == ["scoring 3/12 · wide: squares"]
+        shown._shown.refresh()
         logging.getLogger("jaxrel").warning("a warning")
-        progress("wide: squares", 2, 2)
+        progress("wide: squares", 20, 20)
         assert [task.description for task in shown._shown.tasks if task.visible] == ["scoring"]
-    error = capsys.readouterr().err
-    assert "scoring 3/12 · wide: squares" in error
-    assert "a warning" in error
+    error = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "\r", capsys.readouterr().err)
+    before, warned, _ = error.partition("a warning")
+    assert warned
+    assert re.search(r"scoring 3/12 · wide: squares +\r.*\D14/20", before)
+    assert "\n" not in before  # one line, not several
 
 
 def test_quiet_shows_no_progress(monkeypatch, capsys):
