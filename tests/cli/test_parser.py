@@ -141,7 +141,7 @@ def completed(line: str) -> list[str]:
     asked = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\n", "COMP_LINE": line, "COMP_POINT": str(len(line))}
     script = f"import os; os.dup2({writing}, 8); import runpy; runpy.run_module('jaxrel', run_name='__main__')"
     subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", script],
+        [sys.executable, "-c", script],
         env=fake_zoo.SUBPROCESS | asked,
         pass_fds=[writing],
         stderr=subprocess.PIPE,
