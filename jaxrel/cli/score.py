@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
 
 from jaxrel import data, study
 from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
-from jaxrel.cli.options import (
-    add_common,
-    add_encoder_options,
-    add_encoders,
-    add_numbers,
-    add_plot,
-    add_ray,
-    epilog,
-    path_argument,
-    run_plan,
-    settings_of,
-)
 from jaxrel.cli.rank import skipped_files
+from jaxrel.cli.running import run_plan, settings_of
 from jaxrel.metrics.batch import applicable_metrics
 from jaxrel.metrics.registry import METRICS
 from jaxrel.study import Settings, Study
-from jaxrel.study.records import LOG
+from jaxrel.study.encoder_arrays import Hub, from_files
+from jaxrel.study.scoreboard import report
 
-__all__ = ["add"]
+__all__ = ["run"]
 
 _USAGE = "pass files, one for each encoder, or --encoder and --target."
 _ORIGIN = (
@@ -36,39 +25,8 @@ _ORIGIN = (
 )  # fmt: skip
 
 
-def add(commands: Any) -> None:
-    """Add the command to a parser's commands."""
-    score = commands.add_parser(
-        "score",
-        help="score encoders by many metrics",
-        description="Score encoders on one target by any metrics of `jaxrel metrics`: from .npz files, one for each "
-        "encoder, with arrays by the names that `jaxrel metrics` lists (features, labels, ...), or from named data "
-        "sets and encoders. Finished scores are kept: the same command goes on where it was stopped.",
-        epilog=epilog("score"),
-    )
-    score.add_argument("files", nargs="*", type=path_argument, metavar="FILE.npz", help="the arrays of one encoder")
-    add_encoders(score, "encoders by name, in place of files")
-    score.add_argument("--target", metavar="T", help="data set transferred to")
-    score.add_argument("--reference", metavar="R", help="data set transferred from, for metrics that need one")
-    score.add_argument("--views", action="store_true", help="two augmented views of the target, for cross_view")
-    score.add_argument("--metric", nargs="+", metavar="M", help="default: all that the arrays suffice for")
-    numbers = (
-        ("--samples", int, "training samples of each data set, or all that it has where they are fewer"),
-        ("--batch-size", int, "images in one forward pass"),
-        ("--seed", int, "seed of views and random weights"),
-    )
-    add_numbers(score, numbers)
-    add_encoder_options(score)
-    add_common(score, output="jaxrel-scores")
-    add_ray(score)
-    add_plot(score, name="scores")
-    score.add_argument("--quiet", action="store_true", help="the table only: no progress, no notes")
-    score.set_defaults(run=_score, log=LOG)
-
-
-def _score(options: argparse.Namespace) -> str:
-    from jaxrel.study.scoreboard import report
-
+def run(options: argparse.Namespace) -> str:
+    """Score; returns what is missing of it."""
     with console.narrator(quiet=options.quiet) as progress:
         asked, origins = _of_files(options) if options.files else _of_data_sets(options)
         plan = asked.plan()
@@ -76,11 +34,7 @@ def _score(options: argparse.Namespace) -> str:
         plot = console.can_plot(options.plot)
         board = study.scoreboard_of(run_plan(plan, options, progress), origins)
     files = report.write_files(board, options.output, plot=plot, formats=options.plot_format, command=options.command)
-    shown = console.literal_console()
-    report.print_scoreboard(board, shown)
-    if not options.quiet:
-        shown.print("\n" + report.NOTE)
-        console.print_files(shown, (*files, options.output / options.log))
+    console.conclude(options, files, lambda shown: report.print_scoreboard(board, shown), notes=[report.NOTE])
     names = ", ".join(f"{metric} of {encoder}" for encoder, metric in board.failed)
     parts = (
         [f"{len(board.failed)} of {board.values.size} scores failed ({names}), see below the table"] if names else []
@@ -90,8 +44,6 @@ def _score(options: argparse.Namespace) -> str:
 
 def _of_files(options: argparse.Namespace) -> tuple[Study, dict[str, str]]:
     """A study of the encoders of files, and which file each is of."""
-    from jaxrel.study.encoder_arrays import Hub, from_files
-
     if options.encoder or options.target:
         raise ValueError(_USAGE)
     if options.reference is not None or options.views or options.data_path:

@@ -104,6 +104,7 @@ def run(
         batches = stack.enter_context(
             contextlib.closing(_findings(plan, missing, scorer, executor, compilation_cache, progress))
         )
+        progress("scoring", len(found), len(records))
         for findings in batches:
             done = [(_filled(records[finding.unit.key], finding), finding.lasting) for finding in findings]
             if log is not None:
