@@ -77,9 +77,9 @@ def add_common(command: argparse.ArgumentParser, *, output: str) -> None:
         "--data-path", nargs="+", type=_named_path, default=[], metavar="NAME=PATH", help="your own copy"
     )
     command.add_argument(
-        "--text-column", nargs="+", default=(), metavar="NAME", help="columns of tables that are joined to a text"
+        "--text-column", nargs="+", default=(), metavar="NAME", help="columns of tables or hubs that are joined to a text"
     )
-    command.add_argument("--label-column", metavar="NAME", help="column of tables that has the labels")
+    command.add_argument("--label-column", metavar="NAME", help="column of tables or hubs that has the labels")
     command.add_argument(
         "--output", type=path_argument, default=Path(output), metavar="DIR", help="default: %(default)s"
     )

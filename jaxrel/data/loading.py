@@ -181,8 +181,8 @@ def load(
         official: take the source's own split into training and test samples (or validation samples, where it has no
             test samples with labels).
         strict: raise an error for a file that cannot be read, in place of leaving it out.
-        text_column, label_column: names of the columns of a table, where they are other than the usual ones; several
-            of texts are joined, a line each.
+        text_column, label_column: names of the columns of a table or of a hub's set, where they are other than the
+            usual ones; several of texts are joined, a line each, and of a hub's set one may be of images.
 
     Returns:
         The samples and labels in hash order; arrays are read-only. Pictures and texts in files that cannot be read are
@@ -254,7 +254,7 @@ def _whole(
     if isinstance(name, str):
         collection = _collection(name, None if path is None else user_path(path), columns)
     elif type(name).__module__.startswith("datasets."):
-        collection = _Collection("dataset", iter([("datasets", partial(read_dataset, name))]))
+        collection = _Collection("dataset", iter([("datasets", partial(read_dataset, name, columns))]))
     else:
         raise ValueError(
             f"the data set is a {type(name).__name__}: pass a name or a path. Samples and labels in memory are kept by "
@@ -280,10 +280,11 @@ def _collection(name: str, path: Path | None, columns: Columns) -> _Collection:
             hint if facts.by_hand is None else f"\nPass path= of {facts.by_hand}.",
         )
     if name.startswith(_TFDS):
-        read = partial(read_tfds, name.removeprefix(_TFDS), data_dir=path)
+        read = partial(read_tfds, name.removeprefix(_TFDS), columns, data_dir=path)
         return _Collection(name, iter([("tensorflow-datasets", read)]))
     if name.startswith(_HUGGING_FACE) and path is None:
-        return _Collection(name, iter([("Hugging Face Hub", partial(read_hub, name.removeprefix(_HUGGING_FACE)))]))
+        read = partial(read_hub, name.removeprefix(_HUGGING_FACE), columns)
+        return _Collection(name, iter([("Hugging Face Hub", read)]))
     if path is None:
         check_name(name)
         path = user_path(name)
@@ -335,7 +336,7 @@ def _read_tfds(name: str) -> Samples:
 
 def _own(path: Path, columns: Columns) -> ClassSamples:
     """The samples and classes of any file or folder."""
-    return read_saved(path) if is_saved(path) else find_classes(read_path(path, columns))
+    return read_saved(path, columns) if is_saved(path) else find_classes(read_path(path, columns))
 
 
 def _in_order(collection: _Collection, provider: str, found: ClassSamples, *, official: bool) -> _Whole:

@@ -24,7 +24,9 @@ from jaxrel.data.readers import AbsentError, read_class_folders, read_clip_art, 
 from jaxrel.data.readers.arrays import read_idx
 from jaxrel.data.readers.clip_art import CLIP_ART_FOLDERS
 from jaxrel.data.readers.columns import choose_splits, find_columns
+from jaxrel.data.readers.hugging_face import read_dataset
 from jaxrel.data.readers.pictures import SIDE
+from jaxrel.data.readers.text_columns import Columns
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -408,10 +410,13 @@ def test_clip_art_agrees_with_its_facts() -> None:
 @pytest.mark.parametrize(
     ("kinds", "preferred", "wanted"),
     [
-        ({"image": "image", "label": "label"}, None, ("image", "image", "label")),
-        ({"a": "text", "b": "label", "id": "other"}, None, ("a", "text", "b")),
-        ({"id": "text", "text": "text", "y": "label"}, None, ("text", "text", "y")),
-        ({"a": "image", "b": "image", "y": "label", "z": "label"}, ("b", "z"), ("b", "image", "z")),
+        ({"image": "image", "label": "class"}, None, (("image",), "image", "label")),
+        ({"a": "text", "b": "class", "id": "other"}, None, (("a",), "text", "b")),
+        ({"id": "text", "text": "text", "y": "class"}, None, (("text",), "text", "y")),
+        ({"id": "text", "review": "text", "Label": "text"}, None, (("review",), "text", "Label")),
+        ({"image_file_path": "text", "image": "image", "labels": "number"}, None, (("image",), "image", "labels")),
+        ({"a": "image", "b": "image", "y": "class", "z": "class"}, ("b", "z"), (("b",), "image", "z")),
+        ({"a": "text", "n": "number", "z": "class"}, ("a", "n"), (("a",), "text", "n")),
     ],
 )
 def test_columns_are_found(kinds: Any, preferred: Any, wanted: tuple[str, str, str]) -> None:
@@ -419,13 +424,42 @@ def test_columns_are_found(kinds: Any, preferred: Any, wanted: tuple[str, str, s
 
 
 @pytest.mark.parametrize(
+    ("columns", "wanted"),
+    [
+        (Columns(("a",)), (("a",), "text", "y")),
+        (Columns(("b", "a"), "z"), (("b", "a"), "text", "z")),
+        (Columns(("picture",), ""), (("picture",), "image", "")),
+    ],
+)
+def test_columns_that_the_user_names_come_first(columns: Columns, wanted: tuple[Any, ...]) -> None:
+    kinds: Any = {"a": "text", "b": "text", "picture": "image", "y": "class", "z": "text", "tags": "list"}
+    assert find_columns(kinds, columns=columns, preferred=("picture", "y")) == wanted
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (Columns(("c",)), r"no column 'c': the columns are a \(text\), picture \(image\)"),
+        (Columns(("a", "picture")), "'picture' is no column of texts"),
+        (Columns(("tags",)), "'tags' is no column of images or texts"),
+        (Columns(("a",), "picture"), "column 'picture': it has no labels"),
+        (Columns(("a",), "tags"), "column 'tags': a sample has one class here, not several labels: make of each"),
+    ],
+)
+def test_columns_that_do_not_fit_are_refused(columns: Columns, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_columns({"a": "text", "picture": "image", "y": "class", "tags": "list"}, columns=columns)
+
+
+@pytest.mark.parametrize(
     ("kinds", "message"),
     [
-        ({"image": "image"}, "no column of labels of named classes, wanted one: the columns are image .image."),
-        ({"x": "image", "y": "label", "z": "label"}, r"2 columns \(y, z\) of labels"),
-        ({"y": "label", "z": "other"}, "no column of images or texts"),
-        ({"a": "text", "b": "text", "y": "label"}, r"2 columns \(a, b\) of images or texts"),
-        ({"a": "image", "text": "text", "y": "label"}, r"2 columns \(a, text\) of images or texts"),
+        ({"image": "image"}, r"no column of labels, wanted one: the columns are image .image.; pass label_column"),
+        ({"x": "image", "y": "class", "z": "class"}, r"2 columns \(y, z\) of labels"),
+        ({"x": "image", "label": "text", "class": "number"}, r"2 columns \(label, class\) of labels"),
+        ({"y": "class", "z": "other"}, "no column of images or texts"),
+        ({"a": "text", "b": "text", "y": "class"}, r"2 columns \(a, b\) of images or texts, .*; pass text_column"),
+        ({"a": "image", "text": "text", "y": "class"}, r"2 columns \(a, text\) of images or texts"),
         ({}, "the columns are none"),
     ],
 )
@@ -498,6 +532,19 @@ class ToyTexts(Toy):
 
     def example(self, i):
         return {"text": f"Straße {i}", "title": ""}
+
+
+class ToyPairs(Toy):
+    FEATURES = {name: tfds.features.Text() for name in ("premise", "hypothesis", "kind")} | {"n": np.int64}
+
+    def example(self, i):
+        kinds = "", "x", "y"  # the first has none
+        return {"premise": f"p {i}", "hypothesis": f"h {i}", "n": i % 3 - 1, "kind": kinds[i % 3]}
+
+
+class ToyDamaged(ToyPictures):
+    def example(self, i):
+        return {"image": io.BytesIO(b"no picture") if i == 23 else png(np.full((4, 5, 1), i, np.uint8))}
 
 
 class ToyBoth(Toy):
@@ -578,6 +625,27 @@ def test_texts_of_tfds_are_read(tfds: Any, tmp_path: Path) -> None:
     assert isinstance(jaxrel.data.load("tfds:toy_texts", path=tmp_path), TextData)
 
 
+def test_columns_of_tfds_are_named(tfds: Any, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"path": tmp_path, "text_column": ["premise", "hypothesis"]}
+    known = [i for i in range(40) if i % 3]
+    joined = {i: f"p {i}\nh {i}" for i in range(40)}
+    found = both("tfds:toy_pairs", **options, label_column="kind")
+    assert found == {joined[i]: "xy"[i % 3 - 1] for i in known}
+    assert both("tfds:toy_pairs", **options, label_column="n") == {joined[i]: str(i % 3 - 1) for i in known}
+    alone = jaxrel.data.load_splits("tfds:toy_pairs", **options, label_column="", test_limit=0)[0]
+    assert (sorted(alone.samples), alone.num_classes) == (sorted(joined.values()), 0)
+    with pytest.raises(DataError, match=r"3 columns .premise, hypothesis, kind. of images.*; pass text_column"):
+        jaxrel.data.load("tfds:toy_pairs", path=tmp_path)
+
+
+def test_a_broken_picture_of_tfds_is_named_by_its_row(tfds: Any, tmp_path: Path) -> None:
+    found = read_tfds("toy_damaged", data_dir=tmp_path)
+    assert len(found.samples) == len(found.labels) == 39
+    ((name, reason),) = found.skipped
+    assert re.fullmatch(r"row \d+ of test", name)  # in the order in which the library keeps them
+    assert "cannot identify image" in reason
+
+
 @pytest.mark.skipif(not FASHION_MNIST.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
 def test_a_set_of_tfds_made_of_the_installed_fashion_mnist_holds_it(tfds: Any, tmp_path: Path) -> None:
     found = read_tfds("installed_fashion", data_dir=tmp_path)
@@ -624,7 +692,7 @@ def test_sets_of_the_library_are_read_from_mock_data(
 
 
 def test_a_set_of_the_library_without_classes_is_refused_before_it_is_downloaded(tfds: Any, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no column of labels of named classes, wanted one: the columns are .*image"):
+    with pytest.raises(DataError, match=r"no column of labels, wanted one: the columns are .*image"):
         jaxrel.data.load("tfds:celeb_a", path=tmp_path)
 
 
@@ -712,7 +780,7 @@ def test_saved_texts_are_read(datasets: Any, tmp_path: Path) -> None:
     features = datasets.Features(
         {"text": datasets.Value("string"), "id": datasets.Value("string"), "y": datasets.ClassLabel(names=["b", "a"])}
     )
-    rows = {"text": [f"text {i}" for i in range(19)] + [None], "id": ["x"] * 20, "y": [i % 2 for i in range(19)] + [0]}
+    rows = {"text": [*(f"text {i}" for i in range(19)), ""], "id": ["x"] * 20, "y": [i % 2 for i in range(19)] + [0]}
     part = datasets.Dataset.from_dict(rows, features=features)
     part.save_to_disk(tmp_path / "single")
     wanted = {f"text {i}": "ba"[i % 2] for i in range(19)} | {"": "b"}
@@ -756,6 +824,58 @@ def test_an_open_data_set_is_loaded_with_its_splits(datasets: Any, tmp_path: Pat
     assert sorted(held_out.samples) == ["test 0", "test 1"]
 
 
+def test_labels_of_a_data_set_need_no_named_classes(datasets: Any) -> None:
+    rows = {
+        "premise": [f"p {i}" for i in range(12)],
+        "hypothesis": [f"h {i}" for i in range(12)],
+        "label": ["cat", "dog", None] * 4,
+        "number": [7, 1000, -1] * 4,
+        "stars": [0.5] * 12,
+        "tags": [["a", "b"]] * 12,
+    }
+    found = datasets.Dataset.from_dict(rows)
+    joined = [f"p {i}\nh {i}" for i in range(12)]
+
+    def loaded(label: str | None, source: Any = found) -> dict[str, str]:
+        data = jaxrel.data.load_splits(source, text_column=["premise", "hypothesis"], label_column=label, test_limit=0)[
+            0
+        ]
+        names = (*data.class_names, "unknown")
+        return {text: names[label] for text, label in zip(data.samples, data.labels, strict=True)}
+
+    assert loaded(None) == {text: ("cat", "dog", "unknown")[i % 3] for i, text in enumerate(joined)}
+    assert loaded("number") == {text: ("7", "1000", "unknown")[i % 3] for i, text in enumerate(joined)}
+    assert set(loaded("").values()) == {"unknown"}
+    hidden = found.map(lambda row: {"label": None})
+    assert len(loaded(None, datasets.DatasetDict({"train": found, "test": hidden}))) == len(loaded(None)) == 12
+    for column, message in (
+        ("stars", r"row 0 has 0.5 for 'stars', wanted the name or number of a class"),
+        ("tags", "column 'tags': a sample has one class here, not several labels"),
+        ("age", "no column 'age': the columns are premise"),
+    ):
+        with pytest.raises(DataError, match=message):
+            loaded(column)
+
+
+def test_what_is_missing_in_a_data_set_is_named_by_its_row(datasets: Any) -> None:
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.Value("string")})
+    parts = {
+        part: datasets.Dataset.from_dict({"text": texts, "label": ["x"] * 3}, features=features)
+        for part, texts in (("train", ["a", "b", "c"]), ("test", ["d", "e", None]))
+    }
+    with pytest.raises(DataError, match="row 2 of test has None for 'text', wanted a text"):
+        jaxrel.data.load(datasets.DatasetDict(parts))
+    buffer = io.BytesIO()
+    Image.fromarray(noise(4, 5)).save(buffer, "PNG")
+    whole = {"bytes": buffer.getvalue(), "path": None}
+    rows = {"image": [whole, None, {"bytes": b"no picture", "path": None}, whole], "label": ["x", "x", "y", "y"]}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    found = read_dataset(datasets.DatasetDict({"train": datasets.Dataset.from_dict(rows, features=features)}))
+    assert found.labels.tolist() == [0, 1]
+    assert [name for name, _ in found.skipped] == ["row 1 of train", "row 2 of train"]
+    assert found.skipped[0][1] == "there is none"
+
+
 def test_arrays_are_refused_where_a_name_is_wanted() -> None:
     with pytest.raises(ValueError, match=r"the data set is a ndarray: pass a name or a path\. .* np\.savez"):
         jaxrel.data.load(np.zeros((3, 4, 4)))
@@ -763,7 +883,7 @@ def test_arrays_are_refused_where_a_name_is_wanted() -> None:
 
 def test_saved_sets_without_classes_or_whole_files_are_refused(datasets: Any, tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"text": ["a"], "y": [1]}).save_to_disk(tmp_path / "toy")
-    with pytest.raises(DataError, match=r"no column of labels of named classes, wanted one: .* y \(other\)"):
+    with pytest.raises(DataError, match=r"no column of labels, wanted one: .* y \(number\)"):
         jaxrel.data.load(str(tmp_path / "toy"))
     (tmp_path / "toy" / "state.json").write_text("{")
     with pytest.raises(DataError, match="toy cannot be read"):
