@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrel import data, encoders, study
 from jaxrel._core.printable import printable
 from jaxrel.cli import console
-from jaxrel.cli.options import add_encoders, add_ray, executor, path_argument
+from jaxrel.cli.options import add_encoders, add_ray, add_skip_broken, executor, path_argument
 from jaxrel.storage.features import FeatureStore, StoreError, Table
 from jaxrel.study import Progress, Settings
 from jaxrel.study.engine import Part, run_parts
@@ -62,7 +62,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--official-splits", action="store_true", help="take the training samples that the data set itself declares"
     )
-    parser.add_argument("--strict", action="store_true", help="stop at the first encoder or sample that fails")
+    add_skip_broken(parser)
+    parser.add_argument("--strict", action="store_true", help="stop at the first encoder that fails")
     add_ray(parser)
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     parser.add_argument("--quiet", action="store_true", help="the table only: no progress")
@@ -123,8 +124,6 @@ def extract(options: argparse.Namespace, progress: Progress) -> Iterator[dict[st
     for name in options.encoder:
         encoders.check_name(name)
     parts = _load(options)
-    if skipped := len(parts[0].skipped):
-        yield {"failure": f"{skipped} files of {options.data} that cannot be read were left out"}
     names = dict.fromkeys(options.encoder)
     with executor(options) as workers:
         if workers is None:
@@ -147,7 +146,7 @@ def _load(options: argparse.Namespace) -> list[data.LabelledData]:
             path=options.data_path,
             limit=options.samples,
             official=options.official_splits,
-            strict=options.strict,
+            skip_broken=options.skip_broken,
         )
         for split in dict.fromkeys(options.split)
     ]

@@ -21,6 +21,7 @@ __all__ = [
     "add_numbers",
     "add_plot",
     "add_ray",
+    "add_skip_broken",
     "epilog",
     "executor",
     "path_argument",
@@ -77,14 +78,20 @@ def add_common(command: argparse.ArgumentParser, *, output: str) -> None:
         "--data-path", nargs="+", type=_named_path, default=[], metavar="NAME=PATH", help="your own copy"
     )
     command.add_argument(
-        "--text-column", nargs="+", default=(), metavar="NAME", help="columns of tables or hubs that are joined to a text"
+        "--text-column", nargs="+", default=(), metavar="NAME", help="columns of tables or hubs, joined to a text"
     )
     command.add_argument("--label-column", metavar="NAME", help="column of tables or hubs that has the labels")
     command.add_argument(
         "--output", type=path_argument, default=Path(output), metavar="DIR", help="default: %(default)s"
     )
+    add_skip_broken(command)
+    command.add_argument("--strict", action="store_true", help="stop at the first encoder or data set that fails")
+
+
+def add_skip_broken(command: argparse.ArgumentParser) -> None:
+    """The option of every command that reads samples."""
     command.add_argument(
-        "--strict", action="store_true", help="stop at the first sample, encoder or data set that fails"
+        "--skip-broken", action="store_true", help="leave out pictures and texts that cannot be read, and say which"
     )
 
 

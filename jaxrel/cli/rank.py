@@ -24,9 +24,8 @@ from jaxrel.study import Study
 from jaxrel.study.named_classes import TEACHER, read_class_names
 from jaxrel.study.ranking.costs import within_limits
 from jaxrel.study.records import LOG
-from jaxrel.study.sources import NamedSource
 
-__all__ = ["add", "skipped_files"]
+__all__ = ["add"]
 
 
 def add(commands: Any) -> None:
@@ -120,19 +119,8 @@ def _rank(options: argparse.Namespace) -> str:
 
 def _incomplete(result: study.Ranking, plan: study.Plan) -> str:
     """What of the ranking is not as it was asked for; empty where nothing is."""
-    parts = []
     if scores := result.incomplete:
         names = ", ".join(dict.fromkeys(f"{score.encoder} on {score.target}" for score in scores))
         total = len(plan.pairs) * len(plan.encoders)
-        parts.append(f"{len(scores)} of {total} scores failed ({names}), see the lines below the tables")
-    parts += skipped_files(plan)
-    return "; ".join(parts)
-
-
-def skipped_files(plan: study.Plan) -> list[str]:
-    """Which files could not be read and were left out, if any."""
-    sources = [source for source in plan.sources.values() if isinstance(source, NamedSource)]
-    if skipped := [source for source in sources if source.skipped]:
-        counts = ", ".join(f"{source.skipped} of {source.name}" for source in skipped)
-        return [f"files that cannot be read were left out ({counts})"]
-    return []
+        return f"{len(scores)} of {total} scores failed ({names}), see the lines below the tables"
+    return ""

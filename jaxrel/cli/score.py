@@ -20,7 +20,6 @@ from jaxrel.cli.options import (
     run_plan,
     settings_of,
 )
-from jaxrel.cli.rank import skipped_files
 from jaxrel.metrics.batch import applicable_metrics
 from jaxrel.metrics.registry import METRICS
 from jaxrel.study import Settings, Study
@@ -80,10 +79,7 @@ def _score(options: argparse.Namespace) -> str:
         shown.print("\n" + report.NOTE)
         console.print_files(shown, (*files, options.output / options.log))
     names = ", ".join(f"{metric} of {encoder}" for encoder, metric in board.failed)
-    parts = (
-        [f"{len(board.failed)} of {board.values.size} scores failed ({names}), see below the table"] if names else []
-    )
-    return "; ".join([*parts, *skipped_files(plan)])
+    return f"{len(board.failed)} of {board.values.size} scores failed ({names}), see below the table" if names else ""
 
 
 def _of_files(options: argparse.Namespace) -> tuple[Study, dict[str, str]]:

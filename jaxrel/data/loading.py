@@ -23,10 +23,11 @@ from jaxrel.data.known_sets import known_samples
 from jaxrel.data.labelled import Split
 from jaxrel.data.readers import AbsentError, ClassSamples, Samples, read_hub, read_path, read_saved, read_tfds
 from jaxrel.data.readers.hugging_face import is_saved, read_dataset
-from jaxrel.data.readers.paths import name_of
+from jaxrel.data.readers.paths import files_of, name_of
 from jaxrel.data.readers.picture_files import Pictures
-from jaxrel.data.readers.samples import find_classes
+from jaxrel.data.readers.samples import broken_samples, find_classes
 from jaxrel.data.readers.text_columns import Columns, as_names
+from jaxrel.data.readers.webdataset import SHARD_SUFFIX
 from jaxrel.data.splitting import draw, hash_order
 from jaxrel.data.streaming import StreamedImages
 from jaxrel.data.texts import TextData
@@ -89,8 +90,8 @@ def check_name(name: str, *, path: str | os.PathLike[str] | None = None) -> None
     own = path if path is not None else name if is_path(name) else None
     if own is None:
         describe(name)
-    elif not user_path(own).exists():
-        raise ValueError(f"the path given for the data set {name!r}, {own}, does not exist")
+    elif absent := [file for file in files_of(user_path(own)) if not file.exists()]:
+        raise ValueError(f"the path given for the data set {name!r}, {absent[0]}, does not exist")
 
 
 def source_state(name: str | Any, *, path: str | os.PathLike[str] | None = None) -> list[Any] | None:
@@ -103,7 +104,7 @@ def source_state(name: str | Any, *, path: str | os.PathLike[str] | None = None)
     if not isinstance(name, str) or name.startswith(_TFDS) or (name.startswith(_HUGGING_FACE) and path is None):
         return None
     if path is not None or is_path(name):
-        return [name, file_states(user_path(path or name))]
+        return [name, *map(file_states, files_of(user_path(path or name)))]
     facts = describe(name)
     if facts.read_asset is not None and facts.asset is None:
         return None
@@ -120,7 +121,7 @@ def is_path(name: str) -> bool:
     """Whether a name is that of no known set, but of a file or folder of the user's."""
     if name in DATA_SETS or name.startswith((_TFDS, _HUGGING_FACE)):
         return False
-    return "/" in name or os.sep in name or user_path(name).exists()
+    return "/" in name or os.sep in name or name.endswith(SHARD_SUFFIX) or user_path(name).exists()
 
 
 def load(
@@ -130,7 +131,7 @@ def load(
     path: str | os.PathLike[str] | None = None,
     limit: int | None = None,
     official: bool = False,
-    strict: bool = False,
+    skip_broken: bool = False,
     text_column: str | Sequence[str] = (),
     label_column: str | None = None,
 ) -> LoadedData:
@@ -156,6 +157,8 @@ def load(
         and where that takes more than a gibibyte they stay in their files until they are encoded;
       - a folder of pictures or of ``.txt`` files alone, which are of unknown class, as those in a subfolder
         ``unlabelled`` beside those of the classes are;
+      - a ``.tar`` shard of WebDataset, a folder of them, or a pattern such as ``train-{000..012}.tar``
+        (:func:`jaxrel.data.readers.webdataset.read_shards`);
       - a folder of IDX files (``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same with ``t10k``,
         plain or ``.gz``);
       - a folder that `save_to_disk` of the library `datasets` wrote.
@@ -180,23 +183,22 @@ def load(
             All are kept where there are fewer, which is logged.
         official: take the source's own split into training and test samples (or validation samples, where it has no
             test samples with labels).
-        strict: raise an error for a file that cannot be read, in place of leaving it out.
+        skip_broken: leave out pictures and texts that cannot be read, in place of raising an error.
         text_column, label_column: names of the columns of a table or of a hub's set, where they are other than the
             usual ones; several of texts are joined, a line each, and of a hub's set one may be of images.
 
     Returns:
-        The samples and labels in hash order; arrays are read-only. Pictures and texts in files that cannot be read are
-        left out: the attribute `skipped` names them.
+        The samples and labels in hash order; arrays are read-only. The attribute `skipped` names what was left out.
 
     Raises:
         ValueError: an unknown `name` or `split`, or a `limit` below 1.
-        DataError: no provider has the set, or one has other data than it should, no sample in this split, or no
-            official splits.
+        DataError: no provider has the set, or one has other data than it should, a sample that cannot be read, no
+            sample in this split, or no official splits.
     """
     if split not in get_args(Split):
         raise ValueError(f"unknown split {split!r}; wanted one of {', '.join(get_args(Split))}")
     columns = Columns(as_names(text_column), label_column)
-    whole = _whole(name, path, columns, official=official, strict=strict)
+    whole = _whole(name, path, columns, official=official, skip_broken=skip_broken)
     return _part(whole, split, [whole.train if split == "train" else whole.test], limit=limit)
 
 
@@ -207,7 +209,7 @@ def load_splits(
     train_limit: int | None = None,
     test_limit: int | None = None,
     official: bool = False,
-    strict: bool = False,
+    skip_broken: bool = False,
     text_column: str | Sequence[str] = (),
     label_column: str | None = None,
 ) -> tuple[LoadedData, LoadedData | None]:
@@ -220,7 +222,7 @@ def load_splits(
         test_limit: number of test samples to keep, likewise. With 0 there is no test split, and its samples become
             training samples after all others: the others are used up before one of them is drawn.
         official: take the source's own splits; see :func:`load`.
-        strict: raise an error for a file that cannot be read; see :func:`load`.
+        skip_broken: leave out what cannot be read; see :func:`load`.
         text_column, label_column: of a table; see :func:`load`.
 
     Returns:
@@ -231,7 +233,7 @@ def load_splits(
         DataError: see :func:`load`.
     """
     columns = Columns(as_names(text_column), label_column)
-    whole = _whole(name, path, columns, official=official, strict=strict)
+    whole = _whole(name, path, columns, official=official, skip_broken=skip_broken)
     if test_limit == 0:
         return _part(whole, "train", [whole.train, whole.test], train_limit=train_limit), None
     return (
@@ -249,7 +251,7 @@ class _Whole(NamedTuple):
 
 
 def _whole(
-    name: str | Any, path: str | os.PathLike[str] | None, columns: Columns, *, official: bool, strict: bool
+    name: str | Any, path: str | os.PathLike[str] | None, columns: Columns, *, official: bool, skip_broken: bool
 ) -> _Whole:
     if isinstance(name, str):
         collection = _collection(name, None if path is None else user_path(path), columns)
@@ -261,9 +263,9 @@ def _whole(
             "np.savez(path, images=images, labels=labels), or with texts= for images=."
         )
     provider, found = _read(collection)
+    if found.skipped and not skip_broken:
+        raise DataError(broken_samples(collection.name, found.skipped))
     for file, reason in found.skipped:
-        if strict:
-            raise DataError(f"a sample of {collection.name} cannot be read: {reason}")
         _log.warning("%s: %s is left out: %s", collection.name, file, reason)
     return _in_order(collection, provider, found, official=official)
 

@@ -17,7 +17,7 @@ from jaxrel.data.labelled import LabelledData, Modality, Split
 from jaxrel.data.readers.folders import class_files, class_of
 from jaxrel.data.readers.picture_files import Pictures, imported_grain, list_pictures
 from jaxrel.data.readers.pictures import PICTURE_SUFFIXES, SIDE
-from jaxrel.data.readers.samples import Skipped
+from jaxrel.data.readers.samples import Skipped, broken_samples
 from jaxrel.data.splitting import draw, hash_order
 
 __all__ = ["StreamedImages", "stream"]
@@ -75,7 +75,7 @@ def stream(
     split: Split = "train",
     side: int = SIDE,
     limit: int | None = None,
-    strict: bool = False,
+    skip_broken: bool = False,
 ) -> StreamedImages:
     """Open a folder with one subfolder of pictures for each class, without reading it into memory.
 
@@ -84,7 +84,7 @@ def stream(
             encoder, pictures.samples, store=store, data_fingerprint=pictures.fingerprint
         )
 
-    The files are read and decoded once, to hash them and to leave out what is damaged, and again where they are
+    The files are read and decoded once, to hash them and to find what is damaged, and again where they are
     encoded. About three quarters are training samples, by the hash of each file's bytes
     (:func:`jaxrel.data.splitting.hash_order`), so copies of a file are never on both sides; :func:`jaxrel.data.load`
     hashes pixels instead, so the two split a folder differently.
@@ -94,11 +94,11 @@ def stream(
         split: ``"train"`` or ``"test"``.
         side: height and width of the images in pixels.
         limit: number of pictures to keep, drawn by class as in :func:`jaxrel.data.load`.
-        strict: raise an error for a file that cannot be decoded, in place of leaving it out.
+        skip_broken: leave out files that cannot be decoded, in place of raising an error.
 
     Raises:
-        ValueError: the folder does not exist, has no class or a class without pictures, files that are no pictures; an
-            unknown `split`; a `side` or a `limit` below 1.
+        ValueError: the folder does not exist, has no class or a class without pictures, files that are no pictures or
+            cannot be decoded; an unknown `split`; a `side` or a `limit` below 1.
         AbsentError: Grain or Pillow is not installed.
     """
     folder = user_path(folder)
@@ -111,9 +111,9 @@ def stream(
     class_names = tuple(dict.fromkeys(filter(None, map(class_of, files))))
     places = {name: place for place, name in enumerate(class_names)} | {"": -1}
     pictures, _, skipped = list_pictures(files, side=side)
+    if skipped and not skip_broken:
+        raise ValueError(broken_samples(folder.name, skipped))
     for file, reason in skipped:
-        if strict:
-            raise ValueError(f"{file} cannot be read: {reason}")
         _log.warning("%s is left out: %s", file, reason)
     labels = np.array([places[class_of(file)] for file in pictures.files], np.int32)
     order, in_train = hash_order(pictures.hashes, labels)

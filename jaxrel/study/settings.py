@@ -42,7 +42,8 @@ class Settings:
             texts are joined.
         fine_tuning: how networks are fine-tuned for their accuracy; None means the default of
             :class:`jaxrel.training.FineTuning`.
-        strict: whether the first sample or score that fails ends the work, in place of being named and left out.
+        skip_broken: whether pictures and texts that cannot be read are left out; otherwise their data set fails.
+        strict: whether the first data set or score that fails ends the work, in place of being named and left out.
 
     Raises:
         ValueError: a number is out of its range, or fewer than two classes are named, or one twice.
@@ -63,6 +64,7 @@ class Settings:
     target_classes: int | None = None
     text_column: Sequence[str] = ()
     label_column: str | None = None
+    skip_broken: bool = False
     strict: bool = False
     fine_tuning: FineTuning | None = None
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxrel import data, encoders
 from jaxrel._core.arrays import to_array
+from jaxrel.data.readers.paths import files_of
 from jaxrel.encoders.checkpoints.files import CheckpointError
 from jaxrel.encoders.samples import as_samples
 from jaxrel.storage.features import FeatureStore, Table
@@ -197,8 +198,8 @@ class NamedSource:
         self._own_encoders = own_encoders or {}
         self._path = path
 
-        self.skipped = 0
-        """How many files of this data set could not be read and were left out, once it is loaded."""
+        self.skipped: Sequence[tuple[str, str]] = ()
+        """What of this data set could not be read and was left out, and why, once it is loaded."""
         self._load = Remembered(self._load_parts)
 
     def _load_parts(self, name: str) -> list[data.LabelledData]:
@@ -208,11 +209,11 @@ class NamedSource:
             train_limit=self._settings.samples,
             test_limit=self._settings.held_out,
             official=self._settings.official_splits,
-            strict=self._settings.strict,
+            skip_broken=self._settings.skip_broken,
             text_column=self._settings.text_column,
             label_column=self._settings.label_column,
         )
-        self.skipped = len(train.skipped)
+        self.skipped = train.skipped
         return [train] if held_out is None else [train, held_out]
 
     @property
@@ -254,7 +255,7 @@ class NamedSource:
     def _sample_fingerprints(self) -> list[str]:
         state = data.source_state(self.name, path=self._path)
         settings = self._settings
-        options: list[Any] = [settings.samples, settings.held_out, settings.official_splits, settings.strict]
+        options: list[Any] = [settings.samples, settings.held_out, settings.official_splits, settings.skip_broken]
         options += [list(settings.text_column), settings.label_column]
 
         def told() -> list[Any]:
@@ -330,8 +331,8 @@ def named_sources(
     """
     names, paths = list(names), dict(data_paths or {})
     for name, path in paths.items():
-        if not path.exists():
-            raise ValueError(f"the path given for {name!r}, {path}, does not exist.")
+        if absent := [file for file in files_of(path) if not file.exists()]:
+            raise ValueError(f"the path given for {name!r}, {absent[0]}, does not exist.")
     load_encoder = Remembered(functools.partial(encoders.load, seed=settings.seed, image_size=settings.image_size))
     sources: dict[str, Source] = {}
     for name in names:

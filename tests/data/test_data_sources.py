@@ -245,7 +245,7 @@ def test_a_damaged_picture_is_left_out_by_name(
     good = save(tmp_path / "toy" / "x" / "good.png", noise(4, 4))
     save(tmp_path / "toy" / "y" / "other.png", noise(4, 4, seed=1))
     (good.parent / name).write_bytes(content)
-    data, _ = jaxrel.data.load_splits(str(tmp_path / "toy"), test_limit=0)
+    data, _ = jaxrel.data.load_splits(str(tmp_path / "toy"), test_limit=0, skip_broken=True)
     assert {bytes(image): data.class_names[label] for image, label in zip(data.samples, data.labels, strict=True)} == {
         bytes(noise(4, 4)): "x",
         bytes(noise(4, 4, seed=1)): "y",
@@ -254,8 +254,28 @@ def test_a_damaged_picture_is_left_out_by_name(
     assert file == str(good.parent / name)
     assert re.search(f"{name} {message}", reason)
     assert f"toy: {file} is left out: {reason}" in caplog.messages
-    with pytest.raises(DataError, match=f"a sample of toy cannot be read: .*{name} {message}"):
-        jaxrel.data.load(str(tmp_path / "toy"), strict=True)
+    with pytest.raises(
+        DataError, match=rf"^{file} {message}.*: mend it or take it out, or pass skip_broken=True \(--skip"
+    ):
+        jaxrel.data.load(str(tmp_path / "toy"))
+    (good.parent / "worse.png").write_bytes(b"")
+    with pytest.raises(DataError, match=rf"{name} {message}.* \(1 more of toy cannot be read\): mend"):
+        jaxrel.data.load(str(tmp_path / "toy"))
+
+
+def test_what_is_beside_folders_of_classes_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for part in ("train", "test"):
+        for name in "xy":
+            save(tmp_path / part / name / "1.png", noise(4, 4, seed=ord(name)))
+    assert not caplog.messages
+    for name in ("train/d.png", "train/c.png", "train/b.txt", "train/a.md", "train/.hidden", "README"):
+        (tmp_path / name).touch()
+    assert len(read_class_folders(tmp_path).labels) == 4
+    unknown = "(samples of unknown class belong in one called unlabelled)"
+    assert caplog.messages == [
+        f"{tmp_path}: an entry beside the folders {unknown} is left out: README",
+        f"{tmp_path / 'train'}: 4 entries beside the folders {unknown} are left out: a.md, b.txt, c.png, ...",
+    ]
 
 
 def test_a_set_without_a_picture_that_can_be_read_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,17 @@ from jaxrel._core.packed_files import gunzip
 if TYPE_CHECKING:
     from jaxrel.data.readers.picture_files import Pictures
 
-__all__ = ["AbsentError", "ClassSamples", "Samples", "Skipped", "find_classes", "lines_of", "read_bytes", "read_text"]
+__all__ = [
+    "AbsentError",
+    "ClassSamples",
+    "Samples",
+    "Skipped",
+    "broken_samples",
+    "find_classes",
+    "lines_of",
+    "read_bytes",
+    "read_text",
+]
 
 Skipped: TypeAlias = tuple[tuple[str, str], ...]
 """Name of each file that cannot be read, and why."""
@@ -49,6 +59,14 @@ class ClassSamples(NamedTuple):
 
 class AbsentError(Exception):
     """What was asked for is not there, or the library that reads it is not installed; the message says which."""
+
+
+def broken_samples(name: str, skipped: Skipped) -> str:
+    """What to say of samples that cannot be read, of which there is at least one."""
+    (file, reason), *others = skipped
+    told = reason if reason.startswith(file) else f"{file} cannot be read: {reason}"
+    count = f" ({len(others):,} more of {name} cannot be read)" if others else ""
+    return f"{told}{count}: mend it or take it out, or pass skip_broken=True (--skip-broken) to leave out such samples"
 
 
 def find_classes(samples: Samples) -> ClassSamples:
