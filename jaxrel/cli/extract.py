@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from jaxrel import data, encoders, study
 from jaxrel._core.printable import printable
 from jaxrel.cli import console
-from jaxrel.cli.options import add_encoders, add_ray, add_skip_broken, executor, path_argument
+from jaxrel.cli.options import (
+    add_columns,
+    add_encoders,
+    add_ray,
+    add_regression,
+    add_skip_broken,
+    executor,
+    path_argument,
+)
 from jaxrel.storage.features import FeatureStore, StoreError, Table
 from jaxrel.study import Progress, Settings
 from jaxrel.study.engine import Part, run_parts
@@ -62,6 +70,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--official-splits", action="store_true", help="take the training samples that the data set itself declares"
     )
+    add_columns(parser)
+    add_regression(parser)
     add_skip_broken(parser)
     parser.add_argument("--strict", action="store_true", help="stop at the first encoder that fails")
     add_ray(parser)
@@ -147,6 +157,9 @@ def _load(options: argparse.Namespace) -> list[data.LabelledData]:
             limit=options.samples,
             official=options.official_splits,
             skip_broken=options.skip_broken,
+            text_column=options.text_column,
+            label_column=options.label_column,
+            regression=options.regression,
         )
         for split in dict.fromkeys(options.split)
     ]

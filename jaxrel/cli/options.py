@@ -16,11 +16,13 @@ from jaxrel.study import Plan, Progress, Results, Settings, run
 from jaxrel.study.drawing import FORMATS
 
 __all__ = [
+    "add_columns",
     "add_common",
     "add_encoders",
     "add_numbers",
     "add_plot",
     "add_ray",
+    "add_regression",
     "add_skip_broken",
     "epilog",
     "executor",
@@ -77,15 +79,27 @@ def add_common(command: argparse.ArgumentParser, *, output: str) -> None:
     command.add_argument(
         "--data-path", nargs="+", type=_named_path, default=[], metavar="NAME=PATH", help="your own copy"
     )
-    command.add_argument(
-        "--text-column", nargs="+", default=(), metavar="NAME", help="columns of tables or hubs, joined to a text"
-    )
-    command.add_argument("--label-column", metavar="NAME", help="column of tables or hubs that has the labels")
+    add_columns(command)
     command.add_argument(
         "--output", type=path_argument, default=Path(output), metavar="DIR", help="default: %(default)s"
     )
     add_skip_broken(command)
     command.add_argument("--strict", action="store_true", help="stop at the first encoder or data set that fails")
+
+
+def add_columns(command: argparse.ArgumentParser) -> None:
+    """The options of every command that reads tables."""
+    command.add_argument(
+        "--text-column", nargs="+", default=(), metavar="NAME", help="columns of tables or hubs, joined to a text"
+    )
+    command.add_argument("--label-column", metavar="NAME", help="column of tables or hubs that has the labels")
+
+
+def add_regression(command: argparse.ArgumentParser) -> None:
+    """The option of every command whose data sets may have numbers to predict."""
+    command.add_argument(
+        "--regression", action="store_true", help="labels are numbers to predict: no metric of classes is computed"
+    )
 
 
 def add_skip_broken(command: argparse.ArgumentParser) -> None:

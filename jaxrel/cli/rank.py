@@ -14,18 +14,27 @@ from jaxrel.cli.options import (
     add_numbers,
     add_plot,
     add_ray,
+    add_regression,
     epilog,
     path_argument,
     run_plan,
     settings_of,
 )
+from jaxrel.cli.score import of_data_sets, scored
 from jaxrel.relatedness.ground_costs import cost_names
 from jaxrel.study import Study
 from jaxrel.study.named_classes import TEACHER, read_class_names
+from jaxrel.study.plan import OF_NUMBERS
 from jaxrel.study.ranking.costs import within_limits
 from jaxrel.study.records import LOG
 
 __all__ = ["add"]
+
+_OF_NUMBERS = (
+    "Labels are numbers to predict. Encoders are ordered by ridge_regression, the share of their variance (R^2) that a "
+    "linear probe explains on samples it was not fitted to; logme_regression is the log evidence of a linear model. "
+    "Transferability, task-relatedness and the metrics of classes are not defined here."
+)
 
 
 def add(commands: Any) -> None:
@@ -78,6 +87,7 @@ def add(commands: Any) -> None:
     rank.add_argument("--space", choices=("prediction", "feature"), default="prediction", help="what is transported")
     rank.add_argument("--cost", choices=cost_names("prediction", "feature"), help="default: the tightest of the space")
     rank.add_argument("--fixed-head", action="store_true", help="keep the reference head as fitted on the reference")
+    add_regression(rank)
     add_common(rank, output="jaxrel-results")
     add_ray(rank)
     add_plot(rank, name="ranking")
@@ -89,6 +99,8 @@ def _rank(options: argparse.Namespace) -> str:
     from jaxrel.relatedness import Joint
     from jaxrel.study.ranking import report
 
+    if options.regression:
+        return _rank_by_numbers(options)
     method = Joint(space=options.space, cost=options.cost, learn_head=not options.fixed_head)
     names = {} if options.class_names is None else read_class_names(options.class_names)
     settings = settings_of(options, method=method, class_names=names)
@@ -115,6 +127,18 @@ def _rank(options: argparse.Namespace) -> str:
             shown.print("\n" + paragraph)
         console.print_files(shown, (*files, options.output / options.log))
     return _incomplete(result, plan)
+
+
+def _rank_by_numbers(options: argparse.Namespace) -> str:
+    """A scoreboard of the metrics that take numbers to predict."""
+    if options.reference or options.label_free or options.class_names or len(options.target) > 1:
+        raise ValueError(
+            "--regression is for one target, without --reference, --label-free and --class-names, which are about "
+            "classes: leave them out, and rank several targets one by one."
+        )
+    told = {"target": options.target[0], "reference": None, "class_names": (), "views": False, "metric": OF_NUMBERS}
+    options = argparse.Namespace(**vars(options) | told)
+    return scored(options, *of_data_sets(options), _OF_NUMBERS)
 
 
 def _incomplete(result: study.Ranking, plan: study.Plan) -> str:

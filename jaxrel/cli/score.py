@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from jaxrel import data, study
@@ -15,6 +16,7 @@ from jaxrel.cli.options import (
     add_numbers,
     add_plot,
     add_ray,
+    add_regression,
     epilog,
     path_argument,
     run_plan,
@@ -23,9 +25,10 @@ from jaxrel.cli.options import (
 from jaxrel.metrics.batch import applicable_metrics
 from jaxrel.metrics.registry import METRICS
 from jaxrel.study import Settings, Study
+from jaxrel.study.plan import OF_NUMBERS
 from jaxrel.study.records import LOG
 
-__all__ = ["add"]
+__all__ = ["add", "of_data_sets", "scored"]
 
 _USAGE = "pass files, one for each encoder, or --encoder and --target."
 _ORIGIN = (
@@ -56,6 +59,7 @@ def add(commands: Any) -> None:
         ("--seed", int, "seed of views and random weights"),
     )
     add_numbers(score, numbers)
+    add_regression(score)
     add_common(score, output="jaxrel-scores")
     add_ray(score)
     add_plot(score, name="scores")
@@ -64,19 +68,25 @@ def add(commands: Any) -> None:
 
 
 def _score(options: argparse.Namespace) -> str:
+    return scored(options, *(_of_files(options) if options.files else of_data_sets(options)))
+
+
+def scored(options: argparse.Namespace, asked: Study, origins: Mapping[str, str], *notes: str) -> str:
+    """Score what is asked for, show and write it; what failed of it."""
     from jaxrel.study.scoreboard import report
 
     with console.narrator(quiet=options.quiet) as progress:
-        asked, origins = _of_files(options) if options.files else _of_data_sets(options)
         plan = asked.plan()
         report.check_output(origins, plan.metrics, options.output)
         plot = console.can_plot(options.plot)
         board = study.scoreboard_of(run_plan(plan, options, progress), origins)
+        board = board.ordered() if options.regression else board
     files = report.write_files(board, options.output, plot=plot, formats=options.plot_format, command=options.command)
     shown = console.literal_console()
     report.print_scoreboard(board, shown)
     if not options.quiet:
-        shown.print("\n" + report.NOTE)
+        for note in (report.NOTE, *notes):
+            shown.print("\n" + note)
         console.print_files(shown, (*files, options.output / options.log))
     names = ", ".join(f"{metric} of {encoder}" for encoder, metric in board.failed)
     return f"{len(board.failed)} of {board.values.size} scores failed ({names}), see below the table" if names else ""
@@ -88,8 +98,10 @@ def _of_files(options: argparse.Namespace) -> tuple[Study, dict[str, str]]:
 
     if options.encoder or options.target:
         raise ValueError(_USAGE)
-    if options.reference is not None or options.views or options.data_path:
-        raise ValueError("--reference, --views and --data-path are for named data sets: leave them out with files.")
+    if options.reference is not None or options.views or options.data_path or options.regression:
+        raise ValueError(
+            "--reference, --views, --data-path and --regression are for named data sets: leave them out with files."
+        )
     hub = Hub(from_files(options.files, strict=options.strict))
     metrics = options.metric or hub.metrics()
     settings = Settings(resamples=0, strict=options.strict)
@@ -97,13 +109,20 @@ def _of_files(options: argparse.Namespace) -> tuple[Study, dict[str, str]]:
     return Study(tuple(hub.encoders), [hub], metrics=list(dict.fromkeys(metrics)), settings=settings), origins
 
 
-def _of_data_sets(options: argparse.Namespace) -> tuple[Study, dict[str, str]]:
+def of_data_sets(options: argparse.Namespace) -> tuple[Study, dict[str, str]]:
     """A study of the encoders that are named, and of which data sets by which options their scores are."""
     if not (options.encoder and options.target):
         raise ValueError(_USAGE)
-    needs = ["features", "labels", *(("first_view", "second_view") if options.views else ())]
+    needs = [
+        "features",
+        "targets" if options.regression else "labels",
+        *(("first_view", "second_view") if options.views else ()),
+    ]
     needs += ["reference_features", "reference_labels"] if options.reference else []
-    metrics = options.metric or applicable_metrics(dict.fromkeys(needs))
+    applicable = applicable_metrics(dict.fromkeys(needs))
+    if options.regression:
+        applicable = [*OF_NUMBERS, *(name for name in applicable if name not in OF_NUMBERS)]
+    metrics = options.metric or applicable
     if not options.views and (viewed := [name for name in metrics if _needs_views(name)]):
         raise ValueError(f"{', '.join(viewed)} needs views of the samples: pass --views.")
     settings = settings_of(options, held_out=0, resamples=0)  # no metric looks at held-out samples
@@ -115,7 +134,7 @@ def _of_data_sets(options: argparse.Namespace) -> tuple[Study, dict[str, str]]:
         settings=settings,
         data_paths=dict(options.data_path),
     )
-    told = {name: getattr(options, name) for name in _ORIGIN}
+    told = {name: getattr(options, name) for name in _ORIGIN} | ({"regression": True} if options.regression else {})
     for role in ("target", "reference"):
         if told[role] is not None and told[role] not in dict(options.data_path) and data.is_path(told[role]):
             told[role] = str(user_path(told[role]).resolve())

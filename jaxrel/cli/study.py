@@ -8,7 +8,17 @@ from typing import Any
 from jaxrel import data, study
 from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
-from jaxrel.cli.options import add_common, add_encoders, add_numbers, add_plot, add_ray, epilog, run_plan, settings_of
+from jaxrel.cli.options import (
+    add_common,
+    add_encoders,
+    add_numbers,
+    add_plot,
+    add_ray,
+    add_regression,
+    epilog,
+    run_plan,
+    settings_of,
+)
 from jaxrel.study import Settings, Study
 from jaxrel.study.drawing import write_pictures
 from jaxrel.study.records import LOG
@@ -70,6 +80,7 @@ def add(commands: Any) -> None:
         "--heat-map", nargs=2, choices=_COLUMNS, metavar=("ROWS", "COLUMNS"), help=f"two of {', '.join(_COLUMNS)}"
     )
     parser.add_argument("--plan", action="store_true", help="say what there is to compute, and compute nothing")
+    add_regression(parser)
     add_common(parser, output="jaxrel-study")
     add_ray(parser)
     add_plot(parser, name="study")

@@ -25,7 +25,7 @@ from jaxrel.data.readers import AbsentError, ClassSamples, Samples, read_hub, re
 from jaxrel.data.readers.hugging_face import is_saved, read_dataset
 from jaxrel.data.readers.paths import files_of, name_of
 from jaxrel.data.readers.picture_files import Pictures
-from jaxrel.data.readers.samples import broken_samples, find_classes
+from jaxrel.data.readers.samples import broken_samples, find_classes, find_targets
 from jaxrel.data.readers.text_columns import Columns, as_names
 from jaxrel.data.readers.webdataset import SHARD_SUFFIX
 from jaxrel.data.splitting import draw, hash_order
@@ -134,6 +134,7 @@ def load(
     skip_broken: bool = False,
     text_column: str | Sequence[str] = (),
     label_column: str | None = None,
+    regression: bool = False,
 ) -> LoadedData:
     """Load one split of a data set of images or of texts.
 
@@ -186,6 +187,8 @@ def load(
         skip_broken: leave out pictures and texts that cannot be read, in place of raising an error.
         text_column, label_column: names of the columns of a table or of a hub's set, where they are other than the
             usual ones; several of texts are joined, a line each, and of a hub's set one may be of images.
+        regression: labels are numbers to predict, the attribute `targets`; there are no classes then, and all `labels`
+            are -1.
 
     Returns:
         The samples and labels in hash order; arrays are read-only. The attribute `skipped` names what was left out.
@@ -197,7 +200,7 @@ def load(
     """
     if split not in get_args(Split):
         raise ValueError(f"unknown split {split!r}; wanted one of {', '.join(get_args(Split))}")
-    columns = Columns(as_names(text_column), label_column)
+    columns = Columns(as_names(text_column), label_column, regression)
     whole = _whole(name, path, columns, official=official, skip_broken=skip_broken)
     return _part(whole, split, [whole.train if split == "train" else whole.test], limit=limit)
 
@@ -212,6 +215,7 @@ def load_splits(
     skip_broken: bool = False,
     text_column: str | Sequence[str] = (),
     label_column: str | None = None,
+    regression: bool = False,
 ) -> tuple[LoadedData, LoadedData | None]:
     """Load both splits of a data set, which is read only once.
 
@@ -223,7 +227,8 @@ def load_splits(
             training samples after all others: the others are used up before one of them is drawn.
         official: take the source's own splits; see :func:`load`.
         skip_broken: leave out what cannot be read; see :func:`load`.
-        text_column, label_column: of a table; see :func:`load`.
+        text_column, label_column: of a table or of a hub's set; see :func:`load`.
+        regression: labels are numbers to predict; see :func:`load`.
 
     Returns:
         What :func:`load` gives for the splits ``"train"`` and ``"test"``; None for the latter where `test_limit` is 0.
@@ -232,7 +237,7 @@ def load_splits(
         ValueError: an unknown `name`, a `train_limit` below 1 or a negative `test_limit`.
         DataError: see :func:`load`.
     """
-    columns = Columns(as_names(text_column), label_column)
+    columns = Columns(as_names(text_column), label_column, regression)
     whole = _whole(name, path, columns, official=official, skip_broken=skip_broken)
     if test_limit == 0:
         return _part(whole, "train", [whole.train, whole.test], train_limit=train_limit), None
@@ -274,6 +279,8 @@ def _collection(name: str, path: Path | None, columns: Columns) -> _Collection:
     """The data set that a user means."""
     if name in DATA_SETS:
         facts = DATA_SETS[name]
+        if columns.regression:
+            raise ValueError(f"{name} has classes, and no numbers to predict: leave out regression (--regression)")
         hint = "" if path else "\nPass path= or set JAXREL_DATA to use files of your own (see jaxrel.data.load)."
         return _Collection(
             name,
@@ -338,11 +345,13 @@ def _read_tfds(name: str) -> Samples:
 
 def _own(path: Path, columns: Columns) -> ClassSamples:
     """The samples and classes of any file or folder."""
-    return read_saved(path, columns) if is_saved(path) else find_classes(read_path(path, columns))
+    if is_saved(path):
+        return read_saved(path, columns)
+    return (find_targets if columns.regression else find_classes)(read_path(path, columns))
 
 
 def _in_order(collection: _Collection, provider: str, found: ClassSamples, *, official: bool) -> _Whole:
-    facts = (found.class_names, found.licence, provider, found.skipped)
+    facts: tuple[Any, ...] = (found.class_names, found.licence, provider, found.skipped)
     whole: LoadedData
     try:
         if len(found.samples) == 0:
@@ -359,6 +368,8 @@ def _in_order(collection: _Collection, provider: str, found: ClassSamples, *, of
             pixels = images.with_channels(found.samples)
             order, in_train = images.hash_order(pixels, found.labels)
             whole = ImageData(collection.name, "train", pixels[order], found.labels[order].astype(np.int32), *facts)
+        if found.targets is not None:
+            whole = replace(whole, targets=found.targets[order])
         expected = collection.fingerprints.get(len(whole))
         if expected not in (None, whole.fingerprint):
             differ = f"{whole.modality} or labels differ"
@@ -366,7 +377,7 @@ def _in_order(collection: _Collection, provider: str, found: ClassSamples, *, of
         train, test = _official(found, order) if official else (in_train, ~in_train)
     except ValueError as error:
         raise _not_as_it_should_be(collection.name, provider, error) from error
-    if unknown := np.count_nonzero(whole.labels < 0):
+    if whole.targets is None and (unknown := np.count_nonzero(whole.labels < 0)):
         _log.warning("%s: %s of %s samples have no label", collection.name, f"{unknown:,}", f"{len(whole):,}")
     return _Whole(whole, np.flatnonzero(train), np.flatnonzero(test))
 
@@ -407,12 +418,15 @@ def _part(whole: _Whole, split: Split, buckets: Sequence[Int[np.ndarray, " _"]],
     known = data.labels >= 0
     for bucket in (part[known[part] == labelled] for labelled in (True, False) for part in buckets):
         kept = np.concatenate([kept, bucket[draw(data.labels[bucket], rest - len(kept))]])
-    labels = data.labels[kept]
-    labels.setflags(write=False)
+    taken: dict[str, Any] = {"split": split, "labels": data.labels[kept]}
+    taken["labels"].setflags(write=False)
+    if data.targets is not None:
+        taken["targets"] = data.targets[kept]
+        taken["targets"].setflags(write=False)
     if isinstance(data, StreamedImages):
-        return replace(data, split=split, pictures=data.pictures.chosen(kept), labels=labels)
+        return replace(data, pictures=data.pictures.chosen(kept), **taken)
     if isinstance(data, TextData):
-        return replace(data, split=split, texts=tuple(data.texts[index] for index in kept), labels=labels)
+        return replace(data, texts=tuple(data.texts[index] for index in kept), **taken)
     pixels = data.images[kept]
     pixels.setflags(write=False)
-    return replace(data, split=split, images=pixels, labels=labels)
+    return replace(data, images=pixels, **taken)

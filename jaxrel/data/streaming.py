@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, get_args
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Float64, Int32
 
 from jaxrel._core.user_paths import user_path
 from jaxrel.data.labelled import LabelledData, Modality, Split
@@ -38,6 +38,7 @@ class StreamedImages(LabelledData):
         licence: the licence as stated where the data came from.
         provider: where the data came from.
         skipped: name of each file that cannot be decoded, and why.
+        targets: numbers to predict, where there are no classes.
 
     Raises:
         ValueError: a label does not fit.
@@ -52,6 +53,7 @@ class StreamedImages(LabelledData):
     licence: str
     provider: str
     skipped: Skipped = field(default=(), repr=False)
+    targets: Float64[np.ndarray, " n"] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Check files and labels against one another."""

@@ -122,6 +122,8 @@ def settings_as_data(settings: Settings) -> dict[str, Any]:
         del fields[name]
     if settings.fine_tuning is None:
         del fields["fine_tuning"]  # which files of studies that train nothing do not have
+    if not settings.regression:
+        del fields["regression"]  # nor those of classes
     data: dict[str, Any] = as_data(fields | {"method": settings.joint()})
     return data
 

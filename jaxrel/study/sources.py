@@ -103,6 +103,17 @@ def target_labels(source: Source) -> str:
     return own
 
 
+def targets_of(source: Source) -> np.ndarray:
+    """The numbers to predict of the training samples; a ValueError where a source has none."""
+    own: np.ndarray | None = getattr(source, "targets", None)
+    if own is None:
+        raise ValueError(
+            f"{source.name!r} has no numbers to predict: name a data set, with regression=True, or pass arrays with "
+            "`targets` to jaxrel.study.score."
+        )
+    return own
+
+
 class FeatureArrays:
     """A data set whose features are there already, in memory or in a feature store.
 
@@ -212,6 +223,7 @@ class NamedSource:
             skip_broken=self._settings.skip_broken,
             text_column=self._settings.text_column,
             label_column=self._settings.label_column,
+            regression=self._settings.regression,
         )
         self.skipped = train.skipped
         return [train] if held_out is None else [train, held_out]
@@ -256,7 +268,7 @@ class NamedSource:
         state = data.source_state(self.name, path=self._path)
         settings = self._settings
         options: list[Any] = [settings.samples, settings.held_out, settings.official_splits, settings.skip_broken]
-        options += [list(settings.text_column), settings.label_column]
+        options += [list(settings.text_column), settings.label_column, settings.regression]
 
         def told() -> list[Any]:
             return [[part.fingerprint for part in self.parts], self.skipped]
@@ -277,6 +289,11 @@ class NamedSource:
 
         train, *held_out = map(task, self.parts)
         return Split(train, held_out[0] if held_out else None)
+
+    @property
+    def targets(self) -> np.ndarray | None:
+        """The numbers to predict of the training samples, where there are no classes."""
+        return self.parts[0].targets
 
     def views(self, encoder: str, progress: Progress) -> Views:
         """The features of two augmented views of the training samples, extracted where the store lacks them."""

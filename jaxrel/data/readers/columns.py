@@ -92,13 +92,15 @@ def _sample_columns(kinds: Mapping[str, ColumnKind], labels: Collection[str]) ->
     return texts
 
 
-def label_values(values: Sequence[Any], name: str, where: Sequence[str]) -> Shaped[np.ndarray, " n"]:
-    """Labels without named classes: as integers, -1 where there is none, or as names, "" where there is none.
+def label_values(
+    values: Sequence[Any], name: str, where: Sequence[str], *, regression: bool = False
+) -> Shaped[np.ndarray, " n"]:
+    """Labels as integers, -1 where there is none, or as text, "" where there is none, as -1 may be a number to predict.
 
     Raises:
-        ValueError: one is neither text nor a whole number or truth value; `where` says which.
+        ValueError: one is neither text nor a number or truth value; `where` says which.
     """
-    if all(value is None or type(value) is int for value in values):
+    if not regression and all(value is None or type(value) is int for value in values):
         return np.array([-1 if value is None else value for value in values], np.int64)
     return np.array([label_of(value, name, place) for value, place in zip(values, where, strict=True)], dtype=str)
 

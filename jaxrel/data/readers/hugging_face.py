@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxrel.data.readers.columns import ColumnKind, choose_splits, find_columns, label_values
 from jaxrel.data.readers.pictures import stack_pictures
-from jaxrel.data.readers.samples import AbsentError, ClassSamples, Samples, Skipped, find_classes
+from jaxrel.data.readers.samples import AbsentError, ClassSamples, Samples, Skipped, find_classes, find_targets
 from jaxrel.data.readers.text_columns import Columns, joined_texts
 
 if TYPE_CHECKING:
@@ -94,9 +94,9 @@ def _read(found: Any, columns: Columns, datasets: Any) -> ClassSamples:
     kinds = {name: _kind(column, datasets) for name, column in found.features.items()}
     names, kind, label = find_columns(kinds, columns=columns)
     values = found[label] if label else [None] * len(where)
-    if named := kinds.get(label) == "class":
+    if named := kinds.get(label) == "class" and not columns.regression:
         values = [-1 if value is None else value for value in values]
-    labels = label_values(values, label, where)
+    labels = label_values(values, label, where, regression=columns.regression)
     known = labels != "" if labels.dtype.kind == "U" else labels >= 0
     kept = np.flatnonzero(np.isin(parts, parts[known])) if label else np.arange(len(where))
     contents, where = [found.select(kept)[name] for name in names], [where[row] for row in kept]
@@ -112,7 +112,8 @@ def _read(found: Any, columns: Columns, datasets: Any) -> ClassSamples:
     if named:
         class_names = tuple(found.features[label].names)
         return ClassSamples(samples, labels[kept], class_names, licence, parts[kept], skipped)
-    return find_classes(Samples(samples, labels[kept], parts[kept], skipped))._replace(licence=licence)
+    find = find_targets if columns.regression else find_classes
+    return find(Samples(samples, labels[kept], parts[kept], skipped))._replace(licence=licence)
 
 
 @contextmanager

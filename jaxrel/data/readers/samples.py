@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import codecs
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Int, Shaped, UInt8
+from jaxtyping import Float64, Int, Shaped, UInt8
 
 from jaxrel._core.packed_files import gunzip
 
@@ -21,6 +22,7 @@ __all__ = [
     "Skipped",
     "broken_samples",
     "find_classes",
+    "find_targets",
     "lines_of",
     "read_bytes",
     "read_text",
@@ -47,7 +49,10 @@ class Samples(NamedTuple):
 
 
 class ClassSamples(NamedTuple):
-    """Samples with the names of their classes; the other attributes are those of :class:`Samples`."""
+    """Samples with the names of their classes, or with `targets`, numbers to predict, and -1 for all labels.
+
+    The other attributes are those of :class:`Samples`.
+    """
 
     samples: UInt8[np.ndarray, "n h w *c"] | Pictures | tuple[str, ...]
     labels: Int[np.ndarray, " n"]
@@ -55,6 +60,10 @@ class ClassSamples(NamedTuple):
     licence: str = "not stated"
     parts: Shaped[np.ndarray, " n"] | None = None
     skipped: Skipped = ()
+    targets: Float64[np.ndarray, " n"] | None = None
+
+
+_NUMBERS = "to predict numbers pass regression=True (--regression), else make classes of them, such as low and high"
 
 
 class AbsentError(Exception):
@@ -82,6 +91,7 @@ def find_classes(samples: Samples) -> ClassSamples:
     if labels.shape != (len(content),) or labels.dtype.kind not in "iuU":
         raise ValueError(
             f"labels of shape {labels.shape} and type {labels.dtype}, wanted {(len(content),)} and integers or strings"
+            + (f"; {_NUMBERS}" if labels.dtype.kind == "f" else "")
         )
     known = labels != ("" if labels.dtype.kind == "U" else -1)
     if labels.dtype.kind == "i" and np.array_equal(np.unique(labels), [-1, 1]):
@@ -95,6 +105,28 @@ def find_classes(samples: Samples) -> ClassSamples:
     return ClassSamples(content, numbers, class_names, parts=parts, skipped=skipped)
 
 
+def find_targets(samples: Samples) -> ClassSamples:
+    """The labels as numbers to predict.
+
+    Raises:
+        ValueError: there is not one finite number for each sample.
+    """
+    content, labels, parts, skipped = samples
+    if labels.shape != (len(content),):
+        raise ValueError(f"numbers to predict have shape {labels.shape}, wanted {(len(content),)}")
+    targets = np.full(len(labels), np.nan)
+    for index, label in enumerate(labels.tolist()):
+        with suppress(ValueError):
+            targets[index] = float(label)
+    if (bad := np.flatnonzero(~np.isfinite(targets))).size:
+        raise ValueError(
+            f"sample {bad[0]} has {labels[bad[0]].item()!r:.40} for its number to predict ({bad.size:,} such samples): "
+            "take these out, or pass another column"
+        )
+    unlabelled = np.full(len(labels), -1)
+    return ClassSamples(content, unlabelled, (), parts=parts, skipped=skipped, targets=targets)
+
+
 def _ranks(names: Shaped[np.ndarray, " k"]) -> Int[np.ndarray, " k"]:
     """Place of each of some sorted names: by value where all of them are whole numbers."""
     try:
@@ -102,7 +134,9 @@ def _ranks(names: Shaped[np.ndarray, " k"]) -> Int[np.ndarray, " k"]:
     except ValueError:
         return np.arange(len(names))
     if not np.array_equal(numbers, np.rint(numbers)):
-        raise ValueError(f"labels are numbers such as {names[numbers != np.rint(numbers)][0]}, which are no classes")
+        raise ValueError(
+            f"labels are numbers such as {names[numbers != np.rint(numbers)][0]}, which are no classes: {_NUMBERS}"
+        )
     return np.argsort(np.argsort(numbers, kind="stable"))
 
 

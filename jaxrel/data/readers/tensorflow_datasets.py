@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 
 from jaxrel.data.readers.columns import ColumnKind, choose_splits, find_columns, label_values
 from jaxrel.data.readers.pictures import SIDE, pixels_of
-from jaxrel.data.readers.samples import AbsentError, ClassSamples, Samples, find_classes
+from jaxrel.data.readers.samples import AbsentError, ClassSamples, Samples, find_classes, find_targets
 from jaxrel.data.readers.text_columns import Columns, joined_texts
 
 __all__ = ["read_tfds"]
@@ -65,16 +65,18 @@ def read_tfds(
     for place, split, row in _examples(builder, tfds):
         if isinstance(row, Exception):
             skipped.append((place, _reason(row)))
-        elif (value := _value(row[label]) if label else None) is None or _is_known(value):
+        elif (value := _value(row[label]) if label else None) is None or columns.regression or _is_known(value):
             content = _pixels(row[names[0]], side) if kind == "image" else [_value(row[name]) for name in names]
             read.append((place, split, content, value))
     if not read:
         raise ValueError(f"{name} has no sample with a label" + "".join(f"; {': '.join(each)}" for each in skipped[:1]))
     where, parts, contents, values = zip(*read, strict=True)
     samples = np.stack(contents) if kind == "image" else joined_texts(names, list(zip(*contents, strict=True)), where)
-    labels = label_values(values, label, where)
+    labels = label_values(values, label, where, regression=columns.regression)
     found = Samples(samples, labels, np.array(parts), tuple(skipped))
     licence = builder.info.redistribution_info.license or "not stated"
+    if columns.regression:
+        return find_targets(found)._replace(licence=licence)
     if not (label and _kind(features[label], tfds) == "class"):
         return find_classes(found)._replace(licence=licence)
     return ClassSamples(samples, labels, tuple(features[label].names), licence, found.parts, found.skipped)

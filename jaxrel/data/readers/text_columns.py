@@ -37,11 +37,13 @@ class Columns(NamedTuple):
 
     Attributes:
         text: several are joined to one text, a line each.
-        label: the class; "" where there is none.
+        label: the class, or the number to predict; "" where there is none.
+        regression: whether labels are numbers to predict.
     """
 
     text: tuple[str, ...] = ()
     label: str | None = None
+    regression: bool = False
 
     @property
     def named(self) -> bool:
@@ -130,19 +132,17 @@ def text_of(value: Any, name: str, where: str) -> str:
 
 
 def label_of(value: Any, name: str, where: str) -> str:
-    """A cell of a column of labels as the name of a class, "" where there is none.
+    """A cell of a column of labels as text, "" where there is none.
 
     Raises:
-        ValueError: it is neither text nor a whole number or truth value; `where` says in which row.
+        ValueError: it is neither text nor a number or truth value; `where` says in which row.
     """
-    if value is None:
+    if value is None or value != value:
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, list | tuple):
         raise ValueError(f"{where} has {value!r:.40} for {name!r}: {SEVERAL_LABELS}")
-    if not isinstance(value, str | int):
-        raise ValueError(
-            f"{where} has {value!r:.40} for {name!r}, wanted the name or number of a class: pass another column"
-        )
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"{where} has {value!r:.40} for {name!r}, wanted a name or a number: pass another column")
     return str(value)
