@@ -119,7 +119,7 @@ def of_data_sets(options: argparse.Namespace) -> tuple[Study, dict[str, str]]:
         *(("first_view", "second_view") if options.views else ()),
     ]
     needs += ["reference_features", "reference_labels"] if options.reference else []
-    applicable = applicable_metrics(dict.fromkeys(needs))
+    applicable = list(applicable_metrics(dict.fromkeys(needs)))
     if options.regression:
         applicable = [*OF_NUMBERS, *(name for name in applicable if name not in OF_NUMBERS)]
     metrics = options.metric or applicable

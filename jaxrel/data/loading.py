@@ -160,6 +160,7 @@ def load(
         ``unlabelled`` beside those of the classes are;
       - a ``.tar`` shard of WebDataset, a folder of them, or a pattern such as ``train-{000..012}.tar``
         (:func:`jaxrel.data.readers.webdataset.read_shards`);
+      - a ``.json`` file of COCO, of which each bounding box is a sample (:func:`jaxrel.data.readers.coco.read_boxes`);
       - a folder of IDX files (``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same with ``t10k``,
         plain or ``.gz``);
       - a folder that `save_to_disk` of the library `datasets` wrote.

@@ -42,7 +42,7 @@ def write(path: Path) -> Any:
 def test_numbers_stay_with_their_samples(name: str, tmp_path: Path) -> None:
     source = write(tmp_path / name)
     parts = jaxrel.data.load_splits(source, label_column="price", regression=True)
-    found = {}
+    found: dict[Any, float] = {}
     for part in filter(None, parts):
         assert part.targets is not None
         assert (part.num_classes, set(part.labels.tolist()), part.targets.flags.writeable) == (0, {-1}, False)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from jaxrel.data.readers.arrays import is_idx_folder, read_idx_folder, read_npz
+from jaxrel.data.readers.coco import read_boxes
 from jaxrel.data.readers.column_files import COLUMN_SUFFIXES, read_json_lines, read_parquet
 from jaxrel.data.readers.folders import has_class_folders, has_samples, read_class_folders, read_samples, tell_of_others
 from jaxrel.data.readers.samples import Samples
@@ -30,7 +31,8 @@ def read_path(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B00
 
     Folders: the IDX files of an MNIST-like set, one subfolder for each class, samples of unknown class, or shards.
     Files: ``.npz``; a table with ``.csv``, ``.tsv``, ``.tab``, ``.jsonl`` or ``.ndjson`` (plain or ``.gz``), or
-    ``.parquet``; a ``.tar`` shard of WebDataset, or with braces in its name several.
+    ``.parquet``; a ``.tar`` shard of WebDataset, or with braces in its name several; the ``.json`` of
+    COCO's boxes.
 
     Args:
         path: of the file or folder.
@@ -51,6 +53,8 @@ def read_path(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B00
     read = next((read for suffix, read in _TABLES.items() if path.name.lower().endswith(suffix)), None)
     if path.is_file() and read is not None:
         return read(path, columns)
+    if path.is_file() and path.suffix.lower() == ".json":
+        return read_boxes(path)
     if columns.named:
         raise ValueError(f"{path} is no table ({', '.join(_TABLES)}), of which columns can be named")
     if path.is_dir() and is_idx_folder(path):
@@ -63,7 +67,8 @@ def read_path(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B00
         return read_npz(path)
     raise ValueError(
         f"{path} is neither a folder of IDX files nor an .npz file, a table ({', '.join(_TABLES)}), a .tar shard, a "
-        "folder of shards, a folder of pictures or texts, or with one subfolder of these for each class"
+        ".json of COCO's boxes, a folder of shards, a folder of pictures or texts, or with one subfolder of these for "
+        "each class"
     )
 
 

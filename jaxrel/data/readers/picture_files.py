@@ -27,7 +27,7 @@ class Pictures:
     since it was listed is refused, as features of it would be kept under the fingerprint of the old content.
     """
 
-    files: tuple[PictureFile, ...] = field(repr=False)
+    files: tuple[Any, ...] = field(repr=False)  # paths, or members of archives
     side: int
     hashes: tuple[bytes, ...] = field(repr=False)
 

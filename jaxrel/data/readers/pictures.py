@@ -286,11 +286,14 @@ def open_picture_in_thread(file: PictureFile, content: bytes | None = None) -> I
     from PIL import Image
 
     try:
-        if content is None and not isinstance(file, Path):
-            content = file.read_bytes()
-        with Image.open(file if content is None else io.BytesIO(content), formats=_FORMATS) as picture:
+        opened: Path | io.BytesIO
+        if isinstance(file, Path) and content is None:
+            opened, size = file, file.stat().st_size
+        else:
+            content = file.read_bytes() if content is None else content
+            opened, size = io.BytesIO(content), len(content)
+        with Image.open(opened, formats=_FORMATS) as picture:
             pixels = picture.width * picture.height
-            size = file.stat().st_size if content is None else len(content)
             if pixels > max(_LARGEST_SPARSE, _PIXELS_PER_BYTE * size):
                 raise Image.DecompressionBombError(f"{picture.width} x {picture.height} pixels in {size:,} bytes")
             yield picture

@@ -88,6 +88,13 @@ def find_classes(samples: Samples) -> ClassSamples:
             with a fraction, or -1 and 1.
     """
     content, labels, parts, skipped = samples
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 2:
+        raise ValueError(
+            f"labels have shape {labels.shape}: for one-hot labels pass labels.argmax(axis=1); where a sample has "
+            "several labels, each column is a set of its own, labels[:, j]"
+        )
     if labels.shape != (len(content),) or labels.dtype.kind not in "iuU":
         raise ValueError(
             f"labels of shape {labels.shape} and type {labels.dtype}, wanted {(len(content),)} and integers or strings"
