@@ -139,6 +139,20 @@ def test_other_arrays_than_images_are_refused(images: np.ndarray, tmp_path: Path
         jaxrel.data.load(str(tmp_path / "toy.npz"))
 
 
+@pytest.mark.parametrize("labels", [[7, 2**31 - 2, 7, 9], [[7], [2**31 - 2], [7], [9]], ["7", "2147483646", "7", "9"]])
+def test_labels_that_are_ids_are_numbered_and_keep_their_names(labels: list[Any], tmp_path: Path) -> None:
+    np.savez(tmp_path / "toy.npz", images=noise(4, 3, 2), labels=np.array(labels))
+    data = jaxrel.data.load_splits(str(tmp_path / "toy.npz"), test_limit=0)[0]
+    assert data.class_names == ("7", "9", "2147483646")
+    assert sorted(data.labels.tolist()) == [0, 0, 1, 2]
+
+
+def test_several_labels_a_sample_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "toy.npz", images=noise(4, 3, 2), labels=np.eye(4, dtype=int))
+    with pytest.raises(DataError, match=r"for one-hot labels pass labels.argmax.axis=1.; where a sample has several"):
+        jaxrel.data.load(str(tmp_path / "toy.npz"))
+
+
 def test_importing_the_package_imports_no_library_of_a_reader() -> None:
     heavy = ("PIL", "tensorflow", "tensorflow_datasets", "datasets", "flax", "torch", "tokenizers", "grain")
     program = f"import sys, jaxrel.data; print([name for name in {heavy} if name in sys.modules])"
@@ -329,6 +343,15 @@ def test_pictures_of_every_format_are_turned_as_pillow_does(suffix: str, orienta
     found = read_pictures([file, file])
     assert found.skipped == ()
     np.testing.assert_array_equal(found.pixels[1], wanted)
+
+
+def test_pictures_of_printers_and_animations_are_read(tmp_path: Path) -> None:
+    """Ink is what light is not, and of an animation the first picture counts."""
+    first, second = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
+    files = [save(tmp_path / "ink.jpg", Image.new("CMYK", (4, 4), (0, 255, 255, 0)))]
+    for suffix, options in (("gif", {}), ("png", {}), ("webp", {"lossless": True})):
+        files.append(save(tmp_path / f"moving.{suffix}", first, save_all=True, append_images=[second], **options))
+    assert (read_pictures(files).pixels == np.array([255, 0, 0])).all()
 
 
 def test_more_than_8_bits_are_refused(tmp_path: Path) -> None:
