@@ -128,7 +128,9 @@ def _tell_of_broken(plan: Plan, output: Path | str | None) -> None:
     named = [source for source in plan.sources.values() if isinstance(source, NamedSource)]
     broken = {source.name: [list(sample) for sample in source.skipped] for source in named if source.skipped}
     for name, samples in broken.items():
-        _log.warning("%s: left out as they cannot be read: %s samples, named in %s", name, f"{len(samples):,}", BROKEN)
+        _log.warning(
+            "%s: samples that cannot be read and are left out: %s, named in %s", name, f"{len(samples):,}", BROKEN
+        )
     if output is not None and broken:
         write_json(Path(output) / BROKEN, {"schema": SCHEMA, "left_out": broken})
     elif output is not None:

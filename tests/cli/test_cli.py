@@ -207,7 +207,9 @@ def test_samples_left_out_are_counted_and_named(
     for _ in range(2):
         assert cli.main(words) == 0
         told = capsys.readouterr().err.replace("\n", " ")
-        assert "squares: left out as they cannot be read: 1 samples, named in left_out.json" in " ".join(told.split())
+        assert "squares: samples that cannot be read and are left out: 1, named in left_out.json" in " ".join(
+            told.split()
+        )
     document = json.loads(Path("jaxrel-results/left_out.json").read_text())
     assert document["left_out"] == {"squares": [["a.png", "no picture"]]}
     monkeypatch.setattr(data, "load", load)
