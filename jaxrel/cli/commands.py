@@ -20,6 +20,8 @@ from jaxrel.cli.options import (
     add_output,
     add_pictures,
     add_printing,
+    add_reading,
+    add_regression,
     add_running,
     encoder_names,
     path_argument,
@@ -97,6 +99,7 @@ def _rank(commands: Any) -> None:
         group.data, "--held-out", 400, "With --reference, evaluate the terms on N other samples of each data set"
     )
     add_columns(group.data)
+    add_regression(group.data)
     add_encoders(group.encoders, "Rank these encoders", required=True)
     add_encoder_options(group.encoders)
     add_batch_size(group.encoders)
@@ -163,6 +166,7 @@ def _score(commands: Any) -> None:
     add_data_set(group.data, "--reference", "Take this data set as reference for the metrics that need one.")
     add_number(group.data, "--samples", 1000, "Take N training samples of each data set, or all where there are fewer")
     add_columns(group.data)
+    add_regression(group.data)
     add_encoders(group.encoders, "Score these encoders, in place of files")
     add_encoder_options(group.encoders)
     add_batch_size(group.encoders)
@@ -205,6 +209,7 @@ def _study(commands: Any) -> None:
         help="Keep these classes of the references: all, nearest:3, learned:3, random:3, or names with commas.",
     )
     add_columns(group.data)
+    add_regression(group.data)
     add_encoders(group.encoders, "Compute every metric of these encoders", required=True)
     group.encoders.add_argument(
         "--layer", nargs="+", type=int, default=[], metavar="N", help="Take these layers of every encoder."
@@ -334,6 +339,8 @@ def _extract(commands: Any) -> None:
     add_number(group.data, "--samples", None, "Encode N samples of each split (default: all)")
     group.data.add_argument("--views", action="store_true", help="Encode two augmented views of the samples as well.")
     add_official_splits(group.data)
+    add_reading(group.data)
+    add_regression(group.data)
     add_encoders(group.encoders, "Compute features under these encoders")
     add_encoder_options(group.encoders)
     add_batch_size(group.encoders)

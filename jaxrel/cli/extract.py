@@ -83,8 +83,6 @@ def extract(options: argparse.Namespace, progress: Progress) -> Iterator[dict[st
     for name in options.encoder:
         encoders.check_name(name)
     parts = _load(options)
-    if skipped := len(parts[0].skipped):
-        yield {"failure": f"{skipped} files of {options.data} that cannot be read were left out"}
     names = dict.fromkeys(options.encoder)
     with executor(options) as workers:
         if workers is None:
@@ -109,7 +107,10 @@ def _load(options: argparse.Namespace) -> list[data.LabelledData]:
             path=options.data_path,
             limit=options.samples,
             official=options.official_splits,
-            strict=options.strict,
+            skip_broken=options.skip_broken,
+            text_column=options.text_column,
+            label_column=options.label_column,
+            regression=options.regression,
         )
         for split in dict.fromkeys(options.split)
     ]

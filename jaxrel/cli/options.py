@@ -22,6 +22,8 @@ __all__ = [
     "add_output",
     "add_pictures",
     "add_printing",
+    "add_reading",
+    "add_regression",
     "add_running",
     "path_argument",
 ]
@@ -58,10 +60,35 @@ def add_columns(group: Group) -> None:
         metavar="NAME=PATH",
         help="Read the data set NAME from your own copy of it.",
     )
+    add_reading(group)
+
+
+def add_reading(group: Group) -> None:
+    """How samples are read, of every command that reads them."""
     group.add_argument(
-        "--text-column", nargs="+", default=(), metavar="NAME", help="Join these columns of a table to a text."
+        "--text-column",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="Join these columns of a table or of a set of a hub to a text.",
     )
-    group.add_argument("--label-column", metavar="NAME", help="Take the labels from this column of a table.")
+    group.add_argument(
+        "--label-column", metavar="NAME", help="Take the labels from this column of a table or of a set of a hub."
+    )
+    group.add_argument(
+        "--skip-broken",
+        action="store_true",
+        help="Leave out pictures and texts that cannot be read, and say which.",
+    )
+
+
+def add_regression(group: Group) -> None:
+    """The option of every command whose data sets may have numbers to predict."""
+    group.add_argument(
+        "--regression",
+        action="store_true",
+        help="Take labels as numbers to predict, for which no metric of classes is computed.",
+    )
 
 
 def add_official_splits(group: Group) -> None:
@@ -182,9 +209,7 @@ def add_printing(group: Group, document: str, *, quiet: str = "") -> None:
 
 def add_running(group: Group) -> None:
     """Options of every command that computes."""
-    group.add_argument(
-        "--strict", action="store_true", help="Stop at the first sample, encoder or data set that fails."
-    )
+    group.add_argument("--strict", action="store_true", help="Stop at the first encoder or data set that fails.")
     group.add_argument(
         "--ray",
         metavar="ADDRESS",

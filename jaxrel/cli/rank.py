@@ -8,18 +8,27 @@ from jaxrel import data, study
 from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
 from jaxrel.cli.running import run_plan, settings_of
+from jaxrel.cli.score import of_data_sets, scored
 from jaxrel.relatedness import Joint
 from jaxrel.study import Study
 from jaxrel.study.named_classes import read_class_names
+from jaxrel.study.plan import OF_NUMBERS
 from jaxrel.study.ranking import report
 from jaxrel.study.ranking.costs import within_limits
-from jaxrel.study.sources import NamedSource
 
-__all__ = ["run", "skipped_files"]
+__all__ = ["run"]
+
+_OF_NUMBERS = (
+    "Labels are numbers to predict. Encoders are ordered by ridge_regression, the share of their variance (R^2) that a "
+    "linear probe explains on samples it was not fitted to; logme_regression is the log evidence of a linear model. "
+    "Transferability, task-relatedness and the metrics of classes are not defined here."
+)
 
 
 def run(options: argparse.Namespace) -> str:
     """Rank; returns what is missing of it."""
+    if options.regression:
+        return _rank_by_numbers(options)
     method = Joint(space=options.space, cost=options.cost, learn_head=not options.fixed_head)
     names = {} if options.class_names is None else read_class_names(options.class_names)
     settings = settings_of(options, method=method, class_names=names)
@@ -43,21 +52,22 @@ def run(options: argparse.Namespace) -> str:
     return _incomplete(result, plan)
 
 
+def _rank_by_numbers(options: argparse.Namespace) -> str:
+    """A scoreboard of the metrics that take numbers to predict."""
+    if options.reference or options.label_free or options.class_names or len(options.target) > 1:
+        raise ValueError(
+            "--regression is for one target, without --reference, --label-free and --class-names, which are about "
+            "classes: leave them out, and rank several targets one by one."
+        )
+    told = {"target": options.target[0], "reference": None, "class_names": (), "views": False, "metric": OF_NUMBERS}
+    options = argparse.Namespace(**vars(options) | told)
+    return scored(options, *of_data_sets(options), _OF_NUMBERS)
+
+
 def _incomplete(result: study.Ranking, plan: study.Plan) -> str:
     """What of the ranking is not as it was asked for; empty where nothing is."""
-    parts = []
     if scores := result.incomplete:
         names = ", ".join(dict.fromkeys(f"{score.encoder} on {score.target}" for score in scores))
         total = len(plan.pairs) * len(plan.encoders)
-        parts.append(f"{len(scores)} of {total} scores failed ({names}), see the lines below the tables")
-    parts += skipped_files(plan)
-    return "; ".join(parts)
-
-
-def skipped_files(plan: study.Plan) -> list[str]:
-    """Which files could not be read and were left out, if any."""
-    sources = [source for source in plan.sources.values() if isinstance(source, NamedSource)]
-    if skipped := [source for source in sources if source.skipped]:
-        counts = ", ".join(f"{source.skipped} of {source.name}" for source in skipped)
-        return [f"files that cannot be read were left out ({counts})"]
-    return []
+        return f"{len(scores)} of {total} scores failed ({names}), see the lines below the tables"
+    return ""

@@ -67,7 +67,9 @@ def run(options: argparse.Namespace) -> str:
 def _settings(base: Settings, options: argparse.Namespace) -> Settings:
     """Those that are given in place of those of the results."""
     given = {name: value for name in VERIFIED if (value := getattr(options, name)) is not None}
-    flags = {name: getattr(base, name) or getattr(options, name) for name in ("official_splits", "strict")}
+    flags = {
+        name: getattr(base, name) or getattr(options, name) for name in ("official_splits", "skip_broken", "strict")
+    }
     return dataclasses.replace(base, **given, **flags, fine_tuning=_tuning(base, options))
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BOUND",
     "FINE_TUNED_ACCURACY",
+    "OF_NUMBERS",
     "OF_STUDIES",
     "PROBE_ACCURACY",
     "TRAINED",
@@ -45,6 +46,8 @@ TRAINED = (PROBE_ACCURACY, FINE_TUNED_ACCURACY)
 """Accuracies after training, which scores are there to predict."""
 OF_STUDIES = (BOUND, *TRAINED)
 """What is none of `METRICS`: each is evaluated on held-out samples."""
+OF_NUMBERS = ("ridge_regression", "logme_regression")
+"""What encoders are ranked by where the labels are numbers to predict, the first before all others."""
 _VIEWS = {"first_view", "second_view"}
 _OF_DATA_SETS = {"features", "labels", "reference_features", "reference_labels", *_VIEWS}
 
@@ -291,16 +294,26 @@ class Study:
 
     def _checked_metrics(self) -> tuple[str, ...]:
         hubs = [entry for entry in self.targets if isinstance(entry, Hub)]
+        given = _OF_DATA_SETS | ({"targets"} if self.settings.regression else set())
+        if self.settings.regression and (self.references or self.samples):
+            raise ValueError("references and drawn samples are for classes: leave them out with regression.")
         metrics = self.metrics
-        if metrics is None:
+        if metrics is None and self.settings.regression:
+            metrics = OF_NUMBERS
+        elif metrics is None:
             metrics = (TRANSFERABILITY, BOUND) if self.references else (TRANSFERABILITY,)
         for name in metrics:
             if name not in METRICS and name not in OF_STUDIES:
                 known = (*METRICS, *OF_STUDIES)
                 raise ValueError(f"unknown metric {name!r}{suggestion(name, known)}: there are {', '.join(known)}.")
+            if self.settings.regression and (name == BOUND or {"labels", "reference_labels"} & set(_needs(name))):
+                raise ValueError(
+                    f"{name} is about classes and not defined for numbers to predict (regression): for these there are "
+                    f"{', '.join(OF_NUMBERS)}."
+                )
             for hub in hubs:
                 hub.check_needs(name, _needs(name))
-            if not hubs and (missing := [need for need in _needs(name) if need not in _OF_DATA_SETS]):
+            if not hubs and (missing := [need for need in _needs(name) if need not in given]):
                 raise ValueError(
                     f"{name} needs {', '.join(missing)}, which data sets do not have: leave it out, or call "
                     "jaxrel.metrics.score_encoders with these arrays."

@@ -44,9 +44,11 @@ class Settings:
         target_classes: number of target classes where labels are left alone; None estimates it.
         text_column, label_column: names of the columns of tables, where they are other than the usual ones; several of
             texts are joined.
+        regression: whether the labels of targets are numbers to predict: metrics of classes are not defined then.
         fine_tuning: how networks are fine-tuned for their accuracy; None means the default of
             :class:`jaxrel.training.FineTuning`.
-        strict: whether the first sample or score that fails ends the work, in place of being named and left out.
+        skip_broken: whether pictures and texts that cannot be read are left out; otherwise their data set fails.
+        strict: whether the first data set or score that fails ends the work, in place of being named and left out.
 
     Raises:
         ValueError: a number is out of its range, or fewer than two classes are named, or one twice.
@@ -69,6 +71,8 @@ class Settings:
     target_classes: int | None = None
     text_column: Sequence[str] = ()
     label_column: str | None = None
+    regression: bool = False
+    skip_broken: bool = False
     strict: bool = False
     fine_tuning: FineTuning | None = None
 
@@ -98,6 +102,8 @@ class Settings:
             raise ValueError("class_names give target samples labels, which label_free leaves alone: leave out one.")
         if self.teacher is not None and not self.class_names:
             raise ValueError(f"teacher is {self.teacher!r}, but there are no class_names: name the target classes.")
+        if self.regression and (self.label_free or self.class_names):
+            raise ValueError("regression is about numbers, label_free and class_names about classes: leave out one.")
         if self.target_classes is not None and not self.label_free:
             raise ValueError("target_classes is for targets without labels: set label_free, or leave it out.")
 

@@ -195,7 +195,7 @@ def test_one_failing_encoder_is_status_1(capsys: pytest.CaptureFixture[str]) -> 
     assert isinstance(wide["transferability"], float)
 
 
-def test_files_left_out_are_counted_and_status_1(
+def test_samples_left_out_are_counted_and_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     load = fake_zoo.load_data
@@ -204,8 +204,18 @@ def test_files_left_out_are_counted_and_status_1(
         return dataclasses.replace(load(*arguments, **options), skipped=(("a.png", "no picture"),))
 
     monkeypatch.setattr(data, "load", load_some)
-    assert cli.main(["rank", "--target", "squares", "--encoder", "wide", *SMALL]) == 1
-    assert "files that cannot be read were left out (1 of squares)" in capsys.readouterr().err
+    words = ["rank", "--target", "squares", "--encoder", "wide", *SMALL, "--quiet", "--skip-broken"]
+    for _ in range(2):
+        assert cli.main(words) == 0
+        told = capsys.readouterr().err.replace("\n", " ")
+        assert "squares: samples that cannot be read and are left out: 1, named in left_out.json" in " ".join(
+            told.split()
+        )
+    document = json.loads(Path("jaxrel-results/left_out.json").read_text())
+    assert document["left_out"] == {"squares": [["a.png", "no picture"]]}
+    monkeypatch.setattr(data, "load", load)
+    assert cli.main(words) == 0
+    assert not Path("jaxrel-results/left_out.json").exists()
 
 
 def test_results_of_another_command_are_not_replaced(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from jaxrel.study.sources import NamedSource, encoder_options
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("grain")
 
-SETTINGS = study.Settings(samples=24, resamples=10)
+SETTINGS = study.Settings(samples=24, resamples=10, skip_broken=True)
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def rank(pictures: Path, output: Path, **settings: Any) -> study.Ranking:
     """The raw pixels, on the pictures."""
-    used = study.Settings(**{"samples": 24, "resamples": 10} | settings)
+    used = study.Settings(**{"samples": 24, "resamples": 10, "skip_broken": True} | settings)
     return study.rank([str(pictures)], ["pixels"], output=output, settings=used)
 
 
@@ -67,7 +68,21 @@ def test_files_that_were_left_out_are_remembered(pictures, tmp_path):
         (source,) = study.named_sources([str(pictures)], settings=SETTINGS, store=study.feature_store()).values()
         assert isinstance(source, NamedSource)
         source.fingerprint("pixels")
-        assert source.skipped == 1
+        ((name, reason),) = source.skipped
+        assert name == str(pictures / "dark" / "damaged.png")
+        assert "cannot identify" in reason
+
+
+def test_a_broken_picture_is_an_error_unless_it_is_to_be_left_out(pictures, tmp_path):
+    damaged = str(pictures / "dark" / "damaged.png")
+    (row,) = rank(pictures, tmp_path / "results", skip_broken=False).tables[0].rows
+    assert row.score.status.startswith(f"failed: {damaged} cannot be read as a picture")
+    assert "pass skip_broken=True (--skip-broken)" in row.score.status
+    assert not (tmp_path / "results" / "left_out.json").exists()
+    (row,) = rank(pictures, tmp_path / "results").tables[0].rows  # the same folder goes on
+    assert row.score.status == "ok"
+    left_out = json.loads((tmp_path / "results" / "left_out.json").read_text())["left_out"]
+    assert [name for name, _ in left_out[str(pictures)]] == [damaged]
 
 
 def test_folders_of_one_name_are_not_replaced_by_each_other(pictures, tmp_path, monkeypatch, capsys):
