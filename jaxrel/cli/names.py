@@ -32,8 +32,8 @@ METRICS = (
     "task_relatedness", "f_otce", "jc_otce", "ot_nce", "otdd", "transferability", "logme", "h_score",
     "regularised_h_score", "transrate", "sfda", "gbc", "ncti", "etran", "discriminant", "pactran_gaussian", "nleep",
     "parc", "lfc", "silhouette", "nearest_neighbours", "ridge_probe", "logme_regression", "ridge_regression", "leep",
-    "nce", "pactran_dirichlet", "pactran_gamma", "cross_view", "rankme", "alpha_req", "energy", "energy_distance", "mmd",
-    "sinkhorn_divergence", "cka", "maximum_probability", "negative_entropy", "information_maximisation",
+    "nce", "pactran_dirichlet", "pactran_gamma", "cross_view", "rankme", "alpha_req", "energy", "energy_distance",
+    "mmd", "sinkhorn_divergence", "cka", "maximum_probability", "negative_entropy", "information_maximisation",
 )  # fmt: skip
 TRAINED = ("bound", "probe_accuracy", "fine_tuned_accuracy")
 COSTS = ("margin", "range", "euclidean")
