@@ -44,14 +44,14 @@ def command() -> None:
 
 
 def _status() -> int | str | None:
-    from jaxrel._core import programs
     from jaxrel.cli import main
     from jaxrel.storage.assets import AssetError, cache_dir
 
+    programs = None
     with contextlib.suppress(AssetError):  # No home folder: what needs one says so.
-        programs.keep_in(cache_dir() / "programs")
+        programs = cache_dir() / "programs"
     try:
-        return main()
+        return main(programs=programs)
     except SystemExit as stop:  # of argparse, after --help and after wrong options
         return stop.code
 

@@ -49,6 +49,7 @@ def bounds_of(name: str, problems: dict[str, np.ndarray]) -> Bounds:
         **dict.fromkeys(("leep", "nce", "nleep"), (least, 0)),
         **dict.fromkeys(("energy_distance", "sinkhorn_divergence"), (-1, 0)),
         "mmd": (-2, 0),
+        "ridge_regression": (-inf, 1),
         **dict.fromkeys(("pactran_gaussian", "alpha_req"), (-inf, 0)),
         "h_score": (0, classes - 1),
         "regularised_h_score": (0, corrected),

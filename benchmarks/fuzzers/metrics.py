@@ -35,7 +35,7 @@ _REFUSED = ScoreStatus.INVALID_INPUT | ScoreStatus.UNDEFINED | ScoreStatus.UNBOU
 _PAIRED = {"task_relatedness", "cross_view", "f_otce", "jc_otce", "ot_nce", "otdd"}
 NAMES = [name for name in METRICS if name not in _PAIRED]
 # Samples are dealt to folds in the order given.
-_ORDERED = {"ridge_probe", "transferability"}
+_ORDERED = {"ridge_probe", "ridge_regression", "transferability"}
 # A local maximum of a likelihood, which rounding may change for another, as documented: its range is what is promised.
 _RANGE_ONLY = {"nleep"}
 # A weighted median: half of the mass of pairs is known up to 32 roundings, as documented, and moves by as many where

@@ -1,33 +1,64 @@
-"""What is shown in the terminal: tables on stdout; the progress bar and the log on stderr."""
+"""What is shown: results on stdout; progress, the log and notes on stderr."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.util
 import logging
-from collections.abc import Iterator, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import progress as bars
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.table import Column
 
 from jaxrel._core.printable import printable
-from jaxrel.study import Progress
 
-__all__ = ["can_plot", "literal_console", "narrator", "print_files"]
+if TYPE_CHECKING:
+    from jaxrel.study import Progress
+
+__all__ = ["can_plot", "conclude", "literal_console", "narrator", "print_files"]
 
 _log = logging.getLogger("jaxrel")
 
+_SECONDS_BETWEEN_LINES = 10.0
 
-def literal_console(width: int | None = None) -> Console:
+
+def literal_console(width: int | None = None, *, stderr: bool = False) -> Console:
     """One that prints names as they are: what looks like markup or the name of an emoji is text."""
-    return Console(highlight=False, markup=False, emoji=False, width=width)
+    return Console(highlight=False, markup=False, emoji=False, width=width, stderr=stderr)
 
 
-def print_files(console: Console, paths: Sequence[Path]) -> None:
-    """List what was written."""
-    console.print("\nThe files:")
+def conclude(
+    options: argparse.Namespace,
+    files: Sequence[Path],
+    print_tables: Callable[[Console], None],
+    *,
+    notes: Sequence[str] = (),
+) -> None:
+    """Print the result, which the first of the files holds, then how to read it and what was written."""
+    if options.json:
+        print(files[0].read_text(encoding="utf-8"), end="")
+    else:
+        print_tables(literal_console())
+    if options.quiet:
+        return
+    sys.stdout.flush()  # before what comes below it in a terminal
+    for paragraph in () if options.json else notes:
+        literal_console(stderr=True).print("\n" + paragraph)
+    print_files([*files, options.output / options.log])
+
+
+def print_files(paths: Sequence[Path]) -> None:
+    """List what was written, if anything was."""
+    console = literal_console(stderr=True)
+    if paths:
+        console.print("\nThe files:")
     for path in paths:
         console.print(f"  {printable(str(path))}", soft_wrap=True)
 
@@ -49,35 +80,76 @@ class _Handler(RichHandler):
 
 @contextlib.contextmanager
 def narrator(*, quiet: bool) -> Iterator[Progress]:
-    """A progress bar with rate and remaining time, and the log, on stderr."""
+    """Progress and the log, on stderr."""
     console = Console(stderr=True)
     handler = _Handler(console=console, show_path=False, show_level=False, log_time_format="[%X]")
     level, propagate = _log.level, _log.propagate
     _log.addHandler(handler)
     _log.setLevel(logging.WARNING if quiet else logging.INFO)
     _log.propagate = False  # some libraries give the root logger a handler, which would write every line again
-    shown = bars.Progress(
-        bars.TextColumn("{task.description}", markup=False),
-        bars.BarColumn(),
-        bars.MofNCompleteColumn(),
-        bars.TextColumn("{task.fields[rate]}"),
-        bars.TimeRemainingColumn(),
-        console=console,
-        disable=quiet,
-    )
-    tasks: dict[str, bars.TaskID] = {}
-
-    def progress(what: str, done: int, total: int) -> None:
-        if what not in tasks:
-            tasks[what] = shown.add_task(printable(what), total=total, rate="")
-        speed = shown.tasks[list(tasks).index(what)].speed
-        rate = "" if speed is None else f"{speed:.1f}/s"
-        shown.update(tasks[what], completed=done, rate=rate, visible=done < total)
-
     try:
-        with shown:
-            yield progress
+        # Colours may be wanted in a file; a line that moves is not.
+        with _Line(console, moving=sys.stderr.isatty() and not quiet, plain=not quiet) as line:
+            yield line
     finally:
         _log.removeHandler(handler)
         _log.setLevel(level)
         _log.propagate = propagate
+
+
+class _Line:
+    """One line for the part at hand and those that it is a part of: a bar on a terminal, else a line now and then."""
+
+    def __init__(self, console: Console, *, moving: bool, plain: bool) -> None:
+        self._plain = plain and not moving
+        self._console = console
+        self._parts: dict[str, bars.TaskID] = {}
+        self._shown = bars.Progress(
+            bars.TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
+            bars.BarColumn(bar_width=10),
+            bars.MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            bars.TextColumn("{task.fields[rate]}"),
+            bars.TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            console=console,
+            expand=True,  # A long name is cut off, and no number.
+            disable=not moving,
+            transient=True,
+        )
+        self._told = time.monotonic()
+
+    def __enter__(self) -> _Line:
+        self._shown.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._shown.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show how far `what` is; it is a part of what was begun before it and is not finished."""
+        if what in self._parts:
+            while next(reversed(self._parts)) != what:  # Its own parts are over, finished or not.
+                self._end_last()
+        else:
+            self._begin(what, total)
+        task = self._shown.tasks[-1]
+        rate = "" if task.speed is None else f"{task.speed:.1f}/s"
+        self._shown.update(task.id, completed=done, total=total, rate=rate)
+        if self._plain and time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
+            self._told = time.monotonic()
+            left = f", {task.time_remaining:,.0f} s left" if task.time_remaining else ""
+            self._console.print(f"{task.description}: {done} of {total}{left}", markup=False, emoji=False)
+        if done >= total:
+            self._end_last()
+
+    def _begin(self, what: str, total: int) -> None:
+        whole = ""
+        for task in self._shown.tasks[-1:]:
+            self._shown.update(task.id, visible=False)
+            whole = f"{task.description} {task.completed:.0f}/{task.total:.0f} · "
+        self._parts[what] = self._shown.add_task(whole + printable(what), total=total, rate="")
+
+    def _end_last(self) -> None:
+        _, part = self._parts.popitem()
+        self._shown.remove_task(part)
+        for task in self._shown.tasks[-1:]:
+            self._shown.update(task.id, visible=True)

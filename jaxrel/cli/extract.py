@@ -13,63 +13,23 @@ from typing import TYPE_CHECKING, Any
 from jaxrel import data, encoders, study
 from jaxrel._core.printable import printable
 from jaxrel.cli import console
-from jaxrel.cli.options import add_encoders, add_ray, executor, path_argument
+from jaxrel.cli.running import executor
 from jaxrel.storage.features import FeatureStore, StoreError, Table
-from jaxrel.study import Progress, Settings
+from jaxrel.study import Progress
+from jaxrel.study.documents import SCHEMA
 from jaxrel.study.engine import Part, run_parts
 from jaxrel.study.sources import silent
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-__all__ = ["add", "extract", "listed"]
+__all__ = ["extract", "listed", "run"]
 
 _log = logging.getLogger(__name__)
 
 
-def add(commands: Any) -> None:
-    """Add the command to a parser's commands."""
-    parser = commands.add_parser(
-        "extract",
-        help="compute features of a data set and keep them",
-        description="Compute features of a data set under encoders, on all devices, and keep them in a store. "
-        "Finished shards are kept: the same command goes on where it was stopped. In the default store, `jaxrel rank` "
-        "and `jaxrel score` find the features of as many samples, in batches of the same size, in float32.",
-        epilog=f"data sets: {', '.join(data.names())}. encoders: {', '.join(encoders.names())}; "
-        "NAME:random is the same network with random weights.",
-    )
-    defaults = Settings()
-    add_encoders(parser, "encoders by name")
-    parser.add_argument("--data", metavar="D", help="data set")
-    parser.add_argument("--list", action="store_true", help="list what the store holds, and extract nothing")
-    parser.add_argument("--data-path", type=path_argument, metavar="PATH", help="your own copy of the data set")
-    parser.add_argument("--split", nargs="+", choices=("train", "test"), default=["train"], help="default: train")
-    for option, default, text in (
-        ("--samples", None, "samples of each split (default: all)"),
-        ("--image-size", None, "input resolution of the networks in pixels (default: each network's own)"),
-        ("--batch-size", defaults.batch_size, "samples in one forward pass, on all devices (default: %(default)s)"),
-        ("--seed", defaults.seed, "seed of views and random weights (default: %(default)s)"),
-    ):
-        parser.add_argument(option, type=int, default=default, metavar="N", help=text)
-    parser.add_argument("--views", action="store_true", help="two augmented views of the samples as well")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
-    parser.add_argument(
-        "--output",
-        type=path_argument,
-        metavar="DIR",
-        help="folder of the store (default: $JAXREL_CACHE/features, or jaxrel/features in the user's cache folder)",
-    )
-    parser.add_argument(
-        "--official-splits", action="store_true", help="take the training samples that the data set itself declares"
-    )
-    parser.add_argument("--strict", action="store_true", help="stop at the first encoder or sample that fails")
-    add_ray(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
-    parser.add_argument("--quiet", action="store_true", help="the table only: no progress")
-    parser.set_defaults(run=_run, log="")
-
-
-def _run(options: argparse.Namespace) -> str:
+def run(options: argparse.Namespace) -> str:
+    """Extract, or list; returns what is missing of it."""
     if options.output is None:
         options.output = study.feature_store().root
     if options.list:
@@ -123,13 +83,13 @@ def extract(options: argparse.Namespace, progress: Progress) -> Iterator[dict[st
     for name in options.encoder:
         encoders.check_name(name)
     parts = _load(options)
-    if skipped := len(parts[0].skipped):
-        yield {"failure": f"{skipped} files of {options.data} that cannot be read were left out"}
     names = dict.fromkeys(options.encoder)
     with executor(options) as workers:
         if workers is None:
-            for name in names:
+            for done, name in enumerate(names):
+                progress("extracting", done, len(names))
                 yield from _of_encoder(name, parts, options, progress)
+            progress("extracting", len(names), len(names))
             return
         calls = [Part(f"features of {options.data} under {name}", _on_worker, (name, options)) for name in names]
         with contextlib.closing(run_parts(workers, calls)) as results:
@@ -147,7 +107,10 @@ def _load(options: argparse.Namespace) -> list[data.LabelledData]:
             path=options.data_path,
             limit=options.samples,
             official=options.official_splits,
-            strict=options.strict,
+            skip_broken=options.skip_broken,
+            text_column=options.text_column,
+            label_column=options.label_column,
+            regression=options.regression,
         )
         for split in dict.fromkeys(options.split)
     ]
@@ -165,7 +128,9 @@ def _of_encoder(
     views = [None, *(make_view(number, seed=options.seed) for number in range(2) if options.views)]
     progress(f"{name}: loading", 0, 1)
     try:
-        encoder = encoders.load(name, seed=options.seed, image_size=options.image_size)
+        encoder = encoders.load(
+            name, seed=options.seed, image_size=options.image_size, prompt=options.prompt, width=options.width
+        )
         progress(f"{name}: loading", 1, 1)
         for part in parts:
             for view in views:
@@ -262,7 +227,7 @@ _LISTED: Columns = {
 def _show(records: list[dict[str, Any]], columns: Columns, options: argparse.Namespace) -> None:
     """Print the records as JSON, or as a table."""
     if options.json:
-        print(json.dumps(records, indent=1))
+        print(json.dumps({"schema": SCHEMA, "tables": records}, indent=1))
         return
     from rich.table import Table as Shown
 
@@ -270,4 +235,5 @@ def _show(records: list[dict[str, Any]], columns: Columns, options: argparse.Nam
     for record in records:
         shown.add_row(*(printable(text(record)) for text in columns.values()))
     console.literal_console(width=1000).print(shown)  # wide, so that nothing is cut off
-    print(f"\nThe features are in {options.output}.")
+    if not options.quiet:
+        console.literal_console(stderr=True).print(f"\nThe features are in {options.output}.", soft_wrap=True)

@@ -1,28 +1,45 @@
-"""The `jaxrel` command: its parser, and what its exit status says."""
+"""The `jaxrel` command: which module carries it out, and what its exit status says."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import os
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from jaxrel._core import interrupts
 from jaxrel._core.printable import printable
-from jaxrel.cli import extract, metrics, rank, report, score, study, verify
+from jaxrel.cli.parser import parser
 
 __all__ = ["main"]
 
 FAILURE, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0 only where everything that was asked for is there."""
+def main(arguments: Sequence[str] | None = None, *, programs: Path | None = None) -> int:
+    """Run the command line; returns the exit status, which `jaxrel --help` explains.
+
+    Args:
+        arguments: the words after `jaxrel`; None are those of this process.
+        programs: folder that keeps what JAX compiles; None leaves JAX's settings as they are.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(words)
+    read = parser()
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(read)  # and ends the process
+    options = read.parse_args(words)
     options.command = ["jaxrel", *words]
     try:
-        incomplete = options.run(options)
+        if options.computes and programs is not None:
+            from jaxrel._core.programs import keep_in
+
+            keep_in(programs)
+        incomplete = importlib.import_module(options.module).run(options)
     except BrokenPipeError:
         raise  # the end of the process, not of the command
     except KeyboardInterrupt:
@@ -58,14 +75,3 @@ def _failed(error: Exception, options: argparse.Namespace) -> int:
 def _complain(message: str, status: int) -> int:
     print(f"jaxrel: error: {printable(message, lines=True)}", file=sys.stderr)
     return status
-
-
-def _parser() -> argparse.ArgumentParser:
-    from jaxrel import __version__
-
-    parser = argparse.ArgumentParser(prog="jaxrel", description="How well pre-trained encoders transfer, and why.")
-    parser.add_argument("--version", action="version", version=f"jaxrel {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (rank, score, study, verify, report, extract, metrics):
-        command.add(commands)
-    return parser

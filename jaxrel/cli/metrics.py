@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
 
 from jaxrel.cli import console
+from jaxrel.study.documents import SCHEMA
+from jaxrel.study.scoreboard import report
 
-__all__ = ["add"]
-
-
-def add(commands: Any) -> None:
-    """Add the command to a parser's commands."""
-    parser = commands.add_parser("metrics", help="list the metrics, what each needs and where it is from")
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.set_defaults(run=_metrics)
+__all__ = ["run"]
 
 
-def _metrics(options: argparse.Namespace) -> None:
-    from jaxrel.study.scoreboard import report
-
+def run(options: argparse.Namespace) -> None:
+    """Print the list."""
     if options.json:
-        print(json.dumps(report.metric_records(), indent=1))
+        print(json.dumps({"schema": SCHEMA, "metrics": report.metric_records()}, indent=1))
     else:
         report.print_metrics(console.literal_console())

@@ -1,151 +1,226 @@
-"""Options that several commands have."""
+"""Options that several commands have, in groups; nothing here may import JAX."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import dataclasses
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxrel import data, encoders
-from jaxrel.storage.assets import cache_dir
-from jaxrel.study import Plan, Progress, Results, Settings, run
-from jaxrel.study.drawing import FORMATS
+from jaxrel.cli import names
 
 __all__ = [
-    "add_common",
+    "add_accuracy",
+    "add_batch_size",
+    "add_columns",
+    "add_data_set",
+    "add_encoder_options",
     "add_encoders",
-    "add_numbers",
-    "add_plot",
-    "add_ray",
-    "epilog",
-    "executor",
+    "add_metrics",
+    "add_number",
+    "add_official_splits",
+    "add_output",
+    "add_pictures",
+    "add_printing",
+    "add_reading",
+    "add_regression",
+    "add_running",
     "path_argument",
-    "run_plan",
-    "settings_of",
 ]
 
-_NAMES = (
-    "A data set is one of {data_sets}; or the path of a file or folder; or hf:NAME of the Hugging Face Hub, or "
-    "tfds:NAME of tensorflow-datasets. An encoder is one of {encoders}; NAME:random is the same network with random "
-    "weights, NAME@CHECKPOINT has those of a file, a folder or a Hugging Face repository. Example: jaxrel {command} "
-    "--target ./my-pictures --encoder mobilenet-v2 pixels vit@google/vit-base-patch16-224"
-)
+Group = argparse._ArgumentGroup
 
 
-def epilog(command: str) -> str:
-    """What names a command takes."""
-    return _NAMES.format(data_sets=", ".join(data.names()), encoders=", ".join(encoders.names()), command=command)
+def add_number(
+    group: Group, option: str, default: float | None, text: str, *, kind: Callable[[str], float] = int, **given: Any
+) -> None:
+    """A number, which the text describes up to its default."""
+    shown = "" if default is None else f" (default: {default})"
+    group.add_argument(option, type=kind, default=default, metavar="N", help=f"{text}{shown}.", **given)
+
+
+# Data
+
+
+def add_data_set(group: Group, option: str, text: str, **given: Any) -> None:
+    """One or several data sets by name or path."""
+    metavar = option[2].upper()
+    action = group.add_argument(option, metavar=metavar, help=text, **given)
+    _complete(action, lambda: names.with_plugins("data", names.DATA_SETS))
+
+
+def add_columns(group: Group) -> None:
+    """Where named data sets are and how they are read."""
+    add_official_splits(group)
+    group.add_argument(
+        "--data-path",
+        nargs="+",
+        type=_named_path,
+        default=[],
+        metavar="NAME=PATH",
+        help="Read the data set NAME from your own copy of it.",
+    )
+    add_reading(group)
+
+
+def add_reading(group: Group) -> None:
+    """How samples are read, of every command that reads them."""
+    group.add_argument(
+        "--text-column",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="Join these columns of a table or of a set of a hub to a text.",
+    )
+    group.add_argument(
+        "--label-column", metavar="NAME", help="Take the labels from this column of a table or of a set of a hub."
+    )
+    group.add_argument(
+        "--skip-broken",
+        action="store_true",
+        help="Leave out pictures and texts that cannot be read, and say which.",
+    )
+
+
+def add_regression(group: Group) -> None:
+    """The option of every command whose data sets may have numbers to predict."""
+    group.add_argument(
+        "--regression",
+        action="store_true",
+        help="Take labels as numbers to predict, for which no metric of classes is computed.",
+    )
+
+
+def add_official_splits(group: Group) -> None:
+    """The option of every command that draws samples."""
+    group.add_argument(
+        "--official-splits",
+        action="store_true",
+        help="Take the training samples that a data set itself declares, in place of three quarters of all.",
+    )
+
+
+# Encoders
 
 
 class _Encoders(argparse.Action):
     """Names of encoders, with those of a list in the place of `@LIST`."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
-        try:
-            setattr(namespace, self.dest, encoders.expanded(values))
-        except ValueError as error:
-            parser.error(str(error))
+        if any(name.startswith("@") for name in values):
+            from jaxrel import encoders  # which takes its time, and is not needed to refuse other words
+
+            try:
+                values = encoders.expanded(values)
+            except ValueError as error:
+                parser.error(str(error))
+        setattr(namespace, self.dest, values)
 
 
-def add_encoders(command: argparse.ArgumentParser, text: str, **options: Any) -> None:
+def add_encoders(group: Group, text: str, **given: Any) -> None:
     """The option of every command that takes encoders by name."""
-    lists = ", ".join(f"@{name}" for name in encoders.PRESETS)
-    command.add_argument(
-        "--encoder", nargs="+", action=_Encoders, metavar="E", help=f"{text}, or lists of them: {lists}", **options
+    action = group.add_argument(
+        "--encoder",
+        nargs="+",
+        action=_Encoders,
+        metavar="E",
+        help=f"{text}; a list has many in one word: {', '.join(names.LISTS)}.",
+        **given,
     )
+    _complete(action, encoder_names)
 
 
-def add_numbers(command: argparse.ArgumentParser, numbers: Iterable[tuple[str, Callable[[str], Any], str]]) -> None:
-    """Options by which `Settings` has fields."""
-    defaults = Settings()
-    for option, kind, text in numbers:
-        default = getattr(defaults, option[2:].replace("-", "_"))
-        shown = "" if default is None else f" (default: {default})"
-        command.add_argument(option, type=kind, default=default, metavar="N", help=text + shown)
+def encoder_names() -> tuple[str, ...]:
+    """Encoders and lists of them."""
+    return (*names.with_plugins("encoders", names.ENCODERS), *names.LISTS)
 
 
-def add_common(command: argparse.ArgumentParser, *, output: str) -> None:
-    """Options of every command that reads named data sets and writes results."""
-    command.add_argument(
-        "--official-splits", action="store_true", help="take the training samples that the data sets themselves declare"
+def add_encoder_options(group: Group) -> None:
+    """How encoders are loaded, of every command that loads them."""
+    add_number(group, "--image-size", None, "Scale images to N pixels (default: each network's own size)")
+    group.add_argument(
+        "--prompt",
+        metavar="NAME_OR_TEXT",
+        help="Put this before each text, of checkpoints of texts: the name of a prompt of theirs, or a text (default: "
+        "each one's own default).",
     )
-    command.add_argument(
-        "--data-path", nargs="+", type=_named_path, default=[], metavar="NAME=PATH", help="your own copy"
+    add_number(group, "--width", None, "Keep the first N features alone, of checkpoints of texts")
+
+
+def add_batch_size(group: Group) -> None:
+    """Of the extraction of features."""
+    add_number(group, "--batch-size", 32, "Encode N samples in one forward pass")
+
+
+# Scoring
+
+
+def add_metrics(group: Group, text: str, more: tuple[str, ...] = ()) -> None:
+    """Metrics by name."""
+    action = group.add_argument("--metric", nargs="+", metavar="M", help=text)
+    _complete(action, lambda: (*names.with_plugins("metrics", names.METRICS), *more))
+
+
+def add_accuracy(group: Group, *, samples: str) -> None:
+    """How sure numbers are."""
+    add_number(group, "--resamples", 1000, f"Resample the {samples} N times for the intervals; 0 leaves them out")
+    add_number(group, "--confidence", 0.9, "Have intervals hold this share of the resamples", kind=float)
+
+
+# Output
+
+
+def add_output(group: Group, folder: str, *, pictures: str) -> None:
+    """Options of every command that writes results."""
+    group.add_argument(
+        "--output",
+        type=path_argument,
+        default=Path(folder),
+        metavar="DIR",
+        help="Write results, pictures and what is finished into this folder (default: %(default)s).",
     )
-    command.add_argument(
-        "--text-column", nargs="+", default=(), metavar="NAME", help="columns of tables that are joined to a text"
-    )
-    command.add_argument("--label-column", metavar="NAME", help="column of tables that has the labels")
-    command.add_argument(
-        "--output", type=path_argument, default=Path(output), metavar="DIR", help="default: %(default)s"
-    )
-    command.add_argument(
-        "--strict", action="store_true", help="stop at the first sample, encoder or data set that fails"
-    )
+    add_pictures(group, pictures)
+    add_printing(group, "the results file", quiet="no progress, no notes")
 
 
-def add_ray(command: argparse.ArgumentParser) -> None:
-    """The option of every command that has workers do the work."""
-    command.add_argument(
-        "--ray",
-        metavar="ADDRESS",
-        help="have workers of a Ray cluster do the work: auto, HOST:PORT, ray://HOST:PORT, or local for one of this "
-        "host alone (pip install 'jaxrel[ray]'); features and data are best kept in folders that all hosts see",
-    )
-
-
-@contextlib.contextmanager
-def executor(options: argparse.Namespace) -> Iterator[Executor | None]:
-    """The workers that the options ask for; None is this process."""
-    if options.ray is None:
-        yield None
-        return
-    import jax
-
-    from jaxrel.study.ray import RayExecutor
-
-    config: Any = jax.config  # whose settings have no types
-    if not config.jax_platforms:
-        config.update("jax_platforms", "cpu")  # accelerators of this host are for its workers
-    with RayExecutor(options.ray) as workers:
-        yield workers
-
-
-def settings_of(options: argparse.Namespace, **given: Any) -> Settings:
-    """The settings that options of the same names have, or that are given in place of them."""
-    names = [field.name for field in dataclasses.fields(Settings) if hasattr(options, field.name)]
-    return Settings(**({name: getattr(options, name) for name in names} | given))
-
-
-def run_plan(plan: Plan, options: argparse.Namespace, progress: Progress) -> Results:
-    """Run a study as the options have it; workers keep compiled programs as this command keeps its own."""
-    with executor(options) as workers:
-        return run(
-            plan,
-            output=options.output,
-            executor=workers,
-            compilation_cache=None if workers is None else cache_dir() / "programs",
-            command=options.command,
-            progress=progress,
-        )
-
-
-def add_plot(command: argparse.ArgumentParser, *, name: str) -> None:
-    """Options of every command that draws; `name` is that of the file."""
-    plots = command.add_mutually_exclusive_group()
+def add_pictures(group: Group, name: str) -> None:
+    """Options of every command that draws."""
+    plots = group.add_mutually_exclusive_group()
     plots.add_argument(
         "--plot-format",
         nargs="+",
-        choices=FORMATS,
+        choices=names.PICTURES,
         default=[],
         metavar="F",
-        help=f"files that {name} is drawn into beside a png: {', '.join(FORMATS[1:])}",
+        help=f"Draw {name} into files of these formats beside a png: {', '.join(names.PICTURES[1:])}.",
     )
-    plots.add_argument("--no-plot", action="store_false", dest="plot", help="draw nothing")
+    plots.add_argument("--no-plot", action="store_false", dest="plot", help="Draw nothing.")
+
+
+def add_printing(group: Group, document: str, *, quiet: str = "") -> None:
+    """What is printed: the option of every command, and a second one of those that take time."""
+    group.add_argument("--json", action="store_true", help=f"Print {document} as JSON in place of a table.")
+    if quiet:
+        group.add_argument("--quiet", action="store_true", help=f"Print the result alone: {quiet}.")
+
+
+# Running
+
+
+def add_running(group: Group) -> None:
+    """Options of every command that computes."""
+    group.add_argument("--strict", action="store_true", help="Stop at the first encoder or data set that fails.")
+    group.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="Have workers of a Ray cluster do the work: auto, HOST:PORT, ray://HOST:PORT, or local for one of this "
+        "host alone (pip install 'jaxrel[ray]'); features and data are best kept in folders that all hosts see.",
+    )
+
+
+def _complete(action: argparse.Action, words: Callable[[], tuple[str, ...]]) -> None:
+    """Have a shell complete these words."""
+    action.completer = lambda **_: words()  # type: ignore[attr-defined] # which argcomplete looks for
 
 
 def _named_path(text: str) -> tuple[str, Path]:

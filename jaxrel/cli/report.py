@@ -6,41 +6,23 @@ import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from jaxrel.cli import console
-from jaxrel.cli.options import add_plot, path_argument
+from jaxrel.study import Ranking, Results, Scoreboard, merge
+from jaxrel.study import report as studies
+from jaxrel.study.documents import SCHEMA, as_data
+from jaxrel.study.ranking import document, report
+from jaxrel.study.scoreboard import report as scores
+from jaxrel.study.tabular import Tabular, print_sections
 
-if TYPE_CHECKING:
-    from jaxrel.study import Ranking, Results, Scoreboard
-    from jaxrel.study.tabular import Tabular
+__all__ = ["run"]
 
-__all__ = ["add"]
-
-FORMATS = ("text", "markdown", "latex", "csv", "json")
 RANKING, SCORES, STUDY = "results.json", "scores.json", "study.json"
 
 
-def add(commands: Any) -> None:
-    """Add the command to a parser's commands."""
-    report = commands.add_parser(
-        "report",
-        help="make tables and pictures again from the files of earlier runs",
-        description="Print what `jaxrel rank`, `jaxrel score` and `jaxrel study` found, from their results.json, "
-        "scores.json and study.json alone: neither data nor encoders are needed. Folders of equal settings are put "
-        "into one table. With --output the files and pictures of all of them are written too.",
-    )
-    report.add_argument("folders", nargs="+", type=path_argument, metavar="FOLDER", help="outputs of earlier runs")
-    report.add_argument("--format", choices=FORMATS, default="text", help="of what is printed (default: text)")
-    report.add_argument("--output", type=path_argument, metavar="DIR", help="folder for files and pictures")
-    add_plot(report, name="each picture")
-    report.set_defaults(run=_report)
-
-
-def _report(options: argparse.Namespace) -> None:
-    from jaxrel.study import Results, Scoreboard, merge
-    from jaxrel.study.ranking import document
-
+def run(options: argparse.Namespace) -> None:
+    """Print, and write where a folder is named."""
     folders = list(dict.fromkeys(options.folders))
     for folder in folders:
         if not any((folder / name).is_file() for name in (RANKING, SCORES, STUDY)):
@@ -60,8 +42,7 @@ def _report(options: argparse.Namespace) -> None:
         files = [] if options.output is None else _written(found, options)
     results = {"results": found.ranking, "scores": found.board, "study": found.study}
     _print({name: result for name, result in results.items() if result is not None}, options.format)
-    if files and options.format == "text":
-        console.print_files(console.literal_console(), files)
+    console.print_files(files)
 
 
 class _Found(NamedTuple):
@@ -73,10 +54,6 @@ class _Found(NamedTuple):
 
 def _written(found: _Found, options: argparse.Namespace) -> list[Path]:
     """The files and pictures; none is written where one of them would replace those of another run."""
-    from jaxrel.study import report as studies
-    from jaxrel.study.ranking import report
-    from jaxrel.study.scoreboard import report as scores
-
     places = found.data_paths
     if found.ranking is not None:
         report.check_replaced(found.ranking, options.output, data_paths=places)
@@ -98,12 +75,9 @@ def _written(found: _Found, options: argparse.Namespace) -> list[Path]:
 
 
 def _print(results: Mapping[str, Tabular], form: str) -> None:
-    from jaxrel.study.documents import as_data
-    from jaxrel.study.tabular import print_sections
-
     if form == "json":
         records = {name: as_data(result.records()) for name, result in results.items()}
-        print(json.dumps(records, indent=1, allow_nan=False))
+        print(json.dumps({"schema": SCHEMA, **records}, indent=1, allow_nan=False))
         return
     for result in results.values():
         if form == "text":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Float64, Int32
 
 __all__ = ["LabelledData", "Modality", "Split"]
 
@@ -26,7 +27,8 @@ class LabelledData(ABC):
         class_names: name of each class.
         licence: the licence as stated where the data came from.
         provider: where the data came from.
-        skipped: name of each file that cannot be read, and why; their samples are left out.
+        skipped: name of each sample that cannot be read and is left out, and why.
+        targets: numbers to predict, where there are no classes.
     """
 
     modality: ClassVar[Modality]
@@ -37,6 +39,7 @@ class LabelledData(ABC):
     licence: str
     provider: str
     skipped: tuple[tuple[str, str], ...]
+    targets: Float64[np.ndarray, " n"] | None
 
     @property
     @abstractmethod
@@ -45,8 +48,10 @@ class LabelledData(ABC):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the samples and labels, in their order."""
-        return self._fingerprint()
+        """SHA-256 of the samples and of labels or targets, in their order."""
+        if self.targets is None:
+            return self._fingerprint()
+        return hashlib.sha256(self._fingerprint().encode() + self.targets.astype("<f8").tobytes()).hexdigest()
 
     @abstractmethod
     def _fingerprint(self) -> str: ...
@@ -72,3 +77,5 @@ class LabelledData(ABC):
                 f"labels of {self.name} go from {labels.min()} to {labels.max()}, "
                 f"wanted 0 to {self.num_classes - 1} for {self.num_classes} class names, or -1"
             )
+        if self.targets is not None and self.targets.shape != wanted:
+            raise ValueError(f"targets of {self.name} have shape {self.targets.shape}, wanted {wanted}")

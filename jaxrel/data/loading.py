@@ -23,10 +23,11 @@ from jaxrel.data.known_sets import known_samples
 from jaxrel.data.labelled import Split
 from jaxrel.data.readers import AbsentError, ClassSamples, Samples, read_hub, read_path, read_saved, read_tfds
 from jaxrel.data.readers.hugging_face import is_saved, read_dataset
-from jaxrel.data.readers.paths import name_of
+from jaxrel.data.readers.paths import files_of, name_of
 from jaxrel.data.readers.picture_files import Pictures
-from jaxrel.data.readers.samples import find_classes
+from jaxrel.data.readers.samples import broken_samples, find_classes, find_targets
 from jaxrel.data.readers.text_columns import Columns, as_names
+from jaxrel.data.readers.webdataset import SHARD_SUFFIX
 from jaxrel.data.splitting import draw, hash_order
 from jaxrel.data.streaming import StreamedImages
 from jaxrel.data.texts import TextData
@@ -89,8 +90,8 @@ def check_name(name: str, *, path: str | os.PathLike[str] | None = None) -> None
     own = path if path is not None else name if is_path(name) else None
     if own is None:
         describe(name)
-    elif not user_path(own).exists():
-        raise ValueError(f"the path given for the data set {name!r}, {own}, does not exist")
+    elif absent := [file for file in files_of(user_path(own)) if not file.exists()]:
+        raise ValueError(f"the path given for the data set {name!r}, {absent[0]}, does not exist")
 
 
 def source_state(name: str | Any, *, path: str | os.PathLike[str] | None = None) -> list[Any] | None:
@@ -103,7 +104,7 @@ def source_state(name: str | Any, *, path: str | os.PathLike[str] | None = None)
     if not isinstance(name, str) or name.startswith(_TFDS) or (name.startswith(_HUGGING_FACE) and path is None):
         return None
     if path is not None or is_path(name):
-        return [name, file_states(user_path(path or name))]
+        return [name, *map(file_states, files_of(user_path(path or name)))]
     facts = describe(name)
     if facts.read_asset is not None and facts.asset is None:
         return None
@@ -120,7 +121,7 @@ def is_path(name: str) -> bool:
     """Whether a name is that of no known set, but of a file or folder of the user's."""
     if name in DATA_SETS or name.startswith((_TFDS, _HUGGING_FACE)):
         return False
-    return "/" in name or os.sep in name or user_path(name).exists()
+    return "/" in name or os.sep in name or name.endswith(SHARD_SUFFIX) or user_path(name).exists()
 
 
 def load(
@@ -130,9 +131,10 @@ def load(
     path: str | os.PathLike[str] | None = None,
     limit: int | None = None,
     official: bool = False,
-    strict: bool = False,
+    skip_broken: bool = False,
     text_column: str | Sequence[str] = (),
     label_column: str | None = None,
+    regression: bool = False,
 ) -> LoadedData:
     """Load one split of a data set of images or of texts.
 
@@ -156,6 +158,9 @@ def load(
         and where that takes more than a gibibyte they stay in their files until they are encoded;
       - a folder of pictures or of ``.txt`` files alone, which are of unknown class, as those in a subfolder
         ``unlabelled`` beside those of the classes are;
+      - a ``.tar`` shard of WebDataset, a folder of them, or a pattern such as ``train-{000..012}.tar``
+        (:func:`jaxrel.data.readers.webdataset.read_shards`);
+      - a ``.json`` file of COCO, of which each bounding box is a sample (:func:`jaxrel.data.readers.coco.read_boxes`);
       - a folder of IDX files (``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same with ``t10k``,
         plain or ``.gz``);
       - a folder that `save_to_disk` of the library `datasets` wrote.
@@ -180,23 +185,24 @@ def load(
             All are kept where there are fewer, which is logged.
         official: take the source's own split into training and test samples (or validation samples, where it has no
             test samples with labels).
-        strict: raise an error for a file that cannot be read, in place of leaving it out.
-        text_column, label_column: names of the columns of a table, where they are other than the usual ones; several
-            of texts are joined, a line each.
+        skip_broken: leave out pictures and texts that cannot be read, in place of raising an error.
+        text_column, label_column: names of the columns of a table or of a hub's set, where they are other than the
+            usual ones; several of texts are joined, a line each, and of a hub's set one may be of images.
+        regression: labels are numbers to predict, the attribute `targets`; there are no classes then, and all `labels`
+            are -1.
 
     Returns:
-        The samples and labels in hash order; arrays are read-only. Pictures and texts in files that cannot be read are
-        left out: the attribute `skipped` names them.
+        The samples and labels in hash order; arrays are read-only. The attribute `skipped` names what was left out.
 
     Raises:
         ValueError: an unknown `name` or `split`, or a `limit` below 1.
-        DataError: no provider has the set, or one has other data than it should, no sample in this split, or no
-            official splits.
+        DataError: no provider has the set, or one has other data than it should, a sample that cannot be read, no
+            sample in this split, or no official splits.
     """
     if split not in get_args(Split):
         raise ValueError(f"unknown split {split!r}; wanted one of {', '.join(get_args(Split))}")
-    columns = Columns(as_names(text_column), label_column)
-    whole = _whole(name, path, columns, official=official, strict=strict)
+    columns = Columns(as_names(text_column), label_column, regression)
+    whole = _whole(name, path, columns, official=official, skip_broken=skip_broken)
     return _part(whole, split, [whole.train if split == "train" else whole.test], limit=limit)
 
 
@@ -207,9 +213,10 @@ def load_splits(
     train_limit: int | None = None,
     test_limit: int | None = None,
     official: bool = False,
-    strict: bool = False,
+    skip_broken: bool = False,
     text_column: str | Sequence[str] = (),
     label_column: str | None = None,
+    regression: bool = False,
 ) -> tuple[LoadedData, LoadedData | None]:
     """Load both splits of a data set, which is read only once.
 
@@ -220,8 +227,9 @@ def load_splits(
         test_limit: number of test samples to keep, likewise. With 0 there is no test split, and its samples become
             training samples after all others: the others are used up before one of them is drawn.
         official: take the source's own splits; see :func:`load`.
-        strict: raise an error for a file that cannot be read; see :func:`load`.
-        text_column, label_column: of a table; see :func:`load`.
+        skip_broken: leave out what cannot be read; see :func:`load`.
+        text_column, label_column: of a table or of a hub's set; see :func:`load`.
+        regression: labels are numbers to predict; see :func:`load`.
 
     Returns:
         What :func:`load` gives for the splits ``"train"`` and ``"test"``; None for the latter where `test_limit` is 0.
@@ -230,8 +238,8 @@ def load_splits(
         ValueError: an unknown `name`, a `train_limit` below 1 or a negative `test_limit`.
         DataError: see :func:`load`.
     """
-    columns = Columns(as_names(text_column), label_column)
-    whole = _whole(name, path, columns, official=official, strict=strict)
+    columns = Columns(as_names(text_column), label_column, regression)
+    whole = _whole(name, path, columns, official=official, skip_broken=skip_broken)
     if test_limit == 0:
         return _part(whole, "train", [whole.train, whole.test], train_limit=train_limit), None
     return (
@@ -249,21 +257,21 @@ class _Whole(NamedTuple):
 
 
 def _whole(
-    name: str | Any, path: str | os.PathLike[str] | None, columns: Columns, *, official: bool, strict: bool
+    name: str | Any, path: str | os.PathLike[str] | None, columns: Columns, *, official: bool, skip_broken: bool
 ) -> _Whole:
     if isinstance(name, str):
         collection = _collection(name, None if path is None else user_path(path), columns)
     elif type(name).__module__.startswith("datasets."):
-        collection = _Collection("dataset", iter([("datasets", partial(read_dataset, name))]))
+        collection = _Collection("dataset", iter([("datasets", partial(read_dataset, name, columns))]))
     else:
         raise ValueError(
             f"the data set is a {type(name).__name__}: pass a name or a path. Samples and labels in memory are kept by "
             "np.savez(path, images=images, labels=labels), or with texts= for images=."
         )
     provider, found = _read(collection)
+    if found.skipped and not skip_broken:
+        raise DataError(broken_samples(collection.name, found.skipped))
     for file, reason in found.skipped:
-        if strict:
-            raise DataError(f"a sample of {collection.name} cannot be read: {reason}")
         _log.warning("%s: %s is left out: %s", collection.name, file, reason)
     return _in_order(collection, provider, found, official=official)
 
@@ -272,6 +280,8 @@ def _collection(name: str, path: Path | None, columns: Columns) -> _Collection:
     """The data set that a user means."""
     if name in DATA_SETS:
         facts = DATA_SETS[name]
+        if columns.regression:
+            raise ValueError(f"{name} has classes, and no numbers to predict: leave out regression (--regression)")
         hint = "" if path else "\nPass path= or set JAXREL_DATA to use files of your own (see jaxrel.data.load)."
         return _Collection(
             name,
@@ -280,10 +290,11 @@ def _collection(name: str, path: Path | None, columns: Columns) -> _Collection:
             hint if facts.by_hand is None else f"\nPass path= of {facts.by_hand}.",
         )
     if name.startswith(_TFDS):
-        read = partial(read_tfds, name.removeprefix(_TFDS), data_dir=path)
+        read = partial(read_tfds, name.removeprefix(_TFDS), columns, data_dir=path)
         return _Collection(name, iter([("tensorflow-datasets", read)]))
     if name.startswith(_HUGGING_FACE) and path is None:
-        return _Collection(name, iter([("Hugging Face Hub", partial(read_hub, name.removeprefix(_HUGGING_FACE)))]))
+        read = partial(read_hub, name.removeprefix(_HUGGING_FACE), columns)
+        return _Collection(name, iter([("Hugging Face Hub", read)]))
     if path is None:
         check_name(name)
         path = user_path(name)
@@ -335,11 +346,13 @@ def _read_tfds(name: str) -> Samples:
 
 def _own(path: Path, columns: Columns) -> ClassSamples:
     """The samples and classes of any file or folder."""
-    return read_saved(path) if is_saved(path) else find_classes(read_path(path, columns))
+    if is_saved(path):
+        return read_saved(path, columns)
+    return (find_targets if columns.regression else find_classes)(read_path(path, columns))
 
 
 def _in_order(collection: _Collection, provider: str, found: ClassSamples, *, official: bool) -> _Whole:
-    facts = (found.class_names, found.licence, provider, found.skipped)
+    facts: tuple[Any, ...] = (found.class_names, found.licence, provider, found.skipped)
     whole: LoadedData
     try:
         if len(found.samples) == 0:
@@ -356,6 +369,8 @@ def _in_order(collection: _Collection, provider: str, found: ClassSamples, *, of
             pixels = images.with_channels(found.samples)
             order, in_train = images.hash_order(pixels, found.labels)
             whole = ImageData(collection.name, "train", pixels[order], found.labels[order].astype(np.int32), *facts)
+        if found.targets is not None:
+            whole = replace(whole, targets=found.targets[order])
         expected = collection.fingerprints.get(len(whole))
         if expected not in (None, whole.fingerprint):
             differ = f"{whole.modality} or labels differ"
@@ -363,7 +378,7 @@ def _in_order(collection: _Collection, provider: str, found: ClassSamples, *, of
         train, test = _official(found, order) if official else (in_train, ~in_train)
     except ValueError as error:
         raise _not_as_it_should_be(collection.name, provider, error) from error
-    if unknown := np.count_nonzero(whole.labels < 0):
+    if whole.targets is None and (unknown := np.count_nonzero(whole.labels < 0)):
         _log.warning("%s: %s of %s samples have no label", collection.name, f"{unknown:,}", f"{len(whole):,}")
     return _Whole(whole, np.flatnonzero(train), np.flatnonzero(test))
 
@@ -404,12 +419,15 @@ def _part(whole: _Whole, split: Split, buckets: Sequence[Int[np.ndarray, " _"]],
     known = data.labels >= 0
     for bucket in (part[known[part] == labelled] for labelled in (True, False) for part in buckets):
         kept = np.concatenate([kept, bucket[draw(data.labels[bucket], rest - len(kept))]])
-    labels = data.labels[kept]
-    labels.setflags(write=False)
+    taken: dict[str, Any] = {"split": split, "labels": data.labels[kept]}
+    taken["labels"].setflags(write=False)
+    if data.targets is not None:
+        taken["targets"] = data.targets[kept]
+        taken["targets"].setflags(write=False)
     if isinstance(data, StreamedImages):
-        return replace(data, split=split, pictures=data.pictures.chosen(kept), labels=labels)
+        return replace(data, pictures=data.pictures.chosen(kept), **taken)
     if isinstance(data, TextData):
-        return replace(data, split=split, texts=tuple(data.texts[index] for index in kept), labels=labels)
+        return replace(data, texts=tuple(data.texts[index] for index in kept), **taken)
     pixels = data.images[kept]
     pixels.setflags(write=False)
-    return replace(data, split=split, images=pixels, labels=labels)
+    return replace(data, images=pixels, **taken)

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import ClassVar, get_args
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Float64, Int32
 
 from jaxrel._core.user_paths import user_path
 from jaxrel.data.labelled import LabelledData, Modality, Split
 from jaxrel.data.readers.folders import class_files, class_of
 from jaxrel.data.readers.picture_files import Pictures, imported_grain, list_pictures
 from jaxrel.data.readers.pictures import PICTURE_SUFFIXES, SIDE
-from jaxrel.data.readers.samples import Skipped
+from jaxrel.data.readers.samples import Skipped, broken_samples
 from jaxrel.data.splitting import draw, hash_order
 
 __all__ = ["StreamedImages", "stream"]
@@ -38,6 +38,7 @@ class StreamedImages(LabelledData):
         licence: the licence as stated where the data came from.
         provider: where the data came from.
         skipped: name of each file that cannot be decoded, and why.
+        targets: numbers to predict, where there are no classes.
 
     Raises:
         ValueError: a label does not fit.
@@ -52,6 +53,7 @@ class StreamedImages(LabelledData):
     licence: str
     provider: str
     skipped: Skipped = field(default=(), repr=False)
+    targets: Float64[np.ndarray, " n"] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Check files and labels against one another."""
@@ -75,7 +77,7 @@ def stream(
     split: Split = "train",
     side: int = SIDE,
     limit: int | None = None,
-    strict: bool = False,
+    skip_broken: bool = False,
 ) -> StreamedImages:
     """Open a folder with one subfolder of pictures for each class, without reading it into memory.
 
@@ -84,7 +86,7 @@ def stream(
             encoder, pictures.samples, store=store, data_fingerprint=pictures.fingerprint
         )
 
-    The files are read and decoded once, to hash them and to leave out what is damaged, and again where they are
+    The files are read and decoded once, to hash them and to find what is damaged, and again where they are
     encoded. About three quarters are training samples, by the hash of each file's bytes
     (:func:`jaxrel.data.splitting.hash_order`), so copies of a file are never on both sides; :func:`jaxrel.data.load`
     hashes pixels instead, so the two split a folder differently.
@@ -94,11 +96,11 @@ def stream(
         split: ``"train"`` or ``"test"``.
         side: height and width of the images in pixels.
         limit: number of pictures to keep, drawn by class as in :func:`jaxrel.data.load`.
-        strict: raise an error for a file that cannot be decoded, in place of leaving it out.
+        skip_broken: leave out files that cannot be decoded, in place of raising an error.
 
     Raises:
-        ValueError: the folder does not exist, has no class or a class without pictures, files that are no pictures; an
-            unknown `split`; a `side` or a `limit` below 1.
+        ValueError: the folder does not exist, has no class or a class without pictures, files that are no pictures or
+            cannot be decoded; an unknown `split`; a `side` or a `limit` below 1.
         AbsentError: Grain or Pillow is not installed.
     """
     folder = user_path(folder)
@@ -111,9 +113,9 @@ def stream(
     class_names = tuple(dict.fromkeys(filter(None, map(class_of, files))))
     places = {name: place for place, name in enumerate(class_names)} | {"": -1}
     pictures, _, skipped = list_pictures(files, side=side)
+    if skipped and not skip_broken:
+        raise ValueError(broken_samples(folder.name, skipped))
     for file, reason in skipped:
-        if strict:
-            raise ValueError(f"{file} cannot be read: {reason}")
         _log.warning("%s is left out: %s", file, reason)
     labels = np.array([places[class_of(file)] for file in pictures.files], np.int32)
     order, in_train = hash_order(pictures.hashes, labels)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Int, Int32
+from jaxtyping import Bool, Float64, Int, Int32
 
 from jaxrel.data import splitting
 from jaxrel.data.labelled import LabelledData, Modality, Split
@@ -29,6 +29,7 @@ class TextData(LabelledData):
         licence: the licence as stated where the data came from.
         provider: where the data came from.
         skipped: name of each file that cannot be read, and why.
+        targets: numbers to predict, where there are no classes.
 
     Raises:
         ValueError: the texts are no tuple of strings, or a label does not fit.
@@ -43,6 +44,7 @@ class TextData(LabelledData):
     licence: str
     provider: str
     skipped: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    targets: Float64[np.ndarray, " n"] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Check texts and labels against one another."""

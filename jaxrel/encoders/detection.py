@@ -21,6 +21,15 @@ MODEL_TYPES: Mapping[str, str] = {
     "roberta": "bert",
     "xlm-roberta": "bert",
     "distilbert": "bert",
+    "modernbert": "modernbert",
+    "mpnet": "mpnet",
+    "t5": "t5",
+    "mt5": "t5",
+    "bart": "bart",
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "llama",
+    "qwen3": "llama",
     "vit": "vit",
     "clip": "clip",
     "clip_vision_model": "clip",
@@ -29,6 +38,11 @@ MODEL_TYPES: Mapping[str, str] = {
     "dinov2": "dinov2",
     "dinov2_with_registers": "dinov2",
     "dinov3_vit": "dinov3",
+    "beit": "beit",
+    "data2vec-vision": "beit",
+    "convnext": "convnext",
+    "convnextv2": "convnext",
+    "swin": "swin",
 }
 """Kinds of encoders by the `model_type` of transformers' config.json."""
 
@@ -36,6 +50,16 @@ MODEL_TYPES: Mapping[str, str] = {
 _ARCHITECTURES = {
     **{f"resnet{depth}": f"resnet-{depth}" for depth in (18, 34, 50, 101, 152)},
     "mobilenetv2_100": "mobilenet-v2",
+    **{
+        f"convnext{version}_{size}": "convnext"
+        for version in ("", "v2")
+        for size in ("atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge", "huge")
+    },
+    **{
+        f"swin_{size}_patch4_window{window}_{window * 32}": "swin"
+        for size in ("tiny", "small", "base", "large")
+        for window in (7, 12)
+    },
 }
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _RESNET_BLOCK = re.compile(r"(?:^|\.)layer([1-4])\.(\d+)\.conv([123])\.weight$")
@@ -46,6 +70,14 @@ _RESNETS: Mapping[tuple[tuple[int, ...], bool], str] = {
     ((3, 4, 23, 3), True): "resnet-101",
     ((3, 8, 36, 3), True): "resnet-152",
 }
+# The end of a tensor's name that the others lack.
+_NAMES = (
+    ("clip-resnet", "attnpool.positional_embedding"),
+    ("convnext", "stages.0.layers.0.pwconv1.weight"),
+    ("convnext", "stages.0.blocks.0.conv_dw.weight"),
+    ("swin", "layers.0.blocks.0.attention.self.relative_position_bias_table"),
+    ("swin", "layers.0.blocks.0.attn.relative_position_bias_table"),
+)
 # A tensor that the others lack, or have of another width.
 _SIGNS = (
     ("mobilenet-v2", "features.18.0.weight", 1280),
@@ -108,6 +140,9 @@ def _kind_of_config(checkpoint: str, config: Mapping[str, Any]) -> str:
 
 def _kind_of_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> str:
     """By the tensors of PyTorch's usual implementations, whatever prefix they have."""
+    for known, ending in _NAMES:
+        if any(name.endswith(ending) for name in tensors):
+            return known
     blocks = [tuple(map(int, found.groups())) for name in tensors if (found := _RESNET_BLOCK.search(name))]
     depths = tuple(len({block for stage, block, _ in blocks if stage == number}) for number in (1, 2, 3, 4))
     if kind := _RESNETS.get((depths, any(convolution == 3 for *_, convolution in blocks))):

@@ -43,7 +43,9 @@ RANDOM = ":random"
 CHECKPOINT = "@"
 LAYER = "#"
 BERT, CLIP_TEXT, CLIP_IMAGE = "bert", "clip-text", "clip-image"
-VISION_TRANSFORMERS = ("vit", "clip", CLIP_IMAGE, "siglip", "dinov2", "dinov3")
+TEXT_TRANSFORMERS = (BERT, "modernbert", "mpnet", "t5", "bart", "llama")
+VISION_TRANSFORMERS = ("vit", "clip", CLIP_IMAGE, "siglip", "dinov2", "dinov3", "beit")
+HIERARCHICAL = ("convnext", "swin", "clip-resnet")
 
 _IMAGENET = Preprocessing(224, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
@@ -112,7 +114,7 @@ _ENTRIES: Mapping[str, _Entry] = {
     "squeezenet-1.1": _Entry("squeezenet.SqueezeNet", (), "features.0.weight", "classifier.1"),
     "pixels": _Entry("pixels.Pixels", (28,), preprocessing=Preprocessing(28, (0.0,), (255.0,)), smallest_image_size=28),
 }
-_OWN = (*_ENTRIES, *VISION_TRANSFORMERS, *texts.PACKAGED, BERT, CLIP_TEXT)
+_OWN = (*_ENTRIES, *VISION_TRANSFORMERS, *HIERARCHICAL, *texts.PACKAGED, *TEXT_TRANSFORMERS, CLIP_TEXT)
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def modality(name: str) -> Modality:
     name = _with_kind(name)
     if name in PLUGINS:
         return PLUGINS[name].modality
-    return "images" if _base(name) in (*_ENTRIES, *VISION_TRANSFORMERS) else "texts"
+    return "images" if _base(name) in (*_ENTRIES, *VISION_TRANSFORMERS, *HIERARCHICAL) else "texts"
 
 
 def is_known(name: str) -> bool:
@@ -190,50 +192,69 @@ def check_name(name: str) -> None:
         raise ValueError(f"{name!r} needs the package jax-image-models: pip install 'jaxrel[vit]'")
 
 
-def load(name: str, *, seed: int = 0, image_size: int | None = None) -> Encoder:
+def load(
+    name: str, *, seed: int = 0, image_size: int | None = None, prompt: str | None = None, width: int | None = None
+) -> Encoder:
     """Load an encoder.
 
     Args:
         name: "NAME", one of :func:`names` whose weights are in a pinned, verified archive of the package index;
             "NAME:random", the same network with random weights; "NAME@CHECKPOINT", with the weights of a local file or
             folder, or of a repository of the Hugging Face hub: "resnet-50@weights.safetensors", "bert@owner/name" (any
-            BERT, RoBERTa or DistilBERT with its tokenizer.json), "dinov2@folder" (or vit, clip, siglip or dinov3: any
-            of these with its config.json; `jaxrel.encoders.images.vision_transformers.load_vision_transformer` says
-            what the features are), "clip-image@folder" and "clip-text@folder" (the towers of one CLIP, in the joint
-            space in which a picture lies near what is said of it); or a checkpoint alone, "./folder" or "owner/name",
-            where its configuration or the names of its tensors say what it is. "#N" after any of these but
-            clip-text is what there is after N layers of a transformer, or N stages of a ResNet: "all-minilm-l6-v2#3".
+            BERT, RoBERTa or DistilBERT with its tokenizer.json), "modernbert@folder" (or mpnet, t5, bart or llama,
+            which Mistral, Qwen2 and Qwen3 are too), "dinov2@folder" (or vit, clip, siglip, dinov3 or beit:
+            any of these with its config.json; `jaxrel.encoders.images.vision_transformers.load_vision_transformer` says
+            what the features are), "convnext@folder" (or swin or clip-resnet, see `jaxrel.encoders.images.
+            hierarchical`), "clip-image@folder" and "clip-text@folder" (the towers of one CLIP, in the joint space in
+            which a picture lies near what is said of it); or a checkpoint alone, "./folder" or "owner/name", where its
+            configuration or the names of its tensors say what it is. "#N" after any of these but clip-text is what
+            there is after N layers of a transformer, or N stages of a network that has them: "all-minilm-l6-v2#3".
         seed: seed of random weights.
         image_size: height and width in pixels to which images are brought. Default: that of the
             pre-training.
+        prompt: what is put before each text, the name of a prompt of the checkpoint or a text; and
+        width: how many features of it are kept: see :func:`jaxrel.encoders.texts.load_text_encoder`. Of transformers of
+            texts in checkpoints alone.
 
     Returns:
         The encoder.
 
     Raises:
-        ValueError: the name is unknown, the image size too small for the network, or given for an encoder of texts; the
-            checkpoint cannot be read or is of another architecture.
+        ValueError: the name is unknown, the image size too small for the network, or given for an encoder of texts; a
+            prompt or width given for what has none; the checkpoint cannot be read or is of another architecture.
         AssetError: the archive of the weights cannot be had.
         ImportError: an extra that the encoder needs is not installed.
     """
     name = _with_kind(name)
-    encoder = _load(name, modality(name), seed=seed, image_size=image_size)
+    if (prompt is not None or width is not None) and _base(name) not in TEXT_TRANSFORMERS:
+        given = f"prompt is {prompt!r}" if prompt is not None else f"width is {width}"
+        raise ValueError(
+            f"{given}, which {name!r} does not take: leave it out, or pass one of {', '.join(TEXT_TRANSFORMERS)} with "
+            f"{CHECKPOINT}CHECKPOINT after it"
+        )
+    if name in PLUGINS:
+        return PLUGINS[name].load(seed=seed, image_size=image_size)
+    if modality(name) == "images":
+        encoder = _load_image_encoder(name, seed=seed, image_size=image_size)
+    elif image_size is None:
+        encoder = _load_text_encoder(name, seed=seed, prompt=prompt, width=width)
+    else:
+        raise ValueError(f"image_size is {image_size}, but {name!r} encodes texts: leave it out")
     return encoder if split_layer(name)[1] is None else replace(encoder, layers=None)
 
 
-def _load(name: str, encoded: Modality, *, seed: int, image_size: int | None) -> Encoder:
-    if name in PLUGINS:
-        return PLUGINS[name].load(seed=seed, image_size=image_size)
-    if encoded == "texts":
-        if image_size is not None:
-            raise ValueError(f"image_size is {image_size}, but {name!r} encodes texts: leave it out")
-        return _load_text_encoder(name, seed=seed)
+def _load_image_encoder(name: str, *, seed: int, image_size: int | None) -> Encoder:
     full, layer = split_layer(name)
     if _base(name) in VISION_TRANSFORMERS:
         from jaxrel.encoders.images.vision_transformers import load_vision_transformer
 
         family, _, checkpoint = full.partition(CHECKPOINT)
         return load_vision_transformer(checkpoint, family=family, name=name, image_size=image_size, layer=layer)
+    if _base(name) in HIERARCHICAL:
+        from jaxrel.encoders.images.hierarchical import load_hierarchical
+
+        family, _, checkpoint = full.partition(CHECKPOINT)
+        return load_hierarchical(checkpoint, family=family, name=name, image_size=image_size, layer=layer)
     network, preprocessing = load_network(name, seed=seed, image_size=image_size)
     weights = _ENTRIES[_base(name)].weights
     if CHECKPOINT in name:
@@ -264,7 +285,9 @@ def encoder_of_names(name: str) -> str:
     return f"{CLIP_TEXT}{CHECKPOINT}{checkpoint}"
 
 
-def source_state(name: str, *, seed: int = 0, image_size: int | None = None) -> list[Any] | None:
+def source_state(
+    name: str, *, seed: int = 0, image_size: int | None = None, prompt: str | None = None, width: int | None = None
+) -> list[Any] | None:
     """What `load(name, ...)` would make an encoder of, told without reading it: equal states mean equal encoders.
 
     Returns:
@@ -279,7 +302,7 @@ def source_state(name: str, *, seed: int = 0, image_size: int | None = None) -> 
     if name in PLUGINS:
         return None
     base, at, checkpoint = split_layer(name)[0].partition(CHECKPOINT)
-    options = [name, seed if base.endswith(RANDOM) else 0, image_size, REVISION]
+    options = [name, seed if base.endswith(RANDOM) else 0, image_size, prompt, width, REVISION]
     if not at:
         return [*options, sorted(asset.sha256 for asset in ASSETS.values())]
     path = user_path(checkpoint)
@@ -289,14 +312,15 @@ def source_state(name: str, *, seed: int = 0, image_size: int | None = None) -> 
     return [*options, file_states(path) if path.is_dir() else states_beside(path)]
 
 
-def _load_text_encoder(name: str, *, seed: int) -> Encoder:
+def _load_text_encoder(name: str, *, seed: int, prompt: str | None, width: int | None) -> Encoder:
     full, layer = split_layer(name)
     if _base(name) == CLIP_TEXT:
         from jaxrel.encoders.texts.clip import load_clip_text_encoder
 
         return load_clip_text_encoder(full.partition(CHECKPOINT)[2], name=name)
     if CHECKPOINT in name:
-        return texts.load_text_encoder(full.partition(CHECKPOINT)[2], name=name, layer=layer)
+        family, _, checkpoint = full.partition(CHECKPOINT)
+        return texts.load_text_encoder(checkpoint, family=family, name=name, layer=layer, prompt=prompt, width=width)
     rng = np.random.default_rng(seed) if full.endswith(RANDOM) else None
     return texts.load_packaged(_base(name), rng=rng, layer=layer)
 
@@ -319,6 +343,11 @@ def load_network(name: str, *, seed: int = 0, image_size: int | None = None) -> 
 
         family, _, checkpoint = full.partition(CHECKPOINT)
         return load_vision_transformer_network(checkpoint, family=family, image_size=image_size, layer=layer)
+    if _base(name) in HIERARCHICAL:
+        from jaxrel.encoders.images.hierarchical import load_hierarchical_network
+
+        family, _, checkpoint = full.partition(CHECKPOINT)
+        return load_hierarchical_network(checkpoint, family=family, image_size=image_size, layer=layer)
     from jaxrel.encoders.images.weights import load_torch_tensors, state_of
 
     entry = _ENTRIES[_base(name)]
@@ -361,7 +390,9 @@ def split_layer(name: str) -> tuple[str, int | None]:
 
 
 def _has_layers(base: str) -> bool:
-    return base in (*VISION_TRANSFORMERS, *texts.NETWORKS, BERT) or base.startswith("resnet-")
+    return base in (*VISION_TRANSFORMERS, *HIERARCHICAL, *texts.NETWORKS, *TEXT_TRANSFORMERS) or base.startswith(
+        "resnet-"
+    )
 
 
 def _base(name: str) -> str:
@@ -371,7 +402,7 @@ def _base(name: str) -> str:
 
 def _ways(base: str) -> tuple[str, ...]:
     """What may follow a name: nothing, where weights are at hand or none are needed; ":random"; "@"."""
-    if base in (BERT, CLIP_TEXT, *VISION_TRANSFORMERS):
+    if base in (*TEXT_TRANSFORMERS, CLIP_TEXT, *VISION_TRANSFORMERS, *HIERARCHICAL):
         return (CHECKPOINT,)
     if base not in _ENTRIES:
         return ("", RANDOM) if base in texts.NETWORKS else ("",)

@@ -36,6 +36,7 @@ from jaxrel.metrics.pactran import pactran_dirichlet_score, pactran_gamma_score,
 from jaxrel.metrics.parc import parc_score
 from jaxrel.metrics.registry import METRICS, NEEDS, Metric
 from jaxrel.metrics.result import Score, ScoreStatus
+from jaxrel.metrics.ridge_regression import ridge_regression_score
 from jaxrel.metrics.sfda import sfda_score
 from jaxrel.metrics.silhouette import silhouette_score
 from jaxrel.metrics.spectrum import alpha_req_score, rankme_score, spectral_decay
@@ -103,6 +104,7 @@ __all__ = [
     "regularised_h_score",
     "relatedness_score",
     "ridge_probe_score",
+    "ridge_regression_score",
     "score_encoders",
     "score_task",
     "sfda_score",

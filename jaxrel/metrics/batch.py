@@ -15,6 +15,7 @@ from jaxtyping import ArrayLike, Float, Int
 from jaxrel._core.arrays import real_array, to_array
 from jaxrel._core.programs import compiled, release_if_many
 from jaxrel._core.size_classes import padded_rows
+from jaxrel._core.suggestions import suggestion
 from jaxrel._core.threads import few_threads
 from jaxrel.metrics.class_blocks import checked_largest_class
 from jaxrel.metrics.decomposition import Decomposition, DecompositionKind, decompose
@@ -195,7 +196,7 @@ def chosen_metrics(names: Sequence[str] | None, given: Mapping[str, Any]) -> lis
         raise ValueError(f"no metric: with {', '.join(given) or 'nothing'} given none can be computed.")
     for name in names:
         if name not in METRICS:
-            raise ValueError(f"unknown metric {name!r}: there are {', '.join(METRICS)}.")
+            raise ValueError(f"unknown metric {name!r}{suggestion(name, METRICS)}: there are {', '.join(METRICS)}.")
         if missing := [need for need in METRICS[name].needs if need not in given]:
             raise ValueError(f"{name} needs {', '.join(missing)}: pass them, or leave out this metric.")
     return [METRICS[name] for name in names]

@@ -22,11 +22,11 @@ from jaxrel.metrics.decomposition import Components, Decomposition, principal_co
 from jaxrel.metrics.differentiation import no_derivative
 from jaxrel.metrics.kernels import kernel, safe_divide
 from jaxrel.metrics.result import Score, make_score
-from jaxrel.metrics.validation import LabelledSample, checked_labelled_sample, checked_positive_integer
+from jaxrel.metrics.validation import LabelledSample, Sample, checked_labelled_sample, checked_positive_integer
 
-__all__ = ["ridge_probe_score"]
+__all__ = ["RIDGES", "checked_folds", "checked_ridges", "ridge_probe_score", "ridge_responses"]
 
-_RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
+RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
 
 
 @no_derivative
@@ -37,7 +37,7 @@ def ridge_probe_score(
     *,
     num_folds: int = 5,
     folds: Int[ArrayLike, " n"] | None = None,
-    ridges: Float[ArrayLike, " g"] = _RIDGES,  # type: ignore[assignment]
+    ridges: Float[ArrayLike, " g"] = RIDGES,  # type: ignore[assignment]
     weights: Float[ArrayLike, " n"] | None = None,
     num_classes: int | None = None,
     decomposition: Decomposition | None = None,
@@ -75,10 +75,10 @@ def ridge_probe_score(
     num_folds = checked_positive_integer("num_folds", num_folds)
     if num_folds < 2:
         raise ValueError("num_folds must be at least 2: one fold leaves no samples to fit.")
-    fold, valid = (_dealt(sample, num_folds), True) if folds is None else _checked_folds(folds, sample, num_folds)
+    fold, valid = (_dealt(sample, num_folds), True) if folds is None else checked_folds(folds, sample, num_folds)
     sample = LabelledSample(sample.features, sample.weights, sample.valid & valid, sample.memberships)
     principal = principal_components(sample, "standardised", decomposition)
-    return _ridge_probe(sample, principal, fold, _checked_ridges(ridges, sample.features.dtype), num_folds=num_folds)
+    return _ridge_probe(sample, principal, fold, checked_ridges(ridges, sample.features.dtype), num_folds=num_folds)
 
 
 def _ridge_probe_kernel(
@@ -95,7 +95,7 @@ def _ridge_probe_kernel(
     # In units of the largest weight: equal sums of equal weights are exactly equal.
     counts = safe_divide(train, jnp.max(sample.weights)) @ sample.memberships
     class_shares = safe_divide(counts, jnp.sum(counts, axis=1, keepdims=True))
-    responses = jax.vmap(_responses, in_axes=(None, None, 0, 0, None))(
+    responses = jax.vmap(ridge_responses, in_axes=(None, None, 0, 0, None))(
         coordinates, sample.memberships, train, class_shares, ridges
     )
     own = jnp.sum(jnp.where(held_out[:, None, :, None], responses, 0), axis=0)
@@ -111,19 +111,19 @@ def _ridge_probe_kernel(
 _ridge_probe = kernel(_ridge_probe_kernel, static=("num_folds",))
 
 
-def _responses(
+def ridge_responses(
     coordinates: Float[Array, "n r"],
-    memberships: Float[Array, "n c"],
+    outputs: Float[Array, "n c"],
     train: Float[Array, " n"],
-    class_shares: Float[Array, " c"],
+    means: Float[Array, " c"],
     ridges: Float[Array, " g"],
 ) -> Float[Array, "g n c"]:
-    """Predicted indicators of all samples less the shares of the classes, fitted to those of positive weight."""
+    """Predicted outputs of all samples less their means, fitted to those of positive weight."""
     shares = safe_divide(train, jnp.sum(train))
     inputs = coordinates - shares @ coordinates
     weighted = shares[:, None] * inputs
     eigenvalues, axes = linalg.eigh(weighted.T @ inputs)
-    moments = axes.T @ (weighted.T @ (memberships - class_shares))
+    moments = axes.T @ (weighted.T @ (outputs - means))
     # Of more coordinates than samples some have no variance but rounding, which a small ridge lets through.
     vary = eigenvalues > 8 * jnp.finfo(eigenvalues.dtype).eps * jnp.max(eigenvalues)
     slopes = jnp.where(vary[:, None], moments, 0) / (jnp.maximum(eigenvalues, 0) + ridges[:, None])[..., None]
@@ -137,7 +137,8 @@ def _dealt(sample: LabelledSample, num_folds: int) -> Int[Array, " n"]:
     return jnp.sum(jnp.where(sample.memberships > 0, earlier, 0), axis=1) % num_folds
 
 
-def _checked_folds(folds: Any, sample: LabelledSample, num_folds: int) -> tuple[Int[Array, " n"], Bool[Array, ""]]:
+def checked_folds(folds: Any, sample: Sample, num_folds: int) -> tuple[Int[Array, " n"], Bool[Array, ""]]:
+    """The fold of each sample, and whether all are folds, which a ValueError says where values are known."""
     fold = jnp.asarray(folds)
     num_samples = sample.features.shape[0]
     if fold.shape != (num_samples,) or not jnp.issubdtype(fold.dtype, jnp.integer):
@@ -149,7 +150,8 @@ def _checked_folds(folds: Any, sample: LabelledSample, num_folds: int) -> tuple[
     return fold, ~jnp.any(outside)
 
 
-def _checked_ridges(ridges: Any, dtype: Any) -> Float[Array, " g"]:
+def checked_ridges(ridges: Any, dtype: Any) -> Float[Array, " g"]:
+    """Penalties in this type; a ValueError says which is not positive and finite."""
     penalties = jnp.asarray(ridges, dtype)
     if penalties.ndim != 1 or penalties.size == 0:
         raise ValueError(f"ridges must be (g,) numbers with g >= 1, got shape {penalties.shape}.")

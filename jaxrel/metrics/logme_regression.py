@@ -18,7 +18,7 @@ from jaxrel.metrics.logme import evidence_of_targets
 from jaxrel.metrics.result import Score, make_score
 from jaxrel.metrics.validation import Sample, checked_sample
 
-__all__ = ["logme_regression_score"]
+__all__ = ["checked_targets", "logme_regression_score", "unit_targets"]
 
 
 @no_derivative
@@ -52,13 +52,13 @@ def logme_regression_score(
     `O(min(n, d))` for each target and ratio of precisions.
     """
     sample = checked_sample(features, weights)
-    columns = _checked_targets(targets, sample)
-    rows, units, valid = _unit_targets(sample, columns)
+    columns = checked_targets(targets, sample)
+    rows, units, valid = unit_targets(sample, columns)
     return _logme_regression(sample, coordinates(sample, "raw", rows, decomposition), units, valid)
 
 
 @kernel
-def _unit_targets(
+def unit_targets(
     sample: Sample, targets: Float[Array, "n t"]
 ) -> tuple[Float[Array, "n t"], Float[Array, " t"], Bool[Array, ""]]:
     """Targets of a largest absolute value of 1, 0 for absent samples; those values; whether all are finite."""
@@ -75,7 +75,7 @@ def _logme_regression(sample: Sample, targets: Coordinates, units: Float[Array, 
     return make_score(value, sample.status, valid=valid, unbounded=jnp.any(exact | zero))
 
 
-def _checked_targets(targets: Any, sample: Sample) -> Float[Array, "n t"]:
+def checked_targets(targets: Any, sample: Sample) -> Float[Array, "n t"]:
     """Targets as columns in the dtype of the features."""
     num_samples = sample.features.shape[0]
     targets = to_array("targets", targets)

@@ -34,6 +34,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jaxrel._core import linalg
+from jaxrel._core.suggestions import suggestion
 from jaxrel.metrics.kernels import class_means, kernel, merged_means, own_size, safe_divide
 from jaxrel.metrics.registry import METRICS
 from jaxrel.metrics.result import Score
@@ -249,7 +250,9 @@ def _checked_name(metric: str | Callable[..., Any]) -> str:
         if metric in (name, METRICS[name].function):
             return name
     if isinstance(metric, str) and metric not in METRICS:
-        raise ValueError(f"unknown metric {metric!r}: there are {', '.join(STREAMED)} for blocks.")
+        raise ValueError(
+            f"unknown metric {metric!r}{suggestion(metric, STREAMED)}: there are {', '.join(STREAMED)} for blocks."
+        )
     raise ValueError(
         f"{metric} cannot be had block by block, as it depends on more than the sizes, means and variances of classes "
         f"and the covariance of the features: choose from {', '.join(STREAMED)}, or pass a sample of the rows to "

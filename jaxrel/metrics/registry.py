@@ -34,6 +34,7 @@ from jaxrel.metrics.otdd import DatasetDistance, otdd_distance
 from jaxrel.metrics.pactran import pactran_dirichlet_score, pactran_gamma_score, pactran_gaussian_score
 from jaxrel.metrics.parc import parc_score
 from jaxrel.metrics.result import Score
+from jaxrel.metrics.ridge_regression import ridge_regression_score
 from jaxrel.metrics.sfda import sfda_score
 from jaxrel.metrics.silhouette import silhouette_score
 from jaxrel.metrics.spectrum import alpha_req_score, rankme_score
@@ -200,6 +201,14 @@ METRICS = Registry(
             ("features", "targets"),
             "You et al., ICML 2021",
             decomposition="raw",
+        ),
+        Metric(
+            "ridge_regression",
+            ridge_regression_score,
+            ("features", "targets"),
+            "Hoerl and Kennard, Technometrics 1970",
+            decomposition="standardised",
+            shift_invariant=True,
         ),
         # Of what a source model says about the target samples, and their labels.
         Metric("leep", leep_score, _SOURCE, "Nguyen et al., ICML 2020", differentiable=True),

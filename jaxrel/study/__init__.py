@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -54,6 +55,7 @@ __all__ = [
     "feature_store",
     "named_sources",
     "rank",
+    "rank_regression",
     "ranking_of",
     "run",
     "score",
@@ -112,6 +114,40 @@ def rank(
     """
     study = Study(encoders, targets, references, settings=settings or Settings(), data_paths=data_paths or {})
     return ranking_of(run(study.plan(), output=output, progress=progress, executor=executor))
+
+
+def rank_regression(
+    target: str | Source,
+    encoders: Sequence[str | Encoder],
+    *,
+    output: Path | str,
+    settings: Settings | None = None,
+    data_paths: Mapping[str, Path] | None = None,
+    progress: Progress = silent,
+    executor: Executor | None = None,
+) -> Scoreboard:
+    """Rank encoders on a target whose labels are numbers to predict, by how well a linear probe predicts them.
+
+    Encoders are ordered by the cross-validated R^2 of ridge regression, beside which stands LogME. Transferability,
+    task-relatedness and the other metrics of classes are not defined for numbers.
+
+        rank_regression("prices.csv", ["glove-6b-50d", "all-minilm-l6-v2"], output="results")
+
+    Args:
+        target: the data set.
+        encoders: as of :func:`rank`.
+        output: folder in which finished scores are kept, as of :func:`rank`.
+        settings: sample counts, seed, columns; `regression` is set.
+        data_paths: by data set name, where you have the data.
+        progress: told `(what, done, total)` as work goes on.
+        executor: has its workers score, as of :func:`rank`.
+
+    Raises:
+        ValueError: as of :func:`rank`, and where the settings look for classes.
+    """
+    used = dataclasses.replace(settings or Settings(), regression=True, held_out=0, resamples=0)
+    study = Study(encoders, [target], settings=used, data_paths=data_paths or {})
+    return scoreboard_of(run(study.plan(), output=output, progress=progress, executor=executor)).ordered()
 
 
 def score(

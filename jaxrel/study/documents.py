@@ -118,9 +118,11 @@ def parsed(path: Path, build: Callable[[Mapping[str, Any]], T], command: str) ->
 def settings_as_data(settings: Settings) -> dict[str, Any]:
     """Everything that decides numbers, as data; the method by its name and fields, defaults filled in."""
     fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    del fields["strict"]  # which changes no number
-    if settings.fine_tuning is None:
-        del fields["fine_tuning"]  # which files of studies that train nothing do not have
+    for name in ("strict", "skip_broken"):  # which change no number
+        del fields[name]
+    for name in ("fine_tuning", "prompt", "width", "regression"):
+        if not fields[name] and fields[name] != "":
+            del fields[name]  # which files of studies without it do not have
     data: dict[str, Any] = as_data(fields | {"method": settings.joint()})
     return data
 

@@ -16,6 +16,7 @@ import jax
 from jax.sharding import Mesh
 
 from jaxrel.encoders.registry import split_layer
+from jaxrel.study.documents import SCHEMA, write_json
 from jaxrel.study.draws import underlying
 from jaxrel.study.engine import Part, run_parts
 from jaxrel.study.keys import Way, keyed, way_of
@@ -32,9 +33,11 @@ from jaxrel.study.scoring.remote import RemoteScorer
 from jaxrel.study.settings import Settings
 from jaxrel.study.sources import NamedSource, Progress, Source, extract, silent
 
-__all__ = ["run"]
+__all__ = ["BROKEN", "run"]
 
 _log = logging.getLogger(__name__)
+
+BROKEN = "left_out.json"
 
 _Function = Callable[[Sequence[Unit], Mapping[str, Source], Settings, Progress], Iterator[list[Finding]]]
 
@@ -59,7 +62,8 @@ def run(
     Args:
         plan: `Study(...).plan()`.
         output: folder that keeps finished records (`records.jsonl`), so that a second call computes only what is
-            missing. None keeps them nowhere.
+            missing, and names the samples that were left out as they cannot be read (`left_out.json`). None keeps
+            them nowhere.
         executor: has its workers score: any of `concurrent.futures`, such as :class:`jaxrel.study.ray.RayExecutor`.
             None is this process with its devices.
         mesh: its devices do the work; None takes all devices of this process. An executor's workers take all of theirs.
@@ -88,6 +92,7 @@ def run(
     with contextlib.ExitStack() as stack:
         log = None if output is None else stack.enter_context(StudyLog(Path(output) / LOG, command))
         units = list(keyed(plan, progress))
+        _tell_of_broken(plan, output)
         records = {record.key: record for _, record in units if record.key}
         found = {} if log is None else {key: kept for key in records if (kept := log.find(key)) is not None}
         if found:
@@ -104,6 +109,7 @@ def run(
         batches = stack.enter_context(
             contextlib.closing(_findings(plan, missing, scorer, executor, compilation_cache, progress))
         )
+        progress("scoring", len(found), len(records))
         for findings in batches:
             done = [(_filled(records[finding.unit.key], finding), finding.lasting) for finding in findings]
             if log is not None:
@@ -117,6 +123,20 @@ def run(
         [found.get(record.key, record) for _, record in units],
         _timings(len(missing), scorer.work, elapsed, first_result, waited=scorer.waits_for_compilers),
     )
+
+
+def _tell_of_broken(plan: Plan, output: Path | str | None) -> None:
+    """Name samples that cannot be read and were left out in a file beside the records, and count them in the log."""
+    named = [source for source in plan.sources.values() if isinstance(source, NamedSource)]
+    broken = {source.name: [list(sample) for sample in source.skipped] for source in named if source.skipped}
+    for name, samples in broken.items():
+        _log.warning(
+            "%s: samples that cannot be read and are left out: %s, named in %s", name, f"{len(samples):,}", BROKEN
+        )
+    if output is not None and broken:
+        write_json(Path(output) / BROKEN, {"schema": SCHEMA, "left_out": broken})
+    elif output is not None:
+        (Path(output) / BROKEN).unlink(missing_ok=True)
 
 
 def _devices(mesh: Mesh | None) -> list[jax.Device]:

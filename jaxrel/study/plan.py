@@ -18,7 +18,7 @@ from jaxrel.study.draws import ALL_CLASSES, DrawnSamples, KeptClasses, Reference
 from jaxrel.study.encoder_arrays import Hub
 from jaxrel.study.named_classes import default_teacher, named_classes
 from jaxrel.study.settings import Settings
-from jaxrel.study.sources import Source, has_inputs, named_sources, restricted_to
+from jaxrel.study.sources import Source, encoder_options, has_inputs, named_sources, restricted_to
 
 if TYPE_CHECKING:
     from jaxrel.study.scoring.buckets import Bucket
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BOUND",
     "FINE_TUNED_ACCURACY",
+    "OF_NUMBERS",
     "OF_STUDIES",
     "PROBE_ACCURACY",
     "TRAINED",
@@ -45,6 +46,8 @@ TRAINED = (PROBE_ACCURACY, FINE_TUNED_ACCURACY)
 """Accuracies after training, which scores are there to predict."""
 OF_STUDIES = (BOUND, *TRAINED)
 """What is none of `METRICS`: each is evaluated on held-out samples."""
+OF_NUMBERS = ("ridge_regression", "logme_regression")
+"""What encoders are ranked by where the labels are numbers to predict, the first before all others."""
 _VIEWS = {"first_view", "second_view"}
 _OF_DATA_SETS = {"features", "labels", "reference_features", "reference_labels", *_VIEWS}
 
@@ -195,8 +198,8 @@ class Study:
         references, targets = ([name_of(entry) for entry in role] for role in (self.references, self.targets))
         if settings.class_names:
             settings = dataclasses.replace(settings, teacher=settings.teacher or default_teacher(self._encoder_names))
-        # A teacher sees images at its own size.
-        seen = sources if taken.image_size is None else self._sources(dataclasses.replace(taken, image_size=None))
+        own = dataclasses.replace(taken, image_size=None, prompt=None, width=None)  # what a teacher is loaded by
+        seen = sources if encoder_options(taken) == encoder_options(own) else self._sources(own)
         named = {target: _named(target, settings, sources, seen) for target in targets}
         views = settings.label_free or any(_VIEWS & set(_needs(metric)) for metric in metrics)
         encoders = self._planned_encoders
@@ -291,16 +294,26 @@ class Study:
 
     def _checked_metrics(self) -> tuple[str, ...]:
         hubs = [entry for entry in self.targets if isinstance(entry, Hub)]
+        given = _OF_DATA_SETS | ({"targets"} if self.settings.regression else set())
+        if self.settings.regression and (self.references or self.samples):
+            raise ValueError("references and drawn samples are for classes: leave them out with regression.")
         metrics = self.metrics
-        if metrics is None:
+        if metrics is None and self.settings.regression:
+            metrics = OF_NUMBERS
+        elif metrics is None:
             metrics = (TRANSFERABILITY, BOUND) if self.references else (TRANSFERABILITY,)
         for name in metrics:
             if name not in METRICS and name not in OF_STUDIES:
                 known = (*METRICS, *OF_STUDIES)
                 raise ValueError(f"unknown metric {name!r}{suggestion(name, known)}: there are {', '.join(known)}.")
+            if self.settings.regression and (name == BOUND or {"labels", "reference_labels"} & set(_needs(name))):
+                raise ValueError(
+                    f"{name} is about classes and not defined for numbers to predict (regression): for these there are "
+                    f"{', '.join(OF_NUMBERS)}."
+                )
             for hub in hubs:
                 hub.check_needs(name, _needs(name))
-            if not hubs and (missing := [need for need in _needs(name) if need not in _OF_DATA_SETS]):
+            if not hubs and (missing := [need for need in _needs(name) if need not in given]):
                 raise ValueError(
                     f"{name} needs {', '.join(missing)}, which data sets do not have: leave it out, or call "
                     "jaxrel.metrics.score_encoders with these arrays."

@@ -26,6 +26,9 @@ class Settings:
             taken where there is no reference, or no label is looked at.
         official_splits: whether training and held-out samples are those of the data set's own publication.
         image_size: input resolution of networks of images in pixels; None means each network's own.
+        prompt: what is put before each text, of encoders of checkpoints: the name of a prompt of theirs, or a text.
+            None means each one's own default.
+        width: how many features of these are kept; None means all.
         batch_size: samples in one forward pass.
         seed: seed of the scoring, the resampling and of the randomly initialised encoders.
         resamples: how often the samples are resampled for the intervals; 0 leaves them out.
@@ -36,13 +39,16 @@ class Settings:
             target then have the class whose name is nearest to them, as a teacher sees both, and the labels of targets
             are left alone. Kept as pairs.
         teacher: the encoder that sees samples and names: one of texts, or "clip-image@CHECKPOINT". None is
-            `jaxrel.study.named_classes.TEACHER` for texts; images have none to take. It sees images at its own size.
+            `jaxrel.study.named_classes.TEACHER` for texts; images have none to take. It has an image size, prompt and
+            width of its own.
         target_classes: number of target classes where labels are left alone; None estimates it.
         text_column, label_column: names of the columns of tables, where they are other than the usual ones; several of
             texts are joined.
+        regression: whether the labels of targets are numbers to predict: metrics of classes are not defined then.
         fine_tuning: how networks are fine-tuned for their accuracy; None means the default of
             :class:`jaxrel.training.FineTuning`.
-        strict: whether the first sample or score that fails ends the work, in place of being named and left out.
+        skip_broken: whether pictures and texts that cannot be read are left out; otherwise their data set fails.
+        strict: whether the first data set or score that fails ends the work, in place of being named and left out.
 
     Raises:
         ValueError: a number is out of its range, or fewer than two classes are named, or one twice.
@@ -52,6 +58,8 @@ class Settings:
     held_out: int = 400
     official_splits: bool = False
     image_size: int | None = None
+    prompt: str | None = None
+    width: int | None = None
     batch_size: int = 32
     seed: int = 0
     resamples: int = 1000
@@ -63,6 +71,8 @@ class Settings:
     target_classes: int | None = None
     text_column: Sequence[str] = ()
     label_column: str | None = None
+    regression: bool = False
+    skip_broken: bool = False
     strict: bool = False
     fine_tuning: FineTuning | None = None
 
@@ -76,6 +86,7 @@ class Settings:
             "resamples": 2,
             "seed": 0,
             "image_size": 32,
+            "width": 1,
             "target_classes": 2,
         }
         for name, limit in least.items():
@@ -91,6 +102,8 @@ class Settings:
             raise ValueError("class_names give target samples labels, which label_free leaves alone: leave out one.")
         if self.teacher is not None and not self.class_names:
             raise ValueError(f"teacher is {self.teacher!r}, but there are no class_names: name the target classes.")
+        if self.regression and (self.label_free or self.class_names):
+            raise ValueError("regression is about numbers, label_free and class_names about classes: leave out one.")
         if self.target_classes is not None and not self.label_free:
             raise ValueError("target_classes is for targets without labels: set label_free, or leave it out.")
 

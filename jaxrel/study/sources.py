@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxrel import data, encoders
 from jaxrel._core.arrays import to_array
+from jaxrel.data.readers.paths import files_of
 from jaxrel.encoders.checkpoints.files import CheckpointError
 from jaxrel.encoders.registry import split_layer
 from jaxrel.encoders.samples import as_samples
@@ -98,6 +99,17 @@ def samples_fingerprint(source: Source, task: Task) -> str:
 def target_labels(source: Source) -> str:
     """Where the labels of a target come from: "given" with its samples, unless it says something else."""
     own: str = getattr(source, "target_labels", "given")
+    return own
+
+
+def targets_of(source: Source) -> np.ndarray:
+    """The numbers to predict of the training samples; a ValueError where a source has none."""
+    own: np.ndarray | None = getattr(source, "targets", None)
+    if own is None:
+        raise ValueError(
+            f"{source.name!r} has no numbers to predict: name a data set, with regression=True, or pass arrays with "
+            "`targets` to jaxrel.study.score."
+        )
     return own
 
 
@@ -199,8 +211,8 @@ class NamedSource:
         self._encoder_names = encoder_names
         self._path = path
 
-        self.skipped = 0
-        """How many files of this data set could not be read and were left out, once it is loaded."""
+        self.skipped: Sequence[tuple[str, str]] = ()
+        """What of this data set could not be read and was left out, and why, once it is loaded."""
         self._load = Remembered(self._load_parts)
 
     def _load_parts(self, name: str) -> list[data.LabelledData]:
@@ -210,11 +222,12 @@ class NamedSource:
             train_limit=self._settings.samples,
             test_limit=self._settings.held_out,
             official=self._settings.official_splits,
-            strict=self._settings.strict,
+            skip_broken=self._settings.skip_broken,
             text_column=self._settings.text_column,
             label_column=self._settings.label_column,
+            regression=self._settings.regression,
         )
-        self.skipped = len(train.skipped)
+        self.skipped = train.skipped
         return [train] if held_out is None else [train, held_out]
 
     @property
@@ -244,7 +257,7 @@ class NamedSource:
         settings = self._settings
         state = None
         if encoder not in self._own_encoders:
-            state = encoders.source_state(encoder, seed=settings.seed, image_size=settings.image_size)
+            state = encoders.source_state(encoder, **encoder_options(settings))
         encoded = remembered(state, lambda: self.encoder(encoder).fingerprint)
         return "/".join([*self._sample_fingerprints, encoded, str(settings.batch_size)])
 
@@ -256,8 +269,8 @@ class NamedSource:
     def _sample_fingerprints(self) -> list[str]:
         state = data.source_state(self.name, path=self._path)
         settings = self._settings
-        options: list[Any] = [settings.samples, settings.held_out, settings.official_splits, settings.strict]
-        options += [list(settings.text_column), settings.label_column]
+        options: list[Any] = [settings.samples, settings.held_out, settings.official_splits, settings.skip_broken]
+        options += [list(settings.text_column), settings.label_column, settings.regression]
 
         def told() -> list[Any]:
             return [[part.fingerprint for part in self.parts], self.skipped]
@@ -278,6 +291,11 @@ class NamedSource:
 
         train, *held_out = map(task, self.parts)
         return Split(train, held_out[0] if held_out else None)
+
+    @property
+    def targets(self) -> np.ndarray | None:
+        """The numbers to predict of the training samples, where there are no classes."""
+        return self.parts[0].targets
 
     def views(self, encoder: str, progress: Progress) -> Views:
         """The features of two augmented views of the training samples, extracted where the store lacks them."""
@@ -345,6 +363,11 @@ class NamedSource:
         return features if isinstance(part, data.StreamedImages) else np.asarray(features)
 
 
+def encoder_options(settings: Settings) -> dict[str, Any]:
+    """What encoders are loaded by, beside their names."""
+    return {name: getattr(settings, name) for name in ("seed", "image_size", "prompt", "width")}
+
+
 def named_sources(
     names: Iterable[str],
     *,
@@ -363,9 +386,9 @@ def named_sources(
     """
     names, paths = list(names), dict(data_paths or {})
     for name, path in paths.items():
-        if not path.exists():
-            raise ValueError(f"the path given for {name!r}, {path}, does not exist.")
-    load = Remembered(functools.partial(encoders.load, seed=settings.seed, image_size=settings.image_size))
+        if absent := [file for file in files_of(path) if not file.exists()]:
+            raise ValueError(f"the path given for {name!r}, {absent[0]}, does not exist.")
+    load = Remembered(functools.partial(encoders.load, **encoder_options(settings)))
     load_encoder = functools.partial(_of_layer, load)
     sources: dict[str, Source] = {}
     for name in names:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 from collections.abc import Iterator
@@ -13,8 +12,9 @@ import fake_zoo
 import numpy as np
 import pytest
 
-from jaxrel import data, study
+from jaxrel import data, encoders, study
 from jaxrel.cli import extract as command
+from jaxrel.cli.parser import parser
 from jaxrel.storage.features import FeatureStore, StoreError
 
 EXTRACT = ["extract", "--encoder", "narrow", "wide", "--data", "circles", "--samples", "30"]
@@ -40,10 +40,7 @@ def extract(told: list[tuple[str, int, int]], monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("jaxrel.cli.console.narrator", narrator)
 
     def run(*words: str) -> str:
-        parser = argparse.ArgumentParser()
-        command.add(parser.add_subparsers())
-        options = parser.parse_args(words)
-        complaint: str = options.run(options)
+        complaint: str = command.run(parser().parse_args(words))
         return complaint
 
     return run
@@ -51,23 +48,24 @@ def extract(told: list[tuple[str, int, int]], monkeypatch: pytest.MonkeyPatch) -
 
 def test_table_and_progress(extract, told, capsys):
     extract(*EXTRACT, "--split", "train", "test", "--batch-size", "8")
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    captured = capsys.readouterr()
+    lines = [line.split() for line in captured.out.splitlines()]
     assert lines[0] == ["encoder", "data", "split", "of", "rows", "width", "MB", "seconds", "per", "second"]
     assert [line[:6] for line in lines[1:5]] == [
         [encoder, "circles", split, "samples", "30", "5"]
         for encoder in ("narrow", "wide")
         for split in ("train", "test")
     ]
-    assert lines[-1][-1] == f"{study.feature_store().root}."
-    assert told[:2] == [("narrow: loading", 0, 1), ("narrow: loading", 1, 1)]
-    assert told[2:7] == [("narrow: circles (train, samples)", done, 30) for done in (0, 8, 16, 24, 30)]
+    assert captured.err == f"\nThe features are in {study.feature_store().root}.\n"
+    assert told[:3] == [("extracting", 0, 2), ("narrow: loading", 0, 1), ("narrow: loading", 1, 1)]
+    assert told[3:8] == [("narrow: circles (train, samples)", done, 30) for done in (0, 8, 16, 24, 30)]
     assert len(study.feature_store().tables()) == 4
 
 
 def test_json_says_what_was_extracted_and_what_was_kept(extract, capsys):
     for extracted in (30, 0):
         extract(*EXTRACT, "--dtype", "bfloat16", "--json")
-        records = json.loads(capsys.readouterr().out)
+        records = json.loads(capsys.readouterr().out)["tables"]
         assert [record["encoder"] for record in records] == ["narrow", "wide"]
         assert [record["rows_extracted"] for record in records] == [extracted] * 2
         assert records[0]["megabytes"] == 30 * 5 * 2 / 1e6
@@ -79,7 +77,7 @@ def test_json_says_what_was_extracted_and_what_was_kept(extract, capsys):
 
 def test_views_differ_from_the_samples(extract, capsys, tmp_path):
     extract(*EXTRACT, "--views", "--json", "--output", str(tmp_path / "mine"))
-    records = json.loads(capsys.readouterr().out)
+    records = json.loads(capsys.readouterr().out)["tables"]
     assert [record["of"] for record in records] == ["samples", "view 1", "view 2"] * 2
     tables = {str(table.folder): np.asarray(table) for table in FeatureStore(tmp_path / "mine").tables()}
     first, second, third = (tables[record["folder"]] for record in records[:3])
@@ -118,7 +116,7 @@ def test_one_failing_encoder_is_named_and_the_others_go_on(extract, monkeypatch,
 
 def test_more_samples_than_there_are_and_other_folders(extract, tmp_path, capsys):
     assert extract(*EXTRACT, "--samples", "101", "--json") == ""
-    assert {record["rows"] for record in json.loads(capsys.readouterr().out)} == {100}
+    assert {record["rows"] for record in json.loads(capsys.readouterr().out)["tables"]} == {100}
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreError, match="Choose a folder"):
         extract(*EXTRACT, "--output", str(tmp_path / "file"))
@@ -131,3 +129,15 @@ def test_missing_data_is_said(extract, monkeypatch):
     monkeypatch.setattr(data, "load", fail)
     with pytest.raises(data.DataError):
         extract(*EXTRACT)
+
+
+def test_prompts_and_widths_reach_the_encoders(extract, monkeypatch):
+    asked, load = list[dict[str, Any]](), encoders.load
+
+    def loaded(name: str, **options: Any) -> encoders.Encoder:
+        asked.append(options)
+        return load(name, **options)
+
+    monkeypatch.setattr(encoders, "load", loaded)
+    extract(*EXTRACT, "--prompt", "query: ", "--width", "3")
+    assert asked == [{"seed": 0, "image_size": None, "prompt": "query: ", "width": 3}] * 2

@@ -48,9 +48,10 @@ def rewrite(path: str, old: str, new: str) -> None:
 
 def test_folders_put_together_are_one_run_of_all(folders: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["report", *folders, "--output", "again"]) == 0
-    out = capsys.readouterr().out
-    assert "circles → squares" in out
-    assert all(name in out for name in ("narrow", "wide", "ranking.png", "cost.png", "results.csv"))
+    captured = capsys.readouterr()
+    assert "circles → squares" in captured.out
+    assert all(name in captured.out for name in ("narrow", "wide"))
+    assert all(name in captured.err for name in ("ranking.png", "cost.png", "results.csv"))
     merged, whole = Ranking.load("again"), Ranking.load("both")
 
     def essence(ranking: Ranking) -> Any:
@@ -186,7 +187,7 @@ def test_a_folder_may_have_both(folders: list[str], boards: list[str], capsys: p
     shutil.copy("left/scores.json", "one/scores.json")
     assert cli.main(["report", "one", "--format", "json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert set(document) == {"results", "scores"}
+    assert set(document) == {"schema", "results", "scores"}
 
 
 def test_options_of_scores_are_data_and_come_back(capsys: pytest.CaptureFixture[str]) -> None:

@@ -113,7 +113,7 @@ def jaxrel(environment: dict[str, str], *arguments: str) -> tuple[str, str]:
 @pytest.mark.slow
 def test_commands_know_the_plugins_of_the_example(environment, tmp_path):
     out, err = jaxrel(environment, "metrics", "--json")
-    metrics = {record["name"]: record for record in json.loads(out)}
+    metrics = {record["name"]: record for record in json.loads(out)["metrics"]}
     assert metrics["correlation_ratio"]["source"] == "Fisher, 1925"
     assert "logme" in metrics
     assert "broken_module:ENTRY of broken is not in the group jaxrel.metrics: ModuleNotFoundError" in err

@@ -24,7 +24,9 @@ from jaxrel.data.readers import AbsentError, read_class_folders, read_clip_art, 
 from jaxrel.data.readers.arrays import read_idx
 from jaxrel.data.readers.clip_art import CLIP_ART_FOLDERS
 from jaxrel.data.readers.columns import choose_splits, find_columns
+from jaxrel.data.readers.hugging_face import read_dataset
 from jaxrel.data.readers.pictures import SIDE
+from jaxrel.data.readers.text_columns import Columns
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -137,6 +139,20 @@ def test_other_arrays_than_images_are_refused(images: np.ndarray, tmp_path: Path
         jaxrel.data.load(str(tmp_path / "toy.npz"))
 
 
+@pytest.mark.parametrize("labels", [[7, 2**31 - 2, 7, 9], [[7], [2**31 - 2], [7], [9]], ["7", "2147483646", "7", "9"]])
+def test_labels_that_are_ids_are_numbered_and_keep_their_names(labels: list[Any], tmp_path: Path) -> None:
+    np.savez(tmp_path / "toy.npz", images=noise(4, 3, 2), labels=np.array(labels))
+    data = jaxrel.data.load_splits(str(tmp_path / "toy.npz"), test_limit=0)[0]
+    assert data.class_names == ("7", "9", "2147483646")
+    assert sorted(data.labels.tolist()) == [0, 0, 1, 2]
+
+
+def test_several_labels_a_sample_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "toy.npz", images=noise(4, 3, 2), labels=np.eye(4, dtype=int))
+    with pytest.raises(DataError, match=r"for one-hot labels pass labels.argmax.axis=1.; where a sample has several"):
+        jaxrel.data.load(str(tmp_path / "toy.npz"))
+
+
 def test_importing_the_package_imports_no_library_of_a_reader() -> None:
     heavy = ("PIL", "tensorflow", "tensorflow_datasets", "datasets", "flax", "torch", "tokenizers", "grain")
     program = f"import sys, jaxrel.data; print([name for name in {heavy} if name in sys.modules])"
@@ -243,7 +259,7 @@ def test_a_damaged_picture_is_left_out_by_name(
     good = save(tmp_path / "toy" / "x" / "good.png", noise(4, 4))
     save(tmp_path / "toy" / "y" / "other.png", noise(4, 4, seed=1))
     (good.parent / name).write_bytes(content)
-    data, _ = jaxrel.data.load_splits(str(tmp_path / "toy"), test_limit=0)
+    data, _ = jaxrel.data.load_splits(str(tmp_path / "toy"), test_limit=0, skip_broken=True)
     assert {bytes(image): data.class_names[label] for image, label in zip(data.samples, data.labels, strict=True)} == {
         bytes(noise(4, 4)): "x",
         bytes(noise(4, 4, seed=1)): "y",
@@ -252,8 +268,28 @@ def test_a_damaged_picture_is_left_out_by_name(
     assert file == str(good.parent / name)
     assert re.search(f"{name} {message}", reason)
     assert f"toy: {file} is left out: {reason}" in caplog.messages
-    with pytest.raises(DataError, match=f"a sample of toy cannot be read: .*{name} {message}"):
-        jaxrel.data.load(str(tmp_path / "toy"), strict=True)
+    with pytest.raises(
+        DataError, match=rf"^{file} {message}.*: mend it or take it out, or pass skip_broken=True \(--skip"
+    ):
+        jaxrel.data.load(str(tmp_path / "toy"))
+    (good.parent / "worse.png").write_bytes(b"")
+    with pytest.raises(DataError, match=rf"{name} {message}.* \(1 more of toy cannot be read\): mend"):
+        jaxrel.data.load(str(tmp_path / "toy"))
+
+
+def test_what_is_beside_folders_of_classes_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for part in ("train", "test"):
+        for name in "xy":
+            save(tmp_path / part / name / "1.png", noise(4, 4, seed=ord(name)))
+    assert not caplog.messages
+    for name in ("train/d.png", "train/c.png", "train/b.txt", "train/a.md", "train/.hidden", "README"):
+        (tmp_path / name).touch()
+    assert len(read_class_folders(tmp_path).labels) == 4
+    unknown = "(samples of unknown class belong in one called unlabelled)"
+    assert caplog.messages == [
+        f"{tmp_path}: an entry beside the folders {unknown} is left out: README",
+        f"{tmp_path / 'train'}: 4 entries beside the folders {unknown} are left out: a.md, b.txt, c.png, ...",
+    ]
 
 
 def test_a_set_without_a_picture_that_can_be_read_is_refused(tmp_path: Path) -> None:
@@ -307,6 +343,15 @@ def test_pictures_of_every_format_are_turned_as_pillow_does(suffix: str, orienta
     found = read_pictures([file, file])
     assert found.skipped == ()
     np.testing.assert_array_equal(found.pixels[1], wanted)
+
+
+def test_pictures_of_printers_and_animations_are_read(tmp_path: Path) -> None:
+    """Ink is what light is not, and of an animation the first picture counts."""
+    first, second = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
+    files = [save(tmp_path / "ink.jpg", Image.new("CMYK", (4, 4), (0, 255, 255, 0)))]
+    for suffix, options in (("gif", {}), ("png", {}), ("webp", {"lossless": True})):
+        files.append(save(tmp_path / f"moving.{suffix}", first, save_all=True, append_images=[second], **options))
+    assert (read_pictures(files).pixels == np.array([255, 0, 0])).all()
 
 
 def test_more_than_8_bits_are_refused(tmp_path: Path) -> None:
@@ -408,10 +453,13 @@ def test_clip_art_agrees_with_its_facts() -> None:
 @pytest.mark.parametrize(
     ("kinds", "preferred", "wanted"),
     [
-        ({"image": "image", "label": "label"}, None, ("image", "image", "label")),
-        ({"a": "text", "b": "label", "id": "other"}, None, ("a", "text", "b")),
-        ({"id": "text", "text": "text", "y": "label"}, None, ("text", "text", "y")),
-        ({"a": "image", "b": "image", "y": "label", "z": "label"}, ("b", "z"), ("b", "image", "z")),
+        ({"image": "image", "label": "class"}, None, (("image",), "image", "label")),
+        ({"a": "text", "b": "class", "id": "other"}, None, (("a",), "text", "b")),
+        ({"id": "text", "text": "text", "y": "class"}, None, (("text",), "text", "y")),
+        ({"id": "text", "review": "text", "Label": "text"}, None, (("review",), "text", "Label")),
+        ({"image_file_path": "text", "image": "image", "labels": "number"}, None, (("image",), "image", "labels")),
+        ({"a": "image", "b": "image", "y": "class", "z": "class"}, ("b", "z"), (("b",), "image", "z")),
+        ({"a": "text", "n": "number", "z": "class"}, ("a", "n"), (("a",), "text", "n")),
     ],
 )
 def test_columns_are_found(kinds: Any, preferred: Any, wanted: tuple[str, str, str]) -> None:
@@ -419,13 +467,42 @@ def test_columns_are_found(kinds: Any, preferred: Any, wanted: tuple[str, str, s
 
 
 @pytest.mark.parametrize(
+    ("columns", "wanted"),
+    [
+        (Columns(("a",)), (("a",), "text", "y")),
+        (Columns(("b", "a"), "z"), (("b", "a"), "text", "z")),
+        (Columns(("picture",), ""), (("picture",), "image", "")),
+    ],
+)
+def test_columns_that_the_user_names_come_first(columns: Columns, wanted: tuple[Any, ...]) -> None:
+    kinds: Any = {"a": "text", "b": "text", "picture": "image", "y": "class", "z": "text", "tags": "list"}
+    assert find_columns(kinds, columns=columns, preferred=("picture", "y")) == wanted
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (Columns(("c",)), r"no column 'c': the columns are a \(text\), picture \(image\)"),
+        (Columns(("a", "picture")), "'picture' is no column of texts"),
+        (Columns(("tags",)), "'tags' is no column of images or texts"),
+        (Columns(("a",), "picture"), "column 'picture': it has no labels"),
+        (Columns(("a",), "tags"), "column 'tags': a sample has one class here, not several labels: make of each"),
+    ],
+)
+def test_columns_that_do_not_fit_are_refused(columns: Columns, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_columns({"a": "text", "picture": "image", "y": "class", "tags": "list"}, columns=columns)
+
+
+@pytest.mark.parametrize(
     ("kinds", "message"),
     [
-        ({"image": "image"}, "no column of labels of named classes, wanted one: the columns are image .image."),
-        ({"x": "image", "y": "label", "z": "label"}, r"2 columns \(y, z\) of labels"),
-        ({"y": "label", "z": "other"}, "no column of images or texts"),
-        ({"a": "text", "b": "text", "y": "label"}, r"2 columns \(a, b\) of images or texts"),
-        ({"a": "image", "text": "text", "y": "label"}, r"2 columns \(a, text\) of images or texts"),
+        ({"image": "image"}, r"no column of labels, wanted one: the columns are image .image.; pass label_column"),
+        ({"x": "image", "y": "class", "z": "class"}, r"2 columns \(y, z\) of labels"),
+        ({"x": "image", "label": "text", "class": "number"}, r"2 columns \(label, class\) of labels"),
+        ({"y": "class", "z": "other"}, "no column of images or texts"),
+        ({"a": "text", "b": "text", "y": "class"}, r"2 columns \(a, b\) of images or texts, .*; pass text_column"),
+        ({"a": "image", "text": "text", "y": "class"}, r"2 columns \(a, text\) of images or texts"),
         ({}, "the columns are none"),
     ],
 )
@@ -498,6 +575,19 @@ class ToyTexts(Toy):
 
     def example(self, i):
         return {"text": f"Straße {i}", "title": ""}
+
+
+class ToyPairs(Toy):
+    FEATURES = {name: tfds.features.Text() for name in ("premise", "hypothesis", "kind")} | {"n": np.int64}
+
+    def example(self, i):
+        kinds = "", "x", "y"  # the first has none
+        return {"premise": f"p {i}", "hypothesis": f"h {i}", "n": i % 3 - 1, "kind": kinds[i % 3]}
+
+
+class ToyDamaged(ToyPictures):
+    def example(self, i):
+        return {"image": io.BytesIO(b"no picture") if i == 23 else png(np.full((4, 5, 1), i, np.uint8))}
 
 
 class ToyBoth(Toy):
@@ -578,6 +668,27 @@ def test_texts_of_tfds_are_read(tfds: Any, tmp_path: Path) -> None:
     assert isinstance(jaxrel.data.load("tfds:toy_texts", path=tmp_path), TextData)
 
 
+def test_columns_of_tfds_are_named(tfds: Any, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"path": tmp_path, "text_column": ["premise", "hypothesis"]}
+    known = [i for i in range(40) if i % 3]
+    joined = {i: f"p {i}\nh {i}" for i in range(40)}
+    found = both("tfds:toy_pairs", **options, label_column="kind")
+    assert found == {joined[i]: "xy"[i % 3 - 1] for i in known}
+    assert both("tfds:toy_pairs", **options, label_column="n") == {joined[i]: str(i % 3 - 1) for i in known}
+    alone = jaxrel.data.load_splits("tfds:toy_pairs", **options, label_column="", test_limit=0)[0]
+    assert (sorted(alone.samples), alone.num_classes) == (sorted(joined.values()), 0)
+    with pytest.raises(DataError, match=r"3 columns .premise, hypothesis, kind. of images.*; pass text_column"):
+        jaxrel.data.load("tfds:toy_pairs", path=tmp_path)
+
+
+def test_a_broken_picture_of_tfds_is_named_by_its_row(tfds: Any, tmp_path: Path) -> None:
+    found = read_tfds("toy_damaged", data_dir=tmp_path)
+    assert len(found.samples) == len(found.labels) == 39
+    ((name, reason),) = found.skipped
+    assert re.fullmatch(r"row \d+ of test", name)  # in the order in which the library keeps them
+    assert "cannot identify image" in reason
+
+
 @pytest.mark.skipif(not FASHION_MNIST.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
 def test_a_set_of_tfds_made_of_the_installed_fashion_mnist_holds_it(tfds: Any, tmp_path: Path) -> None:
     found = read_tfds("installed_fashion", data_dir=tmp_path)
@@ -624,7 +735,7 @@ def test_sets_of_the_library_are_read_from_mock_data(
 
 
 def test_a_set_of_the_library_without_classes_is_refused_before_it_is_downloaded(tfds: Any, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no column of labels of named classes, wanted one: the columns are .*image"):
+    with pytest.raises(DataError, match=r"no column of labels, wanted one: the columns are .*image"):
         jaxrel.data.load("tfds:celeb_a", path=tmp_path)
 
 
@@ -712,7 +823,7 @@ def test_saved_texts_are_read(datasets: Any, tmp_path: Path) -> None:
     features = datasets.Features(
         {"text": datasets.Value("string"), "id": datasets.Value("string"), "y": datasets.ClassLabel(names=["b", "a"])}
     )
-    rows = {"text": [f"text {i}" for i in range(19)] + [None], "id": ["x"] * 20, "y": [i % 2 for i in range(19)] + [0]}
+    rows = {"text": [*(f"text {i}" for i in range(19)), ""], "id": ["x"] * 20, "y": [i % 2 for i in range(19)] + [0]}
     part = datasets.Dataset.from_dict(rows, features=features)
     part.save_to_disk(tmp_path / "single")
     wanted = {f"text {i}": "ba"[i % 2] for i in range(19)} | {"": "b"}
@@ -756,6 +867,58 @@ def test_an_open_data_set_is_loaded_with_its_splits(datasets: Any, tmp_path: Pat
     assert sorted(held_out.samples) == ["test 0", "test 1"]
 
 
+def test_labels_of_a_data_set_need_no_named_classes(datasets: Any) -> None:
+    rows = {
+        "premise": [f"p {i}" for i in range(12)],
+        "hypothesis": [f"h {i}" for i in range(12)],
+        "label": ["cat", "dog", None] * 4,
+        "number": [7, 1000, -1] * 4,
+        "stars": [0.5] * 12,
+        "tags": [["a", "b"]] * 12,
+    }
+    found = datasets.Dataset.from_dict(rows)
+    joined = [f"p {i}\nh {i}" for i in range(12)]
+
+    def loaded(label: str | None, source: Any = found) -> dict[str, str]:
+        data = jaxrel.data.load_splits(source, text_column=["premise", "hypothesis"], label_column=label, test_limit=0)[
+            0
+        ]
+        names = (*data.class_names, "unknown")
+        return {text: names[label] for text, label in zip(data.samples, data.labels, strict=True)}
+
+    assert loaded(None) == {text: ("cat", "dog", "unknown")[i % 3] for i, text in enumerate(joined)}
+    assert loaded("number") == {text: ("7", "1000", "unknown")[i % 3] for i, text in enumerate(joined)}
+    assert set(loaded("").values()) == {"unknown"}
+    hidden = found.map(lambda row: {"label": None})
+    assert len(loaded(None, datasets.DatasetDict({"train": found, "test": hidden}))) == len(loaded(None)) == 12
+    for column, message in (
+        ("stars", "labels are numbers such as 0.5, which are no classes"),
+        ("tags", "column 'tags': a sample has one class here, not several labels"),
+        ("age", "no column 'age': the columns are premise"),
+    ):
+        with pytest.raises(DataError, match=message):
+            loaded(column)
+
+
+def test_what_is_missing_in_a_data_set_is_named_by_its_row(datasets: Any) -> None:
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.Value("string")})
+    parts = {
+        part: datasets.Dataset.from_dict({"text": texts, "label": ["x"] * 3}, features=features)
+        for part, texts in (("train", ["a", "b", "c"]), ("test", ["d", "e", None]))
+    }
+    with pytest.raises(DataError, match="row 2 of test has None for 'text', wanted a text"):
+        jaxrel.data.load(datasets.DatasetDict(parts))
+    buffer = io.BytesIO()
+    Image.fromarray(noise(4, 5)).save(buffer, "PNG")
+    whole = {"bytes": buffer.getvalue(), "path": None}
+    rows = {"image": [whole, None, {"bytes": b"no picture", "path": None}, whole], "label": ["x", "x", "y", "y"]}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    found = read_dataset(datasets.DatasetDict({"train": datasets.Dataset.from_dict(rows, features=features)}))
+    assert found.labels.tolist() == [0, 1]
+    assert [name for name, _ in found.skipped] == ["row 1 of train", "row 2 of train"]
+    assert found.skipped[0][1] == "there is none"
+
+
 def test_arrays_are_refused_where_a_name_is_wanted() -> None:
     with pytest.raises(ValueError, match=r"the data set is a ndarray: pass a name or a path\. .* np\.savez"):
         jaxrel.data.load(np.zeros((3, 4, 4)))
@@ -763,7 +926,7 @@ def test_arrays_are_refused_where_a_name_is_wanted() -> None:
 
 def test_saved_sets_without_classes_or_whole_files_are_refused(datasets: Any, tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"text": ["a"], "y": [1]}).save_to_disk(tmp_path / "toy")
-    with pytest.raises(DataError, match=r"no column of labels of named classes, wanted one: .* y \(other\)"):
+    with pytest.raises(DataError, match=r"no column of labels, wanted one: .* y \(number\)"):
         jaxrel.data.load(str(tmp_path / "toy"))
     (tmp_path / "toy" / "state.json").write_text("{")
     with pytest.raises(DataError, match="toy cannot be read"):

@@ -400,8 +400,11 @@ def test_rows_of_named_columns_are_read(name: str, tmp_path: Path) -> None:
         ('["a"]', r"line 3 of .*toy.jsonl is no JSON object, but '\[\"a\"\]'"),
         ({"label": "x"}, "line 3 of .* has None for 'text', wanted a text"),
         ({"text": 3, "label": "x"}, "line 3 of .* has 3 for 'text', wanted a text"),
-        ({"text": "a", "label": 0.5}, "line 3 of .* has 0.5 for 'label', wanted the name or number of a class"),
-        ({"text": "a", "label": ["x"]}, "line 3 of .* has .* for 'label', wanted the name or number of a class"),
+        ({"text": "a", "label": {}}, "line 3 of .* has {} for 'label', wanted a name or a number"),
+        (
+            {"text": "a", "label": ["x"]},
+            r"line 3 of .* has \['x'\] for 'label': a sample has one class here, not several",
+        ),
     ],
 )
 def test_damaged_json_lines_are_refused(row: Any, message: str, tmp_path: Path) -> None:

@@ -340,8 +340,8 @@ def test_a_head_that_is_no_linear_classifier_is_left_out():
 
 
 def test_two_networks_in_a_checkpoint_are_refused():
-    both = resnet_names(classes=None, prefix="encoder_q.") | resnet_names(classes=None, prefix="encoder_k.")
-    with pytest.raises(CheckpointError, match=r"'conv1\.weight' after each of encoder_k\., encoder_q\.: save one"):
+    both = resnet_names(classes=None, prefix="online.") | resnet_names(classes=None, prefix="target.")
+    with pytest.raises(CheckpointError, match=r"'conv1\.weight' after each of online\., target\.: save one"):
         state_of(both, anchor="conv1.weight", classifier="fc")
 
 

@@ -11,9 +11,11 @@ import pytest
 from jaxrel import encoders
 from jaxrel.encoders.checkpoints.files import CheckpointError
 from jaxrel.encoders.detection import MODEL_TYPES, kind_of
+from jaxrel.encoders.images import hierarchical
 from jaxrel.encoders.images.vision_transformers.families import FAMILIES
-from jaxrel.encoders.registry import load_network
-from jaxrel.encoders.texts.bert import _MODEL_TYPES
+from jaxrel.encoders.registry import TEXT_TRANSFORMERS, load_network
+from jaxrel.encoders.texts.bert import MODEL_TYPES as BERT_TYPES
+from jaxrel.encoders.texts.families import FAMILIES as TEXT_FAMILIES
 
 NETWORKS = ("resnet-18", "resnet-50", "mobilenet-v2", "squeezenet-1.1", "efficientnet-lite0")
 
@@ -56,15 +58,19 @@ def test_a_file_without_a_name_is_what_its_tensors_are(name: str, tmp_path: Path
 def test_a_folder_is_what_its_configuration_says(config: dict[str, str], kind: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert kind_of(str(tmp_path)) == kind
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    with pytest.raises(CheckpointError, match=r"has the model_type 'llama': read are .*bert.*resnet18"):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    with pytest.raises(CheckpointError, match=r"has the model_type 'gpt2': read are .*bert.*resnet18"):
         kind_of(str(tmp_path))
 
 
 def test_every_model_type_that_is_read_is_known() -> None:
     read = {kind: family for family, facts in FAMILIES.items() for kind in facts.model_types}
-    assert set(MODEL_TYPES) == {*read, *_MODEL_TYPES}
+    read |= {kind: family for family, facts in hierarchical.FAMILIES.items() for kind in facts.model_types}
+    texts = {kind: family for family, facts in TEXT_FAMILIES.items() for kind in facts.model_types}
+    read |= texts | dict.fromkeys(BERT_TYPES, "bert")
+    assert set(MODEL_TYPES) == set(read)
     assert all(MODEL_TYPES[kind] in (family, "clip") for kind, family in read.items())
+    assert set(TEXT_TRANSFORMERS) == {*TEXT_FAMILIES, "bert"}
 
 
 def test_what_is_not_known_is_refused(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_tokens_that_do_not_fit_are_refused(shapes, says, oracles):
     [
         ("distilbert", {"pooling": "pooler"}, "a distilbert has no pooler"),
         ("bert", {"pooling": "pooler", "layer": 1}, "for the last layer"),
-        ("bert", {"pooling": "max"}, "'max': choose from mean, cls, pooler"),
+        ("bert", {"pooling": "middle"}, "'middle': choose from mean, cls, max, .*, pooler"),
         ("bert", {"layer": 3}, "layers 1 to 2"),
         ("bert", {"layer": -1}, "layer is -1"),
     ],

@@ -40,6 +40,7 @@ from jaxrel.metrics import (
     parc_score,
     regularised_h_score,
     ridge_probe_score,
+    ridge_regression_score,
     sfda_score,
     silhouette_score,
 )
@@ -170,6 +171,48 @@ def test_ridge_probe_against_scikit_learn():
     for chosen, expected in zip([[r] for r in ridges], accuracies, strict=True):
         assert value("ridge_probe", data, ridges=np.array(chosen)) == pytest.approx(expected)
     assert value("ridge_probe", data, ridges=np.array(ridges)) == pytest.approx(accuracies[int(np.argmin(errors))])
+
+
+def test_ridge_regression_against_scikit_learn():
+    data = problem(n=40, d=6, dtype=np.float64)
+    ridges, folds = np.array([1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3]), np.arange(40) % 5
+    x = (data["features"] - data["features"].mean(axis=0)) / data["features"].std(axis=0)
+    y = np.stack([data["features"][:, 0] ** 2, 1000 + 50 * data["targets"][:, 1]], axis=1)
+    predicted = np.zeros((len(ridges), *y.shape))
+    for fold in range(5):
+        train = folds != fold
+        for row, ridge in zip(predicted, ridges, strict=True):
+            row[~train] = sklearn.linear_model.Ridge(ridge * train.sum()).fit(x[train], y[train]).predict(x[~train])
+    explained = 1 - np.sum((predicted - y) ** 2, axis=1) / np.sum((y - y.mean(axis=0)) ** 2, axis=0)
+    found = ridge_regression_score(data["features"], y)
+    assert float(found) == pytest.approx(np.mean(explained.max(axis=0)), abs=1e-5)
+    assert float(ridge_regression_score(data["features"], y[:, 1])) == pytest.approx(explained[:, 1].max(), abs=1e-5)
+    assert float(ridge_regression_score(data["features"], y, folds=folds)) == pytest.approx(float(found), abs=1e-6)
+    scaled = ridge_regression_score(-3 * data["features"] + 7, 1e-20 * y[:, 0])
+    assert float(scaled) == pytest.approx(explained[:, 0].max(), abs=1e-5)
+    noise = np.random.default_rng(1).normal(size=40)
+    assert float(ridge_regression_score(data["features"], noise)) < 0.2
+
+
+def test_ridge_regression_of_what_cannot_be_explained():
+    data = problem(n=20)
+    for targets, folds in ((np.full(20, 3.7), None), (np.arange(20.0), np.zeros(20, int))):
+        assert ScoreStatus.UNDEFINED in ScoreStatus(
+            int(ridge_regression_score(data["features"], targets, folds=folds).status)
+        )
+    weights = np.where(np.arange(20) < 15, 1, 0)
+    holed = np.where(weights > 0, np.arange(20.0) ** 2, np.nan)
+    expected = ridge_regression_score(data["features"][:15], np.arange(15.0) ** 2)
+    found = ridge_regression_score(data["features"], holed, weights=weights)
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+    for options, message in (
+        ({"num_folds": 1}, "num_folds must be at least 2"),
+        ({"ridges": [0]}, "ridges must be positive"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ridge_regression_score(data["features"], np.arange(20.0), **options)
+    with pytest.raises(ValueError, match=r"targets\[17\] is nan"):
+        ridge_regression_score(data["features"], np.where(np.arange(20) == 17, np.nan, 1.0))
 
 
 def test_ridge_probe_folds():

@@ -49,7 +49,7 @@ SHIFT_DEPENDENT = {"logme", "logme_regression", "rankme", "energy", "etran", "lf
     "sinkhorn_divergence",
     "otdd",
 }
-ROTATION_DEPENDENT = {"parc", "h_score", "ridge_probe", "transferability", "energy", "etran"} | {
+ROTATION_DEPENDENT = {"parc", "h_score", "ridge_probe", "ridge_regression", "transferability", "energy", "etran"} | {
     "energy_distance",  # of one sample alone, here
     "mmd",
     "sinkhorn_divergence",
@@ -66,6 +66,7 @@ NEEDS_MORE_SAMPLES = {
     "nearest_neighbours",
     "regularised_h_score",
     "ridge_probe",
+    "ridge_regression",
     "transferability",
     "ncti",
     "parc",
@@ -88,6 +89,7 @@ OTHER_OPTIONS = {
     "nearest_neighbours": ({"num_neighbours": 1}, {"num_neighbours": 4}),
     "transferability": ({"key": 1}, {"key": 2}),
     "ridge_probe": ({"ridges": np.array([0.1, 1.0])}, {"ridges": np.array([0.3, 2.0])}),
+    "ridge_regression": ({"ridges": np.array([0.1, 1.0])}, {"ridges": np.array([0.3, 2.0])}),
     "nleep": ({"explained_variance": 0.7, "key": 1}, {"explained_variance": 0.9, "key": 2}),
     "transrate": ({"eps": 1e-4}, {"eps": 0.1, "equal_classes": True}),
     "gbc": ({}, {"covariance": "diagonal", "variance_floor": 0.1, "logarithm": True}),
@@ -266,7 +268,7 @@ def test_constant_feature_and_collapsed_features(name):
         result = score(name, constant)
         defined = name != "alpha_req" or column == 0
         expected = (0 if column == 0 else ScoreStatus.CONSTANT_FEATURES) | (0 if defined else ScoreStatus.UNDEFINED)
-        if name == "logme_regression":  # Of targets, one class of which is none.
+        if name in ("logme_regression", "ridge_regression"):  # Of targets, one class of which is none.
             expected = int(result.status) & ScoreStatus.UNBOUNDED | expected
         assert int(result.status) == expected
         assert bool(np.all(np.isfinite(result.value))) == defined

@@ -189,10 +189,11 @@ COMMAND += ["--batch-size", "8", "--no-plot"]
 def test_a_ranking_says_what_made_its_labels(capsys):
     words = [*COMMAND, "--class-names", write_names(LINES), "--teacher", "bert@tiny"]
     assert cli.main(words) == 0
-    said = " ".join(capsys.readouterr().out.split())
+    captured = capsys.readouterr()
+    said, notes = (" ".join(stream.split()) for stream in (captured.out, captured.err))
     recipe = "samples that it was not fitted to, on class names, by bert@tiny"
     assert recipe in said
-    assert "bert@tiny gave each sample the class whose name is nearest" in said
+    assert "bert@tiny gave each sample the class whose name is nearest" in notes
     with StudyLog(Path("jaxrel-results/records.jsonl")) as log:
         records = list(log._records.values())
     assert {record["texts"]["target_labels"] for record in records} == {"class names, by bert@tiny"}

@@ -142,7 +142,7 @@ def test_commands_run_on_a_cluster(
     for where in (["--ray", cluster.address], []):
         folder = "there" if where else "here"
         assert main(["extract", "--data", "mine.npz", "--encoder", "pixels", "--json", "--output", folder, *where]) == 0
-        (record,) = json.loads(capsys.readouterr().out)
+        (record,) = json.loads(capsys.readouterr().out)["tables"]
         rank = ["rank", "--target", "mine.npz", "--encoder", "pixels", "--resamples", "20", "--no-plot"]
         assert main([*rank, "--output", f"rank-{folder}", *where]) == 0
         capsys.readouterr()

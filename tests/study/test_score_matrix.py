@@ -210,9 +210,9 @@ def test_devices_share_the_cores(monkeypatch):
     for num_devices in (4, 2, 1):
         mesh = Mesh(np.asarray(jax.devices()[:num_devices]), ("x",))
         before = threads()
-        scored(["h_score"], mesh=mesh, progress=lambda what, *_: seen.append((what, threads())))
+        scored(["h_score"], mesh=mesh, progress=lambda what, done, _: seen.append((what, done, threads())))
         assert threads() == before
-    assert [found for what, found in seen if what == "scoring"] == [{1}, {2}, before]
+    assert [found for what, done, found in seen if what == "scoring" and done] == [{1}, {2}, before]
 
 
 def arguments(metric: str, num_devices: int, count: int = 2) -> tuple[Bucket, dict, dict]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 
 from jaxrel import cli, data, encoders, study
-from jaxrel.study.sources import NamedSource
+from jaxrel.study import Settings
+from jaxrel.study.documents import settings_as_data, settings_from_data
+from jaxrel.study.sources import NamedSource, encoder_options
 
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("grain")
 
-SETTINGS = study.Settings(samples=24, resamples=10)
+SETTINGS = study.Settings(samples=24, resamples=10, skip_broken=True)
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def rank(pictures: Path, output: Path, **settings: Any) -> study.Ranking:
     """The raw pixels, on the pictures."""
-    used = study.Settings(**{"samples": 24, "resamples": 10} | settings)
+    used = study.Settings(**{"samples": 24, "resamples": 10, "skip_broken": True} | settings)
     return study.rank([str(pictures)], ["pixels"], output=output, settings=used)
 
 
@@ -65,7 +68,21 @@ def test_files_that_were_left_out_are_remembered(pictures, tmp_path):
         (source,) = study.named_sources([str(pictures)], settings=SETTINGS, store=study.feature_store()).values()
         assert isinstance(source, NamedSource)
         source.fingerprint("pixels")
-        assert source.skipped == 1
+        ((name, reason),) = source.skipped
+        assert name == str(pictures / "dark" / "damaged.png")
+        assert "cannot identify" in reason
+
+
+def test_a_broken_picture_is_an_error_unless_it_is_to_be_left_out(pictures, tmp_path):
+    damaged = str(pictures / "dark" / "damaged.png")
+    (row,) = rank(pictures, tmp_path / "results", skip_broken=False).tables[0].rows
+    assert row.score.status.startswith(f"failed: {damaged} cannot be read as a picture")
+    assert "pass skip_broken=True (--skip-broken)" in row.score.status
+    assert not (tmp_path / "results" / "left_out.json").exists()
+    (row,) = rank(pictures, tmp_path / "results").tables[0].rows  # the same folder goes on
+    assert row.score.status == "ok"
+    left_out = json.loads((tmp_path / "results" / "left_out.json").read_text())["left_out"]
+    assert [name for name, _ in left_out[str(pictures)]] == [damaged]
 
 
 def test_folders_of_one_name_are_not_replaced_by_each_other(pictures, tmp_path, monkeypatch, capsys):
@@ -111,3 +128,12 @@ def test_streamed_pictures_have_the_scores_of_those_in_memory(pictures, tmp_path
     (row,) = rank(pictures, tmp_path / "results").tables[0].rows
     assert row.score.status == "ok"
     assert row.score.transferability > 0.9
+
+
+def test_encoders_of_a_study_are_loaded_by_its_prompt_and_width() -> None:
+    settings = Settings(prompt="query", width=8)
+    assert encoder_options(settings) == {"seed": 0, "image_size": None, "prompt": "query", "width": 8}
+    assert settings_from_data(settings_as_data(settings)) == settings
+    assert not {"prompt", "width"} & settings_as_data(Settings()).keys()
+    with pytest.raises(ValueError, match="width is 0: pass an integer of at least 1"):
+        Settings(width=0)

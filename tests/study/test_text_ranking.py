@@ -96,7 +96,7 @@ def test_classes_may_be_called_by_numbers(names):
 
 def test_one_checkpoint_that_is_unknown_ends_no_other(capsys):
     Path("other").mkdir()
-    Path("other/config.json").write_text('{"model_type": "llama"}')
+    Path("other/config.json").write_text('{"model_type": "gpt2"}')
     np.savez("scalar.npz", **{"features.18.0.weight": np.float32(1)})
     command = ["rank", "--target", "./notes", "--encoder", "./other", "scalar.npz", "./tiny", *NUMBERS]
     assert cli.main(command) == 1
@@ -106,7 +106,7 @@ def test_one_checkpoint_that_is_unknown_ends_no_other(capsys):
         "./other": False,
         "scalar.npz": False,
     }
-    assert "model_type 'llama'" in capsys.readouterr().out
+    assert "model_type 'gpt2'" in capsys.readouterr().out
 
 
 def test_texts_without_labels_are_ranked_by_views():

@@ -73,7 +73,7 @@ class FakeEncoder:
     num_parameters = 80
     pretraining = licence = weights_sha256 = preprocessing = "none"
 
-    def __init__(self, name: str, *, seed: int, image_size: int | None) -> None:
+    def __init__(self, name: str, *, seed: int, image_size: int | None, **_: None) -> None:
         self.name = name
         self.feature_width = 5
         self.image_size = image_size

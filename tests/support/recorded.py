@@ -158,7 +158,7 @@ def metric_result(name: str, data: Mapping[str, np.ndarray]) -> Any:
     metric = METRICS[name]
     accepted = inspect.signature(metric.function).parameters
     options: dict[str, Any] = {key: option for key, option in OPTIONS.items() if key in accepted}
-    if name == "ridge_probe":
+    if name in ("ridge_probe", "ridge_regression"):
         options |= {"folds": data["folds"], "num_folds": 3}
     return metric.function(*(data[need] for need in metric.needs), weights=data["weights"], **options)
 

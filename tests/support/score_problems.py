@@ -78,7 +78,7 @@ def score(name: str, data: dict, **options) -> Score:
     if name == "ncti":
         options.setdefault("num_components", 64)
     options = {key: value for key, value in OPTIONS.items() if key in accepted} | options
-    if name == "ridge_probe":
+    if name in ("ridge_probe", "ridge_regression"):
         options |= {"folds": data["folds"], "num_folds": 3}
     result = metric.function(*(data[need] for need in metric.needs), weights=data["weights"], **options)
     if metric.combine is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrel.data.readers.samples import AbsentError, Samples, lines_of, read_text
-from jaxrel.data.readers.text_columns import Columns, Places, named_columns, samples_of_columns
+from jaxrel.data.readers.text_columns import Columns, Places, label_of, named_columns, samples_of_columns, text_of
 
 __all__ = ["COLUMN_SUFFIXES", "read_json_lines", "read_parquet"]
 
@@ -79,25 +79,7 @@ def _samples(path: Path, rows: Sequence[Mapping[str, Any]], where: Sequence[str]
         raise ValueError(f"{path} has no rows")
     *texts, label = names
     cells = [
-        [*(_text(row.get(name), name, place) for name in texts), _label(row.get(label), label, place)]
+        [*(text_of(row.get(name), name, place) for name in texts), label_of(row.get(label), label, place)]
         for row, place in zip(rows, where, strict=True)
     ]
     return samples_of_columns(cells, Places(tuple(range(len(texts))), len(texts)))
-
-
-def _text(value: Any, name: str, where: str) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{where} has {value!r:.40} for {name!r}, wanted a text: take it out, or pass another column")
-    return value
-
-
-def _label(value: Any, name: str, where: str) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, str | int):
-        raise ValueError(
-            f"{where} has {value!r:.40} for {name!r}, wanted the name or number of a class: pass another column"
-        )
-    return str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,21 @@ from typing import Any
 import numpy as np
 
 from jaxrel.data.readers.picture_files import list_pictures
-from jaxrel.data.readers.pictures import PICTURE_SUFFIXES, fit_into_memory, read_pictures
+from jaxrel.data.readers.pictures import PICTURE_SUFFIXES, PictureFile, fit_into_memory, read_pictures
 from jaxrel.data.readers.samples import Samples, Skipped, read_text
 
-__all__ = ["class_files", "class_of", "has_class_folders", "has_samples", "read_class_folders", "read_samples"]
+__all__ = [
+    "class_files",
+    "class_of",
+    "has_class_folders",
+    "has_samples",
+    "read_class_folders",
+    "read_picture_files",
+    "read_samples",
+    "tell_of_others",
+]
+
+_log = logging.getLogger(__name__)
 
 _TEXT_SUFFIX = ".txt"
 _UNKNOWN = ("unlabelled", "unlabeled")
@@ -48,8 +60,8 @@ def read_class_folders(folder: Path, *, encoding: str = "utf-8-sig") -> Samples:
 
     The files are all pictures (see :func:`jaxrel.data.readers.pictures.stack_pictures` for what is done to their sizes)
     or all texts (``.txt``, each read as a whole). Pictures of which an array would take more than a gibibyte stay in
-    their files until they are encoded. Hidden entries, and files beside the subfolders, are passed over. A
-    file that cannot be read is left out, by name.
+    their files until they are encoded. Hidden entries are passed over, and files beside the subfolders, which the log
+    names. A file that cannot be read is left out, by name.
 
     The folder may also hold ``train`` and ``test`` (``val``, ``valid``, ``validation``), each with such subfolders.
 
@@ -62,6 +74,8 @@ def read_class_folders(folder: Path, *, encoding: str = "utf-8-sig") -> Samples:
             pictures and texts, or none can be read.
     """
     parts = _part_folders(folder)
+    if parts:
+        tell_of_others(folder)
     files_of = {part: class_files(part) for part in parts or (folder,)}
     files = [file for of_part in files_of.values() for file in of_part]
     samples, kept, skipped = _read_files(folder, files, encoding)
@@ -84,11 +98,11 @@ def _read_files(folder: Path, files: Sequence[Path], encoding: str) -> tuple[Any
     if texts and len(texts) < len(files):
         picture = next(file for file in files if file.suffix.lower() != _TEXT_SUFFIX)
         raise ValueError(f"{folder} holds both texts ({texts[0]}) and pictures ({picture}); part them")
-    return _read_texts(files, encoding) if texts else _read_pictures(files)
+    return _read_texts(files, encoding) if texts else read_picture_files(files)
 
 
-def _read_pictures(files: Sequence[Path]) -> tuple[Any, list[int], Skipped]:
-    """The pictures, the indices of those that can be read, and those that cannot."""
+def read_picture_files(files: Sequence[PictureFile]) -> tuple[Any, list[int], Skipped]:
+    """The pictures, in memory up to a gibibyte, the indices of those that can be read, and those that cannot."""
     return read_pictures(files) if fit_into_memory(files) else list_pictures(files)
 
 
@@ -117,7 +131,26 @@ def class_files(folder: Path) -> list[Path]:
     Raises:
         ValueError: a subfolder is empty or has folders within, or a file is neither picture nor text.
     """
+    tell_of_others(folder)
     return [file for name in _visible(folder) if name.is_dir() for file in _samples_of(name)]
+
+
+def tell_of_others(folder: Path, *, suffix: str = "") -> None:
+    """Name in the log what is beside that of which a set is made: subfolders, or files of this suffix."""
+    if suffix:
+        others = [entry.name for entry in _visible(folder) if entry.suffix.lower() != suffix]
+    else:
+        others = [entry.name for entry in _visible(folder) if not entry.is_dir()]
+    if others:
+        _log.warning(
+            "%s: %s beside the %s %s left out: %s%s",
+            folder,
+            f"{len(others):,} entries" if others[1:] else "an entry",
+            "shards" if suffix else "folders (samples of unknown class belong in one called unlabelled)",
+            "are" if others[1:] else "is",
+            ", ".join(others[:3]),
+            ", ..." if others[3:] else "",
+        )
 
 
 def _samples_of(folder: Path) -> list[Path]:

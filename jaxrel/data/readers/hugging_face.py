@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxrel.data.readers.columns import ColumnKind, choose_splits, find_columns
+from jaxrel.data.readers.columns import ColumnKind, choose_splits, find_columns, label_values
 from jaxrel.data.readers.pictures import stack_pictures
-from jaxrel.data.readers.samples import AbsentError, ClassSamples
+from jaxrel.data.readers.samples import AbsentError, ClassSamples, Samples, Skipped, find_classes, find_targets
+from jaxrel.data.readers.text_columns import Columns, joined_texts
 
 if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = ["is_saved", "read_dataset", "read_hub", "read_saved"]
+
+_LISTS = ("List", "LargeList", "Sequence")  # by the version of the library
 
 
 def is_saved(folder: Path) -> bool:
@@ -25,47 +28,54 @@ def is_saved(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
 
 
-def read_hub(name: str) -> ClassSamples:
+def read_hub(name: str, columns: Columns = Columns()) -> ClassSamples:  # noqa: B008 (immutable)
     """Read every labelled sample of a set of the Hub, downloaded if need be; see :func:`read_saved`.
 
     Args:
         name: ``NAME`` or ``OWNER/NAME``.
+        columns: of the samples and labels.
 
     Raises:
         AbsentError: the library or the set is not there, and cannot be fetched.
-        ValueError: the set has not one column of images or texts and one of labels.
+        ValueError: see :func:`read_saved`.
     """
     datasets = _library()
     try:
         found = datasets.load_dataset(name)
     except Exception as error:  # unknown names, closed sets and missing networks are errors of many kinds
         raise AbsentError(f"{type(error).__name__}: {error}") from error
-    return _read(found, datasets)
+    return _read(found, columns, datasets)
 
 
-def read_saved(folder: Path) -> ClassSamples:
+def read_saved(folder: Path, columns: Columns = Columns()) -> ClassSamples:  # noqa: B008 (immutable)
     """Read every labelled sample of a set that `save_to_disk` wrote.
 
-    The samples are those of a column of the feature `Image`, or of strings (called "text" where there are several), the
-    labels those of a column of the feature `ClassLabel`. The splits train, validation and test are joined (all, where
-    none is called so); a split without any label is left out; where others have a negative label, the class of the
-    sample is not known. Sizes of images: see :func:`jaxrel.data.readers.pictures.stack_pictures`.
+    The samples are those of a column of the feature `Image`, or of strings, the labels those of a column of the feature
+    `ClassLabel`, or of strings or numbers (see :func:`jaxrel.data.readers.columns.find_columns`). The splits train,
+    validation and test are joined (all, where none is called so); a split without any label is left out; where others
+    have a label that is None, empty or -1, the class of the sample is not known. Sizes of images: see
+    :func:`jaxrel.data.readers.pictures.stack_pictures`.
+
+    Args:
+        folder: of the set.
+        columns: of the samples and labels.
 
     Raises:
         AbsentError: the library is not installed.
-        ValueError: the folder is damaged, or the set has not one column of images or texts and one of labels.
+        ValueError: the folder is damaged, the columns cannot be told, or a text is None or a label no class; rows are
+            counted from 0 in each split.
     """
     datasets = _library()
     try:
         found = datasets.load_from_disk(str(folder))
     except Exception as error:  # damage shows in as many ways as there are files in the folder
         raise ValueError(f"{folder} cannot be read: {type(error).__name__}: {error}") from error
-    return _read(found, datasets)
+    return _read(found, columns, datasets)
 
 
-def read_dataset(found: Any) -> ClassSamples:
+def read_dataset(found: Any, columns: Columns = Columns()) -> ClassSamples:  # noqa: B008 (immutable)
     """Read every labelled sample of a `Dataset` or `DatasetDict` that is open; see :func:`read_saved`."""
-    return _read(found, _library())
+    return _read(found, columns, _library())
 
 
 def _library() -> Any:
@@ -76,21 +86,34 @@ def _library() -> Any:
     return datasets
 
 
-def _read(found: Any, datasets: Any) -> ClassSamples:
+def _read(found: Any, columns: Columns, datasets: Any) -> ClassSamples:
     splits = {split: found[split] for split in choose_splits(found.keys())} if isinstance(found, dict) else {"": found}
     parts = np.repeat(list(splits), [len(rows) for rows in splits.values()])
+    where = [f"row {row} of {split}".removesuffix(" of ") for split, rows in splits.items() for row in range(len(rows))]
     found = datasets.concatenate_datasets(list(splits.values()))
-    sample, kind, label = find_columns({name: _kind(column, datasets) for name, column in found.features.items()})
-    labels = np.array([-1 if value is None else value for value in found[label]], dtype=np.int32)
-    kept = np.flatnonzero(np.isin(parts, parts[labels >= 0]))
-    column = found.select(kept)[sample]
-    facts = tuple(found.features[label].names), found.info.license or "not stated"
-    if kind == "text":
-        return ClassSamples(tuple(text or "" for text in column), labels[kept], *facts, parts[kept])
-
-    pictures = [(f"picture {index}", partial(_opened, column, index)) for index in range(len(kept))]
-    pixels, readable, skipped = stack_pictures(pictures)
-    return ClassSamples(pixels, labels[kept][readable], *facts, parts[kept][readable], skipped)
+    kinds = {name: _kind(column, datasets) for name, column in found.features.items()}
+    names, kind, label = find_columns(kinds, columns=columns)
+    values = found[label] if label else [None] * len(where)
+    if named := kinds.get(label) == "class" and not columns.regression:
+        values = [-1 if value is None else value for value in values]
+    labels = label_values(values, label, where, regression=columns.regression)
+    known = labels != "" if labels.dtype.kind == "U" else labels >= 0
+    kept = np.flatnonzero(np.isin(parts, parts[known])) if label else np.arange(len(where))
+    contents, where = [found.select(kept)[name] for name in names], [where[row] for row in kept]
+    samples: Any = ()
+    skipped: Skipped = ()
+    if kind == "image":
+        pictures = [(place, partial(_opened, contents[0], index)) for index, place in enumerate(where)]
+        samples, readable, skipped = stack_pictures(pictures)
+        kept = kept[readable]
+    else:
+        samples = joined_texts(names, contents, where)
+    licence = found.info.license or "not stated"
+    if named:
+        class_names = tuple(found.features[label].names)
+        return ClassSamples(samples, labels[kept], class_names, licence, parts[kept], skipped)
+    find = find_targets if columns.regression else find_classes
+    return find(Samples(samples, labels[kept], parts[kept], skipped))._replace(licence=licence)
 
 
 @contextmanager
@@ -101,7 +124,7 @@ def _opened(column: Any, index: int) -> Iterator[Image.Image]:
             raise ValueError("there is none")
         picture.load()
     except Exception as error:  # whatever the decoder meets
-        raise ValueError(f"picture {index} cannot be read: {error}") from error
+        raise ValueError(str(error)) from error
     yield picture
 
 
@@ -110,7 +133,9 @@ def _kind(column: Any, datasets: Any) -> ColumnKind:
         case datasets.Image():
             return "image"
         case datasets.ClassLabel():
-            return "label"
+            return "class"
         case datasets.Value(dtype="string" | "large_string"):
             return "text"
-    return "other"
+        case datasets.Value(dtype=str(dtype)) if dtype.startswith(("int", "uint", "float", "bool")):
+            return "number"
+    return "list" if isinstance(column, list) or type(column).__name__ in _LISTS else "other"

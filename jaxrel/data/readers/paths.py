@@ -6,38 +6,55 @@ import re
 from pathlib import Path
 
 from jaxrel.data.readers.arrays import is_idx_folder, read_idx_folder, read_npz
+from jaxrel.data.readers.coco import read_boxes
 from jaxrel.data.readers.column_files import COLUMN_SUFFIXES, read_json_lines, read_parquet
-from jaxrel.data.readers.folders import has_class_folders, has_samples, read_class_folders, read_samples
+from jaxrel.data.readers.folders import has_class_folders, has_samples, read_class_folders, read_samples, tell_of_others
 from jaxrel.data.readers.samples import Samples
 from jaxrel.data.readers.tables import TABLE_SUFFIXES, read_table
 from jaxrel.data.readers.text_columns import Columns
+from jaxrel.data.readers.webdataset import SHARD_SUFFIX, expanded, read_shards
 
-__all__ = ["FILE_SUFFIXES", "name_of", "read_path"]
+__all__ = ["FILE_SUFFIXES", "files_of", "name_of", "read_path"]
 
 _READERS = dict.fromkeys(TABLE_SUFFIXES, read_table) | dict.fromkeys(COLUMN_SUFFIXES[:2], read_json_lines)
 _TABLES = {**_READERS, **{f"{suffix}.gz": read for suffix, read in _READERS.items()}, COLUMN_SUFFIXES[2]: read_parquet}
-FILE_SUFFIXES = (".npz", *_TABLES)
+FILE_SUFFIXES = (".npz", SHARD_SUFFIX, *_TABLES)
+
+
+def files_of(path: Path) -> list[Path]:
+    """What a path means: itself, or the shards of a pattern such as `train-{000..012}.tar`; they need not exist."""
+    return [path] if path.exists() or path.suffix.lower() != SHARD_SUFFIX else expanded(path)
 
 
 def read_path(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B008 (immutable)
     """Read a file or folder of the user's by the reader for its kind.
 
-    Folders: the IDX files of an MNIST-like set, one subfolder for each class, or samples of unknown class. Files:
-    ``.npz``; a table with ``.csv``, ``.tsv``, ``.tab``, ``.jsonl`` or ``.ndjson`` (plain or ``.gz``), or ``.parquet``.
+    Folders: the IDX files of an MNIST-like set, one subfolder for each class, samples of unknown class, or shards.
+    Files: ``.npz``; a table with ``.csv``, ``.tsv``, ``.tab``, ``.jsonl`` or ``.ndjson`` (plain or ``.gz``), or
+    ``.parquet``; a ``.tar`` shard of WebDataset, or with braces in its name several; the ``.json`` of
+    COCO's boxes.
 
     Args:
         path: of the file or folder.
-        columns: of a table.
+        columns: of a table; of shards, the key of the label in ``.json``.
 
     Raises:
         FileNotFoundError: nothing is there.
         ValueError: it is none of these, or damaged; columns are named of what is no table.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
+    for file in files_of(path):
+        if not file.exists():
+            raise FileNotFoundError(f"{file} does not exist")
+    if not path.is_dir() and path.suffix.lower() == SHARD_SUFFIX:
+        return read_shards(files_of(path), columns)
+    if path.is_dir() and not has_class_folders(path) and (shards := sorted(path.glob(f"*{SHARD_SUFFIX}"))):
+        tell_of_others(path, suffix=SHARD_SUFFIX)
+        return read_shards(shards, columns)
     read = next((read for suffix, read in _TABLES.items() if path.name.lower().endswith(suffix)), None)
     if path.is_file() and read is not None:
         return read(path, columns)
+    if path.is_file() and path.suffix.lower() == ".json":
+        return read_boxes(path)
     if columns.named:
         raise ValueError(f"{path} is no table ({', '.join(_TABLES)}), of which columns can be named")
     if path.is_dir() and is_idx_folder(path):
@@ -49,8 +66,9 @@ def read_path(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B00
     if path.is_file() and path.suffix.lower() == ".npz":
         return read_npz(path)
     raise ValueError(
-        f"{path} is neither a folder of IDX files nor an .npz file, a table ({', '.join(_TABLES)}) or a folder of "
-        "pictures or texts, or with one subfolder of these for each class"
+        f"{path} is neither a folder of IDX files nor an .npz file, a table ({', '.join(_TABLES)}), a .tar shard, a "
+        ".json of COCO's boxes, a folder of shards, a folder of pictures or texts, or with one subfolder of these for "
+        "each class"
     )
 
 

@@ -7,13 +7,12 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from jaxrel.data.readers.pictures import SIDE, open_picture_in_thread, pixels_of, warnings_of_pictures
+from jaxrel.data.readers.pictures import SIDE, PictureFile, open_picture_in_thread, pixels_of, warnings_of_pictures
 from jaxrel.data.readers.samples import AbsentError, Skipped
 
 __all__ = ["Pictures", "imported_grain", "list_pictures"]
@@ -28,7 +27,7 @@ class Pictures:
     since it was listed is refused, as features of it would be kept under the fingerprint of the old content.
     """
 
-    files: tuple[Path, ...] = field(repr=False)
+    files: tuple[Any, ...] = field(repr=False)  # paths, or members of archives
     side: int
     hashes: tuple[bytes, ...] = field(repr=False)
 
@@ -59,7 +58,7 @@ class Pictures:
                 images[row] = pixels
         return images
 
-    def _pixels(self, listed: tuple[Path, bytes]) -> UInt8[np.ndarray, "s s 3"]:
+    def _pixels(self, listed: tuple[PictureFile, bytes]) -> UInt8[np.ndarray, "s s 3"]:
         file, known_hash = listed
         try:
             content = file.read_bytes()
@@ -71,7 +70,7 @@ class Pictures:
             return pixels_of(picture, side=self.side)
 
 
-def list_pictures(files: Sequence[Path], *, side: int = SIDE) -> tuple[Pictures, list[int], Skipped]:
+def list_pictures(files: Sequence[PictureFile], *, side: int = SIDE) -> tuple[Pictures, list[int], Skipped]:
     """The pictures that can be decoded, their indices among the files, and the other files.
 
     Each file is read and decoded once, to hash it and to find damage.
@@ -94,7 +93,7 @@ def list_pictures(files: Sequence[Path], *, side: int = SIDE) -> tuple[Pictures,
     return Pictures(tuple(files[index] for index in kept), side, tuple(hashes.values())), kept, tuple(skipped)
 
 
-def _hash_of_picture(file: Path) -> bytes | Exception:
+def _hash_of_picture(file: PictureFile) -> bytes | Exception:
     """The hash of a file that can be decoded to its end, else why it cannot."""
     try:
         content = file.read_bytes()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PICTURE_SUFFIXES",
     "SIDE",
+    "PictureFile",
     "fit_into_memory",
     "open_picture",
     "open_picture_in_thread",
@@ -46,6 +47,13 @@ _PIXELS_PER_BYTE = 100  # ... and how many a larger one may have; photographs ha
 Fit = Literal["crop", "pad"]
 
 
+class PictureFile(Protocol):
+    """A path, or a file within an archive; as text it is what errors name."""
+
+    def read_bytes(self) -> bytes:
+        """The content."""
+
+
 class Stack(NamedTuple):
     """Pictures as one array.
 
@@ -64,12 +72,12 @@ Opener: TypeAlias = Callable[[], AbstractContextManager["Image.Image"]]
 """Opens a picture for as long as its pixels are wanted; raises ValueError, then or later, where it cannot be read."""
 
 
-def read_pictures(files: Sequence[Path], *, side: int | None = None, fit: Fit = "crop") -> Stack:
+def read_pictures(files: Sequence[PictureFile], *, side: int | None = None, fit: Fit = "crop") -> Stack:
     """Read picture files as one array; see :func:`stack_pictures`."""
     return stack_pictures([(str(file), partial(open_picture, file)) for file in files], side=side, fit=fit)
 
 
-def fit_into_memory(files: Sequence[Path]) -> bool:
+def fit_into_memory(files: Sequence[PictureFile]) -> bool:
     """Whether :func:`read_pictures` takes at most a gibibyte for them; sizes are looked at where their number is large.
 
     A file that cannot be read counts as one of another size.
@@ -239,7 +247,7 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
 
 
 @contextmanager
-def open_picture(file: Path) -> Iterator[Image.Image]:
+def open_picture(file: PictureFile) -> Iterator[Image.Image]:
     """Open a picture file for as long as its pixels are wanted.
 
     Raises:
@@ -268,7 +276,7 @@ def warnings_of_pictures() -> Iterator[None]:
 
 
 @contextmanager
-def open_picture_in_thread(file: Path, content: bytes | None = None) -> Iterator[Image.Image]:
+def open_picture_in_thread(file: PictureFile, content: bytes | None = None) -> Iterator[Image.Image]:
     """:func:`open_picture` in one of several threads, all within one :func:`warnings_of_pictures`.
 
     Args:
@@ -278,9 +286,14 @@ def open_picture_in_thread(file: Path, content: bytes | None = None) -> Iterator
     from PIL import Image
 
     try:
-        with Image.open(file if content is None else io.BytesIO(content), formats=_FORMATS) as picture:
+        opened: Path | io.BytesIO
+        if isinstance(file, Path) and content is None:
+            opened, size = file, file.stat().st_size
+        else:
+            content = file.read_bytes() if content is None else content
+            opened, size = io.BytesIO(content), len(content)
+        with Image.open(opened, formats=_FORMATS) as picture:
             pixels = picture.width * picture.height
-            size = file.stat().st_size if content is None else len(content)
             if pixels > max(_LARGEST_SPARSE, _PIXELS_PER_BYTE * size):
                 raise Image.DecompressionBombError(f"{picture.width} x {picture.height} pixels in {size:,} bytes")
             yield picture

@@ -9,31 +9,39 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxrel.data.readers.columns import ColumnKind, choose_splits, find_columns
+from jaxrel.data.readers.columns import ColumnKind, choose_splits, find_columns, label_values
 from jaxrel.data.readers.pictures import SIDE, pixels_of
-from jaxrel.data.readers.samples import AbsentError, ClassSamples
+from jaxrel.data.readers.samples import AbsentError, ClassSamples, Samples, find_classes, find_targets
+from jaxrel.data.readers.text_columns import Columns, joined_texts
 
 __all__ = ["read_tfds"]
 
 
-def read_tfds(name: str, *, data_dir: Path | None = None, download: bool = True) -> ClassSamples:
+def read_tfds(
+    name: str,
+    columns: Columns = Columns(),  # noqa: B008 (immutable)
+    *,
+    data_dir: Path | None = None,
+    download: bool = True,
+) -> ClassSamples:
     """Read every labelled sample of a set for classifying images or texts.
 
     Reading needs no TensorFlow: sets are prepared as ArrayRecord files, which are read by random access. It is asked
     for by the preparation of some sets, and by a set that lies prepared in another format.
 
-    The samples of the splits train, validation and test are joined (of all, where none is called so); those with
-    a negative label, by which sets mark that there is none, are left out. Images of a set that fixes their size stay as
-    they are; others become squares of 224 pixels (see :func:`jaxrel.data.readers.pictures.stack_pictures`).
+    The samples of the splits train, validation and test are joined (of all, where none is called so); those whose label
+    is negative or empty, by which sets mark that there is none, are left out. Images of a set that fixes their size
+    stay as they are; others become squares of 224 pixels (see :func:`jaxrel.data.readers.pictures.stack_pictures`).
 
     Args:
         name: ``NAME`` or ``NAME/CONFIG``, with ``:VERSION`` or not.
+        columns: features of the samples and labels; see :func:`jaxrel.data.readers.columns.find_columns`.
         data_dir: where prepared sets lie; by default the library's own choice.
         download: whether a set that is not prepared is downloaded and prepared.
 
     Raises:
         AbsentError: the library or the set is not there, or cannot be fetched.
-        ValueError: the set has not one column of images or texts and one of labels, or samples that cannot be read.
+        ValueError: the columns cannot be told, or there are samples that cannot be read.
     """
     try:
         import tensorflow_datasets as tfds
@@ -44,27 +52,38 @@ def read_tfds(name: str, *, data_dir: Path | None = None, download: bool = True)
     except Exception as error:  # an unknown name, a damaged description, a version that is not there
         raise AbsentError(_reason(error)) from error
     features = builder.info.features
-    sample, kind, label = find_columns(
-        {column: _kind(feature, tfds) for column, feature in features.items()}, preferred=_preferred(builder)
+    names, kind, label = find_columns(
+        {column: _kind(feature, tfds) for column, feature in features.items()},
+        preferred=_preferred(builder),
+        columns=columns,
     )
     if not builder.is_prepared():
         _prepare(builder, name, download)
-    side = SIDE if kind == "image" and None in features[sample].shape[:2] else None
-    rows = [
-        (_pixels(example[sample], side) if kind == "image" else _text(example[sample]), int(example[label]), split)
-        for split, example in _examples(builder, tfds)
-        if example[label] >= 0
-    ]
-    if not rows:
-        raise ValueError(f"{name} has no sample with a label")
-    contents, labels, parts = zip(*rows, strict=True)
-    return ClassSamples(
-        np.stack(contents) if kind == "image" else contents,
-        np.array(labels, dtype=np.int32),
-        tuple(features[label].names),
-        builder.info.redistribution_info.license or "not stated",
-        np.array(parts),
-    )
+    side = SIDE if kind == "image" and None in features[names[0]].shape[:2] else None
+    read: list[tuple[str, str, Any, Any]] = []
+    skipped: list[tuple[str, str]] = []
+    for place, split, row in _examples(builder, tfds):
+        if isinstance(row, Exception):
+            skipped.append((place, _reason(row)))
+        elif (value := _value(row[label]) if label else None) is None or columns.regression or _is_known(value):
+            content = _pixels(row[names[0]], side) if kind == "image" else [_value(row[name]) for name in names]
+            read.append((place, split, content, value))
+    if not read:
+        raise ValueError(f"{name} has no sample with a label" + "".join(f"; {': '.join(each)}" for each in skipped[:1]))
+    where, parts, contents, values = zip(*read, strict=True)
+    samples = np.stack(contents) if kind == "image" else joined_texts(names, list(zip(*contents, strict=True)), where)
+    labels = label_values(values, label, where, regression=columns.regression)
+    found = Samples(samples, labels, np.array(parts), tuple(skipped))
+    licence = builder.info.redistribution_info.license or "not stated"
+    if columns.regression:
+        return find_targets(found)._replace(licence=licence)
+    if not (label and _kind(features[label], tfds) == "class"):
+        return find_classes(found)._replace(licence=licence)
+    return ClassSamples(samples, labels, tuple(features[label].names), licence, found.parts, found.skipped)
+
+
+def _is_known(label: Any) -> bool:
+    return bool(label) if isinstance(label, str) else label >= 0
 
 
 def _prepare(builder: Any, name: str, download: bool) -> None:
@@ -92,8 +111,10 @@ def _kind(feature: Any, tfds: Any) -> ColumnKind:
         case tfds.features.Text():
             return "text"
         case tfds.features.ClassLabel():
-            return "label"
-    return "other"
+            return "class"
+    if getattr(feature, "shape", None) == () and np.dtype(feature.np_dtype).kind in "biuf":
+        return "number"
+    return "list" if type(feature).__name__ == "Sequence" else "other"
 
 
 def _preferred(builder: Any) -> tuple[str, str] | None:
@@ -103,14 +124,21 @@ def _preferred(builder: Any) -> tuple[str, str] | None:
     return None
 
 
-def _examples(builder: Any, tfds: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each example with the name of its split."""
+def _examples(builder: Any, tfds: Any) -> Iterator[tuple[str, str, Mapping[str, Any] | Exception]]:
+    """Row and split of each example, and what it holds, or why it cannot be read."""
     for split in choose_splits(builder.info.splits.keys()):
         try:
             source = builder.as_data_source(split)
         except NotImplementedError:  # prepared in a format without random access
-            source = _streamed(builder, split, tfds)
-        yield from ((split, example) for example in source)
+            for row, example in enumerate(_streamed(builder, split, tfds)):
+                yield f"row {row} of {split}", split, example
+            continue
+        for row in range(len(source)):
+            try:
+                example = source[row]
+            except Exception as error:  # whatever the decoder meets
+                example = error
+            yield f"row {row} of {split}", split, example
 
 
 def _streamed(builder: Any, split: str, tfds: Any) -> Any:
@@ -133,8 +161,9 @@ def _pixels(image: np.ndarray, side: int | None) -> UInt8[np.ndarray, "h w c"]:
     return pixels_of(Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image), side=side)
 
 
-def _text(content: bytes | str) -> str:
+def _value(content: Any) -> Any:
+    """Text, or a number of Python's own."""
     try:
-        return content.decode() if isinstance(content, bytes) else content
+        return content.decode() if isinstance(content, bytes) else getattr(content, "item", lambda: content)()
     except UnicodeDecodeError as error:
         raise ValueError(f"a text is not UTF-8: {error}") from error

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxrel.data.readers.samples import Samples
 
-__all__ = ["Columns", "Places", "as_names", "named_columns", "samples_of_columns"]
+__all__ = [
+    "LABEL_NAMES",
+    "SEVERAL_LABELS",
+    "TEXT_NAMES",
+    "Columns",
+    "Places",
+    "as_names",
+    "joined_texts",
+    "label_of",
+    "named_columns",
+    "samples_of_columns",
+    "text_of",
+]
 
-_TEXT_NAMES = ("text", "texts", "sentence", "review", "content", "message", "tweet", "comment", "document", "body")
-_LABEL_NAMES = ("label", "labels", "class", "category", "sentiment", "target", "topic", "intent")
+TEXT_NAMES = ("text", "texts", "sentence", "review", "content", "message", "tweet", "comment", "document", "body")
+LABEL_NAMES = ("label", "labels", "class", "category", "sentiment", "target", "topic", "intent")
+SEVERAL_LABELS = (
+    "a sample has one class here, not several labels: make of each label a column of its own that says which samples "
+    "have it, and pass these as tasks of their own"
+)
 
 
 class Columns(NamedTuple):
@@ -21,11 +37,13 @@ class Columns(NamedTuple):
 
     Attributes:
         text: several are joined to one text, a line each.
-        label: the class; "" where there is none.
+        label: the class, or the number to predict; "" where there is none.
+        regression: whether labels are numbers to predict.
     """
 
     text: tuple[str, ...] = ()
     label: str | None = None
+    regression: bool = False
 
     @property
     def named(self) -> bool:
@@ -66,12 +84,12 @@ def named_columns(path: Path, header: Sequence[str], columns: Columns) -> Places
         exact = [place for place, cell in enumerate(names) if cell == known[0]]
         return exact or [place for place, cell in enumerate(names) if cell in known]
 
-    texts = [given(name) for name in columns.text] or usual(_TEXT_NAMES)
+    texts = [given(name) for name in columns.text] or usual(TEXT_NAMES)
     if columns.label == "" and (columns.text or len(texts) == 1):
         return Places(tuple(texts), None)
     if len(header) == len(texts) == 1 and columns.label is None:
         return Places((0,), None)
-    labels = usual(_LABEL_NAMES) if columns.label is None else [given(columns.label)]
+    labels = usual(LABEL_NAMES) if columns.label is None else [given(columns.label)]
     if len(labels) == 1 and (columns.text or len(texts) == 1):
         return Places(tuple(texts), labels[0])
     if columns.named:
@@ -88,3 +106,43 @@ def samples_of_columns(rows: Sequence[Sequence[str]], places: Places) -> Samples
     texts = tuple("\n".join(row[place] for place in places.texts) for row in rows)
     labels = ["" if places.label is None else row[places.label].strip() for row in rows]
     return Samples(texts, np.array(labels, dtype=str))
+
+
+def joined_texts(names: Sequence[str], contents: Sequence[Iterable[Any]], where: Sequence[str]) -> tuple[str, ...]:
+    """The texts of columns, a line each where there are several.
+
+    Raises:
+        ValueError: a cell is no text; `where` has the name of each row.
+    """
+    rows = zip(where, *contents, strict=True)
+    return tuple(
+        "\n".join(text_of(cell, name, place) for name, cell in zip(names, cells, strict=True)) for place, *cells in rows
+    )
+
+
+def text_of(value: Any, name: str, where: str) -> str:
+    """A cell of a column of texts.
+
+    Raises:
+        ValueError: it is no text; `where` says in which row.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"{where} has {value!r:.40} for {name!r}, wanted a text: take it out, or pass another column")
+    return value
+
+
+def label_of(value: Any, name: str, where: str) -> str:
+    """A cell of a column of labels as text, "" where there is none.
+
+    Raises:
+        ValueError: it is neither text nor a number or truth value; `where` says in which row.
+    """
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, list | tuple):
+        raise ValueError(f"{where} has {value!r:.40} for {name!r}: {SEVERAL_LABELS}")
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"{where} has {value!r:.40} for {name!r}, wanted a name or a number: pass another column")
+    return str(value)

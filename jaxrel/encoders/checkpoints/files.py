@@ -122,8 +122,8 @@ def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
     """All tensors of a checkpoint.
 
     Args:
-        path: a .safetensors, .npz, .bin, .pt, .pth or .ckpt file; an index of several (.index.json); or a folder with
-            weights by the names the hub gives them.
+        path: a .safetensors, .npz, .bin, .pt, .pth, .pth.tar or .ckpt file; an index of several (.index.json); or a
+            folder with weights by the names the hub gives them.
 
     Returns:
         Each tensor's name and values; bfloat16 is that of `ml_dtypes`.
@@ -222,4 +222,5 @@ _READERS: Mapping[str, Callable[[Path], dict[str, np.ndarray]]] = {
     ".pt": _read_torch,
     ".pth": _read_torch,
     ".ckpt": _read_torch,
+    ".tar": _read_torch,  # .pth.tar, which is no archive of that kind
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from jax.typing import DTypeLike
 from jaxrel.encoders.checkpoints.files import CheckpointError
 
 __all__ = ["as_weights", "check_size", "find_prefix", "refuse_surplus", "take"]
+
+
+_log = logging.getLogger(__name__)
 
 
 def take(
@@ -84,6 +88,10 @@ def check_size(num_weights: int, tensors: Mapping[str, np.ndarray], folder: Path
         )
 
 
+# Copies of the network that is meant: MoCo's moving average, and what an attacker of `robustness` attacks.
+_COPIES = (("encoder_k.", "encoder_q."), ("attacker.", ""))
+
+
 def find_prefix(names: Iterable[str], anchor: str) -> str:
     """What the names of a network's tensors begin with in a checkpoint of a larger whole; "" where that is not known.
 
@@ -92,11 +100,19 @@ def find_prefix(names: Iterable[str], anchor: str) -> str:
         anchor: the name that a tensor near the input has in the network alone, such as "conv1.weight".
 
     Raises:
-        CheckpointError: there are several networks of this kind.
+        CheckpointError: there are several networks of this kind, and it is not known which is a copy of the other.
     """
     found = sorted(name.removesuffix(anchor) for name in names if f".{name}".endswith(f".{anchor}"))
     # A block inside the network may have a tensor of that name as well.
     outermost = [prefix for prefix in found if not any(prefix != other and prefix.startswith(other) for other in found)]
+    known = [
+        prefix
+        for prefix in outermost
+        if any(copy in prefix and prefix.replace(copy, kept) in outermost for copy, kept in _COPIES)
+    ]
+    if known:
+        outermost = [prefix for prefix in outermost if prefix not in known]
+        _log.info("of the networks after %s and %s the former is read", ", ".join(outermost), ", ".join(known))
     if len(outermost) > 1:
         raise CheckpointError(f"the checkpoint has {anchor!r} after each of {', '.join(outermost)}: save one of these")
     return outermost[0] if outermost else ""

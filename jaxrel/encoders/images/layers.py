@@ -253,7 +253,7 @@ class Linear(nnx.Module):
         self.kernel = nnx.Param(_he_normal(rng, (in_width, out_width)))
         self.bias = nnx.Param(jnp.asarray(np.zeros(out_width, np.float32)))
 
-    def __call__(self, x: Float[Array, "b d"]) -> Float[Array, "b c"]:
+    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b c"]:
         """Apply the map; the result is float32 at least."""
         kernel = self.kernel[...]
         return _matmul(x.astype(kernel.dtype), kernel) + self.bias[...]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from jaxrel.encoders.encoder import EncoderOutput
 from jaxrel.encoders.images.layers import ConvNorm, Layer, Linear, global_mean, max_pool
 
-__all__ = ["DEPTHS", "ResNet", "Residual", "ResidualNet"]
+__all__ = ["DEPTHS", "ResNet", "Residual", "ResidualNet", "stage_names"]
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 """Blocks in the four stages of each ResNet."""
@@ -59,6 +59,17 @@ class Residual(nnx.Module):
         for convolution in self.convolutions:
             y = convolution(y)
         return nnx.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+
+
+def stage_names(stages: Iterable[Iterable[Residual]]) -> Iterator[tuple[ConvNorm, tuple[str, str]]]:
+    """Each layer of stages of residual blocks with its prefixes in a PyTorch file: (convolution, normalisation)."""
+    for i, stage in enumerate(stages, start=1):
+        for j, block in enumerate(stage):
+            prefix = f"layer{i}.{j}"
+            for k, convolution in enumerate(block.convolutions, start=1):
+                yield convolution, (f"{prefix}.conv{k}", f"{prefix}.bn{k}")
+            if block.shortcut is not None:
+                yield block.shortcut, (f"{prefix}.downsample.0", f"{prefix}.downsample.1")
 
 
 class ResidualNet(nnx.Module):
@@ -163,12 +174,6 @@ class ResNet(ResidualNet):
     def torch_names(self) -> Iterator[tuple[Layer, tuple[str, ...]]]:
         """Each layer with its prefixes in a PyTorch file: (convolution, normalisation) or (linear,)."""
         yield self.stem, ("conv1", "bn1")
-        for i, stage in enumerate(self.stages, start=1):
-            for j, block in enumerate(stage):
-                prefix = f"layer{i}.{j}"
-                for k, convolution in enumerate(block.convolutions, start=1):
-                    yield convolution, (f"{prefix}.conv{k}", f"{prefix}.bn{k}")
-                if block.shortcut is not None:
-                    yield block.shortcut, (f"{prefix}.downsample.0", f"{prefix}.downsample.1")
+        yield from stage_names(self.stages)
         if self.classifier is not None:
             yield self.classifier, ("fc",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 
 import jax
@@ -14,7 +15,7 @@ from jaxrel.encoders.checkpoints.files import CheckpointError
 from jaxrel.encoders.checkpoints.tensors import find_prefix, refuse_surplus, take
 from jaxrel.encoders.images.layers import ConvNorm, Layer
 
-__all__ = ["load_torch_tensors", "state_of", "to_channels_last"]
+__all__ = ["as_variable", "load_torch_tensors", "state_of", "to_channels_last"]
 
 
 def load_torch_tensors(
@@ -84,9 +85,18 @@ def state_of(
     return {name: value for name, value in state.items() if name.partition(".")[0] not in _HEADS}, None
 
 
-_HEADS = ("fc", "_fc", "head", "heads", "classifier", "linear", "mlp", "projection_head", "projector", "predictor")
+_HEADS = (
+    *("fc", "_fc", "head", "heads", "classifier", "linear", "mlp"),
+    *("projection_head", "projector", "predictor", "prototypes"),
+)
 
 
 def to_channels_last(value: np.ndarray) -> np.ndarray:
     """OIHW to HWIO, (out, in) to (in, out), vectors as they are."""
     return value.transpose((2, 3, 1, 0)) if value.ndim == 4 else value.T
+
+
+def as_variable(tensor: np.ndarray, *, shape: tuple[int, ...], is_kernel: bool) -> np.ndarray:
+    """A tensor of PyTorch with the axes of a variable, of which heads have one of their own."""
+    value = to_channels_last(tensor) if is_kernel else tensor
+    return value.reshape(shape) if value.size == math.prod(shape) and value.ndim != len(shape) else value

@@ -23,14 +23,17 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jaxrel.encoders.encoder import EncoderOutput
 from jaxrel.encoders.texts.layers import Dense, LayerNorm, SelfAttention, initial_weights, sum_type
+from jaxrel.encoders.texts.pooling import TokenPooling, pool, unit_length
 
-__all__ = ["BertConfig", "BertEncoder", "Family", "Pooling"]
+__all__ = ["MODEL_TYPES", "BertConfig", "BertEncoder", "Family", "Pooling"]
 
 Family = Literal["bert", "roberta", "distilbert"]
 
-Pooling = Literal["mean", "cls", "pooler"]
-"""What becomes of the hidden states of a text. mean: their mean over its tokens. cls: that of the first token.
-pooler: the first token's, through the linear map and tanh that BERT was pre-trained with."""
+Pooling = TokenPooling | Literal["pooler"]
+"""What becomes of the hidden states of a text; pooler: the first token's, through the linear map and tanh that BERT was
+pre-trained with."""
+
+_POOLINGS = (*get_args(TokenPooling), "pooler")
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,9 @@ class BertConfig:
             ValueError: the model is of another type, lacks a size, or is a variant that this network is not.
         """
         model_type = config.get("model_type")
-        family = _MODEL_TYPES.get(str(model_type))
+        family = MODEL_TYPES.get(str(model_type))
         if family is None:
-            raise ValueError(f"model_type is {model_type!r}: only {', '.join(_MODEL_TYPES)} are read")
+            raise ValueError(f"model_type is {model_type!r}: only {', '.join(MODEL_TYPES)} are read")
         keys = _DISTILBERT_KEYS if family == "distilbert" else _BERT_KEYS
         if missing := [key for key in keys.values() if key not in config]:
             raise ValueError(f"the configuration of a {model_type} lacks {', '.join(missing)}")
@@ -124,7 +127,7 @@ class BertConfig:
         return cls(family, **sizes, first_position=first_position, epsilon=epsilon)
 
 
-_MODEL_TYPES: Mapping[str, Family] = {
+MODEL_TYPES: Mapping[str, Family] = {
     "bert": "bert",
     "roberta": "roberta",
     "xlm-roberta": "roberta",
@@ -175,6 +178,7 @@ class BertEncoder(nnx.Module):
         pooling: how the hidden states of a text become its features.
         layer: take the hidden states after this many layers, 0 for the embeddings. Default: after the last.
         normalise: whether features are scaled to unit length.
+        prompt_length: how many tokens at the start of each text pooling leaves out.
 
     Raises:
         ValueError: unknown pooling, a pooler where the family has none or not after the last layer, or no such layer.
@@ -188,17 +192,19 @@ class BertEncoder(nnx.Module):
         pooling: Pooling = "mean",
         layer: int | None = None,
         normalise: bool = False,
+        prompt_length: int = 0,
     ) -> None:
         """Draw the initial weights."""
         last = config.num_layers
-        if pooling not in get_args(Pooling):
-            raise ValueError(f"pooling is {pooling!r}: choose from {', '.join(get_args(Pooling))}")
+        if pooling not in _POOLINGS:
+            raise ValueError(f"pooling is {pooling!r}: choose from {', '.join(_POOLINGS)}")
         if pooling == "pooler" and config.family == "distilbert":
             raise ValueError("a distilbert has no pooler: choose pooling='mean' or 'cls'")
         self.config = config
         self.pooling = pooling
         self.layer = self._checked(last if layer is None else layer)
         self.normalise = normalise
+        self.prompt_length = prompt_length
         self.words = nnx.Param(initial_weights(rng, config.vocabulary_size, config.width))
         self.positions = nnx.Param(initial_weights(rng, config.num_positions, config.width))
         types = config.num_token_types
@@ -245,7 +251,8 @@ class BertEncoder(nnx.Module):
     @property
     def description(self) -> str:
         """What beside its variables decides the features."""
-        return f"{self.config} pooling={self.pooling} layer={self.layer} normalise={self.normalise}"
+        without = f" without {self.prompt_length}" if self.prompt_length else ""
+        return f"{self.config} pooling={self.pooling}{without} layer={self.layer} normalise={self.normalise}"
 
     def _checked(self, layer: int) -> int:
         last = self.config.num_layers
@@ -265,12 +272,9 @@ class BertEncoder(nnx.Module):
 
     def _features(self, x: Float[Array, "b s d"], mask: Bool[Array, "b s"]) -> Float[Array, "b d"]:
         features = self._pool(x, mask)
-        if not self.normalise:
-            return features
-        return features / jnp.maximum(jnp.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
+        return unit_length(features) if self.normalise else features
 
     def _pool(self, x: Float[Array, "b s d"], mask: Bool[Array, "b s"]) -> Float[Array, "b d"]:
-        if self.pooling == "mean":
-            shown = mask[..., None].astype(x.dtype)
-            return (x * shown).sum(1) / jnp.maximum(shown.sum(1), 1)
-        return x[:, 0] if self.pooler is None else jnp.tanh(self.pooler(x[:, 0]))
+        if self.pooler is not None:
+            return jnp.tanh(self.pooler(x[:, 0]))
+        return pool(x, mask & (jnp.arange(mask.shape[1]) >= self.prompt_length), self.pooling)

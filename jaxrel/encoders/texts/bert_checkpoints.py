@@ -1,94 +1,20 @@
-"""Checkpoints of the BERT family: their tensors into the network, and encoders of them."""
+"""Tensors of a checkpoint into a network of the BERT family."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrel.encoders.checkpoints.files import locate_checkpoint, read_checkpoint, read_json
-from jaxrel.encoders.checkpoints.tensors import check_size, find_prefix, refuse_surplus, take
-from jaxrel.encoders.encoder import Encoder
-from jaxrel.encoders.texts.encoder import text_encoder
-from jaxrel.encoders.texts.sentence_transformers import read_modules
-from jaxrel.encoders.texts.tokens import read_tokenizer
+from jaxrel.encoders.checkpoints.tensors import find_prefix, refuse_surplus, take
 
 if TYPE_CHECKING:
-    from jaxrel.encoders.texts.bert import BertEncoder, Family, Pooling
+    from jaxrel.encoders.texts.bert import BertEncoder, Family
 
-__all__ = ["load_hugging_face_tensors", "load_text_encoder"]
-
-_FILES = ("config.json", "tokenizer.json", "modules.json", "sentence_bert_config.json", "*_Pooling/config.json")
-
-
-def load_text_encoder(
-    checkpoint: str | Path,
-    *,
-    name: str | None = None,
-    revision: str | None = None,
-    pooling: Pooling | None = None,
-    layer: int | None = None,
-    normalise: bool | None = None,
-    max_length: int | None = None,
-    dtype: np.dtype[Any] | type = np.float32,
-    pretraining: str = "unknown",
-    licence: str = "unknown",
-) -> Encoder:
-    """Make an encoder of a checkpoint of the BERT family.
-
-    A checkpoint of sentence-transformers, which has a modules.json, is used as that project does: with its pooling
-    (mean or cls) and its largest length; where it has the module Normalize, that is applied.
-
-    Args:
-        checkpoint: a local folder with config.json, tokenizer.json and weights, a file of weights beside the other
-            two, or the name of a repository of the Hugging Face hub.
-        name: the encoder's name, part of its fingerprint. Default: `checkpoint`.
-        revision: branch, tag or commit of the repository.
-        pooling: "mean" of the hidden states, "cls" for that of the first token, or BERT's "pooler"; then no
-            modules.json is read. Default: what modules.json says, where there is one, else "mean".
-        layer: take the hidden states after this many layers. Default: after the last.
-        normalise: whether features are scaled to unit length. Default: what modules.json says, else not.
-        max_length: texts are cut off after so many tokens. Default: as sentence-transformers does, else as many as the
-            network takes.
-        dtype: type of the weights, e.g. `jnp.bfloat16`; features are float32 in any case.
-        pretraining: what the weights were trained on.
-        licence: the licence of the weights.
-
-    Raises:
-        ValueError: the checkpoint cannot be had or read (`CheckpointError`), is of
-            another architecture, or an option does not fit it; modules.json has another pooling or module.
-        ImportError: the extra "text" is not installed.
-    """
-    from jaxrel.encoders.texts.bert import BertConfig, BertEncoder
-
-    path = locate_checkpoint(checkpoint, revision=revision, files=_FILES)
-    folder = path if path.is_dir() else path.parent
-    if pooling is None:
-        modules = read_modules(folder)
-        folder, pooling = folder / modules.transformer, modules.pooling
-        path = path / modules.transformer if path.is_dir() else path
-        normalise = modules.normalise if normalise is None else normalise
-        max_length = modules.max_length if max_length is None else max_length
-    config = BertConfig.from_hugging_face(read_json(folder / "config.json"))
-    tensors = read_checkpoint(path)
-    check_size(config.num_weights, tensors, folder)
-    tokenizer = read_tokenizer(folder / "tokenizer.json", vocabulary_size=config.vocabulary_size)
-    network = BertEncoder(config, pooling=pooling, layer=layer, normalise=bool(normalise))
-    load_hugging_face_tensors(network, tensors, dtype=dtype)
-    return text_encoder(
-        network,
-        tokenizer,
-        name=str(checkpoint) if name is None else name,
-        max_length=config.max_length if max_length is None else max_length,
-        description=network.description,
-        pretraining=pretraining,
-        licence=licence,
-    )
-
+__all__ = ["load_hugging_face_tensors"]
 
 _TENSORS = {
     "words": "embeddings.word_embeddings",

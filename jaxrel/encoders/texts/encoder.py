@@ -22,7 +22,7 @@ from jaxrel.encoders.encoder import (
     check_finite,
     fingerprint,
 )
-from jaxrel.encoders.texts.tokens import TokenBatch, check_texts, pad
+from jaxrel.encoders.texts.tokens import TokenBatch, check_texts, pad, plain_copy
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -37,6 +37,7 @@ def text_encoder(
     *,
     name: str,
     max_length: int,
+    prompt: str = "",
     description: str = "",
     pretraining: str = "unknown",
     licence: str = "unknown",
@@ -45,11 +46,13 @@ def text_encoder(
 
     Args:
         network: maps token ids `(b, s)` int32 and their mask `(b, s)` bool to an :class:`EncoderOutput`. Its variables
-            are taken as they are now. The encoder of a :class:`jaxrel.encoders.texts.bert.BertEncoder` has `layers`.
+            are taken as they are now. Where it has `stopped_after(layer)`, `features_of_layers(ids, mask, *, layers)`
+            and a `description`, as those of this library, the encoder has `layers`.
         tokenizer: of the package `tokenizers`; it adds the special tokens. Its own padding and truncation are not used.
         name: the encoder's name, part of its fingerprint: networks that differ in more than their variables need
             different names or descriptions.
         max_length: texts are cut off after so many tokens, special ones included.
+        prompt: what is put before each text.
         description: settings of the network that its variables do not show (how it pools, say), for the fingerprint.
         pretraining: what the weights were trained on.
         licence: the licence of the weights.
@@ -62,13 +65,13 @@ def text_encoder(
     special = tokenizer.num_special_tokens_to_add(is_pair=False)
     if max_length <= special:
         raise ValueError(f"max_length is {max_length}: pass more than the {special} special tokens of every text")
-    tokenizer = type(tokenizer).from_str(tokenizer.to_str())  # a copy, whose settings may be changed
-    tokenizer.no_padding()
+    tokenizer = plain_copy(tokenizer)
     tokenizer.enable_truncation(max_length)
 
     def tokenise(texts: Sequence[str]) -> list[Sequence[int]]:
-        return [encoding.ids for encoding in tokenizer.encode_batch(check_texts(texts))]
+        return [encoding.ids for encoding in tokenizer.encode_batch([prompt + text for text in check_texts(texts)])]
 
+    before, after = (f"prompt={prompt!r} ", f", after {prompt!r}") if prompt else ("", "")
     graph, state = nnx.split(network)
     check_finite(state)
     encoder = make_encoder(
@@ -76,12 +79,12 @@ def text_encoder(
         partial(apply, graph),
         state,
         max_length=max_length,
-        identity=f"{REVISION} {name} {max_length} {description} {tokenizer.to_str()}",
+        identity=f"{REVISION} {name} {max_length} {before}{description} {tokenizer.to_str()}",
         name=name,
         num_parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))),
         pretraining=pretraining,
         licence=licence,
-        preprocessing=f"tokenizer of SHA-256 {sha256(tokenizer.to_str())}, at most {max_length} tokens",
+        preprocessing=f"tokenizer of SHA-256 {sha256(tokenizer.to_str())}, at most {max_length} tokens{after}",
     )
     if not hasattr(network, "features_of_layers"):
         return encoder
@@ -94,6 +97,7 @@ def text_encoder(
             tokenizer,
             name=f"{name}#{layer}",
             max_length=max_length,
+            prompt=prompt,
             description=earlier.description,
             pretraining=pretraining,
             licence=licence,

@@ -9,14 +9,23 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Array, Bool, Int32
 
-from jaxrel.encoders.checkpoints.files import CheckpointError, import_extra
+from jaxrel.encoders.checkpoints.files import CheckpointError, import_extra, read_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["LENGTHS", "TokenBatch", "check_texts", "pad", "read_tokenizer"]
+__all__ = [
+    "LENGTHS",
+    "TokenBatch",
+    "check_texts",
+    "pad",
+    "plain_copy",
+    "prompt_length",
+    "read_tokenizer",
+    "read_tokenizer_config",
+]
 
-LENGTHS = (16, 32, 64, 128, 256, 512)
+LENGTHS = tuple(2**power for power in range(4, 18))
 """Lengths in tokens to which batches are padded, so that an encoder is compiled for few shapes."""
 
 
@@ -89,4 +98,37 @@ def read_tokenizer(path: Path, *, vocabulary_size: int | None = None) -> Tokeniz
             f"{path} has the token {largest}, but the network only {vocabulary_size} tokens: they do not belong "
             "together"
         )
+    return tokenizer
+
+
+def read_tokenizer_config(path: Path, tokenizer: Tokenizer) -> int | None:
+    """How many tokens of a text count by a tokenizer_config.json; None where it does not say.
+
+    Raises:
+        CheckpointError: it has a token added at the end of texts, which the tokenizer does not do.
+    """
+    settings = read_json(path) if path.is_file() else {}
+    if settings.get("add_eos_token") is True and not any(plain_copy(tokenizer).encode("").special_tokens_mask[-1:]):
+        raise CheckpointError(
+            f"{path} asks for a token at the end of texts, which the tokenizer.json beside it does not add: save it "
+            "anew by transformers.AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+        )
+    length = settings.get("model_max_length")
+    # A huge number stands for no limit.
+    return length if type(length) is int and 0 < length < 10**9 else None
+
+
+def prompt_length(tokenizer: Tokenizer, prompt: str) -> int:
+    """How many tokens at the start of a text are those of a prompt, with special ones before it."""
+    if not prompt:
+        return 0
+    special = plain_copy(tokenizer).encode(prompt).special_tokens_mask
+    return len(special) - special[-1]
+
+
+def plain_copy(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy of a tokenizer without padding and truncation of its own."""
+    tokenizer = type(tokenizer).from_str(tokenizer.to_str())
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
     return tokenizer

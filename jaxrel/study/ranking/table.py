@@ -186,7 +186,7 @@ class Ranking(Tabular):
                 Resamples are read from the log of finished scores where that lies beside it.
 
         Returns:
-            The ranking, equal to the one that was saved but for `strict`.
+            The ranking, equal to the one that was saved but for `strict` and `skip_broken`.
 
         Raises:
             OSError: there is no such file.

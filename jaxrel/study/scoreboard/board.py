@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -66,6 +66,12 @@ class Scoreboard(Tabular):
             gain = np.where(np.isnan(gain), -math.inf, gain)
             columns.append(1 + np.sum(gain[None] > gain[:, None], axis=1))
         return np.stack(columns, axis=1)
+
+    def ordered(self) -> Self:
+        """The same with the encoders in the order of the first metric, the best first."""
+        order = np.argsort(self.ranks()[:, 0], kind="stable")
+        encoders, origins = (tuple(names[row] for row in order) for names in (self.encoders, self.origins))
+        return replace(self, encoders=encoders, origins=origins, values=self.values[order], seconds=self.seconds[order])
 
     def records(self) -> list[dict[str, Any]]:
         """A record for each encoder and metric."""

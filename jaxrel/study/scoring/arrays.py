@@ -17,7 +17,7 @@ from jaxrel.study.plan import Unit
 from jaxrel.study.records import OK
 from jaxrel.study.scoring.findings import Finding, failure
 from jaxrel.study.settings import Settings
-from jaxrel.study.sources import Progress, Source
+from jaxrel.study.sources import Progress, Source, targets_of
 
 __all__ = ["score_arrays"]
 
@@ -67,6 +67,8 @@ def _arrays(units: Sequence[Unit], sources: Mapping[str, Source], progress: Prog
         task = source.features(unit.encoder, progress).train.of_labelled()
         given = {"features": task.rows(slice(None)), "labels": task.labels, "weights": task.weights}
         arrays |= {prefix + name: np.asarray(array) for name, array in given.items() if array is not None}
+    if any("targets" in METRICS[unit.metric].needs for unit in units):
+        arrays["targets"] = targets_of(target)
     if any("first_view" in METRICS[unit.metric].needs for unit in units):
         arrays["first_view"], arrays["second_view"] = target.views(unit.encoder, progress)
     return arrays

@@ -42,6 +42,7 @@ class VisionTransformerConfig:
         without_bias: layers that have no bias.
         num_logits: classes of the classifier; None where there is none.
         projection_width: width of the features, where they are those of a joint space of images and texts.
+        mean_pooling: whether features are of the mean of the patches, not of the token of the class.
 
     Raises:
         ValueError: a number is not positive or not an integer, or numbers do not fit one another.
@@ -62,6 +63,7 @@ class VisionTransformerConfig:
     without_bias: frozenset[str] = field(default=frozenset())
     num_logits: int | None = None
     projection_width: int | None = field(default=None, repr=False)  # in no fingerprint but by the variables
+    mean_pooling: bool = field(default=False, repr=False)  # in fingerprints where it is true
 
     def __post_init__(self) -> None:
         """Refuse what makes no network."""
@@ -105,6 +107,14 @@ class VisionTransformerConfig:
             raise ValueError(f"num_channels is {settings['num_channels']!r}: only networks of RGB images are read")
         if settings.get("vision_use_head", True) is not True:
             raise ValueError("vision_use_head is false: only networks that pool their tokens are read")
+        if family == "beit" and (
+            settings.get("use_absolute_position_embeddings")
+            or settings.get("use_relative_position_bias") == settings.get("use_shared_relative_position_bias")
+        ):
+            raise ValueError(
+                "positions are not those of BEiT: of use_relative_position_bias and use_shared_relative_position_bias "
+                "one must be true, and use_absolute_position_embeddings false"
+            )
         width, activation = settings["hidden_size"], settings["hidden_act"]
         gated = settings.get("use_gated_mlp", False)
         hidden_width = settings.get("intermediate_size", 0)
@@ -129,6 +139,7 @@ class VisionTransformerConfig:
                 layer for switch, layers in _BIASES.items() if settings.get(switch) is False for layer in layers
             ),
             projection_width=config.get("projection_dim", 512) if "projection" in entry.tensors else None,
+            mean_pooling=settings.get("use_mean_pooling", False),
         )
 
     @property

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["FAMILIES", "Family"]
+from jaxrel.encoders.images.preprocessor_config import HALF, IMAGENET, OPENAI, Scaling
 
-_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+__all__ = ["FAMILIES", "Family"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Family:
     tensors: Mapping[str, str]
     prefixes: tuple[str, ...]
     unused: tuple[str, ...]
-    scaling: tuple[tuple[float, ...], tuple[float, ...]]
+    scaling: Scaling
     resample: int
     patch_bias: bool = True
 
@@ -62,12 +60,27 @@ _TOWER = {
         mlp=_FC,
     ),
 }
+_VIT = _BASE | {"intermediate_size": 3072, "patch_size": 16, "hidden_act": "gelu", "layer_norm_eps": 1e-12}
+_VIT_TENSORS = {
+    "class_token": "embeddings.cls_token",
+    "patches": "embeddings.patch_embeddings.projection",
+    "norm_after": "layernorm",
+    "classifier": "classifier",
+    **_block_tensors(
+        "encoder.layer.{}",
+        norms="layernorm_{}",
+        mlp={"mlp.layers.0": "intermediate.dense", "mlp.layers.3": "output.dense"},
+        **_BERT_ATTENTION,
+    ),
+    "blocks.norm1": "encoder.layer.{}.layernorm_before",
+    "blocks.norm2": "encoder.layer.{}.layernorm_after",
+}
 _CLIP: dict[str, Any] = {
     "model_types": ("clip", "clip_vision_model"),
     "defaults": _BASE
     | {"intermediate_size": 3072, "patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
     "prefixes": ("vision_model.",),
-    "scaling": _OPENAI,
+    "scaling": OPENAI,
     "resample": 3,
     "patch_bias": False,
 }
@@ -77,25 +90,11 @@ _TEXT_TOWER = ("text_model.", "text_projection.", "logit_", "embeddings.position
 FAMILIES: Mapping[str, Family] = {
     "vit": Family(
         model_types=("vit",),
-        defaults=_BASE | {"intermediate_size": 3072, "patch_size": 16, "hidden_act": "gelu", "layer_norm_eps": 1e-12},
-        tensors={
-            "class_token": "embeddings.cls_token",
-            "positions": "embeddings.position_embeddings",
-            "patches": "embeddings.patch_embeddings.projection",
-            "norm_after": "layernorm",
-            "classifier": "classifier",
-            **_block_tensors(
-                "encoder.layer.{}",
-                norms="layernorm_{}",
-                mlp={"mlp.layers.0": "intermediate.dense", "mlp.layers.3": "output.dense"},
-                **_BERT_ATTENTION,
-            ),
-            "blocks.norm1": "encoder.layer.{}.layernorm_before",
-            "blocks.norm2": "encoder.layer.{}.layernorm_after",
-        },
+        defaults=_VIT,
+        tensors=_VIT_TENSORS | {"positions": "embeddings.position_embeddings"},
         prefixes=("vit.",),
         unused=("pooler.", "decoder.", "embeddings.mask_token"),
-        scaling=_HALF,
+        scaling=HALF,
         resample=2,
     ),
     "clip": Family(tensors=_CLIP_TOWER, unused=(*_TEXT_TOWER, "visual_projection."), **_CLIP),
@@ -117,7 +116,7 @@ FAMILIES: Mapping[str, Family] = {
         },
         prefixes=("vision_model.",),
         unused=_TEXT_TOWER,
-        scaling=_HALF,
+        scaling=HALF,
         resample=3,
     ),
     "dinov2": Family(
@@ -133,7 +132,7 @@ FAMILIES: Mapping[str, Family] = {
         },
         prefixes=("dinov2.", "dinov2_with_registers."),
         unused=("embeddings.mask_token", "classifier."),  # the classifier is of more than the class token
-        scaling=_IMAGENET,
+        scaling=IMAGENET,
         resample=3,
     ),
     "dinov3": Family(
@@ -156,7 +155,22 @@ FAMILIES: Mapping[str, Family] = {
         },
         prefixes=("model.",),
         unused=("embeddings.mask_token",),
-        scaling=_IMAGENET,
+        scaling=IMAGENET,
         resample=2,
+    ),
+    "beit": Family(
+        model_types=("beit", "data2vec-vision"),
+        defaults=_VIT | {"key_bias": False, "use_mean_pooling": True},
+        tensors=_VIT_TENSORS
+        | {
+            "blocks.layer_scale1": "encoder.layer.{}.lambda_1",
+            "blocks.layer_scale2": "encoder.layer.{}.lambda_2",
+            "blocks.position_biases": "encoder.layer.{}.attention.attention.relative_position_bias"
+            ".relative_position_bias_table",
+        },
+        prefixes=("beit.", "data2vec_vision."),
+        unused=("embeddings.mask_token", "lm_head."),
+        scaling=HALF,
+        resample=3,
     ),
 }

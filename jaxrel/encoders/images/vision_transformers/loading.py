@@ -12,10 +12,10 @@ from jax.typing import DTypeLike
 from jaxrel.encoders.checkpoints.files import CheckpointError, locate_checkpoint, read_checkpoint, read_json
 from jaxrel.encoders.checkpoints.tensors import check_size
 from jaxrel.encoders.encoder import Encoder, fingerprint, from_network
+from jaxrel.encoders.images.preprocessor_config import CroppedPreprocessing, read_preprocessing
 from jaxrel.encoders.images.vision_transformers.config import VisionTransformerConfig
 from jaxrel.encoders.images.vision_transformers.families import FAMILIES
 from jaxrel.encoders.images.vision_transformers.network import VisionTransformer
-from jaxrel.encoders.images.vision_transformers.preprocessing import CroppedPreprocessing, read_preprocessing
 from jaxrel.encoders.images.vision_transformers.tensors import network_of, tower_of
 
 __all__ = ["load_vision_transformer", "load_vision_transformer_network"]
@@ -38,8 +38,8 @@ def load_vision_transformer(
     Args:
         checkpoint: a local folder with config.json and weights, a file of weights beside it, or the name of a
             repository of the Hugging Face hub.
-        family: "vit", "clip", "clip-image" (CLIP in the joint space of images and texts), "siglip", "dinov2" or
-            "dinov3".
+        family: "vit", "clip", "clip-image" (CLIP in the joint space of images and texts), "siglip", "dinov2",
+            "dinov3" or "beit" (data2vec as well).
         name: the encoder's name, part of its fingerprint. Default: `checkpoint`.
         revision: branch, tag or commit of the repository.
         image_size: height and width in pixels to which images are brought, a multiple of the patch size; learned
@@ -83,19 +83,25 @@ def load_vision_transformer_network(
     """The network of :func:`load_vision_transformer` and its preprocessing, for fine-tuning."""
     path = locate_checkpoint(checkpoint, revision=revision, files=("config.json", "preprocessor_config.json"))
     folder = path if path.is_dir() else path.parent
+    described = read_json(folder / "config.json")
     try:
-        config = VisionTransformerConfig.from_hugging_face(read_json(folder / "config.json"), family=family)
+        config = VisionTransformerConfig.from_hugging_face(described, family=family)
     except ValueError as error:
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
-    preprocessing = read_preprocessing(folder / "preprocessor_config.json", config)
-    if image_size is not None:
-        resized = round(image_size * preprocessing.resized / preprocessing.image_size)
-        preprocessing = replace(preprocessing, image_size=image_size, resized=resized)
+    entry = FAMILIES[family]
+    preprocessing = read_preprocessing(
+        folder,
+        described,
+        config.image_size,
+        scaling=entry.scaling,
+        resample=entry.resample,
+        image_size=image_size,
+    )
     config = replace(config, image_size=preprocessing.image_size)
     tensors = read_checkpoint(path)
     check_size(config.num_weights, tensors, folder)
     tensors = tower_of(tensors, config)
-    if family == "vit" and "classifier.weight" in tensors:
+    if "classifier" in entry.tensors and "classifier.weight" in tensors:
         config = replace(config, num_logits=len(tensors["classifier.weight"]))
     if layer is not None:
         tensors, config = _up_to(layer, tensors, config)
@@ -133,4 +139,5 @@ def _described(encoder: Encoder, config: VisionTransformerConfig) -> Encoder:
 
 def _description(config: VisionTransformerConfig) -> str:
     """The same text in every process, as that of a set is not."""
-    return repr(replace(config, without_bias=frozenset())) + " ".join(sorted(config.without_bias))
+    pooling = " of the mean of the patches" if config.mean_pooling else ""
+    return repr(replace(config, without_bias=frozenset())) + " ".join(sorted(config.without_bias)) + pooling

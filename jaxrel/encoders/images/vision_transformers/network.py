@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxrel.encoders.activations import ACTIVATIONS
 from jaxrel.encoders.checkpoints.files import import_extra
@@ -80,6 +80,9 @@ class VisionTransformer(nnx.Module):
             self.projection = nnx.Linear(width, config.projection_width, use_bias=False, **options)
         if config.num_logits is not None:
             self.classifier = nnx.Linear(width, config.num_logits, **options)
+        if "blocks.position_biases" in parts:
+            places = (2 * config.grid - 1) ** 2 + 3
+            self.blocks.position_biases = nnx.Param(jnp.zeros((config.num_layers, places, config.num_heads), dtype))
         self.blocks._act_fn = activation
         if not config.gated:
             self.blocks.mlp.layers[1] = activation
@@ -144,7 +147,7 @@ class VisionTransformer(nnx.Module):
             pooled = _attend(self.pool.attn, _repeated(self.pool.probe, tokens), tokens, None)
             features = (pooled + self.pool.mlp(self.pool.layernorm(pooled)))[:, 0]
         else:
-            features = self.norm_after(tokens[:, 0])
+            features = self.norm_after(tokens[:, 1:].mean(1) if self.config.mean_pooling else tokens[:, 0])
         return features if self.config.projection_width is None else self.projection(features)
 
 
@@ -157,13 +160,16 @@ def _apply_blocks(
     """All blocks, whose variables are stacked: the tokens after the last, and what is told of those after each."""
     graph, state = nnx.split(blocks)
     rotations = None if config.rotary_base is None else _rotations(config, config.rotary_base, tokens.dtype)
+    has_biases = "blocks.position_biases" in FAMILIES[config.family].tensors
+    pairs = _relative_places(config.grid) if has_biases else None
 
     def apply(
         tokens: Float[Array, "b n d"], state: nnx.State[Any, Any]
     ) -> tuple[Float[Array, "b n d"], Float[Array, "b d"] | None]:
         block: Any = nnx.merge(graph, state)
         normed = block.norm1(tokens)
-        attended = _attend(block.attn, normed, normed, rotations)
+        biases = 0.0 if pairs is None else block.position_biases[...][pairs].transpose(2, 0, 1)
+        attended = _attend(block.attn, normed, normed, rotations, biases)
         tokens = tokens + (block.layer_scale1[...] * attended if block.use_layer_scale else attended)
         changed = block._mlp(block.norm2(tokens))
         tokens = tokens + (block.layer_scale2[...] * changed if block.use_layer_scale else changed)
@@ -177,8 +183,9 @@ def _attend(
     queries: Float[Array, "b q d"],
     tokens: Float[Array, "b n d"],
     rotations: tuple[Float[Array, "p h"], Float[Array, "p h"]] | None,
+    biases: Float[Array, "h q n"] | float = 0.0,
 ) -> Float[Array, "b q d"]:
-    """Attention of queries to tokens, those of patches turned by their positions."""
+    """Attention of queries to tokens, those of patches turned by their positions, and biased by each head."""
     query, key, value = layer.query(queries), layer.key(tokens), layer.value(tokens)
     if rotations is not None:
         apply_rope = import_extra("jimm.common.transformer", extra="vit").apply_rope
@@ -187,12 +194,26 @@ def _attend(
     # jax.nn.dot_product_attention has its softmax in float32, whatever the type of the products.
     accurate = jnp.promote_types(value.dtype, jnp.float32)
     logits = jnp.einsum("bqhw,bkhw->bhqk", query, key, preferred_element_type=accurate)
-    weights = jax.nn.softmax(logits / math.sqrt(query.shape[-1])).astype(value.dtype)
+    weights = jax.nn.softmax(logits / math.sqrt(query.shape[-1]) + biases).astype(value.dtype)
     return layer.out(jnp.einsum("bhqk,bkhw->bqhw", weights, value))
 
 
 def _repeated(token: nnx.Param[jax.Array], tokens: Float[Array, "b n d"]) -> Float[Array, "b m d"]:
     return jnp.broadcast_to(token[...], (len(tokens), *token.shape[1:]))
+
+
+def _relative_places(grid: int) -> Int[np.ndarray, "n n"]:
+    """Where BEiT's table has the bias of a pair of tokens: by how far their patches are apart along each axis.
+
+    The last three entries are for the token of the class with a patch, a patch with it, and with itself.
+    """
+    places = np.indices((grid, grid)).reshape(2, -1).T
+    apart = places[:, None] - places + grid - 1
+    last = (2 * grid - 1) ** 2
+    pairs = np.empty((grid**2 + 1,) * 2, np.int32)
+    pairs[1:, 1:] = apart[..., 0] * (2 * grid - 1) + apart[..., 1]
+    pairs[0, :], pairs[:, 0], pairs[0, 0] = last, last + 1, last + 2
+    return pairs
 
 
 def _rotations(

@@ -1,0 +1,168 @@
+"""Shards of WebDataset: `.tar` files of which the members `KEY.jpg` and `KEY.cls` make a sample.
+
+Members are read where they lie in the archive; nothing is unpacked, and no name in it is ever that of a file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxrel.data.readers.folders import read_picture_files
+from jaxrel.data.readers.pictures import PICTURE_SUFFIXES
+from jaxrel.data.readers.samples import Samples
+from jaxrel.data.readers.text_columns import LABEL_NAMES, Columns, label_of
+
+__all__ = ["SHARD_SUFFIX", "Member", "expanded", "read_shards"]
+
+SHARD_SUFFIX = ".tar"
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_LABELS = (".cls", ".json", ".txt")  # in the order in which they are looked for
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file within a shard.
+
+    Attributes:
+        shard: the archive.
+        name: in the archive.
+        start: where its content is.
+        size: of the content in bytes.
+    """
+
+    shard: Path
+    name: str
+    start: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.shard}"
+
+    def read_bytes(self) -> bytes:
+        """The content."""
+        with self.shard.open("rb") as archive:
+            archive.seek(self.start)
+            return archive.read(self.size)
+
+    def read_text(self) -> str:
+        """The content as UTF-8, without white space at its ends; ValueError where it is not."""
+        try:
+            return self.read_bytes().decode().strip()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self} is not UTF-8: {error}") from error
+
+
+def expanded(pattern: Path) -> list[Path]:
+    """The paths that a pattern such as `train-{000..012}.tar` or `{a,b}.tar` means."""
+    if (braces := _BRACES.search(str(pattern))) is None:
+        return [pattern]
+    span = _RANGE.fullmatch(braces[1])
+    parts = braces[1].split(",")
+    if span is not None:
+        parts = [str(number).zfill(len(span[1])) for number in range(int(span[1]), int(span[2]) + 1)]
+    before, after = str(pattern)[: braces.start()], str(pattern)[braces.end() :]
+    return [path for part in parts for path in expanded(Path(before + part + after))]
+
+
+def read_shards(shards: Sequence[Path], columns: Columns = Columns()) -> Samples:  # noqa: B008 (immutable)
+    """Read shards, in their order and that of their members, which are grouped by what is before the first dot.
+
+    The label of a picture is the content of the member `.cls`, else what `.json` has (a number or a name, or an object
+    with one usual key, or the one that `columns` names), else the name in `.txt`: of these the first that any sample
+    has. A sample without it is of unknown class. Members with other endings, hidden ones and folders are passed over.
+    A sample without a picture, or with one that cannot be read, is left out by name. Pictures of which an array would
+    take more than a gibibyte stay in their shards until they are encoded.
+
+    Raises:
+        ValueError: a shard is damaged or packed, or has a link; a sample has two members of one kind or several
+            pictures; a label cannot be told; none of the pictures can be read.
+    """
+    samples = [sample for shard in shards for sample in _samples(shard).values()]
+    labels = _labels(samples, columns)
+    pictures = [_picture(sample) for sample in samples]
+    found = [index for index, picture in enumerate(pictures) if picture is not None]
+    lacking = [next(iter(sample.values())) for sample, picture in zip(samples, pictures, strict=True) if not picture]
+    if not found:
+        raise ValueError(f"{shards[0]} has no pictures ({', '.join(PICTURE_SUFFIXES)})")
+    content, readable, skipped = read_picture_files([picture for picture in pictures if picture is not None])
+    kept = [found[index] for index in readable]
+    without = tuple((str(member), "there is no picture beside it") for member in lacking)
+    return Samples(content, np.array(labels, dtype=str)[kept], skipped=(*skipped, *without))
+
+
+def _samples(shard: Path) -> dict[str, dict[str, Member]]:
+    """Members by their endings, by the key of their sample."""
+    samples: dict[str, dict[str, Member]] = {}
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            for entry in archive:
+                folder, slash, name = entry.name.rpartition("/")
+                if entry.isdir() or name.startswith("."):
+                    continue
+                if not entry.isfile() or entry.issparse():
+                    raise ValueError(f"{entry.name} of {shard} is no plain file: take it out")
+                stem, dot, ending = name.partition(".")
+                sample = samples.setdefault(folder + slash + stem, {})
+                if sample.setdefault(dot + ending.lower(), member := _member(shard, entry)) is not member:
+                    raise ValueError(f"{shard} has {entry.name} twice: take one out")
+    except tarfile.TarError as error:
+        raise ValueError(
+            f"{shard} is no tar archive, or damaged: {error}; a packed one (.tar.gz) is to be unpacked to .tar first"
+        ) from error
+    return samples
+
+
+def _member(shard: Path, entry: tarfile.TarInfo) -> Member:
+    return Member(shard, entry.name, entry.offset_data, entry.size)
+
+
+def _picture(sample: Mapping[str, Member]) -> Member | None:
+    found = [member for ending, member in sample.items() if ending in PICTURE_SUFFIXES]
+    if len(found) > 1:
+        raise ValueError(f"{found[0]} has another picture beside it, {found[1].name}: take one out")
+    return found[0] if found else None
+
+
+def _labels(samples: Sequence[Mapping[str, Member]], columns: Columns) -> list[str]:
+    """The label of each sample; "" where there is none."""
+    endings = (".json",) if columns.label else () if columns.label == "" else _LABELS
+    ending = next((ending for ending in endings if any(ending in sample for sample in samples)), None)
+    members = [sample.get(ending or "") if ending else None for sample in samples]
+    texts = ["" if member is None else member.read_text() for member in members]
+    if columns.label and ending is None:
+        raise ValueError(f"no sample has a member .json, of which {columns.label!r} would be the key of the label")
+    if ending != ".json":
+        return texts
+    values = ["" if member is None else _parsed(member, text) for member, text in zip(members, texts, strict=True)]
+    keys = list(dict.fromkeys(key for value in values if isinstance(value, dict) for key in value))
+    name = columns.label or _usual(keys)
+    return [
+        label_of(value.get(name) if isinstance(value, dict) else value, name, str(member))
+        for value, member in zip(values, members, strict=True)
+    ]
+
+
+def _parsed(member: Member, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{member} is no JSON: {error}") from error
+
+
+def _usual(keys: Sequence[str]) -> str:
+    found = [key for key in keys if key.casefold() in LABEL_NAMES]
+    if keys and len(found) != 1:
+        raise ValueError(
+            f"the members .json have the keys {', '.join(keys)}: pass that of the label by label_column "
+            "(--label-column), or '' where there is none"
+        )
+    return found[0] if found else "label"

@@ -1,0 +1,104 @@
+"""What the networks share: layers of a type, the shape that tensors tell, tensors into variables."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jaxrel.encoders.checkpoints.files import CheckpointError
+from jaxrel.encoders.checkpoints.tensors import refuse_surplus, take
+from jaxrel.encoders.encoder import EncoderOutput
+from jaxrel.encoders.images.weights import as_variable
+
+__all__ = ["Layers", "Shape", "accurate", "check_layer", "depths_of", "fill", "output", "shape_of"]
+
+Shape = tuple[int, ...]
+
+
+class Layers(NamedTuple):
+    """Makers of layers whose variables and products are of one type."""
+
+    linear: Callable[..., nnx.Linear]
+    convolution: Callable[..., nnx.Conv]
+    norm: Callable[..., nnx.LayerNorm]
+
+    @classmethod
+    def of(cls, dtype: DTypeLike) -> Layers:
+        """Those of a type."""
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": dtype, "rngs": nnx.Rngs(0)}
+        precise = options | {"precision": lax.Precision.HIGHEST}
+        return cls(
+            functools.partial(nnx.Linear, **precise),
+            functools.partial(nnx.Conv, padding="VALID", **precise),
+            functools.partial(nnx.LayerNorm, **options),
+        )
+
+
+def accurate(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """In float32 at least."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def output(features: Float[Array, "b d"], classifier: nnx.Linear | None) -> EncoderOutput:
+    """Features and the logits of a classifier, if there is one."""
+    logits = None if classifier is None else accurate(classifier(features))
+    return EncoderOutput(accurate(features), logits)
+
+
+def shape_of(tensors: Mapping[str, np.ndarray], name: str, *, ndim: int) -> Shape:
+    """Shape of a tensor.
+
+    Raises:
+        CheckpointError: there is none of this name, or it has another number of axes.
+    """
+    if name not in tensors or tensors[name].ndim != ndim:
+        raise CheckpointError(f"the checkpoint has no tensor {name!r} of {ndim} axes; it is not of this architecture")
+    return tensors[name].shape
+
+
+def depths_of(tensors: Mapping[str, np.ndarray], stages: str) -> Shape:
+    """Blocks of each stage.
+
+    Args:
+        tensors: those of the network.
+        stages: pattern of the beginning of their names, with the numbers of a stage and of a block as groups.
+    """
+    blocks = {found.groups() for name in tensors if (found := re.match(stages, name))}
+    counts = Counter(int(stage) for stage, _ in blocks)
+    return tuple(counts[stage] for stage in sorted(counts))
+
+
+def check_layer(layer: int | None, num_stages: int) -> int:
+    """The stage, from 1, after which features are taken: the last unless told.
+
+    Raises:
+        ValueError: there is no such stage.
+    """
+    if layer is not None and layer not in range(1, num_stages + 1):
+        raise ValueError(f"layer is {layer!r}: the network has {num_stages} stages, pass 1 to that.")
+    return num_stages if layer is None else layer
+
+
+def fill(network: nnx.Module, tensors: Mapping[str, np.ndarray], *, dtype: DTypeLike) -> None:
+    """Set the variables of a network from tensors of the same names, kernels and scales from those called weight.
+
+    Raises:
+        CheckpointError: a tensor is missing, has another shape than its variable, or is left over.
+    """
+    remaining = dict(tensors)
+    for path, variable in nnx.to_flat_state(nnx.state(network)):
+        *layer, last = map(str, path)
+        name = ".".join([*layer, "weight" if last in ("kernel", "scale") else last])
+        layout = functools.partial(as_variable, shape=variable.shape, is_kernel=last == "kernel")
+        variable.set_value(jnp.asarray(take(remaining, name, variable.shape, dtype, layout=layout)))
+    refuse_surplus(remaining)
