@@ -22,6 +22,7 @@ from jaxrel.cli.options import (
 from jaxrel.relatedness.ground_costs import cost_names
 from jaxrel.study import Study
 from jaxrel.study.named_classes import TEACHER, read_class_names
+from jaxrel.study.page import write as page
 from jaxrel.study.ranking.costs import within_limits
 from jaxrel.study.records import LOG
 from jaxrel.study.sources import NamedSource
@@ -104,10 +105,16 @@ def _rank(options: argparse.Namespace) -> str:
         named = {name: user_path(name) for name in (*options.target, *options.reference) if data.is_path(name)}
         places = named | data_paths
         report.check_output(plan, options.output, data_paths=places)
+        page.check_output(options.output)
         plot = console.can_plot(options.plot)
         result = study.ranking_of(run_plan(plan, options, progress))
     files = report.write_files(
         result, options.output, plot=plot, formats=options.plot_format, data_paths=places, command=options.command
+    )
+    files.append(
+        page.write_page(
+            options.output, result, sources=plan.sources.values(), charts=options.plot, command=options.command
+        )
     )
     shown = console.literal_console()
     report.print_ranking(result, shown)

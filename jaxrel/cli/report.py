@@ -12,13 +12,13 @@ from jaxrel.cli import console
 from jaxrel.cli.options import add_plot, path_argument
 
 if TYPE_CHECKING:
-    from jaxrel.study import Ranking, Results, Scoreboard
+    from jaxrel.study import Ranking, Results, Scoreboard, Verification
     from jaxrel.study.tabular import Tabular
 
 __all__ = ["add"]
 
 FORMATS = ("text", "markdown", "latex", "csv", "json")
-RANKING, SCORES, STUDY = "results.json", "scores.json", "study.json"
+RANKING, SCORES, STUDY, VERIFICATION = FILES = "results.json", "scores.json", "study.json", "verification.json"
 
 
 def add(commands: Any) -> None:
@@ -26,9 +26,10 @@ def add(commands: Any) -> None:
     report = commands.add_parser(
         "report",
         help="make tables and pictures again from the files of earlier runs",
-        description="Print what `jaxrel rank`, `jaxrel score` and `jaxrel study` found, from their results.json, "
-        "scores.json and study.json alone: neither data nor encoders are needed. Folders of equal settings are put "
-        "into one table. With --output the files and pictures of all of them are written too.",
+        description="Print what `jaxrel rank`, `score`, `study` and `verify` found, from their results.json, "
+        "scores.json, study.json and verification.json alone: neither data nor encoders are needed. Folders of equal "
+        "settings are put into one table. With --output the files and pictures of all of them are written too, and "
+        "report.html, one page of everything.",
     )
     report.add_argument("folders", nargs="+", type=path_argument, metavar="FOLDER", help="outputs of earlier runs")
     report.add_argument("--format", choices=FORMATS, default="text", help="of what is printed (default: text)")
@@ -38,28 +39,36 @@ def add(commands: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from jaxrel.study import Results, Scoreboard, merge
+    from jaxrel.study import Results, Scoreboard, Verification, merge
+    from jaxrel.study.documents import origin_in
     from jaxrel.study.ranking import document
 
     folders = list(dict.fromkeys(options.folders))
     for folder in folders:
-        if not any((folder / name).is_file() for name in (RANKING, SCORES, STUDY)):
-            raise ValueError(
-                f"{folder} has neither {RANKING} nor {SCORES} nor {STUDY}: pass the output of an earlier run."
-            )
+        if not any((folder / name).is_file() for name in FILES):
+            raise ValueError(f"{folder} has neither {' nor '.join(FILES)}: pass the output of an earlier run.")
     with console.narrator(quiet=True):
         stored = {folder: document.read(folder / RANKING) for folder in folders if (folder / RANKING).is_file()}
         boards = {folder: Scoreboard.load(folder / SCORES) for folder in folders if (folder / SCORES).is_file()}
         studies = {folder: Results.load(folder / STUDY) for folder in folders if (folder / STUDY).is_file()}
+        verified = {
+            folder: Verification.load(folder / VERIFICATION) for folder in folders if (folder / VERIFICATION).is_file()
+        }
         found = _Found(
             merge.merged_ranking(stored) if stored else None,
             merge.merged_scoreboard(boards) if boards else None,
             merge.merged_results(studies) if studies else None,
-            merge.merged_paths({**stored, **studies}),
+            merge.the_verification(verified) if verified else None,
+            {
+                folder / name: origin_in(folder / name)
+                for folder in folders
+                for name in FILES
+                if (folder / name).is_file()
+            },
+            merge.merged_paths([*stored.items(), *studies.items(), *verified.items()]),
         )
         files = [] if options.output is None else _written(found, options)
-    results = {"results": found.ranking, "scores": found.board, "study": found.study}
-    _print({name: result for name, result in results.items() if result is not None}, options.format)
+    _print(found.results, options.format)
     if files and options.format == "text":
         console.print_files(console.literal_console(), files)
 
@@ -68,14 +77,29 @@ class _Found(NamedTuple):
     ranking: Ranking | None
     board: Scoreboard | None
     study: Results | None
+    verification: Verification | None
+    origins: dict[Path, dict[str, Any]]
     data_paths: dict[str, Path]
+
+    @property
+    def results(self) -> dict[str, Ranking | Scoreboard | Results | Verification]:
+        """Those that there are."""
+        found = {
+            "results": self.ranking,
+            "scores": self.board,
+            "study": self.study,
+            "verification": self.verification,
+        }
+        return {name: result for name, result in found.items() if result is not None}
 
 
 def _written(found: _Found, options: argparse.Namespace) -> list[Path]:
     """The files and pictures; none is written where one of them would replace those of another run."""
     from jaxrel.study import report as studies
+    from jaxrel.study.page import write as page
     from jaxrel.study.ranking import report
     from jaxrel.study.scoreboard import report as scores
+    from jaxrel.study.verification import report as verifications
 
     places = found.data_paths
     if found.ranking is not None:
@@ -84,6 +108,9 @@ def _written(found: _Found, options: argparse.Namespace) -> list[Path]:
         scores.check_replaced(found.board, options.output)
     if found.study is not None:
         studies.check_replaced(found.study, options.output, data_paths=places)
+    if found.verification is not None:
+        verifications.check_replaced(found.verification, options.output, data_paths=places)
+    page.check_output(options.output)
     plot = console.can_plot(options.plot)
     told: dict[str, Any] = {"formats": options.plot_format, "command": options.command}
     files = []
@@ -94,19 +121,30 @@ def _written(found: _Found, options: argparse.Namespace) -> list[Path]:
     if found.study is not None:
         figures = {"study": found.study.plot()} if plot else {}
         files += studies.write_files(found.study, figures, options.output, data_paths=places, **told)
-    return files
+    if found.verification is not None:
+        files += verifications.write_files(found.verification, options.output, plot=plot, data_paths=places, **told)
+    origins = list(found.origins.values())
+    shown = found.results.values()
+    return [
+        *files,
+        page.write_page(options.output, *shown, charts=options.plot, command=options.command, origins=origins),
+    ]
 
 
 def _print(results: Mapping[str, Tabular], form: str) -> None:
+    from jaxrel.study import Verification
     from jaxrel.study.documents import as_data
     from jaxrel.study.tabular import print_sections
+    from jaxrel.study.verification.report import print_verification
 
     if form == "json":
         records = {name: as_data(result.records()) for name, result in results.items()}
         print(json.dumps(records, indent=1, allow_nan=False))
         return
     for result in results.values():
-        if form == "text":
+        if form == "text" and isinstance(result, Verification):
+            print_verification(result, console.literal_console())
+        elif form == "text":
             print_sections(result.sections(), console.literal_console())
         else:
             print({"markdown": result.to_markdown, "latex": result.to_latex, "csv": result.to_csv}[form]())

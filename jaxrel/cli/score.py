@@ -24,6 +24,7 @@ from jaxrel.cli.rank import skipped_files
 from jaxrel.metrics.batch import applicable_metrics
 from jaxrel.metrics.registry import METRICS
 from jaxrel.study import Settings, Study
+from jaxrel.study.page import write as page
 from jaxrel.study.records import LOG
 
 __all__ = ["add"]
@@ -71,9 +72,11 @@ def _score(options: argparse.Namespace) -> str:
         asked, origins = _of_files(options) if options.files else _of_data_sets(options)
         plan = asked.plan()
         report.check_output(origins, plan.metrics, options.output)
+        page.check_output(options.output)
         plot = console.can_plot(options.plot)
         board = study.scoreboard_of(run_plan(plan, options, progress), origins)
     files = report.write_files(board, options.output, plot=plot, formats=options.plot_format, command=options.command)
+    files.append(page.write_page(options.output, board, charts=options.plot, command=options.command))
     shown = console.literal_console()
     report.print_scoreboard(board, shown)
     if not options.quiet:

@@ -12,6 +12,7 @@ from jaxrel.cli.options import add_common, add_encoders, add_numbers, add_plot, 
 from jaxrel.cli.rank import skipped_files
 from jaxrel.study import Settings, Study
 from jaxrel.study.drawing import write_pictures
+from jaxrel.study.page import write as page
 from jaxrel.study.records import LOG
 
 __all__ = ["add"]
@@ -102,6 +103,7 @@ def _study(options: argparse.Namespace) -> str:
             estimate = study.estimate(plan, output=options.output, progress=progress)
         else:
             report.check_output(plan, options.output, data_paths=places)
+            page.check_output(options.output)
             plot = console.can_plot(options.plot)
             results = run_plan(plan, options, progress)
     shown = console.literal_console()
@@ -112,6 +114,11 @@ def _study(options: argparse.Namespace) -> str:
     if plot:
         figure = report.figure(results, x=options.x, y=options.y, heat_map=options.heat_map)
         files += write_pictures({"study": figure}, options.output, options.plot_format)
+    files.append(
+        page.write_page(
+            options.output, results, sources=plan.sources.values(), charts=options.plot, command=options.command
+        )
+    )
     report.print_results(results, shown)
     if not options.quiet:
         console.print_files(shown, (*files, options.output / options.log))

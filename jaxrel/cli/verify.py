@@ -13,6 +13,7 @@ from jaxrel._core.user_paths import user_path
 from jaxrel.cli import console
 from jaxrel.cli.options import add_common, add_encoders, add_numbers, add_plot, add_ray, epilog, path_argument, run_plan
 from jaxrel.study import Settings
+from jaxrel.study.page import write as page
 from jaxrel.study.records import LOG
 
 if TYPE_CHECKING:
@@ -75,7 +76,6 @@ def _field(number: tuple[str, Any, str]) -> str:
 
 
 def _verify(options: argparse.Namespace) -> str:
-    from jaxrel.study.tabular import print_sections
     from jaxrel.study.verification import report
     from jaxrel.study.verification.columns import target_of
     from jaxrel.study.verification.verify import check_samples, planned
@@ -97,6 +97,7 @@ def _verify(options: argparse.Namespace) -> str:
     )
     places = {name: user_path(name) for name in plan.targets if data.is_path(name)} | data_paths
     report.check_output(plan, options.output, data_paths=places)
+    page.check_output(options.output)
     with console.narrator(quiet=options.quiet) as progress:
         plot = console.can_plot(options.plot)
         check_samples(plan)
@@ -104,10 +105,9 @@ def _verify(options: argparse.Namespace) -> str:
     files = report.write_files(
         result, options.output, plot=plot, formats=options.plot_format, data_paths=places, command=options.command
     )
+    files.append(page.write_page(options.output, result, charts=options.plot, command=options.command))
     shown = console.literal_console()
-    print_sections(result.sections(), shown)
-    for agreement in result.agreements:
-        shown.print(f"\n{agreement}")
+    report.print_verification(result, shown)
     if not options.quiet:
         console.print_files(shown, (*files, options.output / options.log))
     return "; ".join(result.complaints)

@@ -51,6 +51,7 @@ def test_rank_prints_the_table_and_writes_the_files(tmp_path: Path, capsys: pyte
         "records.jsonl",
         "ranking.png",
         "cost.png",
+        "report.html",
     }
     assert all(str(Path("jaxrel-results") / name) in captured.out for name in ("results.json", "ranking.png"))
 

@@ -299,9 +299,12 @@ def test_the_command_writes_tables_and_pictures(capsys: pytest.CaptureFixture[st
     assert "held for" in captured.out
     assert "No parameters to tune, so that there is the probe only: pixels." in captured.out
     folder = Path("jaxrel-verify")
-    files = {"records.jsonl", *(f"verification.{kind}" for kind in ("json", "csv", "md", "png"))}
+    files = {"records.jsonl", "report.html", *(f"verification.{kind}" for kind in ("json", "csv", "md", "png"))}
     assert {path.name for path in folder.iterdir()} == files
     document = json.loads((folder / "verification.json").read_text())
+    back = Verification.load(folder)
+    assert as_data(back.records()) == document["encoders"]
+    assert as_data(back.agreements) == document["agreements"]
     rows = {row["encoder"]: row for row in document["encoders"]}
     assert rows["pixels"]["fine_tuned_accuracy"] is None
     assert rows["tiny"]["fine_tuned_accuracy_lower"] < rows["tiny"]["fine_tuned_accuracy"]

@@ -207,7 +207,9 @@ class Verification(Tabular):
 
 def _column(data: Mapping[str, Any]) -> Column:
     values = {as_text(encoder): from_json_number(value) for encoder, value in data["values"].items()}
-    intervals = {encoder: tuple(map(from_json_number, ends)) for encoder, ends in data["intervals"].items()}
+    intervals = {
+        encoder: (from_json_number(low), from_json_number(high)) for encoder, (low, high) in data["intervals"].items()
+    }
     return Column(as_text(data["name"]), values, data["higher_is_better"], intervals)
 
 
