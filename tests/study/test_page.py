@@ -220,6 +220,8 @@ def test_colours_follow_the_system_and_the_button(browser: Browser, shown: Any, 
     assert dark[1] != light[1]
     page.emulate_media(media="print")
     assert colours()[0] == light[0]
+    page.set_viewport_size({"width": 1000, "height": 700})  # of a landscape A4 page, nearly
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1000
     page.emulate_media(media="screen", color_scheme="dark")
     page.reload()
     page.wait_for_selector("html[data-ready]", state="attached")

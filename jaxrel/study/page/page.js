@@ -7,7 +7,7 @@ const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignif
 const FORMATS = {
   share: (value) => `${(100 * value).toFixed(1)}%`,
   number: (value) => (Number.isFinite(value) ? String(Number(value.toPrecision(4))) : "infinite"),
-  count: (value) => compact.format(value),
+  count: (value) => (value < 1e5 ? String(value) : compact.format(value)),
   seconds: (value) => value.toFixed(1),
 };
 const MARKS = { best: "best", tied: "ties with the best" };
