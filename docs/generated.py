@@ -15,6 +15,7 @@ PACKAGES = (
     "transport",
 )
 
+
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Add the pages of the metrics to their place in the navigation."""
     from jaxrel.metrics import METRICS

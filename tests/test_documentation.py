@@ -8,7 +8,6 @@ import re
 import runpy
 import shlex
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 import pytest
 
 import jaxrel
-from jaxrel.cli.main import parser
+from jaxrel.cli.parser import parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -70,7 +69,9 @@ class Block:
 
 
 def blocks_of(page: Path) -> list[Block]:
-    found = re.finditer(r"^(<!-- not run: [^\n]+ -->\n+)?```(\w*)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    found = re.finditer(
+        r"^(<!-- not run: [^\n]+ -->\n+)?```(\w*)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE
+    )
     return [Block(match[2], match[3], match[1] is not None) for match in found]
 
 
@@ -79,7 +80,9 @@ def has_programs(page: Path) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", filter(has_programs, PAGES), ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if has_programs(page)], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_the_programs_of_a_page_print_what_it_says(page, capsys, monkeypatch, tmp_path):
     """Numbers to 0.02, as compilers round differently while something is learned."""
     monkeypatch.chdir(tmp_path)
@@ -96,22 +99,22 @@ def test_the_programs_of_a_page_print_what_it_says(page, capsys, monkeypatch, tm
             printed = ""
 
 
-def commands_of_pages() -> Iterator[Any]:
+def commands_of_pages() -> list[Any]:
+    found = {}
     for page in PAGES:
         text = "".join(block.text for block in blocks_of(page) if block.language == "sh").replace("\\\n", " ")
         for line in text.splitlines():
-            words = shlex.split(line, comments=True)
+            words = shlex.split(line.partition(" > ")[0], comments=True)
             if words[:1] == ["jaxrel"] and "..." not in line:
-                yield pytest.param(words[1:], id=f"{page.stem}: {' '.join(words)}")
+                found[f"{page.stem}: {' '.join(words)}"] = words[1:]
+    return [pytest.param(words, id=name) for name, words in found.items()]
 
 
 @pytest.mark.parametrize("words", commands_of_pages())
 def test_the_command_lines_of_a_page_are_understood(words):
     """Options and names of commands; that they do what the page says is for its reader to see."""
-    try:
+    if "--help" not in words:
         parser().parse_args(words)
-    except SystemExit as finished:
-        assert finished.code == 0, words  # --help
 
 
 @pytest.mark.slow

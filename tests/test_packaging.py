@@ -37,8 +37,9 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
 
 
 def _package() -> set[str]:
-    modules = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("jaxrel/**/*.py")}
-    return modules | {"jaxrel/py.typed"}
+    kinds = ("py", "js", "css")
+    files = {path.relative_to(ROOT).as_posix() for kind in kinds for path in ROOT.glob(f"jaxrel/**/*.{kind}")}
+    return files | {"jaxrel/py.typed"}
 
 
 @pytest.mark.slow

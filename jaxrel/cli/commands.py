@@ -294,9 +294,10 @@ def _report(commands: Any) -> None:
         "report",
         "FOLDER [FOLDER ...] [options]",
         "make tables and pictures again from the files of earlier runs",
-        description="Print what `jaxrel rank`, `jaxrel score` and `jaxrel study` found, from their results.json, "
-        "scores.json and study.json alone: neither data nor encoders are needed. Folders of equal settings are put "
-        "into one table. With --output the files and pictures of all of them are written too.",
+        description="Print what `jaxrel rank`, `score`, `study` and `verify` found, from their results.json, "
+        "scores.json, study.json and verification.json alone: neither data nor encoders are needed. Folders of equal "
+        "settings are put into one table. With --output the files and pictures of all of them are written too, and "
+        "report.html, one page of everything.",
         examples=("jaxrel-results", "jaxrel-results more-results --format markdown --output together"),
         named=False,
     )

@@ -12,6 +12,7 @@ from jaxrel.cli.score import of_data_sets, scored
 from jaxrel.relatedness import Joint
 from jaxrel.study import Study
 from jaxrel.study.named_classes import read_class_names
+from jaxrel.study.page import write as page
 from jaxrel.study.plan import OF_NUMBERS
 from jaxrel.study.ranking import report
 from jaxrel.study.ranking.costs import within_limits
@@ -43,10 +44,16 @@ def run(options: argparse.Namespace) -> str:
         named = {name: user_path(name) for name in (*options.target, *options.reference) if data.is_path(name)}
         places = named | data_paths
         report.check_output(plan, options.output, data_paths=places)
+        page.check_output(options.output)
         plot = console.can_plot(options.plot)
         result = study.ranking_of(run_plan(plan, options, progress))
     files = report.write_files(
         result, options.output, plot=plot, formats=options.plot_format, data_paths=places, command=options.command
+    )
+    files.append(
+        page.write_page(
+            options.output, result, sources=plan.sources.values(), charts=options.plot, command=options.command
+        )
     )
     console.conclude(options, files, lambda shown: report.print_ranking(result, shown), notes=report.notes(result))
     return _incomplete(result, plan)

@@ -14,6 +14,7 @@ from jaxrel.metrics.batch import applicable_metrics
 from jaxrel.metrics.registry import METRICS
 from jaxrel.study import Settings, Study
 from jaxrel.study.encoder_arrays import Hub, from_files
+from jaxrel.study.page import write as page
 from jaxrel.study.plan import OF_NUMBERS
 from jaxrel.study.scoreboard import report
 
@@ -36,10 +37,12 @@ def scored(options: argparse.Namespace, asked: Study, origins: Mapping[str, str]
     with console.narrator(quiet=options.quiet) as progress:
         plan = asked.plan()
         report.check_output(origins, plan.metrics, options.output)
+        page.check_output(options.output)
         plot = console.can_plot(options.plot)
         board = study.scoreboard_of(run_plan(plan, options, progress), origins)
         board = board.ordered() if options.regression else board
     files = report.write_files(board, options.output, plot=plot, formats=options.plot_format, command=options.command)
+    files.append(page.write_page(options.output, board, charts=options.plot, command=options.command))
     console.conclude(options, files, lambda shown: report.print_scoreboard(board, shown), notes=[report.NOTE, *notes])
     names = ", ".join(f"{metric} of {encoder}" for encoder, metric in board.failed)
     return f"{len(board.failed)} of {board.values.size} scores failed ({names}), see below the table" if names else ""

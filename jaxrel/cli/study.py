@@ -13,6 +13,7 @@ from jaxrel.cli.running import run_plan, settings_of
 from jaxrel.study import Settings, Study, report
 from jaxrel.study.documents import SCHEMA, as_data
 from jaxrel.study.drawing import write_pictures
+from jaxrel.study.page import write as page
 
 __all__ = ["run"]
 
@@ -40,6 +41,7 @@ def run(options: argparse.Namespace) -> str:
             estimate = study.estimate(plan, output=options.output, progress=progress)
         else:
             report.check_output(plan, options.output, data_paths=places)
+            page.check_output(options.output)
             plot = console.can_plot(options.plot)
             results = run_plan(plan, options, progress)
     if options.plan:
@@ -50,6 +52,11 @@ def run(options: argparse.Namespace) -> str:
     if plot:
         figure = report.figure(results, x=options.x, y=options.y, heat_map=options.heat_map)
         files += write_pictures({"study": figure}, options.output, options.plot_format)
+    files.append(
+        page.write_page(
+            options.output, results, sources=plan.sources.values(), charts=options.plot, command=options.command
+        )
+    )
     console.conclude(options, files, lambda shown: report.print_results(results, shown))
     if failed := results.incomplete:
         return f"{len(failed)} of {len(results.entries)} numbers failed, see the lines below the tables"

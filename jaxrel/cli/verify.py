@@ -14,15 +14,13 @@ from jaxrel.cli import console
 from jaxrel.cli.commands import VERIFIED
 from jaxrel.cli.running import run_plan
 from jaxrel.study import Settings
+from jaxrel.study.page import write as page
 from jaxrel.study.ranking import document
-from jaxrel.study.tabular import print_sections
 from jaxrel.study.verification import report
 from jaxrel.study.verification.columns import target_of
 from jaxrel.study.verification.verify import check_samples, planned
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from jaxrel.training import FineTuning
 
 __all__ = ["run"]
@@ -47,6 +45,7 @@ def run(options: argparse.Namespace) -> str:
     )
     places = {name: user_path(name) for name in plan.targets if data.is_path(name)} | data_paths
     report.check_output(plan, options.output, data_paths=places)
+    page.check_output(options.output)
     with console.narrator(quiet=options.quiet) as progress:
         plot = console.can_plot(options.plot)
         check_samples(plan)
@@ -54,13 +53,8 @@ def run(options: argparse.Namespace) -> str:
     files = report.write_files(
         result, options.output, plot=plot, formats=options.plot_format, data_paths=places, command=options.command
     )
-
-    def show(shown: Console) -> None:
-        print_sections(result.sections(), shown)
-        for agreement in result.agreements:
-            shown.print(f"\n{agreement}")
-
-    console.conclude(options, files, show)
+    files.append(page.write_page(options.output, result, charts=options.plot, command=options.command))
+    console.conclude(options, files, lambda shown: report.print_verification(result, shown))
     return "; ".join(result.complaints)
 
 

@@ -83,6 +83,31 @@ class Explanation:
         """Bound on the mean loss of each target class, in nats; nan for a target class without samples."""
         return _ratio(self.bound_share, self.target_prior)
 
+    def class_records(self, *, most: int = 25) -> list[dict[str, Any]]:
+        """A flat record for each target class that has samples, the most expensive first.
+
+        Args:
+            most: records at most.
+
+        Returns:
+            Of each its name `class`, its share `prior` of the samples, the bound on its mean loss `class_bound`, its
+            shares of the terms of the bound, of the `bound` and of `target_loss` in nats, and `leans_on`: names and
+            weights of the reference classes that it leans on most, the heaviest first.
+        """
+        return [
+            {
+                "class": self.target_names[place],
+                "prior": float(self.target_prior[place]),
+                "class_bound": float(self.class_bound[place]),
+                **{term: float(share[place]) for term, share in self.class_terms.items()},
+                "bound": float(self.bound_share[place]),
+                "leans_on": [[self.reference_names[c], float(weights[c])] for c in _heaviest(weights)],
+            }
+            for place in _by_expense(self)[:most]
+            if self.target_prior[place] > 0
+            for weights in (self.conditional[place],)
+        ]
+
     def to_text(self) -> str:
         """A table of the target classes, the most expensive first, what dominates it and what the baseline changed."""
         parts: list[Table | str] = [_class_table(self), _dominance(self), _unused(self)]
@@ -221,7 +246,7 @@ def _leaning(mass: np.ndarray, names: Sequence[str]) -> str:
     if not mass.sum() > 0:
         return "-"
     weights = mass / mass.sum()
-    heavy = [c for c in np.argsort(-weights, kind="stable")[:_MOST_LEANING] if weights[c] >= _LEAST_WEIGHT]
+    heavy = _heaviest(weights)
     if not heavy:
         return f"{np.count_nonzero(weights)} classes < {_LEAST_WEIGHT}"
     items = [f"{names[c]}{_UNBROKEN}({weights[c]:.2f})" for c in heavy]
@@ -229,6 +254,11 @@ def _leaning(mass: np.ndarray, names: Sequence[str]) -> str:
     if rest >= _LEAST_WEIGHT:
         items.append(f"others{_UNBROKEN}({rest:.2f})")
     return ", ".join(items)
+
+
+def _heaviest(weights: np.ndarray) -> list[int]:
+    """The classes that carry most of a mass of 1, the heaviest first."""
+    return [int(c) for c in np.argsort(-weights, kind="stable")[:_MOST_LEANING] if weights[c] >= _LEAST_WEIGHT]
 
 
 def _decimals(bound: float) -> int:

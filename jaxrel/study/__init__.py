@@ -14,6 +14,7 @@ from jaxrel.study.encoder_arrays import Hub, from_arrays
 from jaxrel.study.engine import EngineError
 from jaxrel.study.estimate import Estimate, estimate
 from jaxrel.study.execution import run
+from jaxrel.study.page.write import write_page
 from jaxrel.study.plan import Plan, Study, Unit, feature_store
 from jaxrel.study.ranking.score import Score
 from jaxrel.study.ranking.table import Ranking, Row, Table, ranking_of
@@ -62,6 +63,7 @@ __all__ = [
     "scoreboard_of",
     "verification_of",
     "verify",
+    "write_page",
 ]
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "as_data",
     "as_text",
     "file_at",
+    "origin_in",
     "origin_of",
     "parsed",
     "settings_as_data",
@@ -53,6 +54,12 @@ def origin_of(command: Sequence[str]) -> dict[str, Any]:
         "command": list(command) or None,
         "versions": {"jaxrel": __version__, **versions, "python": platform.python_version()},
     }
+
+
+def origin_in(path: Path) -> dict[str, Any]:
+    """What made a file that one of the commands wrote, and that was read before."""
+    document = json.loads(path.read_bytes())
+    return {name: document.get(name) for name in ("written", "command", "versions")}
 
 
 def file_at(path: Path | str, name: str) -> Path:

@@ -238,6 +238,7 @@ def _filled(record: Record, finding: Finding) -> Record:
         numbers=finding.numbers,
         texts={**record.texts, **finding.texts},
         resamples=finding.resamples,
+        classes=finding.classes,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from jaxrel.study.ranking.table import Ranking, make_ranking
 from jaxrel.study.records import Record
 from jaxrel.study.results import AXES, AXES_OF_FILE, Results, comparable
 from jaxrel.study.scoreboard.board import Scoreboard
+from jaxrel.study.verification.result import Verification
 
-__all__ = ["merged_paths", "merged_ranking", "merged_results", "merged_scoreboard"]
+__all__ = ["merged_paths", "merged_ranking", "merged_results", "merged_scoreboard", "the_verification"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def merged_ranking(stored: Mapping[Path, Stored]) -> Ranking:
                 f"{folder} has other settings than {first} ({differing}): encoders are ranked together only where "
                 "settings are equal. Report the folders one by one."
             )
-    merged_paths(stored)
+    merged_paths(stored.items())
     samples: dict[str, tuple[Path, str]] = {}
     rows: dict[tuple[str | None, str, str], tuple[Path, StoredRow]] = {}
     for folder, other in stored.items():
@@ -107,14 +108,25 @@ def merged_results(found: Mapping[Path, Results]) -> Results:
     return dataclasses.replace(one, entries=tuple(records), **axes)
 
 
-def merged_paths(stored: Mapping[Path, Stored | Results]) -> dict[str, Path]:
+def the_verification(found: Mapping[Path, Verification]) -> Verification:
+    """The one that there is.
+
+    Raises:
+        ValueError: there are several, whose trainings are not of one run.
+    """
+    if len(found) > 1:
+        raise ValueError(f"{', '.join(map(str, found))} have a verification each: report the folders one by one.")
+    return next(iter(found.values()))
+
+
+def merged_paths(stored: Iterable[tuple[Path, Stored | Results | Verification]]) -> dict[str, Path]:
     """Where the data were, by data set.
 
     Raises:
         ValueError: one data set was in two places.
     """
     paths: dict[str, str] = {}
-    for folder, other in stored.items():
+    for folder, other in stored:
         for name, path in other.data_paths.items():
             if paths.setdefault(name, path) != path:
                 raise ValueError(f"{folder} has {name} from {path}, another folder from {paths[name]}.")

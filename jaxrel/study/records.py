@@ -35,6 +35,7 @@ class Record:
             the log, and their value in results.
         texts: what is no number, by name.
         resamples: values on resampled samples, the same samples for every encoder.
+        classes: of a bound, its most expensive target classes (:meth:`jaxrel.relatedness.Explanation.class_records`).
         origin: fingerprints and options that the key is a hash of.
     """
 
@@ -51,6 +52,7 @@ class Record:
     numbers: Mapping[str, float] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     resamples: tuple[float, ...] = ()
+    classes: tuple[Mapping[str, Any], ...] = ()
     origin: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -108,9 +110,10 @@ class StudyLog(RecordLog[Record]):
 
     def decoded(self, record: dict[str, Any]) -> Record:
         """From JSON."""
-        fields = {one.name: record[one.name] for one in dataclasses.fields(Record)}
+        fields = {one.name: record[one.name] for one in dataclasses.fields(Record) if one.name != "classes"}
         fields["numbers"] = {name: from_json_number(value) for name, value in record["numbers"].items()}
         fields["resamples"] = tuple(map(from_json_number, record["resamples"]))
+        fields["classes"] = tuple(record.get("classes", ()))  # which earlier records do not have
         return Record(**fields)
 
 

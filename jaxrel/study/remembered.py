@@ -34,6 +34,11 @@ class Remembered(Generic[T]):
             raise found
         return found
 
+    def kept(self, name: str) -> T | None:
+        """What was loaded by this name, if it is what was asked for last."""
+        found = self._last.get(name)
+        return None if isinstance(found, Exception) else found
+
     def _outcome(self, name: str) -> T | Exception:
         try:
             return self._load(name)

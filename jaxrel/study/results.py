@@ -371,11 +371,12 @@ def comparable(settings: Settings) -> dict[str, Any]:
 
 
 def _record(data: Mapping[str, Any]) -> Record:
-    fields = {field.name: data[field.name] for field in dataclasses.fields(Record)}
+    fields = {field.name: data[field.name] for field in dataclasses.fields(Record) if field.name != "classes"}
     for name in ("metric", "encoder", "target", "status"):
         as_text(fields[name])
     fields["numbers"] = {name: from_json_number(value) for name, value in data["numbers"].items()}
     fields["resamples"] = tuple(map(from_json_number, data["resamples"]))
+    fields["classes"] = tuple(data.get("classes", ()))  # which earlier files do not have
     return Record(**fields)
 
 

@@ -235,6 +235,11 @@ class NamedSource:
         """The training samples, and the held-out ones where there are any; loaded when they are asked for."""
         return self._load(self.name)
 
+    @property
+    def loaded_parts(self) -> list[data.LabelledData]:
+        """Those in memory; none where everything that was asked for was in the store."""
+        return self._load.kept(self.name) or []
+
     def check(self, encoder: str, *, views: bool, held_out: bool) -> None:  # noqa: ARG002 - there are views of all
         """Raise ValueError where there is no such encoder, or it is known to encode another kind of samples."""
         own = self._own_encoders.get(encoder)

@@ -52,6 +52,7 @@ def test_rank_prints_the_table_and_writes_the_files(tmp_path: Path, capsys: pyte
         "records.jsonl",
         "ranking.png",
         "cost.png",
+        "report.html",
     }
     assert all(str(Path("jaxrel-results") / name) in captured.err for name in ("results.json", "ranking.png"))
 

@@ -302,3 +302,16 @@ class TestPicture:
 
 def test_exported():
     assert jaxrel.explain is jaxrel.relatedness.explain
+
+
+def test_records_of_classes_are_the_most_expensive_ones(result: Relatedness) -> None:
+    explanation = explain(synthetic(result, 6, 4, absent=1))
+    records = explanation.class_records()
+    assert [record["bound"] for record in records] == sorted(explanation.bound_share[:5].tolist(), reverse=True)
+    assert records[:2] == explanation.class_records(most=2)
+    for record in records:
+        place = int(record["class"])
+        assert record["leans_on"] == [[str(place % 4), 1.0]]
+        assert sum(record[term] for term in BOUND_TERMS) == pytest.approx(record["bound"])
+        assert record["bound"] == pytest.approx(record["prior"] * record["class_bound"])
+        assert record["target_loss"] == explanation.class_terms["target_loss"][place]

@@ -229,7 +229,8 @@ def test_score_of_files_prints_the_table_and_writes_the_files(capsys, tmp_path):
     assert all(word in captured.out for word in ("encoder-0", "encoder-1", *QUICK))
     assert "scores.csv" in captured.err
     folder = tmp_path / "jaxrel-scores"
-    assert {path.name for path in folder.iterdir()} == {"scores.json", "scores.csv", "scores.png", "records.jsonl"}
+    written = {"scores.json", "scores.csv", "scores.png", "report.html", "records.jsonl"}
+    assert {path.name for path in folder.iterdir()} == written
     document = json.loads((folder / "scores.json").read_text())
     assert [metric["name"] for metric in document["metrics"]] == QUICK
     assert len(document["scores"]) == 2 * len(QUICK)

@@ -342,7 +342,7 @@ def test_command_writes_tables_pictures_and_records(
         assert "means and standard deviations over 2 seeds" in captured.out
     assert "8 of 8 scores are in out" in captured.err
     files = {path.name for path in Path("out").iterdir()}
-    assert files == {"study.json", "study.csv", "study.png", "records.jsonl"}
+    assert files == {"study.json", "study.csv", "study.png", "report.html", "records.jsonl"}
     with Path("out/study.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["encoder"], row["samples"], row["seed"]) for row in rows][:3] == [

@@ -44,6 +44,7 @@ def test_texts_of_ones_own_reach_the_score(monkeypatch):
 
     monkeypatch.setattr(jaxrel, "task_relatedness", record)
     monkeypatch.setattr(jaxrel.relatedness, "bound_resamples", fake_zoo.bound_resamples)
+    monkeypatch.setattr(jaxrel.relatedness, "explain", fake_zoo.explain)
     assert ranked()["status"] == "ok"
     ((reference, target),) = seen
     assert reference.features.shape == target.features.shape

@@ -61,7 +61,8 @@ def accuracies(by_seed: Any, *, kind: str = "probe_accuracy", num_test: int = 10
     by_seed = np.asarray(by_seed, float)
     means = by_seed.mean(axis=0)
     resampled = np.random.default_rng(seed).binomial(num_test, means[:, None], (means.size, 400)) / num_test
-    return Accuracies(kind, tuple("abcdefgh"[: means.size]), by_seed, resampled, num_test, 0.9)
+    covariance = np.cov(resampled, bias=True).reshape(means.size, means.size)
+    return Accuracies(kind, tuple("abcdefgh"[: means.size]), by_seed, covariance, num_test, 0.9)
 
 
 def column(*values: float, **options: Any) -> Column:
@@ -247,10 +248,10 @@ def test_noise_is_that_of_simulated_differences() -> None:
         hard = rng.uniform(0.2, 1, num_test)  # how often each test sample is right, under both
         hits = rng.uniform(size=(2, seeds, num_test)) < hard
         resampled = (hits @ counts.T / num_test).mean(axis=1)
-        truth = Accuracies("probe_accuracy", ("a", "b"), hits.mean(2).T, resampled, num_test, 0.9)
+        truth = Accuracies("probe_accuracy", ("a", "b"), hits.mean(2).T, np.cov(resampled, bias=True), num_test, 0.9)
         exceeded += abs(truth.means[0] - truth.means[1]) > truth.noise(0, 1)
     assert exceeded / trials < 0.1
-    alike = dataclasses.replace(truth, by_seed=np.ones((3, 2)), resampled=truth.resampled[[0, 0]])
+    alike = dataclasses.replace(truth, by_seed=np.ones((3, 2)), covariance=np.full((2, 2), truth.covariance[0, 0]))
     assert alike.noise(0, 1) == 0 < alike.half_widths[0]
     one_seed = dataclasses.replace(truth, by_seed=truth.by_seed[:1])
     assert one_seed.noise(0, 1) < truth.noise(0, 1)
@@ -298,9 +299,12 @@ def test_the_command_writes_tables_and_pictures(capsys: pytest.CaptureFixture[st
     assert "held for" in captured.out
     assert "No parameters to tune, so that there is the probe only: pixels." in captured.out
     folder = Path("jaxrel-verify")
-    files = {"records.jsonl", *(f"verification.{kind}" for kind in ("json", "csv", "md", "png"))}
+    files = {"records.jsonl", "report.html", *(f"verification.{kind}" for kind in ("json", "csv", "md", "png"))}
     assert {path.name for path in folder.iterdir()} == files
     document = json.loads((folder / "verification.json").read_text())
+    back = Verification.load(folder)
+    assert as_data(back.records()) == document["encoders"]
+    assert as_data(back.agreements) == document["agreements"]
     rows = {row["encoder"]: row for row in document["encoders"]}
     assert rows["pixels"]["fine_tuned_accuracy"] is None
     assert rows["tiny"]["fine_tuned_accuracy_lower"] < rows["tiny"]["fine_tuned_accuracy"]

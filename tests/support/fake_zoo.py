@@ -147,6 +147,19 @@ def bound_resamples(result: Any, reference: Any, target: Any, *, num_resamples: 
     return result.bound + np.random.default_rng(key).normal(size=num_resamples)
 
 
+def explain(result: Any, *, reference_names: Any, target_names: Any) -> SimpleNamespace:
+    """All classes of the target alike."""
+    names = target_names or tuple(map(str, range(NUM_CLASSES)))
+    terms = ("reweighted_reference_loss", "label_mismatch", "distribution_mismatch", "bound", "target_loss")
+    shares = {term: getattr(result, term) / len(names) for term in terms}
+    leaning = [[name, 1.0] for name in (reference_names or names)[:1]]
+    records = [
+        {"class": name, "prior": 1 / len(names), "class_bound": result.bound, **shares, "leans_on": leaning}
+        for name in names
+    ]
+    return SimpleNamespace(class_records=lambda: records)
+
+
 def install(replace: Callable[[object, str, object], None]) -> None:
     """Put the fakes in the place of the real data, encoders and scoring."""
     replace(data, "names", lambda: DATA_SETS)
@@ -165,6 +178,7 @@ def install(replace: Callable[[object, str, object], None]) -> None:
     replace(jaxrel, "task_relatedness", task_relatedness)
     replace(jaxrel, "transferability_score", transferability_score)
     replace(jaxrel.relatedness, "bound_resamples", bound_resamples)
+    replace(jaxrel.relatedness, "explain", explain)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
-from jaxrel.study.ranking.score import NUMBERS, RESAMPLED
+from jaxrel.study.ranking.score import LOGGED, NUMBERS
 from jaxrel.study.tabular import Section
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def section_of(table: Table) -> Section:
 
 
 def record_of(row: Row, *, terms: bool) -> dict[str, Any]:
-    """One row as flat fields, None where a number is missing; the resamples stay in the log of finished scores."""
-    left_out = {*RESAMPLED, *(() if terms else _OF_TERMS)}
+    """One row as flat fields, None where a number is missing; resamples and classes stay in the log."""
+    left_out = {*LOGGED, *(() if terms else _OF_TERMS)}
     fields = {
         field.name: getattr(row.score, field.name)
         for field in dataclasses.fields(row.score)

@@ -94,7 +94,7 @@ def document_of(ranking: Ranking, *, data_paths: Mapping[str, Path], command: Se
 
 
 def read(path: Path) -> Stored:
-    """What a file holds, with the resamples of its scores where the log of finished records lies beside it.
+    """What a file holds, with the resamples and classes of its scores where the log of finished records lies beside it.
 
     Args:
         path: the file, or its folder.
@@ -104,24 +104,26 @@ def read(path: Path) -> Stored:
         ValueError: it is damaged, or of another version; it is named.
     """
     path = file_at(path, "results.json")
-    return parsed(path, lambda document: _stored(document, _resamples(path.parent)), "jaxrel rank")
+    return parsed(path, lambda document: _stored(document, _logged(path.parent)), "jaxrel rank")
 
 
-def _stored(document: Mapping[str, Any], resamples: Mapping[str, Mapping[str, Any]]) -> Stored:
+def _stored(document: Mapping[str, Any], logged: Mapping[str, Mapping[str, Any]]) -> Stored:
     paths = {as_text(name): as_text(path) for name, path in document["data_paths"].items()}
-    rows = [_row(record, pair, resamples) for pair in document["pairs"] for record in pair["rows"]]
+    rows = [_row(record, pair, logged) for pair in document["pairs"] for record in pair["rows"]]
     if not rows:
         raise ValueError("it has no row")
     return Stored(settings_from_data(document["settings"]), paths, tuple(rows))
 
 
-def _row(record: Mapping[str, Any], pair: Mapping[str, Any], resamples: Mapping[str, Mapping[str, Any]]) -> StoredRow:
+def _row(record: Mapping[str, Any], pair: Mapping[str, Any], logged: Mapping[str, Mapping[str, Any]]) -> StoredRow:
     given = {"reference": pair["reference"], "target": pair["target"], **record}
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(Score):
         if field.name in RESAMPLED:
-            numbers = resamples.get(given.get(RESAMPLED[field.name], ""), {}).get("resamples", ())
+            numbers = logged.get(given.get(RESAMPLED[field.name], ""), {}).get("resamples", ())
             fields[field.name] = tuple(map(from_json_number, numbers))
+        elif field.name == "classes":
+            fields[field.name] = tuple(logged.get(given.get("bound_key", ""), {}).get("classes", ()))
         elif field.name in given or field.default is dataclasses.MISSING:
             fields[field.name] = _checked(str(field.type), field.name, given[field.name])
     interval = tuple(from_json_number(record.get(end)) for end in ("bound_low", "bound_high"))
@@ -136,6 +138,6 @@ def _checked(kind: str, name: str, value: Any) -> Any:
     return value
 
 
-def _resamples(folder: Path) -> dict[str, dict[str, Any]]:
+def _logged(folder: Path) -> dict[str, dict[str, Any]]:
     """Finished records by key, of every log in the folder."""
     return {key: record for path in logs_of(folder) for key, record in read_records(path).items()}

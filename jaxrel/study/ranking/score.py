@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from jaxrel.study.records import OK, Record
 from jaxrel.study.scoring.explained import BOUND_NUMBERS as NUMBERS
 
-__all__ = ["NUMBERS", "RESAMPLED", "Score", "joined"]
+__all__ = ["LOGGED", "NUMBERS", "RESAMPLED", "Score", "joined"]
 
 RESAMPLED = {"resampled_transferabilities": "key", "resampled_bounds": "bound_key"}
 """Fields of resamples, and the field that has the key of the record whose they are."""
+LOGGED = (*RESAMPLED, "classes")
+"""Fields that the log of finished records has, and the file of a ranking does not."""
 _SECONDS = ("extraction_seconds", "compilation_seconds", "scoring_seconds")
 
 
@@ -45,6 +48,7 @@ class Score:
             were there already.
         resampled_transferabilities: on resampled target samples, the same ones for all encoders of a target.
         resampled_bounds: the bound on resampled held-out samples, likewise; without labels there are none.
+        classes: the most expensive target classes of the bound, as :class:`jaxrel.study.Record` has them.
         extraction_seconds: what the features of both data sets took in the run that made this score; features
             from the store cost next to nothing.
         compilation_seconds: what compilation of all that was run for this score took.
@@ -85,6 +89,7 @@ class Score:
     bound_key: str = ""
     resampled_transferabilities: tuple[float, ...] = dataclasses.field(default=(), compare=False)
     resampled_bounds: tuple[float, ...] = dataclasses.field(default=(), compare=False)
+    classes: tuple[Mapping[str, Any], ...] = dataclasses.field(default=(), compare=False)
 
     @property
     def failed(self) -> bool:
@@ -121,6 +126,7 @@ def joined(transferability: Record, bound: Record | None) -> Score:
             "num_classes": int(bound.numbers.get("num_classes", 0)),
             "vacuous_level": bound.numbers.get("vacuous_level", math.nan),
             "resampled_bounds": bound.resamples,
+            "classes": bound.classes,
         }
     taken = {name: numbers.get(name, math.nan) for name in ("lower", "upper", "accuracy", "majority")}
     costs = {name: _sum(name, transferability, bound) for name in (*_SECONDS, "extracted_samples")}

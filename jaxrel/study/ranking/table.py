@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from jaxrel.study.documents import file_at
+from jaxrel.study.intervals import percentile_interval, told_apart
 from jaxrel.study.plan import BOUND, TRANSFERABILITY
 from jaxrel.study.ranking import document
 from jaxrel.study.ranking.cells import record_of, section_of
@@ -286,25 +285,15 @@ def _order(score: Score) -> tuple[bool, float, float, str]:
 def _tied(a: Score, b: Score, confidence: float, known: _Known) -> bool:
     if a.failed or b.failed:
         return False
-    if not len(a.resampled_transferabilities) == len(b.resampled_transferabilities) > 0:
+    apart = told_apart(a.resampled_transferabilities, b.resampled_transferabilities, confidence)
+    if apart is None:
         return any(
             _place(one) in known and other.encoder in known[_place(one)].tied_with for one, other in ((a, b), (b, a))
         )
-    difference = np.subtract(a.resampled_transferabilities, b.resampled_transferabilities)
-    low, high = _interval(difference, confidence)
-    return low <= 0 <= high
+    return not apart
 
 
 def _bound_interval(score: Score, confidence: float, known: _Known) -> tuple[float, float]:
     if not score.resampled_bounds and _place(score) in known:
         return known[_place(score)].bound_interval
-    return _interval(np.asarray(score.resampled_bounds), confidence)
-
-
-def _interval(resamples: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Order statistics that enclose the share asked for: no interpolation, as a resample may be infinite."""
-    if not resamples.size:
-        return math.nan, math.nan
-    ordered = np.sort(resamples)
-    low = math.floor((1 - confidence) / 2 * (len(ordered) - 1))
-    return float(ordered[low]), float(ordered[len(ordered) - 1 - low])
+    return percentile_interval(score.resampled_bounds, confidence)

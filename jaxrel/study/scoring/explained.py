@@ -22,6 +22,7 @@ from jaxrel.study.settings import Settings
 from jaxrel.study.sources import NamedSource, Progress, Source, Split, Views, samples_fingerprint, target_labels
 
 if TYPE_CHECKING:
+    from jaxrel.relatedness import Relatedness
     from jaxrel.task import Task
 
 __all__ = ["BOUND_NUMBERS", "score_explained"]
@@ -156,8 +157,20 @@ def _bound(unit: Unit, features: Features, settings: Settings) -> Finding:
     labels = target_labels(features.sources[unit.target_source])
     if settings.label_free or labels == "given":
         labels = result.computed_with.target_labels
-    texts = {"target_labels": labels}
-    return Finding(unit, numbers, "; ".join(result.messages) or OK, texts=texts, resamples=resampled)
+    texts, status = {"target_labels": labels}, "; ".join(result.messages) or OK
+    classes = _classes(result, known.train, task) if status == OK else ()
+    return Finding(unit, numbers, status, texts=texts, resamples=resampled, classes=classes)
+
+
+def _classes(result: Relatedness, reference: Task, target: Task) -> tuple[dict[str, Any], ...]:
+    from jaxrel.relatedness import explain
+
+    found = explain(result, reference_names=reference.class_names, target_names=target.class_names)
+    return tuple(
+        {name: round(part, 6) if isinstance(part, float) else part for name, part in record.items()}
+        | {"leans_on": [[name, round(weight, 4)] for name, weight in record["leans_on"]]}
+        for record in found.class_records()
+    )
 
 
 _COMPUTED: Mapping[str, Callable[[Unit, Features, Settings], Finding]] = {

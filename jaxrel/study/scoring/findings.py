@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxrel.study.plan import Unit
 from jaxrel.study.records import OK, told
@@ -25,6 +25,7 @@ class Finding(NamedTuple):
     bits: int = 0
     texts: Mapping[str, str] = {}
     resamples: tuple[float, ...] = ()
+    classes: tuple[Mapping[str, Any], ...] = ()
     lasting: bool = True
 
 

@@ -33,7 +33,7 @@ class Accuracies:
         kind: "probe_accuracy" or "fine_tuned_accuracy".
         encoders: those that have one for every seed.
         by_seed: on the test samples.
-        resampled: on resampled test samples, the same ones for every encoder; means over seeds.
+        covariance: of the means over seeds, on resampled test samples that are the same ones for every encoder.
         num_test: test samples.
         confidence: of intervals.
     """
@@ -41,7 +41,7 @@ class Accuracies:
     kind: str
     encoders: tuple[str, ...]
     by_seed: Float[np.ndarray, "s m"]
-    resampled: Float[np.ndarray, "m r"]
+    covariance: Float[np.ndarray, "m m"]
     num_test: int
     confidence: float
 
@@ -53,7 +53,7 @@ class Accuracies:
     @property
     def half_widths(self) -> Float[np.ndarray, " m"]:
         """Of the intervals around the means."""
-        return self._quantile * np.sqrt(self.resampled.var(axis=1) + self._seed_variance)
+        return self._quantile * np.sqrt(np.diag(self.covariance) + self._seed_variance)
 
     def noise(self, one: int, other: int) -> float:
         r"""The difference of two accuracies that noise alone does not exceed, with the confidence of the intervals.
@@ -64,7 +64,8 @@ class Accuracies:
         encoders, as three seeds of one encoder say little about it. That of one seed is unknown, and left out. It is a
         little too large, as seeds that differ in which samples they get right are in both terms.
         """
-        test = float(np.var(self.resampled[one] - self.resampled[other]))
+        own, shared = np.diag(self.covariance)[[one, other]].sum(), self.covariance[one, other]
+        test = max(0.0, float(own - 2 * shared))  # which rounding can put below 0
         return self._quantile * math.sqrt(test + 2 * self._seed_variance)
 
     @property

@@ -5,29 +5,52 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from jaxrel._core.printable import printable
 from jaxrel.storage.records import check_replaceable, write_atomically
 from jaxrel.study.documents import settings_as_data, shown_paths
 from jaxrel.study.drawing import FORMATS, write_pictures
 from jaxrel.study.plan import Plan
+from jaxrel.study.settings import Settings
+from jaxrel.study.tabular import print_sections
 from jaxrel.study.verification.result import FILE, Verification
 
-__all__ = ["check_output", "write_files"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["check_output", "check_replaced", "print_verification", "write_files"]
 
 _NAME = "verification"
 
 
+def print_verification(verification: Verification, console: Console) -> None:
+    """Accuracies beside scores, then how they agree, in tables and in sentences."""
+    print_sections(verification.sections(), console)
+    for agreement in verification.agreements:
+        console.print(f"\n{printable(str(agreement))}")
+
+
 def check_output(plan: Plan, folder: Path, *, data_paths: Mapping[str, Path]) -> None:
     """Raise ValueError where the files of this plan would replace those of another, and lose what they hold."""
+    _check(plan.settings, plan.targets[0], plan.encoders, folder, data_paths)
 
+
+def check_replaced(verification: Verification, folder: Path, *, data_paths: Mapping[str, Path]) -> None:
+    """Raise ValueError where the files of this verification would replace those of another."""
+    _check(verification.settings, verification.target, verification.encoders, folder, data_paths)
+
+
+def _check(
+    settings: Settings, target: str, encoders: Sequence[str], folder: Path, data_paths: Mapping[str, Path]
+) -> None:
     def row(about: Sequence[Any], target: str, encoder: str) -> str:
         return json.dumps([*about, target, encoder])
 
-    about = [settings_as_data(plan.settings), shown_paths(data_paths)]
+    about = [settings_as_data(settings), shown_paths(data_paths)]
     check_replaceable(
         [folder / FILE, *(folder / f"{_NAME}.{kind}" for kind in ("csv", "md", *FORMATS))],
-        [row(about, plan.targets[0], encoder) for encoder in plan.encoders],
+        [row(about, target, encoder) for encoder in encoders],
         lambda old: [
             row([old["settings"], old["data_paths"]], old["target"], one["encoder"]) for one in old["encoders"]
         ],

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from jaxrel.study.documents import SCHEMA, file_at, origin_of, settings_as_data, shown_paths, write_json
+import numpy as np
+
+from jaxrel.storage.records import from_json_number
+from jaxrel.study.documents import (
+    SCHEMA,
+    as_text,
+    file_at,
+    origin_of,
+    parsed,
+    settings_as_data,
+    settings_from_data,
+    shown_paths,
+    write_json,
+)
 from jaxrel.study.settings import Settings
 from jaxrel.study.tabular import Section, Tabular
 from jaxrel.study.verification.agreement import Accuracies, Agreement, named
@@ -37,6 +50,7 @@ class Verification(Tabular):
         settings: how it was computed.
         notes: what to know before reading it.
         complaints: what went wrong.
+        data_paths: where the data were, by data set, of what was read from a file.
     """
 
     target: str
@@ -47,6 +61,7 @@ class Verification(Tabular):
     settings: Settings
     notes: tuple[str, ...] = ()
     complaints: tuple[str, ...] = ()
+    data_paths: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __repr__(self) -> str:
         return f"Verification({self.target!r}, {len(self.encoders)} encoders, {len(self.columns)} scores)"
@@ -101,7 +116,12 @@ class Verification(Tabular):
             OSError: it cannot be written.
         """
         by_seed = [
-            {"encoder": encoder, "accuracy": accuracies.kind, "by_seed": accuracies.by_seed[:, place]}
+            {
+                "encoder": encoder,
+                "accuracy": accuracies.kind,
+                "by_seed": accuracies.by_seed[:, place],
+                "covariance": accuracies.covariance[place],
+            }
             for accuracies in self.accuracies
             for place, encoder in enumerate(accuracies.encoders)
         ]
@@ -113,12 +133,56 @@ class Verification(Tabular):
             "target": self.target,
             "encoders": self.records(),
             "accuracies": by_seed,
+            "num_test": [accuracies.num_test for accuracies in self.accuracies],
+            "scores": self.columns,
             "agreements": self.agreements,
             "sentences": list(map(str, self.agreements)),
             "notes": self.notes,
             "complaints": self.complaints,
         }
         write_json(file_at(path, FILE), document)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """What a file has; neither data nor a network are needed.
+
+        Args:
+            path: a file that `save` or `jaxrel verify` wrote, or its folder.
+
+        Raises:
+            OSError: there is no such file.
+            ValueError: it is damaged, or of another version; it is named.
+        """
+        return parsed(file_at(path, FILE), cls._of_document, "jaxrel verify")
+
+    @classmethod
+    def _of_document(cls, document: Mapping[str, Any]) -> Self:
+        settings = settings_from_data(document["settings"])
+        kinds: dict[str, list[Mapping[str, Any]]] = {}
+        for entry in document["accuracies"]:
+            kinds.setdefault(as_text(entry["accuracy"]), []).append(entry)
+        accuracies = tuple(
+            Accuracies(
+                kind,
+                tuple(as_text(entry["encoder"]) for entry in entries),
+                np.array([entry["by_seed"] for entry in entries], float).T,
+                np.array([entry["covariance"] for entry in entries], float),
+                num_test,
+                settings.confidence,
+            )
+            for (kind, entries), num_test in zip(kinds.items(), document["num_test"], strict=True)
+        )
+        return cls(
+            as_text(document["target"]),
+            tuple(as_text(record["encoder"]) for record in document["encoders"]),
+            accuracies,
+            tuple(map(_column, document["scores"])),
+            tuple(Agreement(**_without_type(agreement)) for agreement in document["agreements"]),
+            settings,
+            tuple(map(as_text, document["notes"])),
+            tuple(map(as_text, document["complaints"])),
+            {as_text(name): as_text(place) for name, place in document["data_paths"].items()},
+        )
 
     def _record(self, encoder: str) -> dict[str, Any]:
         record: dict[str, Any] = {"encoder": encoder, "target": self.target}
@@ -139,6 +203,19 @@ class Verification(Tabular):
             value = column.values.get(encoder, math.nan)
             cells[column.name.replace(" (", "\n(")] = "failed" if math.isnan(value) else f"{value:.4g}"
         return cells
+
+
+def _column(data: Mapping[str, Any]) -> Column:
+    values = {as_text(encoder): from_json_number(value) for encoder, value in data["values"].items()}
+    intervals = {
+        encoder: (from_json_number(low), from_json_number(high)) for encoder, (low, high) in data["intervals"].items()
+    }
+    return Column(as_text(data["name"]), values, data["higher_is_better"], intervals)
+
+
+def _without_type(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an object of which `as_data` gave the data."""
+    return {name: value for name, value in data.items() if name != "name"}
 
 
 def _of(accuracies: Accuracies, encoder: str) -> tuple[float, float]:

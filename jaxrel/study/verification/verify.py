@@ -200,11 +200,12 @@ def _accuracies(results: Results, kind: str) -> Accuracies | None:
     kept = {encoder: own for encoder, own in records.items() if len(own) == len(results.seeds)}
     if not kept:
         return None
+    resampled = [np.mean([record.resamples for record in own], axis=0) for own in kept.values()]
     return Accuracies(
         kind,
         tuple(kept),
         np.array([[record.value for record in own] for own in kept.values()]).T,
-        np.array([np.mean([record.resamples for record in own], axis=0) for own in kept.values()]),
+        np.atleast_2d(np.cov(resampled, bias=True)),
         int(next(iter(kept.values()))[0].numbers["test_samples"]),
         results.settings.confidence,
     )
