@@ -3,8 +3,9 @@ PYTHON ?= python3
 VERSION := $(shell $(PYTHON) -c 'import sys; print("{}.{}".format(*sys.version_info))')
 VENV ?= .venv-$(VERSION)
 BIN := $(VENV)/bin
+SITE ?= build/site
 
-.PHONY: test test-slow test-rounding lint demo clean
+.PHONY: test test-slow test-rounding lint docs demo clean
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -15,6 +16,10 @@ test-slow: $(VENV)/.dev
 # What depends on rounding, as compilers of users round: with all optimisations, which other tests leave out.
 test-rounding: $(VENV)/.dev
 	XLA_FLAGS= $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 -m '' tests/benchmarks/test_fuzzers.py
+
+# The pages in docs/ and the API reference as a site; a broken link is an error.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir $(SITE)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

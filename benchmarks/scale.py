@@ -23,7 +23,7 @@ published: task-relatedness beside the training loop of its authors (`published_
 
 The last lines are a pod on paper: no chip waits for another, so that its pairs per second are those of one chip, times
 chips, times the share of the time that a chip is not waiting for its host. Prints, writes results/scale.json and draws
-results/scale.png.
+docs/scale.png.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ from jaxrel.study.scoring import buckets
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "scale.json"
+FIGURE = HERE.parent / "docs" / "scale.png"
 N, D, K = 500, 128, 10
 LONGEST = 150.0
 REPEATS = 5
@@ -515,8 +516,9 @@ def main() -> None:
         if output is not None:
             output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     if output is not None:
-        draw(document, output.with_suffix(".png"))
-        console.print(f"Written to {output} and {output.with_suffix('.png')}", soft_wrap=True)
+        figure = FIGURE if output == RESULTS else output.with_suffix(".png")
+        draw(document, figure)
+        console.print(f"Written to {output} and {figure}", soft_wrap=True)
 
 
 if __name__ == "__main__":

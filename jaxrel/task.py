@@ -70,7 +70,7 @@ class Task:
     A `Task` is a pytree: arrays are leaves, the class count, the names and whether it is partly labelled are static. It
     cannot be changed.
 
-    Example:
+    Examples:
         >>> task = Task([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], ["cat", "dog", "cat"])
         >>> task
         Task(features(3, 2), 2 classes)

@@ -21,7 +21,6 @@ from jaxrel.study.verification.columns import target_of
 from jaxrel.study.verification.verify import check_samples, planned
 
 if TYPE_CHECKING:
-
     from jaxrel.training import FineTuning
 
 __all__ = ["run"]

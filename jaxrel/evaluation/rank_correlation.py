@@ -55,7 +55,7 @@ def kendall_tau(
     Raises:
         ValueError: for shapes that do not fit together.
 
-    Example:
+    Examples:
         >>> print(f"{kendall_tau([0.1, 0.4, 0.3], [0.5, 0.8, 0.9]):.3f}")
         0.333
     """
@@ -94,7 +94,7 @@ def weighted_kendall_tau(
     Raises:
         ValueError: as `kendall_tau`, and for an unknown convention.
 
-    Example:
+    Examples:
         >>> print(f"{weighted_kendall_tau([0.1, 0.4, 0.3], [0.5, 0.8, 0.9], convention='by_truth'):.3f}")
         0.182
     """
@@ -171,7 +171,7 @@ def top_1_regret(
     Raises:
         ValueError: as `kendall_tau`.
 
-    Example:
+    Examples:
         >>> print(f"{top_1_regret([0.1, 0.4, 0.3], [0.5, 0.8, 0.9]):.3f}")
         0.100
     """

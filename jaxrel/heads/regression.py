@@ -49,7 +49,7 @@ def fit_head(
 
     Works under `jit` and `vmap` (with `num_classes` given to the task).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> labels = np.arange(60) % 3
         >>> features = 3 * np.eye(4)[labels] + np.random.default_rng(0).normal(size=(60, 4))

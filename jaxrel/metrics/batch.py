@@ -87,7 +87,7 @@ def score_encoders(
         ValueError: for an unknown metric, one whose needs are not given, no metric or encoder at all, numbers of
             encoders that differ, and whatever a metric refuses, with the number of the encoder.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> labels = np.arange(60) % 3
         >>> features = 3 * np.eye(4)[labels] + np.random.default_rng(0).normal(size=(60, 4))

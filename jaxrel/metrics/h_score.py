@@ -57,7 +57,7 @@ def h_score(
 
     `O(n d min(n, d))` operations.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> labels = np.arange(60) % 3
         >>> features = 3 * np.eye(4)[labels] + np.random.default_rng(0).normal(size=(60, 4))

@@ -49,7 +49,7 @@ def leep_score(
 
     `O(n s c)` operations, `O(n (s + c))` memory.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> labels = np.arange(60) % 3
         >>> print(f"{leep_score(0.7 * np.eye(3)[labels] + 0.1, labels).value:.3f}")

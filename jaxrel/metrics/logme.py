@@ -80,7 +80,7 @@ def logme_score(
 
     `O(n d min(n, d))` operations for the decomposition shared by all classes, `O(min(n, d))` for each class and t.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> labels = np.arange(60) % 3
         >>> features = 3 * np.eye(4)[labels] + np.random.default_rng(0).normal(size=(60, 4))

@@ -55,7 +55,7 @@ def nce_score(
 
     `O(n c)` operations, `O((n + s) c)` memory for s source classes.
 
-    Example:
+    Examples:
         >>> print(f"{nce_score([0, 0, 1, 1], [0, 1, 2, 2]).value:.3f}")
         -0.347
     """

@@ -50,7 +50,7 @@ def nearest_neighbours_score(
 
     `O(n^2 d)` operations, `O(256 n + n d)` memory.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> labels = np.arange(60) % 3
         >>> features = 3 * np.eye(4)[labels] + np.random.default_rng(0).normal(size=(60, 4))

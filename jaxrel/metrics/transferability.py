@@ -129,7 +129,7 @@ def transferability_score(
     not checked: such a target needs a `num_classes`, and what would be refused has the value NaN and a status. There
     JAX draws the resamples, and NumPy outside: intervals are of the same law, not the same to the last digit.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> labels = np.arange(60) % 3
         >>> features = 3 * np.eye(4)[labels] + np.random.default_rng(0).normal(size=(60, 4))

@@ -88,7 +88,7 @@ def pseudo_label(
             an unknown class count without views, a prior that does not fit, a class that no sample has and a prior
             gives mass to.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from jaxrel.pseudo_labels import KMeans
         >>> clusters = np.arange(60) % 3

@@ -115,7 +115,7 @@ def task_relatedness(
     blocked by target class; the ground cost lives on logits by default (tighter, no inverse of A) and in feature
     space uses the exact tau(W A^-1); the transport term is certified rather than estimated.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> labels = np.arange(60) % 3
         >>> features = 3 * np.eye(4)[labels] + np.random.default_rng(0).normal(size=(60, 4))

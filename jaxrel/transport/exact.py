@@ -54,7 +54,7 @@ def assignment(cost: Float[ArrayLike, "*b n m"]) -> AssignmentResult:
     range of the cost of the optimum; with forbidden pairs, that times min(n, m). Time is cubic: meant for up to a
     few hundred points. A batch takes as long as its slowest problem.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> matching = assignment(jnp.array([[4.0, 1.0, 3.0], [2.0, 0.0, 5.0], [3.0, 2.0, 2.0]]))
         >>> print(matching.columns, f"{matching.value:.3f}")

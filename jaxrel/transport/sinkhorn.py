@@ -117,7 +117,7 @@ def sinkhorn(
     exp(+-40) between absorptions. A forbidden pair is priced at more than any detour can cost: with finite costs of
     at most s in size, at `(2 + 2 min(n, m)) s`, which leaves the optimum as it is wherever a feasible plan exists.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> cost, a, b = jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.array([0.5, 0.5]), jnp.array([0.25, 0.75])
         >>> result = sinkhorn(cost, a, b, relative_gap=0.01)
