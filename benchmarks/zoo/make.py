@@ -1,6 +1,7 @@
-"""Make the zoo: images of the targets, encoders, and the accuracy each reaches on each target.
+"""Make a zoo: images of the targets, encoders, and the accuracy each reaches on each target.
 
     python benchmarks/zoo/make.py --archives FOLDER
+    python benchmarks/zoo/make.py --archives FOLDER --second
 
 FOLDER has the archives that `sources.py` names. Every step keeps what it has finished (in OUTPUT), so a run that was
 stopped goes on where it was. At the end the table, the weights and the images go to `benchmarks/zoo/data`, with their
@@ -14,17 +15,19 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 import numpy as np
 from imagenet import IMAGENET_ACCURACY, imagenet_network
-from members import IMAGENET, MEMBERS, TARGETS, Member
+from members import IMAGENET, MEMBERS, SECOND_MEMBERS, SECOND_TARGETS, TARGETS, Member
 from networks import ARCHITECTURES, Parameters
 from pretraining import pretrain
 from rich.console import Console
 from rich.progress import track
+from second_sources import SECOND_READERS
 from sources import READERS, Samples, without_copies
 from transfer import CHUNK, SIZES, Encode, Tuning, fine_tuned_accuracies, probe_accuracies, with_test_weights
 
@@ -32,12 +35,37 @@ from jaxrel.storage.records import write_atomically
 
 FOLDER = Path(__file__).parent / "data"
 WORK = Path(__file__).parents[1] / "data" / "zoo"
+SECOND_FOLDER = WORK / "second"  # not in the repository: the second zoo is made anew in half an hour
 PRETRAINING_IMAGES = 8000  # of a set, at most
 LARGEST_CLASS = 400  # images of one class that a target keeps: half of the clip-art shows computers
-NEVER_PRETRAINED = ("digits", "clip-art", "emoji")
 SMALL_TUNING = Tuning()
 # What two cores can do is 40 steps. A rate of 1e-3 destroys these networks, whose normalisation statistics stay.
 IMAGENET_TUNING = Tuning(num_epochs=4, learning_rates=(2e-5, 1e-4), seeds_at_once=1)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a zoo is made of.
+
+    Args:
+        members: its encoders.
+        targets: its targets.
+        readers: of every set, those that encoders learn from included.
+        never_pretrained: sets that no encoder learns from.
+        seed: of the first encoder; the next has the next.
+        folder: of what scoring needs.
+    """
+
+    members: tuple[Member, ...]
+    targets: tuple[str, ...]
+    readers: Mapping[str, Callable[[Path], Samples]]
+    never_pretrained: tuple[str, ...]
+    seed: int
+    folder: Path
+
+
+FIRST = Plan(MEMBERS, TARGETS, READERS, ("digits", "clip-art", "emoji"), 0, FOLDER)
+SECOND = Plan(SECOND_MEMBERS, SECOND_TARGETS, SECOND_READERS, SECOND_TARGETS, 1000, SECOND_FOLDER)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -53,17 +81,17 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-def make_images(archives: Path, work: Path) -> None:
+def make_images(plan: Plan, archives: Path, work: Path) -> None:
     """The images of every set, in parts that share no image: `pretraining`, `pool` and `test`.
 
     The pool is what scores see and what fine-tuning labels come from; accuracies are of the test images.
     """
-    for name, read in READERS.items():
+    for name, read in plan.readers.items():
         path = work / f"{name}.npz"
         if path.exists():
             continue
         samples, for_pretraining = without_copies(read(archives))
-        if name in NEVER_PRETRAINED:
+        if name in plan.never_pretrained:
             for_pretraining = np.zeros_like(for_pretraining)
         images, labels = first_of_each_class(samples, ~for_pretraining)
         cuts = np.cumsum([SIZES["pool"], SIZES["test"]])
@@ -110,7 +138,10 @@ def make_encoder(member: Member, images: Mapping[str, Mapping[str, np.ndarray]],
 
 
 def measure(
-    member: Member, encoder: Mapping[str, np.ndarray], images: Mapping[str, Mapping[str, np.ndarray]]
+    member: Member,
+    encoder: Mapping[str, np.ndarray],
+    images: Mapping[str, Mapping[str, np.ndarray]],
+    targets: tuple[str, ...],
 ) -> dict[str, np.ndarray]:
     """What one encoder reaches on every target."""
     start = time.perf_counter()
@@ -121,7 +152,7 @@ def measure(
     else:
         encode, parameters, tuning = ARCHITECTURES[member.architecture], small_weights(encoder), SMALL_TUNING
     arrays = {}
-    for target in TARGETS:
+    for target in targets:
         arrays[f"fine_tuned/{target}"], arrays[f"probe/{target}"] = accuracies(
             encode, parameters, images[target], tuning
         )
@@ -156,19 +187,19 @@ def accuracies(
     return np.asarray(fine_tuned), np.asarray(probe)
 
 
-def collect(work: Path, folder: Path) -> None:
+def collect(plan: Plan, work: Path, folder: Path) -> None:
     """Gather what scoring needs, with checksums."""
-    images = {name: read_arrays(work / f"{name}.npz") for name in READERS}
+    images = {name: read_arrays(work / f"{name}.npz") for name in plan.readers}
     write_arrays(
         folder / "images.npz",
         {f"{name}/{part}": array for name, parts in images.items() for part, array in kept_parts(parts).items()},
     )
     weights: dict[str, np.ndarray] = {}
     table = []
-    for index, member in enumerate(MEMBERS):
+    for index, member in enumerate(plan.members):
         arrays = read_arrays(work / f"{index:02d}.npz") | read_arrays(work / f"{index:02d}-accuracies.npz")
         weights |= {f"{member.name}/{name}": value for name, value in arrays.items() if name.startswith("weights/")}
-        table.append(record(member, arrays, images))
+        table.append(record(member, arrays, images, plan.targets))
     write_arrays(folder / "weights.npz", weights)
     write_atomically(folder / "table.json", (json.dumps(table, indent=1) + "\n").encode())
     names = ("images.npz", "weights.npz", "table.json")
@@ -184,7 +215,10 @@ def kept_parts(parts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def record(
-    member: Member, arrays: Mapping[str, np.ndarray], images: Mapping[str, Mapping[str, np.ndarray]]
+    member: Member,
+    arrays: Mapping[str, np.ndarray],
+    images: Mapping[str, Mapping[str, np.ndarray]],
+    targets: tuple[str, ...],
 ) -> dict[str, object]:
     """An encoder's line of the table."""
     accuracy = float(arrays["reference_accuracy"])
@@ -199,9 +233,9 @@ def record(
         ),
         "reference_accuracy": None if np.isnan(accuracy) else accuracy,
         "seconds": {part: float(arrays.get(f"{part}_seconds", 0.0)) for part in ("pretraining", "transfer")},
-        "fine_tuned": {target: arrays[f"fine_tuned/{target}"].round(5).tolist() for target in TARGETS},
-        "probe": {target: arrays[f"probe/{target}"].round(5).tolist() for target in TARGETS},
-        "num_test": {target: len(images[target]["test_labels"]) for target in TARGETS},
+        "fine_tuned": {target: arrays[f"fine_tuned/{target}"].round(5).tolist() for target in targets},
+        "probe": {target: arrays[f"probe/{target}"].round(5).tolist() for target in targets},
+        "num_test": {target: len(images[target]["test_labels"]) for target in targets},
     }
 
 
@@ -209,22 +243,26 @@ def main() -> None:
     """Make what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--archives", type=Path, required=True, metavar="FOLDER", help="folder of the archives")
-    parser.add_argument("--work", type=Path, default=WORK, help="folder of what is finished")
-    parser.add_argument("--output", type=Path, default=FOLDER, help="folder of what scoring needs")
-    parser.add_argument("--seed", type=int, default=0, help="of the first encoder; the next has the next")
+    parser.add_argument(
+        "--second", action="store_true", help="the second zoo, which confirms what was chosen on the first"
+    )
+    parser.add_argument("--work", type=Path, help="folder of what is finished")
+    parser.add_argument("--output", type=Path, help="folder of what scoring needs")
     options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
-    make_images(options.archives, options.work)
-    images = {name: read_arrays(options.work / f"{name}.npz") for name in READERS}
-    for index, member in track(list(enumerate(MEMBERS)), "encoders", console=Console(stderr=True)):
-        path = options.work / f"{index:02d}.npz"
+    plan = SECOND if options.second else FIRST
+    work, output = options.work or WORK / ("second work" if options.second else ""), options.output or plan.folder
+    work.mkdir(parents=True, exist_ok=True)
+    make_images(plan, options.archives, work)
+    images = {name: read_arrays(work / f"{name}.npz") for name in plan.readers}
+    for index, member in track(list(enumerate(plan.members)), "encoders", console=Console(stderr=True)):
+        path = work / f"{index:02d}.npz"
         if not path.exists():
-            write_arrays(path, make_encoder(member, images, options.seed + index))
-        measured = options.work / f"{index:02d}-accuracies.npz"
+            write_arrays(path, make_encoder(member, images, plan.seed + index))
+        measured = work / f"{index:02d}-accuracies.npz"
         if not measured.exists():
-            write_arrays(measured, measure(member, read_arrays(path), images))
-    options.output.mkdir(parents=True, exist_ok=True)
-    collect(options.work, options.output)
+            write_arrays(measured, measure(member, read_arrays(path), images, plan.targets))
+    output.mkdir(parents=True, exist_ok=True)
+    collect(plan, work, output)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,10 @@ ARCHITECTURES = {
     "shallow": Architecture((24,), (4,), (128,)),
     "dense": Architecture((), (), (192, 128)),
     "averaged": Architecture((24, 48, 64), (2, 2, 2), ()),
+    # Of the second zoo:
+    "deep": Architecture((16, 24, 32, 48, 64), (2, 1, 2, 1, 2), (128,)),
+    "tiny": Architecture((8, 16), (2, 2), (64,)),
+    "broad": Architecture((32, 64, 128), (2, 2, 2), ()),
 }
 
 

@@ -24,6 +24,14 @@ MOST_IMAGES = 24_000  # of all sets of a member together: three sets of 8,000
 MOST_CLASSES = 30
 CONTRAST_TEMPERATURE = 0.2
 CHUNK = 2000  # images in one forward pass
+# Numbers that the head of each objective gives.
+OUTPUTS = {
+    "labels": MOST_CLASSES,
+    "rotation": 4,
+    "reconstruction": SIDE * SIDE,
+    "denoising": SIDE * SIDE,
+    "contrast": 64,
+}
 
 
 def pretrain(member: Member, sets: Mapping[str, Samples], seed: int) -> tuple[Parameters, float]:
@@ -75,7 +83,7 @@ def learn(
 ) -> Parameters:
     """Weights of the encoder and of the head of its objective, by Adam."""
     encoder_key, head_key, key = jax.random.split(key, 3)
-    outputs = {"labels": MOST_CLASSES, "rotation": 4, "reconstruction": SIDE * SIDE, "contrast": 64}[objective]
+    outputs = OUTPUTS[objective]
     start = initial_parameters(architecture, encoder_key)
     width = architecture.num_features
     start["head weights"] = jax.random.normal(head_key, (width, outputs)) / jnp.sqrt(width)
@@ -121,6 +129,16 @@ def reconstruction_loss(
     return jnp.mean((found - images.reshape(len(images), -1)) ** 2)
 
 
+def denoising_loss(
+    architecture: Architecture, parameters: Parameters, images: Array, labels: Array, key: PRNGKeyArray
+) -> Float[Array, ""]:
+    """Mean squared error of the pixels that are found from an image under noise."""
+    del labels
+    noisy = images + 0.5 * jax.random.normal(key, images.shape)
+    found = layer_output(parameters, "head", architecture(parameters, noisy))
+    return jnp.mean((found - images.reshape(len(images), -1)) ** 2)
+
+
 def contrast_loss(
     architecture: Architecture, parameters: Parameters, images: Array, labels: Array, key: PRNGKeyArray
 ) -> Float[Array, ""]:
@@ -145,6 +163,7 @@ LOSSES = {
     "labels": label_loss,
     "rotation": rotation_loss,
     "reconstruction": reconstruction_loss,
+    "denoising": denoising_loss,
     "contrast": contrast_loss,
 }
 

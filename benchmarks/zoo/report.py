@@ -30,7 +30,7 @@ HIDDEN = ("features, A = I,", "clusters, ")
 
 Report = dict[str, Any]
 REPORTS = ("development", "confirmation", "variants")
-FEW_LABELS, CRITICISM = "zoo_few_labels.json", "zoo_criticism.json"
+FEW_LABELS, SECOND, CRITICISM = "zoo_few_labels.json", "zoo_second.json", "zoo_criticism.json"
 
 
 def write_page(results: Path = RESULTS) -> None:
@@ -38,6 +38,9 @@ def write_page(results: Path = RESULTS) -> None:
     reports = {name: read(results / f"zoo_{name}.json") for name in REPORTS}
     others = {
         "few labels": few_labels_table(read(results / FEW_LABELS)),
+        "second": few_labels_table(read(results / SECOND)),
+        "second targets": few_labels_targets(read(results / SECOND)),
+        "second differences": few_labels_differences(read(results / SECOND)),
         "criticism": criticism_table(read(results / CRITICISM)),
     }
     write_tables(PAGE, tables(reports) | others)
@@ -75,6 +78,39 @@ def few_labels_table(report: Report) -> str:
     ]
     rows.append(["all", cell("all labels"), "", *(cell(f"all labels, {name}") for name in columns[2:])])
     return markdown(["labels of 1,000", "labels alone", "labels and views", "LogME", "1-NN"], rows)
+
+
+def few_labels_targets(report: Report) -> str:
+    """What each score is worth on each target."""
+    shown = {
+        "all labels": "all labels",
+        "100 labels": "100 random, views worth 0",
+        "100 labels and views": "100 random, views worth 50",
+        "views": "views",
+        "LogME, all labels": "all labels, LogME",
+        "1-NN, all labels": "all labels, nearest neighbours",
+    }
+    rows = []
+    for said, name in shown.items():
+        per_target = report["evaluations"][name]["fine_tuned"]["per_target"]
+        rows.append([said, *(f"{per_target[target]:.2f}" for target in report["targets"])])
+    return markdown(["score", *report["targets"]], rows)
+
+
+def few_labels_differences(report: Report) -> str:
+    """Paired differences between scores."""
+    said = {"views worth 50": "labels and views", "views worth 0": "labels alone", "nearest neighbours": "1-NN"}
+
+    def shown(name: str) -> str:
+        for part, words in said.items():
+            name = name.replace(part, words)
+        return name
+
+    rows = [
+        [shown(entry["score"]), shown(entry["baseline"]), *(interval(entry[kind], sign="+") for kind in KINDS)]
+        for entry in report["differences"]
+    ]
+    return markdown(["score", "minus", *KINDS.values()], rows)
 
 
 def criticism_table(report: Report) -> str:

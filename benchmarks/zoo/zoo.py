@@ -59,6 +59,11 @@ class Zoo:
     images: Mapping[str, np.ndarray]
     augmentation: ImageAugmentation = field(default_factory=ImageAugmentation)
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the targets."""
+        return tuple(self.table[0]["fine_tuned"])
+
     def truth(self, kind: str, target: str) -> Float[np.ndarray, "s e"]:
         """Accuracy of each seed ("fine_tuned" or "probe") for every encoder."""
         return np.array([record[kind][target] for record in self.table]).T

@@ -19,9 +19,11 @@ from jaxrel.encoders.texts.tokens import read_tokenizer
 from jaxrel.storage.assets import ASSETS
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from jaxrel.encoders.texts.bert import BertEncoder
 
-__all__ = ["NETWORKS", "PACKAGED", "PackagedNetwork", "load_packaged", "load_packaged_network"]
+__all__ = ["NETWORKS", "PACKAGED", "PackagedNetwork", "load_packaged", "load_packaged_network", "packaged_tokenizer"]
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,18 @@ def load_packaged(name: str, *, rng: np.random.Generator | None = None, layer: i
     entry = NETWORKS[name]
     return text_encoder(
         network,
-        read_tokenizer(_file_of(_MINILM, "tokenizer.json")),
+        packaged_tokenizer(),
         name=name + ("" if rng is None else ":random") + ("" if layer is None else f"#{layer}"),
         max_length=entry.max_length,
         description=network.description,
         pretraining=entry.pretraining if rng is None else "none",
         licence=ASSETS[entry.distribution].licence if rng is None else "none needed",
     )
+
+
+def packaged_tokenizer() -> Tokenizer:
+    """The tokenizer of all networks here."""
+    return read_tokenizer(_file_of(_MINILM, "tokenizer.json"))
 
 
 def load_packaged_network(

@@ -1,0 +1,258 @@
+"""Does the order of encoders of texts hold after training? 25 encoders, six targets, truth by probe and fine-tuning.
+
+    python benchmarks/text_encoders.py --data-path wordnet-nouns=/usr/share/wordnet movie-5=FILE amazon-5=FILE
+
+FILE is the archive that `pip download --no-deps --no-binary :all: vaderSentiment==0.5` brings. Encoders are every layer
+of two MiniLM with two poolings, networks with random weights, word vectors with and without weights of the words, and
+singular vectors of words and of runs of letters. Scores see the training texts alone; accuracies are those on others,
+after a linear probe (three draws of the samples that its ridge is chosen by) and after fine-tuning. What has nothing to
+tune counts there by its probe. Nothing was chosen on these results. Finished numbers are kept in OUTPUT, beside the
+features; the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from class_names import DESCRIPTIONS
+from rich.console import Console
+from rich.table import Table
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from jaxrel import data
+from jaxrel.encoders import Encoder, extract_features, from_function, load
+from jaxrel.encoders.texts.encoder import text_encoder
+from jaxrel.encoders.texts.glove import glove_encoder
+from jaxrel.encoders.texts.packaged import load_packaged_network, packaged_tokenizer
+from jaxrel.evaluation import bootstrap_intervals, ceiling, compare_scores
+from jaxrel.storage.features import FeatureStore
+from jaxrel.storage.records import write_atomically
+from jaxrel.study import Settings, Study, run
+from jaxrel.study.documents import write_json
+from jaxrel.study.records import Record
+from jaxrel.training import FineTuning
+
+RESULTS = Path(__file__).parent / "results" / "text_encoders.json"
+WORK = Path(__file__).parent / "data" / "text-encoders"
+NETWORKS = {"all-minilm-l6-v2": 6, "paraphrase-minilm-l3-v2": 3}
+RANDOM = (("all-minilm-l6-v2", 6), ("all-minilm-l6-v2", 1), ("paraphrase-minilm-l3-v2", 3))
+GLOVE, TEACHER = "glove-6b-50d", "all-minilm-l6-v2"
+Pooling = Literal["mean", "cls"]
+MAX_LENGTH = 32  # tokens
+WORDS = 40  # of a text: more than are looked at
+NUM_SINGULAR = 100
+NUM_TEXTS = 2000
+NUM_TRAINING, NUM_TEST = 300, 400  # three quarters of the texts are for training
+TAU = "weighted_kendall_tau_symmetric"
+TUNING = FineTuning(learning_rates=(2e-4,), epochs=4, patience=2, batch_size=24)
+PROBE_SEEDS = (0, 1, 2)
+KINDS = ("probe", "fine_tuned")
+PEERS = ("logme", "nearest_neighbours", "h_score", "ridge_probe")
+LABEL_FREE = ("transferability", "rankme")
+LEAST = 2  # resamples: with some, studies in one process share what is compiled
+
+
+@dataclass(frozen=True)
+class Target:
+    """The beginnings of the texts of a data set, as a file of lines of JSON."""
+
+    name: str
+    path: Path
+    texts: tuple[str, ...]
+
+    def study(self, encoders: Sequence[Encoder], metrics: Sequence[str], work: Path, **options: Any) -> list[Record]:
+        """Numbers of a study of this target alone, those of its folder included."""
+        seeds = options.pop("seeds", (0,))
+        settings = Settings(samples=NUM_TRAINING, held_out=NUM_TEST, resamples=LEAST, fine_tuning=TUNING, **options)
+        study = Study(
+            encoders,
+            [str(self.path)],
+            metrics=metrics,
+            seeds=seeds,
+            settings=settings,
+            store=FeatureStore(work / "features"),
+        )
+        return list(run(study.plan(), output=work / self.name).entries)
+
+
+def prepared(name: str, work: Path, data_paths: Mapping[str, Path]) -> Target:
+    """A target whose texts are cut, each kept once."""
+    loaded = data.load(name, limit=NUM_TEXTS, path=data_paths.get(name))
+    texts = [" ".join(text.split()[:WORDS]) for text in loaded.samples]
+    rows = {text: loaded.class_names[label] for text, label in zip(texts, loaded.labels, strict=True) if text}
+    path = work / f"{name}.jsonl"
+    lines = (json.dumps({"text": text, "label": label}) + "\n" for text, label in rows.items())
+    write_atomically(path, "".join(lines).encode())
+    return Target(name, path, tuple(rows))
+
+
+def encoders_of(target: Target) -> Iterator[Encoder]:
+    """All 25; those of singular vectors have seen the texts of the target, without labels."""
+    for name, num_layers in NETWORKS.items():
+        for layer in range(1, num_layers + 1):
+            for pooling in ("mean", "cls"):
+                yield of_network(name, layer, pooling)
+    for name, layer in RANDOM:
+        yield of_network(name, layer, "mean", rng=np.random.default_rng(0))
+    glove = load(GLOVE)
+    yield replace(glove, name=f"{GLOVE} mean")
+    yield of_weighted_words(target.texts, glove)
+    for analyser, runs in (("word", (1, 1)), ("char_wb", (2, 4))):
+        yield of_singular_vectors(target.texts, analyser, runs)
+
+
+def of_network(name: str, layer: int, pooling: Pooling, rng: np.random.Generator | None = None) -> Encoder:
+    """A network after one of its layers."""
+    network = load_packaged_network(name, rng=rng, layer=layer)
+    network.pooling = pooling
+    called = f"{name}{'' if rng is None else ' random'} layer {layer} {pooling}"
+    return text_encoder(
+        network, packaged_tokenizer(), name=called, max_length=MAX_LENGTH, description=network.description
+    )
+
+
+def of_weighted_words(texts: Sequence[str], glove: Encoder) -> Encoder:
+    """Means of word vectors, each weighted by how rare its word is in the texts."""
+    tfidf = TfidfVectorizer(token_pattern=r"[^\W_]+").fit(texts)
+    vectors = dict(zip(tfidf.vocabulary_, extract_features(glove, list(tfidf.vocabulary_)), strict=True))
+    words = [word for word, vector in vectors.items() if vector.any()]
+    table = np.stack([tfidf.idf_[tfidf.vocabulary_[word]] * vectors[word] for word in words])
+    return glove_encoder(table.astype(np.float32), words, name=f"{GLOVE} idf")
+
+
+def of_singular_vectors(texts: Sequence[str], analyser: str, runs: tuple[int, int]) -> Encoder:
+    """Weighted counts of words or of runs of letters, in the directions of the texts' largest singular values."""
+    counts = TfidfVectorizer(analyzer=analyser, ngram_range=runs, sublinear_tf=True).fit(texts)
+    svd = TruncatedSVD(NUM_SINGULAR, random_state=0).fit(counts.transform(texts))
+    return from_function(
+        lambda batch: svd.transform(counts.transform(batch)).astype(np.float32),
+        name=f"{analyser} counts",
+        version="1",
+        modality="texts",
+    )
+
+
+def values_of(records: Sequence[Record], encoders: Sequence[Encoder]) -> dict[str, list[list[float]]]:
+    """By metric, what each seed gives each encoder; NaN where there is nothing."""
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for record in records:
+        value = math.nan if record.value is None else record.value
+        found.setdefault(record.metric, {}).setdefault(record.seed, {})[record.encoder] = value
+    return {
+        metric: [[of_seed[encoder.name] for encoder in encoders] for _, of_seed in sorted(by_seed.items())]
+        for metric, by_seed in found.items()
+    }
+
+
+def measured(target: Target, work: Path, done: Callable[[str], None]) -> dict[str, Any]:
+    """Every score and accuracy of a target: lists over encoders, of accuracies lists over seeds of them."""
+    encoders = list(encoders_of(target))
+    labelled = values_of(target.study(encoders, ("transferability", *PEERS), work), encoders)
+    scores = {f"{metric}, labels": values for metric, (values,) in labelled.items()}
+    done("labels")
+    free = values_of(target.study(encoders, LABEL_FREE, work, label_free=True), encoders)
+    scores |= {f"{metric}, no labels": values for metric, (values,) in free.items()}
+    done("no labels")
+    said = DESCRIPTIONS[target.name]
+    for kind, names in (("names", list(said)), ("descriptions", {name: [text] for name, text in said.items()})):
+        for metric, (values,) in values_of(
+            target.study(encoders, ("transferability", *PEERS), work, class_names=names, teacher=TEACHER), encoders
+        ).items():
+            scores[f"{metric}, class {kind}"] = values
+    done("class names")
+    probe = values_of(target.study(encoders, ("probe_accuracy",), work, seeds=PROBE_SEEDS), encoders)["probe_accuracy"]
+    done("probe")
+    (tuned,) = values_of(target.study(encoders, ("fine_tuned_accuracy",), work), encoders)["fine_tuned_accuracy"]
+    done("fine-tuning")
+    fine_tuned = np.where(np.isnan(tuned), np.mean(probe, axis=0), tuned)
+    return {
+        "target": target.name,
+        "encoders": [encoder.name for encoder in encoders],
+        "num_parameters": [encoder.num_parameters or 0 for encoder in encoders],
+        "scores": scores,
+        "probe": probe,
+        "fine_tuned": [fine_tuned.tolist()],
+    }
+
+
+def judged(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The weighted tau of every score with both kinds of accuracy, the mean over targets, and differences to peers."""
+    scores = {name: np.stack([result["scores"][name] for result in found], axis=-1) for name in found[0]["scores"]}
+    scores["number of parameters"] = np.stack([result["num_parameters"] for result in found], axis=-1)
+    truth = {kind: np.stack([np.array(result[kind]) for result in found], axis=-1) for kind in KINDS}
+    rows: dict[str, Any] = {}
+    for name, values in scores.items():
+        # A metric that has no value for an encoder says the worst of it.
+        filled = np.where(np.isfinite(values), values, -1e30)
+        rows[name] = {}
+        for kind, accuracies in truth.items():
+            tau = bootstrap_intervals(filled, accuracies.mean(axis=0), statistic=TAU)
+            rows[name][kind] = ends(tau.mean) | {"per_target": np.asarray(tau.per_target.estimate).tolist()}
+    differences = []
+    for said in ("labels", "class names", "class descriptions"):
+        ours = scores[f"transferability, {said}"]
+        for peer in ("logme", "nearest_neighbours"):
+            row: dict[str, Any] = {"score": f"transferability, {said}", "baseline": f"{peer}, {said}"}
+            differences.append(row)
+            for kind, accuracies in truth.items():
+                theirs = np.where(np.isfinite(scores[row["baseline"]]), scores[row["baseline"]], -1e30)
+                row[kind] = ends(compare_scores(ours, theirs, accuracies.mean(axis=0), statistic=TAU).difference)
+    best = {
+        kind: ends(ceiling(accuracies, num_test=NUM_TEST, statistic=TAU).mean) for kind, accuracies in truth.items()
+    }
+    return {"rows": rows, "differences": differences, "ceiling": best}
+
+
+def ends(found: Any) -> dict[str, float]:
+    """An estimate and its interval."""
+    return {end: float(getattr(found, end)) for end in ("estimate", "lower", "upper")}
+
+
+def shown(evaluation: Mapping[str, Any]) -> Table:
+    """A row for each score."""
+    table = Table("score", *KINDS)
+    for name, row in {**evaluation["rows"], "a perfect score": evaluation["ceiling"]}.items():
+        table.add_row(
+            name,
+            *(f"{row[kind]['estimate']:.2f} ({row[kind]['lower']:.2f} to {row[kind]['upper']:.2f})" for kind in KINDS),
+        )
+    return table
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", nargs="+", choices=DESCRIPTIONS, default=list(DESCRIPTIONS))
+    parser.add_argument("--data-path", nargs="+", default=[], metavar="NAME=PATH", help="as given to `jaxrel rank`")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder of what is finished")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    given = {name: Path(path) for name, path in (entry.split("=", 1) for entry in options.data_path)}
+    options.work.mkdir(parents=True, exist_ok=True)
+    start, found, console = time.perf_counter(), [], Console(highlight=False, width=120)
+    for name in options.target:
+        target = prepared(name, options.work, given)
+
+        def done(what: str, name: str = name) -> None:
+            console.print(f"{name}, {what}: {time.perf_counter() - start:.0f} s")
+
+        found.append(measured(target, options.work, done))
+    evaluation = judged(found)
+    console.print(shown(evaluation))
+    versions = {name: version(name) for name in ("jax", "numpy", "jaxrel", "scikit-learn")}
+    write_json(options.output, {"versions": versions, "evaluation": evaluation, "targets": found})
+    console.print(f"Written to {options.output}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
