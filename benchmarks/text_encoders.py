@@ -88,7 +88,7 @@ class Target:
 def prepared(name: str, work: Path, data_paths: Mapping[str, Path]) -> Target:
     """A target whose texts are cut, each kept once."""
     loaded = data.load(name, limit=NUM_TEXTS, path=data_paths.get(name))
-    texts = [" ".join(text.split()[:WORDS]) for text in loaded.samples]
+    texts = [" ".join(str(text).split()[:WORDS]) for text in np.asarray(loaded.samples)]
     rows = {text: loaded.class_names[label] for text, label in zip(texts, loaded.labels, strict=True) if text}
     path = work / f"{name}.jsonl"
     lines = (json.dumps({"text": text, "label": label}) + "\n" for text, label in rows.items())

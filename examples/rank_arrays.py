@@ -27,11 +27,12 @@ def main() -> None:
     few = np.full(NUM_SAMPLES, -1)
     few[chosen] = labels[chosen]
     print(f"{'encoder':10} {'all labels':>22} {f'{NUM_LABELLED} labels':>22} {'no labels':>22}")
-    for name, (features, *views) in zoo.items():
+    for name, (features, first, second) in zoo.items():
+        views = (first, second)
         scores = [
             transferability_score(Task(features, labels)),
-            transferability_score(Task(features, few), views=tuple(views)),
-            transferability_score(Task(features), views=tuple(views)),
+            transferability_score(Task(features, few), views=views),
+            transferability_score(Task(features), views=views),
         ]
         cells = (f"{score.value:.2f} ({score.lower:.2f} to {score.upper:.2f})" for score in scores)
         print(f"{name:10}", *(f"{cell:>22}" for cell in cells))

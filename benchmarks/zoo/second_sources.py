@@ -74,7 +74,7 @@ def glyph(font: ImageFont.FreeTypeFont, letter: str) -> np.ndarray | None:
     scale = GLYPH_SIDE / max(mask.size)
     mask = mask.resize([max(1, round(scale * side)) for side in mask.size], Image.Resampling.LANCZOS)
     image = Image.new("L", (SIDE, SIDE))
-    image.paste(mask, [(SIDE - side) // 2 for side in mask.size])
+    image.paste(mask, ((SIDE - mask.width) // 2, (SIDE - mask.height) // 2))
     return np.asarray(image)
 
 
