@@ -1,7 +1,7 @@
 r"""PACTran: the negative of a PAC-Bayesian bound on the loss of a classifier of the target classes.
 
 There are three families of classifiers, each with its prior and posterior: distributions over target classes for each
-source class (Dirichlet), positive weights of target classes for each source class (gamma), and linear layers (Gaussian).
+source class (Dirichlet), positive weights of target classes for each source class (gamma), linear layers (Gaussian).
 
 Source of all: Ding, Chen, Levinboim, Changpinyo, Soricut, "PACTran: PAC-Bayesian metrics for estimating the
 transferability of pretrained models to classification tasks", ECCV 2022, and the authors' code. Theirs are losses, with
