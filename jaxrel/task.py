@@ -1,6 +1,6 @@
-"""A task: features of samples, in memory or where they are kept, their labels and weights.
+"""A task: the features of samples, in memory or stored, with their labels and weights.
 
-Padding and masking have one mechanism everywhere: a sample of weight 0 does not exist.
+Padding and masking work the same way everywhere: a sample of weight 0 is ignored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Rows", "Task"]
 
 
 class Rows(Protocol):
-    """What features are read from: `numpy.memmap`, `jaxrel.storage.features.Table` and the like."""
+    """A source of features that is read on demand, such as `numpy.memmap` or `jaxrel.storage.features.Table`."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -32,7 +32,7 @@ class Rows(Protocol):
 
     @property
     def dtype(self) -> Any:
-        """Type of the numbers."""
+        """Data type of the rows."""
 
     def __getitem__(self, rows: Any, /) -> Any:
         """The rows of a slice, or of an array of integers."""
@@ -40,35 +40,35 @@ class Rows(Protocol):
 
 @jax.tree_util.register_pytree_with_keys_class
 class Task:
-    """Samples of one classification task, as an encoder sees them.
+    """The samples of one classification task, as features of one encoder.
 
     Args:
         features: `(n, d)` real numbers, n >= 1 and d >= 1: an array, a torch tensor, a table or a list of rows. float64
-            is kept where JAX has 64-bit types enabled, anything else becomes float32 (bfloat16 and float16 are upcast).
-            A value that is masked, NA or null counts as NaN. `Rows` (a `numpy.memmap`, a table of the feature store)
-            stay where they are, and are read and checked when they are used: `rows` reads some, `loaded` all.
-        labels: `(n,)` integers, or names of classes: text, categories of a table, truth values. None where they are
-            unknown, and -1 (also None, NaN or NA) for a single sample of unknown class. Names are numbered in sorted
-            order, categories in theirs, those that occur. Integers `0 .. num_classes - 1` stay as they are; where some
-            below the largest do not occur, those that do are renumbered, in order, and their numbers become the class
-            names.
-        weights: `(n,)` non-negative numbers of finite positive sum; None means 1 each. A weight of 2 is the sample
-            twice, a weight of 0 is padding (its features and label are ignored). Only their ratios matter.
-        num_classes: the class count, with which integers are not renumbered; None means as many as occur.
-        class_names: one name for each class, in the order in which labels that are names are numbered. Pass those of
-            the training task for a held-out sample that may lack classes, or let `with_classes_of` align it.
+            is kept where JAX has 64-bit types enabled; everything else becomes float32 (bfloat16 and float16 are
+            upcast). A masked, NA or null value counts as NaN. `Rows` (a `numpy.memmap`, a table of the feature store)
+            stay on disk and are read and checked when they are used: `rows` reads some of them, `loaded` all.
+        labels: `(n,)` integers or class names: text, categories of a table, or booleans. Pass None if the labels are
+            unknown, and -1 (or None, NaN or NA) for a single sample of unknown class. The names that occur are numbered
+            in sorted order, categories in their own order. Integers `0 .. num_classes - 1` stay as they are. If some
+            integers below the largest do not occur, the others are renumbered in ascending order and their original
+            numbers become the class names.
+        weights: `(n,)` non-negative numbers with a finite positive sum; None means 1 each. A weight of 2 counts the
+            sample twice, a weight of 0 is padding (its features and label are ignored). Only ratios of weights matter.
+        num_classes: the number of classes. If it is given, integers are not renumbered; None counts those that occur.
+        class_names: one name for each class, in the order of the class numbers. For held-out samples that may lack
+            some classes, pass the names of the training task, or align the classes with `with_classes_of`.
 
     Raises:
-        ValueError: for wrong shapes, values that are not finite (here or in the dtype used), labels that are below -1,
-            out of range or no classes, weights that are negative or all 0. Inside a transformation (`jit`, `vmap`) the
-            values are unknown, so only shapes and dtypes are checked, `num_classes` must be given, and every sample has
-            a label.
+        ValueError: for wrong shapes, values that are not finite (as given or in the dtype used), labels that are below
+            -1, out of range or not classes, and weights that are negative or all 0. Inside a transformation (`jit`,
+            `vmap`) values are unknown: only shapes and dtypes are checked, `num_classes` is required, and every sample
+            must have a label.
 
-    A task of which some samples have labels is `partly_labelled`: `transferability_score` looks at all of it, what
-    needs all labels refuses it, and `of_labelled` leaves the samples without a label out.
+    A task in which only some samples have labels is `partly_labelled`. `transferability_score` uses all of its samples;
+    functions that need every label raise a ValueError; `of_labelled` gives the unlabelled samples weight 0.
 
-    A `Task` is a pytree: arrays are leaves, the class count, the names and whether it is partly labelled are static. It
-    cannot be changed.
+    A `Task` is an immutable pytree: its arrays are leaves; the class count, the class names and `partly_labelled` are
+    static.
 
     Examples:
         >>> task = Task([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], ["cat", "dog", "cat"])
@@ -84,7 +84,7 @@ class Task:
     num_classes: int | None
     class_names: tuple[str, ...] | None
     partly_labelled: bool
-    """Whether some samples have labels and others -1."""
+    """Whether some samples have a label and others have -1."""
 
     def __init__(  # noqa: D107 (described by the class)
         self,
@@ -145,23 +145,23 @@ class Task:
 
     @property
     def in_memory(self) -> bool:
-        """Whether the features are; where they are not, each use of `features` reads all of them."""
+        """Whether the features are in memory. If they are not, each access to `features` reads all of them."""
         return not _is_stored(self._source)
 
     @property
     def features(self) -> Float[Array, "*b n d"]:
-        """All features, checked; with the axes of tasks that a transformation stacks before those of one."""
+        """All features, checked. Batch axes that a transformation adds come first."""
         features: Array = self.loaded()._source
         return features
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type that features are computed with."""
+        """The dtype of the features in computations."""
         return np.dtype(_computed_type(self._source)) if _is_stored(self._source) else self._source.dtype
 
     @property
     def num_samples(self) -> int:
-        """Rows of `features`, padding included."""
+        """Number of rows of `features`, padding included."""
         return int(self._source.shape[0])
 
     @property
@@ -170,21 +170,21 @@ class Task:
         return int(self._source.shape[1])
 
     def loaded(self) -> Task:
-        """The same task with all features in memory, checked; itself where they are."""
+        """The same task with all features checked and in memory; the task itself if they already are."""
         if not _is_stored(self._source):
             return self
         features = _as_features(np.asarray(self._source[:]), np.asarray(self.weights) > 0)
         return self.replaced(features=features)
 
     def rows(self, which: slice | Int[np.ndarray, " k"]) -> Float[np.ndarray, "k d"]:
-        """Some rows of the features, as an array of NumPy; those of weight 0 as zeros. Their values are not checked."""
-        with np.errstate(over="ignore"):  # An overflow becomes inf, which checks refuse.
+        """Some rows of the features as a NumPy array, unchecked. Rows of weight 0 are returned as zeros."""
+        with np.errstate(over="ignore"):  # An overflow becomes inf, which the checks reject.
             found = np.asarray(self._source)[which] if self.in_memory else np.asarray(self._source[which], self.dtype)
         live = np.asarray(self.weights)[which] > 0
         return found if live.all() else np.where(live[:, None], found, 0)
 
     def fingerprint(self) -> str:
-        """A hash of the samples; of a table of the feature store, of what its rows are determined by."""
+        """A hash of the samples. For a table of the feature store, it hashes what determines the rows."""
         digest = hashlib.sha256(f"{self.num_classes} {self.class_names}".encode())
         told = getattr(self._source, "fingerprint", None)
         for leaf in (told or self._source, self.labels, self.weights):
@@ -202,7 +202,7 @@ class Task:
         return np.bincount(np.asarray(self.labels), weights, num_classes)[:num_classes]
 
     def blocks(self, name: str, rows_at_once: int) -> Iterator[tuple[slice, Float[np.ndarray, "k d"]]]:
-        """All rows in order, a part at a time, each with where it is; a ValueError says where one is not finite."""
+        """All rows in order, block by block, each with its position. A value that is not finite is a ValueError."""
         for start in range(0, self.num_samples, rows_at_once):
             part = slice(start, min(start + rows_at_once, self.num_samples))
             found = self.rows(part)
@@ -215,13 +215,13 @@ class Task:
             yield part, found
 
     def check_values(self, name: str, rows_at_once: int) -> None:
-        """Read what is stored once, for what `blocks` refuses."""
+        """Read stored features once and raise the ValueErrors of `blocks`."""
         for _ in () if self.in_memory else self.blocks(name, rows_at_once):
             pass
 
     @property
     def labelled(self) -> tuple[Int[Array, " n"], int]:
-        """Labels and class count; a ValueError where they are unknown, of some samples too."""
+        """Labels and class count. A label that is unknown, even of one sample, is a ValueError."""
         if self.labels is None or self.num_classes is None:
             raise ValueError("this task has no labels: pass Task(features, labels).")
         if self.partly_labelled:
@@ -240,10 +240,10 @@ class Task:
         return f"labels[{rows[0]}] and {rows.size - 1:,} other of {np.count_nonzero(live):,} labels are"
 
     def of_labelled(self) -> Task:
-        """The samples that have a label: the others get weight 0. The task itself where all have one, or none."""
+        """The task with weight 0 for samples without a label; the task itself if all samples have a label, or none."""
         if not self.partly_labelled or self.labels is None:
             return self
-        # Concrete labels are taken by NumPy: no program for each size.
+        # NumPy selects concrete labels, which saves a compilation for each size.
         library: Any = jnp if is_traced(self.labels, self.weights) else np
         labels = library.maximum(self.labels, 0)
         weights = library.where(library.asarray(self.labels) >= 0, self.weights, 0)
@@ -257,22 +257,22 @@ class Task:
         return Task.tree_unflatten(self._static, (features, self.labels, weights))
 
     def with_labels(self, labels: Int[ArrayLike, " n"] | Any) -> Task:
-        """The same samples with other labels, integers or names; a ValueError says what is wrong with these."""
+        """The same samples with other labels, integers or names. Invalid labels are a ValueError."""
         return Task(self._source, labels, weights=self.weights)
 
     def with_classes_of(self, known: Task) -> Task:
-        """The same samples with every class numbered as that of the same name is in another task.
+        """The same samples with classes numbered as in another task; classes are matched by name.
 
-        Classes that the other task does not have follow its own. Needed where two samples of one data set are numbered
-        by what occurs in them. Classes without names are called by their numbers.
+        Use it if two samples of one data set were numbered separately, each by the classes that occur in it. Classes
+        that the other task lacks come last. A class without a name goes by its number.
 
         Raises:
-            ValueError: where one task alone has names that are not numbers, as these classes cannot be compared.
+            ValueError: if only one of the tasks has names that are not numbers, as the classes cannot be matched.
         """
         return self.with_classes(known.class_names, known.of_labelled().labelled[1])
 
     def with_classes(self, class_names: tuple[str, ...] | None, num_classes: int) -> Task:
-        """As `with_classes_of`, for the class names and the class count of another task."""
+        """Like `with_classes_of`, but takes the class names and the class count of the other task."""
         labels, own_count = self.of_labelled().labelled
         changes = renumbering(self.class_names, own_count, class_names, num_classes)
         if changes is None:
@@ -285,7 +285,7 @@ class Task:
         return Task.tree_unflatten((len(names), names, self.partly_labelled), children)
 
     def padded(self, num_samples: int) -> Task:
-        """The same task with rows of weight 0 appended, `num_samples` in all, so that sizes share a compilation."""
+        """The same task padded by rows of weight 0 to `num_samples` rows, so that several sizes share a compilation."""
         extra = num_samples - self.num_samples
         if extra < 0:
             raise ValueError(f"cannot pad {self.num_samples} samples to {num_samples}: pass a larger number.")
@@ -310,7 +310,7 @@ class Task:
 
 
 def _received(static: tuple[Any, ...], *arrays: Any) -> Task:
-    """The task that another process sent, float64 kept whether or not JAX has 64-bit types enabled here."""
+    """Rebuild a task from another process. float64 is kept even if JAX has no 64-bit types enabled here."""
     with jax.enable_x64(True):
         return Task.tree_unflatten(
             static, tuple(jnp.asarray(array) if type(array) is np.ndarray else array for array in arrays)
@@ -318,7 +318,7 @@ def _received(static: tuple[Any, ...], *arrays: Any) -> Task:
 
 
 def _is_stored(features: Any) -> bool:
-    """Whether they are read when they are used: rows of real numbers that no array library has in memory."""
+    """Whether the features are read on demand: rows of real numbers that are not an array in memory."""
     if isinstance(features, np.memmap):
         return is_real(features.dtype)
     if isinstance(features, np.ndarray | jax.Array) or hasattr(features, "__dlpack__"):
@@ -329,7 +329,7 @@ def _is_stored(features: Any) -> bool:
 
 
 def _computed_type(features: Any) -> type:
-    """float64 where features have it and it is enabled, float32 otherwise."""
+    """float64 if the features have it and JAX has it enabled, float32 otherwise."""
     wide = features.dtype == np.float64 and jax.config.jax_enable_x64  # type: ignore[attr-defined]
     return np.float64 if wide else np.float32
 
@@ -358,15 +358,15 @@ def _as_features(features: Any, live: np.ndarray | None) -> Array:
 
 
 def _copied(features: Any, dtype: Any) -> np.ndarray | Array:
-    """The features in the type that they are computed with; arrays of NumPy stay on the host until they are checked."""
+    """The features in the dtype used for computation. NumPy arrays stay on the host until they are checked."""
     return np.array(features, dtype) if isinstance(features, np.ndarray) else on_device(features, dtype)
 
 
 def _all_finite(features: Float[Array, "n d"] | np.ndarray, live: np.ndarray) -> bool:
-    """Looked at where they are: copied to the host, wide features would take longer than their score."""
+    """Check features on their device: copying wide features to the host would take longer than scoring them."""
     if in_host_memory(features):
         array = np.asarray(features)
-        # The least and the largest are NaN where any number is.
+        # The minimum and the maximum are NaN if any value is.
         return bool(np.isfinite([array.min(), array.max()]).all() or np.isfinite(array[live]).all())
     return bool(_all_finite_on_device(features, jnp.asarray(live)))
 
@@ -378,7 +378,7 @@ def _all_finite_on_device(features: Float[Array, "n d"], live: Bool[Array, " n"]
 
 def _as_weights(weights: Any, num_samples: int) -> Array:
     if weights is None:
-        return on_device(np.ones(num_samples))  # No program for each size, unlike `jnp.ones`.
+        return on_device(np.ones(num_samples))  # Unlike `jnp.ones`, this compiles nothing.
     array = to_array("weights", weights)
     if array.shape != (num_samples,):
         raise ValueError(f"weights must have shape ({num_samples},) as features has that many rows, got {array.shape}.")

@@ -1,1 +1,1 @@
-"""What all parts of the library share; nothing here is public."""
+"""Shared internals of the library; nothing here is public."""

@@ -1,7 +1,7 @@
-"""From what users hold to arrays: tensors of other libraries, columns of tables, lists.
+"""Conversion of user input to arrays: tensors of other libraries, columns of tables, lists.
 
-No other library is imported for it: objects are known by the protocols that they follow (DLPack, `__array__`, that of
-sequences). A missing entry, whether masked, NA, null or None, is NaN among numbers and None among other values.
+It imports no other library: objects are recognised by their protocols (DLPack, `__array__`, the sequence protocol). A
+missing entry, whether masked, NA, null or None, is NaN among numbers and None among other values.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _MISSING = {"NAType", "NaTType", "MaskedConstant"}
 
 
 def to_array(name: str, values: Any) -> np.ndarray | jax.Array:
-    """One NumPy or JAX array of what a user passes as `name`; JAX arrays and NumPy's plain ones are not copied.
+    """Convert the argument `name` to one NumPy or JAX array. JAX arrays and plain NumPy arrays are not copied.
 
-    Gradients of torch tensors are left behind, and tensors on other devices than the CPU are copied to it.
+    Torch tensors are detached, and tensors on other devices are copied to the CPU.
 
     Raises:
-        ValueError: for rows of different lengths, entries of different kinds, and what is no array at all.
+        ValueError: for rows of different lengths, entries of different kinds, and objects that are not arrays.
     """
     try:
         array = values if type(values) is np.ndarray or isinstance(values, jax.Array) else _read(name, values)

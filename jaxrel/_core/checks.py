@@ -1,4 +1,4 @@
-"""Checks of arguments that several functions have."""
+"""Checks of common arguments."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Key = int | Int[Array, ""] | PRNGKeyArray
 
 
 def is_traced(*trees: Any) -> bool:
-    """Whether any array in them is traced, so that its values are unknown."""
+    """Whether any of the arrays is traced, so that its values are unknown."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
 def checked_key(key: Key) -> PRNGKeyArray:
-    """A key of `jax.random`, made from an integer where one is given; a ValueError says what is wrong.
+    """A key of `jax.random`, made from an integer if one is passed. Invalid keys are a ValueError.
 
-    Keys of the old style, `jax.random.PRNGKey(0)`, are taken too; an integer may be traced.
+    Old-style keys, `jax.random.PRNGKey(0)`, are accepted too; an integer may be traced.
     """
     if isinstance(key, jax.Array) and key.dtype == jnp.uint32 and key.ndim == 1:
         key = jax.random.wrap_key_data(key)

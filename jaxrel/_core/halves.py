@@ -1,4 +1,4 @@
-"""Two halves of the samples, dealt at random: what is learned of one is judged on the other."""
+"""Random halves of the samples: a model fitted to one half is evaluated on the other."""
 
 from __future__ import annotations
 

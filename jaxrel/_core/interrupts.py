@@ -16,7 +16,7 @@ from types import FrameType
 __all__ = ["PATIENCE_SECONDS", "install", "status"]
 
 PATIENCE_SECONDS = 5.0
-"""How long after a signal the work at hand may still take; a second signal ends it at once."""
+"""How long the current work may continue after a signal; a second signal ends it at once."""
 
 _received: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Reads packed files and pickles that may be hostile, in memory that is bounded by their size on the disk."""
+"""Reads compressed files and pickles that may be malicious, in memory bounded by their size on disk."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import numpy as np
 
 __all__ = ["check_pickle", "gunzip", "read_npz"]
 
-_RATIO = 100  # bytes that one byte of a file may be unpacked to; texts and drawings have 3 to 30
-_SMALL = 2**26  # bytes that any file may be unpacked to
+_RATIO = 100  # largest compression ratio; texts and drawings have 3 to 30
+_SMALL = 2**26  # bytes that any file may unpack to
 _CHUNK = 2**20
 
 
@@ -44,7 +44,7 @@ def gunzip(path: Path) -> bytes:
 
 
 def read_npz(path: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
-    """Arrays of an .npz file; of those with these names, the ones that are there.
+    """Arrays of an .npz file, or those of the given names that it contains.
 
     Raises:
         ValueError: the file is damaged or holds no array, unpacks to more than 100 times its size (and 64 MiB), or has
@@ -71,9 +71,9 @@ def read_npz(path: Path, names: Collection[str] | None = None) -> dict[str, np.n
 
 
 def _check_contents(path: Path, found: int) -> None:
-    """Raise ValueError where a zip's table of contents has other than as many entries as its end says.
+    """Raise ValueError if the number of entries of a zip file differs from the number in its end record.
 
-    `zipfile` takes the table for shorter where the length of a comment in it is damaged.
+    `zipfile` reads too few entries if the length of a comment is damaged.
     """
     with path.open("rb") as file:
         file.seek(-22, os.SEEK_END)
@@ -98,10 +98,10 @@ def _check_array(stream: IO[bytes], size: int) -> None:
 
 
 def check_pickle(stream: Any) -> None:
-    """Raise UnpicklingError where the pickle that begins here asks for more memory than it has bytes.
+    """Raise UnpicklingError if the pickle that begins here would allocate more memory than it has bytes.
 
-    An unpickler makes room for the length that a string claims and for the number that a memo claims, before it looks
-    for either. The stream, of a file's content in memory or mapped into it, is left where it was.
+    An unpickler allocates the declared length of a string and the declared index of a memo before it reads them. The
+    position of the stream, which is in memory or memory-mapped, is restored.
     """
     start = stream.tell()
     try:

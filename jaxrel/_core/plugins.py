@@ -23,13 +23,13 @@ T = TypeVar("T", bound=_Named)
 
 
 class Registry(UserDict[str, T]):
-    """Entries by name: those of this package, and from the first look on those of all packages that are installed.
+    """Entries by name: those of this package and, from the first access, those of all installed packages.
 
-    An entry point that cannot be loaded, is of another type or claims a name that exists is left out, with a warning
-    that says why; the others are there.
+    An entry point that cannot be loaded, has another type or uses an existing name is skipped with a warning that gives
+    the reason.
 
     Args:
-        group: of the entry points, each of which refers to an object of this type.
+        group: the group of the entry points, each of which refers to an entry.
         kind: type of an entry.
         own: the entries of this package.
         reserved: further names that are taken.

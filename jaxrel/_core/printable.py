@@ -1,4 +1,4 @@
-"""Text of others as it may be shown."""
+"""Escapes for text from untrusted sources."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ _JOINERS = "\u200c\u200d"  # which Persian, Indic scripts and emoji are written 
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """`text` with escapes, such as `\\x1b`, for what a terminal would obey in place of showing it.
+    """`text` with escapes, such as `\\x1b`, for characters that a terminal would interpret instead of showing.
 
     Args:
-        text: anything.
+        text: any text.
         lines: whether it may have several lines; a name may not.
     """
     return "".join(c if (lines and c == "\n") or not _is_control(c) else escaped(c) for c in text)
 
 
 def escaped(character: str) -> str:
-    """A character as Python writes it by its number."""
+    """The Python escape sequence of a character."""
     return (
         character.encode("ascii", "backslashreplace").decode() if ord(character) > 127 else f"\\x{ord(character):02x}"
     )
 
 
 def _is_control(character: str) -> bool:
-    """Whether it is a control, a mark of direction, a line separator, a lone surrogate or no character at all."""
+    """Whether it is a control, direction mark, line separator, lone surrogate or unassigned character."""
     category = unicodedata.category(character)
     return character not in _JOINERS and (category[0] == "C" or category in ("Zl", "Zp"))

@@ -1,6 +1,6 @@
-"""Compiled programs: how they are kept for the next process, and how this one lets go of them.
+"""Compiled programs: a cache on disk for later processes, and their release in this process.
 
-On CPU a program takes some hundred memory maps and some megabytes, until the caches that hold it are cleared. At the
+On CPU a program takes a few hundred memory maps and a few megabytes until the caches that hold it are cleared. At the
 limit of Linux (65,530 maps by default, a few hundred programs of this library) the compiler aborts the process.
 """
 
@@ -28,12 +28,12 @@ _log = logging.getLogger(__name__)
 
 _MAPS = Path("/proc/self/maps")
 _LIMIT = Path("/proc/sys/vm/max_map_count")
-# A system that allows more maps has no more memory for programs.
+# A higher limit on maps does not mean more memory for programs.
 _MOST_MAPS = 65_530
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 # Counting maps takes as long as a small compilation, and a compilation takes 2,000 maps at most.
 _BETWEEN_LOOKS = 8
-# Of the programs that are kept for other processes; those that were not used for longest go first.
+# Limit for the programs cached for other processes; the least recently used are removed first.
 _MOST_BYTES = 2**31
 _LEAST_SECONDS = 0.1  # of compilation, below which reading a file saves nothing
 
@@ -42,7 +42,7 @@ _lock = threading.Lock()
 
 
 class _Compilations:
-    """How many there were in this process since maps were last counted, whoever asked for them."""
+    """Number of compilations in this process since maps were last counted, by this library or others."""
 
     def __init__(self) -> None:
         self.new = 0
@@ -57,10 +57,10 @@ jax.monitoring.register_event_duration_secs_listener(_compilations.listen)
 
 
 def compiled(function: Callable[..., Any], **options: Any) -> Any:
-    """`jax.jit(function, **options)`, whose programs are let go of before the process holds too many.
+    """`jax.jit(function, **options)` whose compiled programs are released before the process holds too many.
 
-    All functions that this library compiles are compiled by this one. After a call that is not traced it looks how many
-    maps are in use, if there were enough compilations since the last time.
+    This library compiles all functions with it. After a call that is not traced, it counts the maps in use if there
+    were enough compilations since the last count.
     """
     jitted = jax.jit(function, **options)
     with _lock:
@@ -79,10 +79,10 @@ def compiled(function: Callable[..., Any], **options: Any) -> Any:
 
 
 def keep_in(folder: Path) -> None:
-    """Keep compiled programs in a folder for later processes, and take theirs, where the user has not set up JAX's own.
+    """Share compiled programs with later processes in a folder, unless the user has configured the cache of JAX.
 
-    `JAX_COMPILATION_CACHE_DIR` is another folder, `JAX_ENABLE_COMPILATION_CACHE=0` none. Nothing is kept where the
-    folder cannot be written into.
+    `JAX_COMPILATION_CACHE_DIR` sets another folder, and `JAX_ENABLE_COMPILATION_CACHE=0` disables the cache. Nothing is
+    cached if the folder is not writable.
     """
     config: Any = jax.config  # whose settings have no types
     if config.jax_compilation_cache_dir or not config.jax_enable_compilation_cache:
@@ -100,7 +100,7 @@ def keep_in(folder: Path) -> None:
 
 
 def processor() -> str:
-    """A name for what programs are compiled for: on another processor, with the same home folder, they may not run."""
+    """A name for the processor, as programs may not run on another one that shares the home folder."""
     try:
         features = re.search(r"^(flags|Features)\s*:.*", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
@@ -110,11 +110,11 @@ def processor() -> str:
 
 
 def release_if_many() -> bool:
-    """Let compiled programs go where the process has used up half of its memory maps; whether it did.
+    """Release compiled programs if the process has used half of its memory maps; return whether it did.
 
-    First those of this library. If three quarters are still in use then, those of everyone: `jax.clear_caches`. What
-    is needed again is compiled again. A program that runs, in another thread say, stays until it is done. Where the
-    system does not tell, nothing is done.
+    The programs of this library are released first. If three quarters of the maps are still in use, all programs are,
+    by `jax.clear_caches`. Programs are compiled again when needed. A program that is running, for example in another
+    thread, stays until it is done. Nothing happens if the system does not report the number of maps.
     """
     _compilations.new = 0
     used, limit = _maps_in_use()
@@ -131,7 +131,7 @@ def release_if_many() -> bool:
 
 
 def _maps_in_use() -> tuple[int, float]:
-    """How many, and how many there may be."""
+    """Number of memory maps in use, and the limit."""
     try:
         limit = int(_LIMIT.read_text())
         with _MAPS.open("rb") as maps:

@@ -66,7 +66,7 @@ class Spread:
 
 
 def spread_of(features: Float[Array, "n d"], weights: Float[Array, " n"]) -> Spread:
-    """That of the samples of positive weight, of which there must be one.
+    """The standardisation of the samples of positive weight; there must be at least one.
 
     Each feature is first divided by a power of 2 next to its largest absolute value, so that squares neither overflow
     nor vanish, and taken relative to one of the samples: both are exact, so that an offset costs no digits but those

@@ -1,4 +1,4 @@
-"""What a statistic of a score is to be held against: chance, a perfect score, and an order that ignores the target."""
+"""Baselines for the statistics of a score: chance, a perfect score, and a ranking that ignores the target."""
 
 from __future__ import annotations
 
@@ -53,26 +53,26 @@ def null_distribution(
     num_draws: int = 2000,
     key: Key = 0,
 ) -> NullDistribution:
-    """The distribution of a statistic, in the mean over targets, for a score that knows nothing.
+    """The null distribution of a statistic, averaged over targets, for a random score.
 
-    The score of a draw is a uniformly random order of the encoders, 1 .. m. By default one order serves all targets:
-    under the null hypothesis the names of the encoders may be exchanged, but the scores of one encoder on different
-    targets stay together, as most scores depend on the encoder (its width, its pre-training) more than on the
-    target, and so do accuracies. An order of its own for each target is the null of a score whose errors are
-    independent between targets; its standard deviation is smaller by up to `sqrt(t)`, so that a constant property of
-    the encoders would often pass for significant.
+    Each draw is a uniformly random order of the encoders, 1 .. m. By default all targets share one order: under the
+    null hypothesis the names of the encoders are exchangeable, but the scores of one encoder on different targets stay
+    together, because scores and accuracies depend on the encoder (its width, its pre-training) more than on the target.
+    A separate order for each target is the null hypothesis of a score whose errors are independent between targets. Its
+    standard deviation is smaller by up to `sqrt(t)`, so a constant property of the encoders would often appear
+    significant.
 
     Args:
-        truth: the accuracies; ties in it count.
+        truth: the accuracies; ties are allowed.
         statistic: a name in `STATISTICS`.
-        same_for_all_targets: whether one order serves all targets.
-        where: the pairs of encoder and target that count.
-        probabilities: of the quantiles.
-        num_draws: random scores, at least 1.
-        key: of `jax.random`, or an integer, of the draws.
+        same_for_all_targets: whether all targets share one order.
+        where: mask of the pairs of encoder and target to use.
+        probabilities: probabilities of the quantiles.
+        num_draws: number of random scores, at least 1.
+        key: a key of `jax.random` or an integer, for the draws.
 
     Returns:
-        A `NullDistribution`; NaN where the statistic is undefined on a target, as all its accuracies are tied.
+        A `NullDistribution`; NaN if the statistic is undefined on a target because all its accuracies are tied.
 
     Raises:
         ValueError: for an unknown statistic, options out of range and shapes that do not fit together.
@@ -101,7 +101,7 @@ def ceiling(
     num_draws: int = 2000,
     key: Key = 0,
 ) -> TargetIntervals:
-    r"""The statistic that a perfect score would reach, given the noise of the ground truth.
+    r"""The value of a statistic for a perfect score, given the noise of the ground truth.
 
     A perfect score is the true accuracy mu of each encoder; the ground truth is the mean of s noisy observations,
 
@@ -114,26 +114,26 @@ def ceiling(
     mu = mean(y) + sqrt(1 - var(e) / var(y)) (y - mean(y))
 
     the constrained empirical Bayes estimate (Louis, JASA 1984), whose spread is unbiased where that of the James-Stein
-    estimate, with the factor under the root, is too small. Then e is drawn anew and the statistic taken of mu
-    against mu + e. Where the noise explains all of the variance the order of the observations is kept, with a millionth
-    of it: no score can reach more than chance.
+    estimate, with the factor under the root, is too small. Then e is redrawn and the statistic computed for mu against
+    mu + e. If the noise explains all of the variance, the order of the observations is kept with a millionth of the
+    variance, and no score can beat chance.
 
-    Deviations: the seeds share a test set, so its noise is not divided by s. The encoders share it too, which makes
-    errors alike and the order less noisy than assumed here: with `num_test` the ceiling is a low estimate, without it a
-    high one. The intervals are those of the draws; the uncertainty of the variances is not in them.
+    Deviations: the seeds share a test set, so its noise is not divided by s. The encoders share it too, so their errors
+    are correlated and the order is less noisy than assumed here: the ceiling is a low estimate with `num_test`, and a
+    high one without. The intervals are those of the draws and do not include the uncertainty of the variances.
 
     Args:
         truth: the accuracies of s seeds.
         statistic: a name in `STATISTICS`.
-        num_test: test samples, one number or one for each target; None leaves their noise out. Needs accuracies
-            between 0 and 1, and is required where s is 1, as the noise of a seed is unknown then and left out.
-        where: the pairs of encoder and target that count.
-        confidence: of the intervals.
-        num_draws: draws of the noise, at least 1.
-        key: of `jax.random`, or an integer, of the draws.
+        num_test: number of test samples, for all targets or for each; None ignores their noise. It needs accuracies
+            between 0 and 1, and is required if s is 1, because the noise of a single seed is unknown and ignored.
+        where: mask of the pairs of encoder and target to use.
+        confidence: confidence level of the intervals.
+        num_draws: number of draws of the noise, at least 1.
+        key: a key of `jax.random` or an integer, for the draws.
 
     Returns:
-        `TargetIntervals`, the estimate being the mean over the draws; NaN where all accuracies of a target are equal.
+        `TargetIntervals` whose estimate is the mean over the draws; NaN if all accuracies of a target are equal.
 
     Raises:
         ValueError: as `null_distribution`, for one seed without `num_test`, and for a `num_test` below 1 or with
@@ -163,16 +163,16 @@ def leave_one_target_out_rank(
 ) -> Float[Array, "m t"]:
     """The static baseline: the score of an encoder on a target is its mean rank by accuracy on the other targets.
 
-    It knows accuracies, but none of the target. A score that does not beat it has found which encoders are good, not
-    which are good for what.
+    It uses accuracies, but none of the target. A score that does not beat it shows which encoders are good in general,
+    not which are good for a target.
 
     Args:
         truth: the accuracies on two or more targets.
-        where: the pairs of encoder and target that count.
+        where: mask of the pairs of encoder and target to use.
 
     Returns:
-        The mean over the other targets of the share of the other encoders that are worse, ties counting half: 0 the
-        worst, 1 the best. An encoder that is on no other target has 1/2.
+        The mean over the other targets of the share of other encoders that are worse, from 0 (worst) to 1 (best); ties
+        count half. An encoder without another target has 1/2.
 
     Raises:
         ValueError: for fewer than two targets, and shapes that do not fit together.

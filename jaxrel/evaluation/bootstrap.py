@@ -1,18 +1,18 @@
 """Percentile bootstrap intervals, with the encoders as the sample.
 
-A statistic of a score is a mean over targets of one number for each, and the encoders are what might have been chosen
-otherwise. So a resample draws m of the m encoders with replacement, the same for every target and every score: the
-scores and accuracies of one encoder on different targets stay together, and two scores can be compared in pairs. The
-targets are fixed; the intervals say nothing about other targets.
+A statistic of a score is a mean over targets, and the encoders are the random sample. A resample draws m of the m
+encoders with replacement, the same for every target and every score: the scores and accuracies of one encoder on
+different targets stay together, and two scores can be compared in pairs. The targets are fixed; the intervals do not
+cover other targets.
 
 An encoder drawn twice is tied with itself in score and truth. In all versions of Kendall's tau such a pair counts
 neither in the numerator nor in the norms, so that a resample is the same as multiplicities of encoders with pairs of
-distinct encoders only, and the duplicates do not draw the resamples towards 0. In the weighted versions each copy has
-a rank of its own. A resample in which a statistic is undefined, for example since one encoder was drawn m times, is
-left out, and the share of such resamples returned.
+distinct encoders only, and the duplicates do not bias the resamples towards 0. In the weighted versions each copy has
+its own rank. A resample in which a statistic is undefined, for example because one encoder was drawn m times, is left
+out, and the share of such resamples is returned.
 
-The percentile bootstrap (Efron, Ann. Statist. 1979) is approximate: below some twenty encoders its intervals cover
-less often than they say, and a statistic at the end of its range has an interval of no width.
+The percentile bootstrap (Efron, Ann. Statist. 1979) is approximate: with fewer than about twenty encoders its intervals
+have less than nominal coverage, and a statistic at the end of its range has an interval of zero width.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Interval:
     """An estimate with a percentile interval.
 
     Attributes:
-        estimate: of all encoders; NaN where undefined, as are then the ends.
-        lower, upper: the ends.
-        confidence: the share of repetitions between the ends, half of the rest beyond each.
+        estimate: the estimate on all encoders; NaN if undefined, as are then the ends.
+        lower, upper: the ends of the interval.
+        confidence: the share of repetitions between the ends; half of the rest lies beyond each end.
         undefined: the share of repetitions that were left out because the statistic was undefined.
     """
 
@@ -109,13 +109,14 @@ def bootstrap_intervals(
     """A statistic of scores on each target and its mean over targets, with bootstrap intervals over encoders.
 
     Args:
-        scores: of m encoders on t targets, larger being better; leading axes are different scores.
+        scores: scores of m encoders on t targets; larger is better. Leading axes are different scores.
         truth: the accuracies.
         statistic: a name in `STATISTICS`.
-        where: the pairs of encoder and target that count; None means all.
-        confidence: of the intervals.
-        num_resamples: resamples, at least 1.
-        key: of `jax.random`, or an integer: the same key, encoder count and resample count draw the same resamples.
+        where: mask of the pairs of encoder and target to use; None means all.
+        confidence: confidence level of the intervals.
+        num_resamples: number of resamples, at least 1.
+        key: a key of `jax.random` or an integer. The same key and numbers of encoders and resamples draw the same
+            resamples.
 
     Returns:
         `TargetIntervals`. It can be transformed by `jit` and `vmap`.
@@ -142,15 +143,15 @@ def bootstrap_difference(
     num_resamples: int = 2000,
     key: Key = 0,
 ) -> PairedDifference:
-    """The statistic of `score` minus that of `baseline`, both in the mean over targets, on the same resamples.
+    """The statistic of `score` minus that of `baseline`, both averaged over targets, on the same resamples.
 
     Args:
         score, baseline: as one of the scores in `bootstrap_intervals`.
         truth, statistic, where, confidence, num_resamples, key: as there.
 
     Returns:
-        A `PairedDifference`; above 0 the score is better, except for the regret. It can be transformed by `jit` and
-        `vmap`.
+        A `PairedDifference`. If it is positive the score is better (for the regret, worse). The function runs under
+        `jit` and `vmap`.
 
     Raises:
         ValueError: as `bootstrap_intervals`.

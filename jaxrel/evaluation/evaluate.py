@@ -35,7 +35,7 @@ STATIC, RANDOM, PERFECT = "leave-one-target-out rank", "random order", "perfect 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ScoreEvaluation:
-    """Every statistic of one score: on each target and in the mean over targets, with intervals over encoders.
+    """Every statistic of one score, on each target and averaged over targets, with intervals over encoders.
 
     The names are those of `STATISTICS`; the regret is in the unit of the truth and better when smaller.
     """
@@ -50,7 +50,7 @@ class ScoreEvaluation:
 
 @dataclass(frozen=True)
 class EvaluationTable:
-    """Scores beside what they are to be held against.
+    """Scores with the baselines to compare them with.
 
     Attributes:
         rows: one for each score, then the baselines. Each is a dictionary that JSON can hold (None where a number is
@@ -58,8 +58,8 @@ class EvaluationTable:
             `estimate`, `lower` and `upper` of the mean over targets and, but for the null, `per_target` estimates,
             and for scores under `difference` the paired difference to the static baseline, where there is one, with
             its `statistic` and `share_below_zero`.
-        confidence: of all intervals. Those of scores and of the static baseline are of the bootstrap over encoders,
-            those of the null and the ceiling quantiles of draws.
+        confidence: confidence level of all intervals. Intervals of scores and of the static baseline are by the
+            bootstrap over encoders, those of the null and the ceiling are quantiles of draws.
     """
 
     rows: tuple[dict[str, Any], ...]
@@ -90,15 +90,15 @@ def evaluate_score(
     num_resamples: int = 2000,
     key: Key = 0,
 ) -> ScoreEvaluation:
-    """How well a score predicts accuracies, by every statistic.
+    """Measure how well a score predicts accuracies, by every statistic.
 
     Args:
-        scores: of m encoders on t targets, larger being better.
+        scores: scores of m encoders on t targets; larger is better.
         truth: their accuracies.
-        where: the pairs of encoder and target that count; None means all. What stands elsewhere is ignored.
-        missing: what a score that is not finite means. `"error"` refuses it; `"worst"` places it below all others of
-            the target, tied with others such (Pearson's correlation is NaN there, as the distance is unknown). That
-            includes `+inf`, which a method returns where it failed as well.
+        where: mask of the pairs of encoder and target to use; None means all. Values elsewhere are ignored.
+        missing: treatment of scores that are not finite. `"error"` raises; `"worst"` ranks them below all others of the
+            target, tied with each other (Pearson's correlation is then NaN, as the distance is unknown). This includes
+            `+inf`, which some methods return on failure.
         confidence, num_resamples, key: as in `bootstrap_intervals`.
 
     Returns:
@@ -138,12 +138,12 @@ def compare_scores(
     num_resamples: int = 2000,
     key: Key = 0,
 ) -> PairedDifference:
-    """By how much a score predicts accuracies better than another one does.
+    """Measure by how much one score predicts accuracies better than another.
 
     Args:
         scores, baseline: two scores as in `evaluate_score`.
         truth, where, missing: as there.
-        statistic: a name in `STATISTICS`, chosen before looking: of six, some one is likely to favour either score.
+        statistic: a name in `STATISTICS`. Choose it in advance: one of the six is likely to favour either score.
         confidence, num_resamples, key: as in `bootstrap_intervals`.
 
     Returns:

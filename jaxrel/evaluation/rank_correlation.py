@@ -1,4 +1,4 @@
-"""How well a score orders encoders: correlations with the ground truth, and the regret of the first choice.
+"""How well a score ranks encoders: correlations with the ground truth, and the regret of choosing the best score.
 
 All take `score` and `truth` of shape `(*b, m)`, one entry for each of m encoders, larger meaning better; leading axes
 are batches and broadcast. Encoders with `where` False do not exist. A value that is not a number makes the result so;
@@ -43,14 +43,14 @@ def kendall_tau(
 
     tau = sum_ij sgn(x_i - x_j) sgn(y_i - y_j) / sqrt(sum_ij sgn(x_i - x_j)^2 sum_ij sgn(y_i - y_j)^2)
 
-    so a pair that is tied in either counts neither for nor against.
+    so a pair that is tied in either has no effect on the numerator.
 
     Args:
         score, truth: one entry for each encoder.
-        where: encoders that count; None means all.
+        where: mask of the encoders to use; None means all.
 
     Returns:
-        A number in [-1, 1]; NaN where all scores or all truths are tied, or fewer than two encoders count.
+        A number in [-1, 1]; NaN if all scores or all truths are tied, or if there are fewer than two encoders.
 
     Raises:
         ValueError: for shapes that do not fit together.
@@ -72,8 +72,8 @@ def weighted_kendall_tau(
 ) -> Float[Array, "*b"]:
     r"""Kendall's tau with additive hyperbolic weights (Vigna, WWW 2015): the best encoders count most.
 
-    The pair of encoders of ranks r and s, 0 the best, has weight 1 / (r + 1) + 1 / (s + 1) in each sum of
-    `kendall_tau`. Whose ranks these are is a convention, and the published tables do not share one:
+    A pair of encoders with ranks r and s (0 is the best) has weight 1 / (r + 1) + 1 / (s + 1) in each sum of
+    `kendall_tau`. The ranks follow a convention, which differs between published tables:
 
     - `"by_truth"`: ranks by decreasing truth, ties by decreasing score. It is
       `scipy.stats.weightedtau(truth, score, rank=None)`.
@@ -86,7 +86,7 @@ def weighted_kendall_tau(
 
     Args:
         score, truth, where: as in `kendall_tau`.
-        convention: one of the three above. There is no default, so that every call says which it is.
+        convention: one of the three above. There is no default, so that every call states its convention.
 
     Returns:
         As `kendall_tau`.
@@ -158,7 +158,7 @@ def top_1_regret(
     *,
     where: Bool[ArrayLike, "*b m"] | None = None,
 ) -> Float[Array, "*b"]:
-    """What choosing the encoder of the highest score costs: the best truth minus the truth of the one chosen.
+    """The regret of choosing the encoder with the highest score: the best truth minus the truth of the chosen one.
 
     Among encoders tied for the highest score one is chosen at random; the expectation is returned.
 

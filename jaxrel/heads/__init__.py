@@ -1,4 +1,4 @@
-"""Linear heads on features: what they are and how they are fitted."""
+"""Linear heads on features, and how to fit them."""
 
 from jaxrel.heads.gradient_penalty import gradient_penalised_head
 from jaxrel.heads.head import Head, cross_entropy

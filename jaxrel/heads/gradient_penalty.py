@@ -33,14 +33,14 @@ def gradient_penalised_head(
     larger: `W^T (p - e_y) = sum_k p_k (w_k - w_y)` never exceeds it. The authors' head on their data has 1.06 at a
     target of 0.2. `fit_head(task, lipschitz_budget=...)` bounds that constant itself.
 
-    Stop early: a penalty this large drowns the losses, and the heads that minimise it alone
-    need not classify: the first steps, from weights of zero where the penalty is flat, follow the losses, and further
-    ones trade accuracy for equal gradient norms. Use few steps, or a smaller penalty for a fit that converges.
+    Stop early. A penalty this large dominates the losses, and a head that minimises only the penalty need not classify.
+    The first steps, from zero weights where the penalty is flat, follow the losses; later steps trade accuracy for
+    equal gradient norms. Use few steps, or a smaller penalty for a fit that converges.
 
     Args:
         task: labelled samples; their weights count.
         key: draws the random labels.
-        gradient_norm: the norm aimed at, in nats for a unit of feature distance. Published: 0.2 at small scale, 0.02
+        gradient_norm: the target norm, in nats per unit of feature distance. Published: 0.2 at small scale, 0.02
             at large scale.
         penalty: its weight. Published: 1e10 at small scale, 1e4 at large scale.
         num_steps: steps of Adam.

@@ -28,9 +28,9 @@ class Head:
 
     @property
     def lipschitz(self) -> Float[Array, ""]:
-        """`max_{k,l} ||w_k - w_l||_2`: no difference of two logits changes faster with the features."""
+        """`max_{k,l} ||w_k - w_l||_2`, the Lipschitz constant of differences of two logits."""
         distances = feature_distance(self.weights, self.weights).reshape(-1)
-        # The derivative of `jnp.max` compares distances that a compiler may have rounded in two ways: 0 / 0.
+        # The derivative of `jnp.max` compares distances that a compiler may round differently, which gives 0 / 0.
         return distances[jnp.argmax(distances)]
 
 

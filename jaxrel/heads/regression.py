@@ -28,17 +28,18 @@ def fit_head(
     r"""Softmax regression with a ridge, by L-BFGS from zero.
 
         mean_i -log softmax(W z_i + w0)_{y_i} + ridge / 2 * ||W||_F^2
-        subject to max_{k,l} ||w_k - w_l||_2 <= lipschitz_budget, where there is one
+        subject to max_{k,l} ||w_k - w_l||_2 <= lipschitz_budget, if one is given
 
     Args:
         task: labelled samples; their weights count. Features are used as they are (standardise them for a ridge
             that means the same on every feature).
         ridge: in the units of the loss (nats); scikit-learn's C is `1 / (ridge * n)`. The bias is not penalised.
-        lipschitz_budget: the largest `Head.lipschitz` (logits for a unit of feature distance); None for no
-            constraint. It holds to rounding whatever the tolerance. The fit without it is the answer where that is
-            within the budget; else an augmented Lagrangian starts there. A number may be traced: another budget
-            compiles nothing. Given or not is static.
-        max_iterations: L-BFGS iterations at most; with a budget, in each round of the augmented Lagrangian.
+        lipschitz_budget: the largest `Head.lipschitz` (logits per unit of feature distance); None for no constraint.
+            It holds up to rounding, whatever the tolerance. If the unconstrained fit is within the budget, it is
+            returned; otherwise an augmented Lagrangian starts from it. The number may be traced, so a new budget does
+            not recompile; whether one is given is static.
+        max_iterations: the largest number of L-BFGS iterations; with a budget, in each round of the augmented
+            Lagrangian.
         tolerance: stops when no entry of the gradient exceeds it. With a budget also the relative error allowed in
             the squared norms of the constraints: the loss is then within about `tolerance` times its slope along W of
             the optimum.

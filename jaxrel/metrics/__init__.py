@@ -1,7 +1,7 @@
 """Transferability metrics: scores of an encoder on a target task, from features, labels or class probabilities.
 
-One file for each, with its formula, source, deviations and cost; `METRICS` lists them, `score_encoders` computes many
-of them for many encoders.
+Each metric has a file with its formula, source, deviations and cost. `METRICS` lists all metrics, and `score_encoders`
+computes several metrics for several encoders.
 """
 
 from jaxrel.metrics.batch import score_encoders

@@ -1,4 +1,4 @@
-"""Many metrics of many encoders on one target, in few calls: one for each metric and shape."""
+"""Many metrics of many encoders on one target, with one compiled call for each metric and shape."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["PER_ENCODER", "SHARED", "accepted_options", "applicable_metrics", "c
 
 SHARED = ("labels", "targets", "reference_labels")
 PER_ENCODER = tuple(need for need in NEEDS if need not in SHARED)
-# Encoders whose features have more numbers than this in all are scored in several calls.
+# Encoders whose features have more numbers than this in total are scored in several calls.
 _MOST_NUMBERS = 2**28
 _MASSES = {"reference_features": "reference_weights"}
 
@@ -61,31 +61,32 @@ def score_encoders(
     combined: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Every metric for every encoder: `{name: Score}`, each with values `(e,)` in the order of the encoders.
+    """Compute metrics for many encoders: `{name: Score}`, with values `(e,)` in the order of the encoders.
 
         scores = score_encoders([features_of_a, features_of_b], labels, metrics=["logme", "h_score"])
         scores["logme"].value
 
-    Encoders of equal width are one batch; their features are decomposed once, for all metrics that need it. Metrics
-    that depend on the other encoders (NCTI, ETran) are combined over all of them, whatever their widths.
+    Encoders of equal width form one batch, and their features are decomposed once for all metrics that need it. Metrics
+    that depend on the other encoders (NCTI, ETran) are combined over all encoders, whatever their widths.
 
     Args:
-        features: of the same target samples under each encoder, `(n, d)` with d of its own, or one array `(e, n, d)`.
+        features: features of the same target samples for each encoder: arrays `(n, d)`, whose d may differ, or one
+            array `(e, n, d)`.
         labels: `(n,)` integers.
-        metrics: names in `METRICS`; None takes all whose needs are given.
+        metrics: names in `METRICS`; None computes all metrics whose inputs are passed.
         targets, reference_labels: the same for all encoders; see `NEEDS`.
         source_probabilities, source_labels, reference_features, aligned_features, first_view, second_view: one array
             for each encoder; see `NEEDS`.
         weights, reference_weights: counts of the samples, the same for all encoders.
         num_classes, reference_num_classes, num_source_classes: class counts; None infers them from the labels.
-        batch_size: encoders that are scored side by side within a call. None takes one by one on CPUs, where side by
-            side is slower, and all elsewhere.
+        batch_size: number of encoders scored in parallel within a call. None is 1 on CPUs, where batches are slower,
+            and all encoders elsewhere.
         combined: False returns the components of the metrics that depend on the other encoders, for `Metric.combine`.
-        progress: told `(what, done, total)` for each metric and batch.
+        progress: called with `(what, done, total)` for each metric and batch.
 
     Raises:
-        ValueError: for an unknown metric, one whose needs are not given, no metric or encoder at all, numbers of
-            encoders that differ, and whatever a metric refuses, with the number of the encoder.
+        ValueError: for an unknown metric, a metric whose inputs are missing, no metric or no encoder, different numbers
+            of encoders, and whatever a metric raises, with the number of the encoder.
 
     Examples:
         >>> import numpy as np
@@ -143,7 +144,7 @@ def score_encoders(
 
 
 class _Stacks:
-    """What is given of the encoders of a batch, with these as leading axis."""
+    """The inputs of a batch of encoders, with a leading axis of encoders."""
 
     def __init__(self, given: Mapping[str, list[Any]], weighting: Mapping[str, Any]) -> None:
         self._given = given
@@ -151,7 +152,7 @@ class _Stacks:
         self._found: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def of(self, metric: Metric) -> dict[str, Any]:
-        """What the metric needs."""
+        """The inputs of a metric."""
         needs = [need for need in metric.needs if need in self._given]
         if not metric.shift_invariant:
             return {need: self._as_given(need) for need in needs}
@@ -161,7 +162,7 @@ class _Stacks:
         return {need: found[need] if need in found else self.about_centre(need)[need] for need in needs}
 
     def about_centre(self, *needs: str) -> dict[str, Any]:
-        """Minus the mean of the first, as the functions of the metrics themselves take them."""
+        """Subtract the mean of the first side, as the functions of the metrics do."""
         if needs not in self._found:
             masses = [self._weighting.get(_MASSES.get(need, "weights")) for need in needs]
             given = list(zip(*(self._given[need] for need in needs), strict=True))
@@ -180,17 +181,17 @@ class _Stacks:
         return self._found[key][need]
 
     def for_decomposition(self, kind: DecompositionKind) -> Any:
-        """Features to decompose."""
+        """The features to decompose."""
         return self._as_given("features") if kind == "raw" else self.about_centre("features")["features"]
 
 
 def applicable_metrics(given: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the metrics whose needs are all keys of what is given."""
+    """Names of the metrics whose inputs are all given."""
     return tuple(name for name, metric in METRICS.items() if set(metric.needs) <= set(given))
 
 
 def chosen_metrics(names: Sequence[str] | None, given: Mapping[str, Any]) -> list[Metric]:
-    """The metrics of these names, or all where there are none; a ValueError where what is given does not suffice."""
+    """The metrics with these names, or all possible ones for None; a ValueError if an input is missing."""
     names = applicable_metrics(given) if names is None else list(dict.fromkeys(names))
     if not names:
         raise ValueError(f"no metric: with {', '.join(given) or 'nothing'} given none can be computed.")
@@ -203,12 +204,12 @@ def chosen_metrics(names: Sequence[str] | None, given: Mapping[str, Any]) -> lis
 
 
 def _arrays(need: str, rows: Any) -> list[Any]:
-    """An array for each encoder; labels as they are, for their types may declare classes."""
+    """An array for each encoder. Labels are not converted, because their types may declare classes."""
     return [of if need == "source_labels" else real_array(f"{need} of encoder {i}", of) for i, of in enumerate(rows)]
 
 
 def _checked_encoders(per_encoder: Mapping[str, list[Any]], weighting: Mapping[str, Any]) -> int:
-    """The number of encoders, if what is given of each can be scored."""
+    """The number of encoders, after a check that their inputs match."""
     counts = {need: len(arrays) for need, arrays in per_encoder.items()}
     if len(set(counts.values())) > 1 or 0 in counts.values():
         raise ValueError(f"every encoder needs one array of each kind, got {counts}.")
@@ -232,12 +233,12 @@ def _with_class_numbers(
     counts: Mapping[str, int | None],
     weighting: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What is static in a compiled metric and follows from labels, which become the numbers of their classes."""
+    """Static options of a compiled metric that follow from labels, and the labels as class numbers."""
     facts: dict[str, Any] = {}
     for prefix in ("", "reference_"):
         if (need := f"{prefix}labels") in shared:
             task = _labelled(need, given[need], weighting.get(f"{prefix}weights"), counts[need])
-            # The classes that occur, as kernels cannot know which do when they are compiled.
+            # Pass the number of classes that occur, which kernels cannot know at compile time.
             labels = np.asarray(task.labelled[0])
             occurring = np.unique(labels[np.asarray(task.weights) > 0])
             shared[need] = np.searchsorted(occurring, np.minimum(labels, occurring[-1]))
@@ -256,18 +257,18 @@ def _with_class_numbers(
 
 
 def _labelled(name: str, labels: Any, weights: Any, num_classes: int | None) -> Task:
-    """A task of these labels, of which the features are not looked at."""
+    """A task with these labels and dummy features."""
     num_samples = (*to_array(name, labels).shape, 0)[0]
     try:
         task = Task(np.zeros((max(1, num_samples), 1)), labels, weights=weights, num_classes=num_classes)
-        _ = task.labelled  # refused where some are missing
+        _ = task.labelled  # raises if some are missing
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     return task
 
 
 def accepted_options(metric: Metric, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that the function of a metric has."""
+    """The options that the function of a metric accepts."""
     names = inspect.signature(metric.function).parameters
     return {name: value for name, value in options.items() if name in names}
 
@@ -277,7 +278,7 @@ def _default_batch_size(num_encoders: int) -> int:
 
 
 def _batches(per_encoder: Mapping[str, list[Any]], num_encoders: int) -> list[np.ndarray]:
-    """Indices of encoders whose arrays have equal shapes and fit into one call."""
+    """Groups of encoder indices whose arrays have equal shapes and fit into one call."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for index in range(num_encoders):
         shapes = tuple(np.shape(arrays[index]) for arrays in per_encoder.values())
@@ -313,10 +314,10 @@ def _decomposed(kind: DecompositionKind, batch_size: int) -> Callable[..., Decom
 
 @functools.cache
 def _scored(name: str, options: tuple[tuple[str, Any], ...], batch_size: int) -> Callable[..., Any]:
-    """The metric over a leading axis of what varies, compiled once for each shape.
+    """The metric mapped over a leading axis of encoders, compiled once for each shape.
 
-    One encoder at a time is a loop of Python over arrays of their own: products with a slice of an array take XLA ten
-    times as long on CPUs, and so does a loop of its own.
+    With one encoder at a time, it is a Python loop over separate arrays: on CPUs, products with a slice of an array and
+    loops inside XLA take ten times as long.
     """
     metric = METRICS[name]
 
@@ -349,7 +350,7 @@ def _stacked(parts: Sequence[Any]) -> Any:
 
 
 def _assembled(metric: Metric, parts: Sequence[Any], order: np.ndarray, *, combined: bool) -> Any:
-    """Results in the order of the encoders, from those of the batches."""
+    """Put the results of the batches into the order of the encoders."""
     inverse = np.argsort(order)
     joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[inverse], *parts)
     return metric.combine(joined) if combined and metric.combine is not None else joined

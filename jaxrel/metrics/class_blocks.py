@@ -18,9 +18,9 @@ __all__ = ["checked_largest_class", "class_singular_values"]
 
 
 def checked_largest_class(labels: Any, largest_class: Any, weights: Any = None) -> int:
-    """Static size of a block that holds any class, up to twice what is needed so that few sizes are compiled.
+    """Static size of a block that holds any class, up to twice the required size so that few sizes are compiled.
 
-    The number of samples where it is not given and labels are traced. Samples of weight 0 take no room.
+    It is the number of samples if `largest_class` is None and labels are traced. Samples of weight 0 do not count.
 
     Raises:
         ValueError: unless `largest_class` is None or an integer of at least 1.
@@ -38,10 +38,10 @@ def checked_largest_class(labels: Any, largest_class: Any, weights: Any = None) 
 def class_singular_values(
     sample: LabelledSample, rows: Float[Array, "n r"], block_size: int
 ) -> tuple[Float[Array, "c k"], Bool[Array, ""]]:
-    """Singular values of the rows of each class, one class after the other; and whether all classes fit into blocks.
+    """Singular values of the rows of each class, one class at a time, and whether all classes fit into blocks.
 
-    Rows are taken as they are: multiply those of a weighted sample by the roots of its weights. With blocks of m rows,
-    `O(c m r min(m, r))` operations.
+    Rows are used as they are: multiply those of a weighted sample by the square roots of its weights. With blocks of m
+    rows it takes `O(c m r min(m, r))` operations.
     """
     num_classes = sample.memberships.shape[1]
     classes = class_order(jnp.argmax(sample.memberships, axis=1), num_classes, sample.weights)

@@ -1,7 +1,7 @@
-"""Label-free scores from class probabilities: how sure a head is, and of how many classes.
+"""Label-free scores from class probabilities: how confident a head is, and over how many classes.
 
-The probabilities are those of a source head on target samples, or of any classifier. Not differentiable in the labels,
-as there are none; differentiable in the probabilities.
+The probabilities are predictions of a source head, or of any classifier, on target samples. The scores are
+differentiable in the probabilities.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _maximum_probability(sample: Sample) -> Score:
 def negative_entropy_score(
     probabilities: Float[ArrayLike, "n c"], *, weights: Float[ArrayLike, " n"] | None = None
 ) -> Score:
-    """Minus the mean entropy of a row, `-log c` to 0 nats; higher is better.
+    """Negative mean entropy of the rows, `-log c` to 0 nats; higher is better.
 
     Args, raises: as `maximum_probability_score`.
 
@@ -70,8 +70,8 @@ def information_maximisation_score(
 ) -> Score:
     """Mutual information of sample and predicted class, 0 to `log c` nats; higher is better.
 
-    The entropy of the mean row minus the mean entropy of a row: high where each prediction is sure and all classes are
-    predicted; 0 where every row is the same.
+    It is the entropy of the mean row minus the mean entropy of the rows: high if each prediction is confident and all
+    classes are predicted, and 0 if all rows are the same.
 
     Args, raises: as `maximum_probability_score`.
 
@@ -84,7 +84,7 @@ def information_maximisation_score(
 @kernel
 def _information_maximisation(sample: Sample) -> Score:
     mean = safe_divide(sample.weights, sample.total) @ sample.features
-    # As a mean divergence to the mean row: a difference of two entropies would cancel.
+    # Computed as the mean divergence from the mean row, because a difference of two entropies would cancel.
     positive = sample.features > 0
     ratio = jnp.where(positive, sample.features, 1) / jnp.where(positive, mean, 1)
     divergence = jnp.sum(jnp.where(positive, sample.features * jnp.log(ratio), 0), axis=1)

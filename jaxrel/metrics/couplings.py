@@ -1,9 +1,9 @@
-r"""Couplings of two samples: optimal to a certified gap, or entropic, down to an epsilon at which they are optimal.
+r"""Couplings of two samples: optimal within a certified gap, or entropic at any epsilon down to the optimum.
 
     P = argmin <P, C> + epsilon KL(P | a b^T)   over couplings of a and b
 
-An optimal coupling need not be the only one: where all features are one, every coupling is optimal. The limit of P for
-a falling epsilon is unique: the optimal coupling of largest entropy, whatever the order of the samples.
+An optimal coupling need not be unique: if all features are equal, every coupling is optimal. The limit of P for a
+falling epsilon is unique: the optimal coupling of largest entropy, independent of the order of the samples.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _STAGES = 4
 _FIRST_BITS = 10  # The first stage is at 2^-10 of the size of the cost,
 _BITS_A_STAGE = 4  # each further one at a 16th of the epsilon before.
 _TIED_ROUNDINGS = 32.0
-_KEPT = 64.0  # in units of epsilon: all that is cut off has less mass than a rounding.
+_KEPT = 64.0  # in units of epsilon: the mass that is cut off is below rounding.
 _ROUGH, _FINE = 1e-5, 1e-8  # errors of the marginals, between stages and at the end
 _MAX_ITERATIONS = 20000
-_LEAST_SHARE = 0.25  # of a gap is left to the solver, however much of it the errors of the costs take.
+_LEAST_SHARE = 0.25  # of a gap is left to the solver, however much of it the errors of the costs use.
 _LARGEST_ERROR = _LARGEST_EXCESS = 1e-3
 _ABSOLUTE = SinkhornConfig(epsilon_unit="cost")
 
@@ -45,10 +45,10 @@ class Coupling:
     """A coupling of two samples.
 
     Attributes:
-        plan: has the marginals asked for, up to rounding.
-        f: potential of the first side, as `certified_interval` takes it.
-        lower, upper: around what the coupling is to minimise; see the functions that make one.
-        converged: whether it does, as accurately as asked for.
+        plan: the plan, with the requested marginals up to rounding.
+        f: potential of the first side, as for `certified_interval`.
+        lower, upper: an interval that contains the minimum of the objective; see the functions that return a coupling.
+        converged: whether the coupling reached the requested accuracy.
     """
 
     plan: Float[Array, "*b n m"]
@@ -65,15 +65,15 @@ def certified_coupling(
     relative_gap: Float[ArrayLike, ""],
     slack: Float[ArrayLike, "*b"] = 0.0,
 ) -> Coupling:
-    """A coupling whose cost is within `relative_gap` of the optimum, its interval that of the optimum.
+    """A coupling whose cost is within `relative_gap` of the optimum, with an interval that contains the optimum.
 
     Args:
-        cost: finite; a, b: weights of sum 1.
-        relative_gap: it is converged where `upper - lower <= relative_gap * upper`, or where the optimum may be 0, to
-            which nothing is relative, and the coupling is as good as the dtype resolves.
-        slack: what the cost of any coupling may be off by, which the interval contains.
+        cost: finite costs; a, b: weights of sum 1.
+        relative_gap: the coupling has converged if `upper - lower <= relative_gap * upper`, or if the optimum may be 0,
+            where no gap is relative, and the coupling is as good as the dtype resolves.
+        slack: bound on the error in the cost of any coupling, included in the interval.
     """
-    # w + 2 slack <= gap upper where w <= (gap - 2 slack / least) upper, for no coupling costs less than all cheapest.
+    # w + 2 slack <= gap upper if w <= (gap - 2 slack / least) upper, as no coupling costs less than all cheapest pairs.
     least = jnp.sum(a * jnp.min(cost, axis=-1), axis=-1)
     share = 1 - 2 * jnp.asarray(slack) / jnp.where(least > 0, relative_gap * least, jnp.inf)
     result = sinkhorn(
@@ -81,7 +81,7 @@ def certified_coupling(
     )
     lower, upper = result.lower - slack, result.upper + slack
     f, g = jnp.where(a > 0, result.f, -jnp.inf), jnp.where(b > 0, result.g, -jnp.inf)
-    # Costs of next to nothing have an epsilon that is no number of the dtype.
+    # For tiny costs, epsilon is below the smallest number of the dtype.
     epsilon = jnp.maximum(result.epsilon, jnp.finfo(cost.dtype).tiny)
     exponent = (f[..., :, None] + g[..., None, :] - cost) / epsilon[..., None, None]
     plan = round_to_marginals(a[..., :, None] * b[..., None, :] * jnp.exp(exponent), a, b)
@@ -98,20 +98,20 @@ def entropic_coupling(
     b: Float[Array, "*b m"],
     epsilon: Float[ArrayLike, "*b"],
 ) -> Coupling:
-    """The coupling at `epsilon`, or at the smallest that there is where that is larger.
+    """The coupling at `epsilon`, or at the smallest epsilon that the dtype resolves if that is larger.
 
-    Its interval is around the optimum of `<P, C> + epsilon KL(P | a b^T)`, up to rounding: the dual value of the
-    potentials, and what the plan costs. It has converged where marginals and optimum are met, to 1e-3 of the mass and
-    of the size of the cost.
+    Its interval contains the optimum of `<P, C> + epsilon KL(P | a b^T)`, up to rounding; the ends are the dual value
+    of the potentials and the cost of the plan. It has converged if the marginals and the optimum are accurate to 1e-3
+    of the mass and of the size of the cost.
 
     Args:
-        cost: finite; of either sign.
+        cost: finite costs of either sign.
         a, b: weights of sum 1; 0 masks a point.
         epsilon: in units of the cost, 0 to infinity.
 
-    What rows and columns cost for themselves does not change couplings. Without it the cost has a mean size: costs
-    that differ by less than 2^-22 of it count as ties, and so do those that differ by 32 roundings of the mean |cost|
-    (float32: 2^-18), where that is more. This is the smallest epsilon.
+    Terms of the cost that depend only on the row or the column do not change couplings and are removed. Costs that
+    differ by less than 2^-22 of the mean size of the rest, or by 32 roundings of the mean |cost| (float32: 2^-18) if
+    that is more, are treated as ties. This is the smallest epsilon.
     """
     rounding = float(jnp.finfo(cost.dtype).eps)
     f, g, rest = _without_marginal_costs(cost, a, b)
@@ -127,7 +127,7 @@ def entropic_coupling(
     # sum_ij a_i b_j (exp(-rest_ij / epsilon) - 1): 0 where the potentials are optimal.
     surplus = goal * jnp.sum(independent * jnp.expm1(exponent), axis=(-1, -2))
     value = jnp.sum(a * f, axis=-1) + jnp.sum(b * g, axis=-1)
-    # <P, C> = <a, f> + <b, g> + <P, rest>: the potentials, which are large, are not in the difference of the ends.
+    # <P, C> = <a, f> + <b, g> + <P, rest>: the large potentials do not enter the difference of the ends.
     spent = jnp.sum(plan * rest, axis=(-1, -2)) + goal * _relative_entropy(plan, independent)
     upper = value + spent
     lower = jnp.minimum(value - surplus, upper)
@@ -138,11 +138,11 @@ def entropic_coupling(
 def _solved(
     state: _State, a: Float[Array, "*b n"], b: Float[Array, "*b m"], size: Float[Array, "*b"], goal: Float[Array, "*b"]
 ) -> _State:
-    """What optimal potentials at epsilon `goal` leave of the cost, these potentials, and the error of the marginals.
+    """The reduced cost at the optimal potentials for epsilon `goal`, these potentials, and the marginal error.
 
-    Every stage solves for what the potentials of the stages before have left of the cost, `C - f - g`. That is near 0
-    where the plan is, and as nothing is transported where it is 64 epsilon and more, it is cut off there: numbers
-    remain so small that float32 resolves an epsilon of some roundings of the cost.
+    Every stage solves for the reduced cost `C - f - g` of the earlier stages. It is near 0 where the plan has mass. It
+    is cut off at 64 epsilon, above which nothing is transported, so that numbers stay small enough for float32 to
+    resolve an epsilon of a few roundings of the cost.
     """
     live = (a > 0)[..., :, None] & (b > 0)[..., None, :]
     fine = max(_FINE, 64 * float(jnp.finfo(goal.dtype).eps))
@@ -174,7 +174,7 @@ def _level(stage: Int[ArrayLike, ""]) -> Any:
 def _without_marginal_costs(
     cost: Float[Array, "*b n m"], a: Float[Array, "*b n"], b: Float[Array, "*b m"]
 ) -> tuple[Float[Array, "*b n"], Float[Array, "*b m"], Float[Array, "*b n m"]]:
-    """Means of the rows, means that columns have beyond them, and what is left of the cost."""
+    """Means of the rows, means of the columns after subtracting them, and the remaining cost."""
     rows = jnp.sum(cost * b[..., None, :], axis=-1)
     rest = cost - rows[..., :, None]
     columns = jnp.sum(rest * a[..., :, None], axis=-2)
@@ -182,7 +182,7 @@ def _without_marginal_costs(
 
 
 def _relative_entropy(plan: Float[Array, "*b n m"], independent: Float[Array, "*b n m"]) -> Float[Array, "*b"]:
-    """`KL(P | a b^T)` of masses of 1 as a sum of `a_i b_j (t log t - t + 1)`, which rounding of t changes little."""
+    """`KL(P | a b^T)` for masses of 1 as a sum of `a_i b_j (t log t - t + 1)`, which is stable to rounding of t."""
     more = jnp.where(independent > 0, plan / jnp.where(independent > 0, independent, 1), 1) - 1
     logarithm = jnp.log1p(jnp.maximum(more, -1 + jnp.finfo(plan.dtype).eps))
     return jnp.sum(independent * ((1 + more) * logarithm - more), axis=(-1, -2))

@@ -1,4 +1,4 @@
-"""How well a linear probe of half of the samples knows the clusters of the others in views that it has not seen."""
+"""Label-free accuracy: a linear probe fitted to half of the samples predicts the clusters of other samples' views."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def cluster_counts_of(num_samples: int) -> tuple[int, ...]:
-    """The numbers of clusters that so many samples are enough for."""
+    """The numbers of clusters for which there are enough samples."""
     return tuple(count for count in CLUSTER_COUNTS if count * SAMPLES_A_CLUSTER <= num_samples)
 
 
@@ -47,24 +47,25 @@ def cross_view_hits(
     num_directions: int = 30,
     num_restarts: int = 4,
 ) -> Float[Array, " n"]:
-    """For each sample, the share of its two views whose clusters a probe of the other half of the samples tells.
+    """For each sample, the share of its two views whose cluster a probe fitted to the other half predicts correctly.
 
-    Clusters are those of `ViewClusters`, once for every number of clusters; hits are averaged over these. A hit among
-    C clusters counts `(E - 1) / (C - 1)`, where E is how many of them have samples: where there is little to tell
-    apart, a hit is worth little. Under an encoder that has collapsed to m points, E is at most m, however surely they
-    are told apart. The mean over the samples is a label-free score: 1 where an encoder keeps apart
-    what tells samples from each other and leaves out what an augmentation changes. It asks for no class count.
+    Clusters are computed as in `ViewClusters` for each number of clusters, and hits are averaged over these numbers. A
+    hit among C clusters counts `(E - 1) / (C - 1)`, where E clusters have samples, so a hit counts little if there are
+    few clusters to choose from. For an encoder that has collapsed to m points, E is at most m, however accurate the
+    probe. The mean over the samples is a label-free score. It is 1 for an encoder that separates the samples and is
+    invariant to the augmentation. It needs no class count.
 
     Args:
-        features: without augmentation, `(n, d)`; n above twice the largest number of clusters.
-        first_view, second_view: of two augmentations of the same samples, row by row.
+        features: features without augmentation, `(n, d)`; n is more than twice the largest number of clusters.
+        first_view, second_view: features of two augmentations of the same samples, row by row.
         weights: 0 is an absent sample.
-        key: draws the starts of the clusters and the halves.
+        key: draws the initial clusters and the halves.
         cluster_counts: numbers of clusters, at least 2 each; static.
-        ridge: of the probe, see `probe_hits`.
+        ridge: ridge of the probe, see `probe_hits`.
         num_directions, num_restarts: as in `ViewClusters`; static.
 
-    Pure; under `vmap` over encoders. Time is that of `kmeans` for every count, plus `n d^2 + d^3`.
+    The function is pure and runs under `vmap` over encoders. It takes the time of `kmeans` for each number of clusters,
+    plus `n d^2 + d^3`.
     """
     whitening = view_whitening(features, first_view, second_view, weights, num_directions=num_directions)
     points = whitening(features)
@@ -88,7 +89,7 @@ def cross_view_hits(
 
 
 def occupied(labels: Int[Array, " n"], weights: Float[Array, " n"], num_classes: int) -> Float[Array, ""]:
-    """How many classes have samples."""
+    """Number of classes that have samples."""
     return jnp.sum(jax.ops.segment_sum(weights, labels, num_classes) > 0).astype(weights.dtype)
 
 
@@ -102,10 +103,10 @@ def probe_hits(
     num_classes: int,
     ridge: Float[ArrayLike, ""],
 ) -> Float[Array, "l n"]:
-    """Share of the views of each sample whose label a ridge classifier fitted to the other half of the samples tells.
+    """Share of the views of each sample whose label a ridge classifier fitted to the other half predicts correctly.
 
-    Least squares on class indicators, `W = (X^T X + ridge I)^{-1} X^T Y` with X and Y centred and X^T X a mean over
-    samples; one factorisation of each half serves all labellings. `second` says which samples are in the second half.
+    It is least squares on class indicators, `W = (X^T X + ridge I)^{-1} X^T Y`, with X and Y centred and X^T X a mean
+    over samples. All labellings share one factorisation of each half. `second` marks the samples of the second half.
     """
     exists = weights > 0
     indicators = jax.nn.one_hot(labels, num_classes, dtype=features.dtype)
@@ -125,7 +126,7 @@ def probe_hits(
         found: Array = jnp.einsum("vne,lek->lvnk", inputs, slopes, precision=_HIGHEST)
         return found + class_shares[:, None, None]
 
-    # Each half is judged by the probe of the other.
+    # Each half is evaluated by the probe of the other half.
     by_half = jax.vmap(responses)(jnp.stack([second, ~second]))
     told = jnp.argmax(jnp.where(second[:, None], by_half[1], by_half[0]), axis=-1)
     return jnp.mean(told == labels[:, None], axis=1)

@@ -2,10 +2,10 @@ r"""Singular value decompositions of the features, which many metrics can share.
 
     diag(sqrt(weights)) X = U diag(s) V^T
 
-for features X as they are ("raw"), minus their mean ("centred"), or divided by their deviations as well
-("standardised"). That of float32 features is from the eigenvectors of their Gram matrix in float64: squared, a singular
-value of 1e-4 of the largest would drown in the rounding of float32, but one of 1e-6 is known in float64 to 1e-4 of
-itself. That of float64 features, and where there is no float64, is a decomposition of X itself.
+for features X as they are ("raw"), minus their mean ("centred"), or also divided by their standard deviations
+("standardised"). For float32 features it is computed from the eigenvectors of their Gram matrix in float64. Squared, a
+singular value of 1e-4 of the largest would be lost in float32 rounding, but float64 resolves one of 1e-6 to a relative
+accuracy of 1e-4. For float64 features, or without float64, X itself is decomposed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 DecompositionKind = Literal["raw", "centred", "standardised"]
-# Rank-deficient features of 200 to 50,000 samples have singular values of up to 5 roundings of the largest.
+# In rank-deficient features of 200 to 50,000 samples, zero singular values are up to 5 roundings of the largest.
 _ROUNDINGS = 16
 
 
@@ -47,11 +47,11 @@ class Decomposition:
     """Left singular vectors and values of weighted features, `r = min(n, d)`, in descending order.
 
     Attributes:
-        vectors: 0 for values that are rounding, and for samples of weight 0.
-        values: of features of a largest absolute value from 1 to 2 (if not standardised); 0 for those that are
-            rounding.
-        size: number to multiply the values by for the features' own scale.
-        kind: what was decomposed.
+        vectors: left singular vectors, 0 for values that are only rounding and for samples of weight 0.
+        values: singular values of features scaled to a largest absolute value from 1 to 2 (unless standardised); 0 for
+            values that are only rounding.
+        size: factor that restores the scale of the features.
+        kind: which features were decomposed.
     """
 
     vectors: Float[Array, "n r"]
@@ -63,11 +63,11 @@ class Decomposition:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Components:
-    """The samples in coordinates along the first right singular vectors: principal components, if centred.
+    """The samples in coordinates along the first right singular vectors, which are principal components if centred.
 
     Attributes:
-        rows: 0 along directions whose value is, and for samples of weight 0.
-        values, size: as in `Decomposition`; all of the values.
+        rows: coordinates; 0 along directions of value 0, and for samples of weight 0.
+        values, size: as in `Decomposition`, for all directions.
     """
 
     rows: Float[Array, "n k"]
@@ -82,8 +82,8 @@ class Coordinates:
 
     Attributes:
         values: as in `Decomposition`.
-        coefficients: 0 along directions whose value is.
-        unexplained: squared norm of what is outside of the other directions.
+        coefficients: coordinates; 0 along directions of value 0.
+        unexplained: squared norm outside of the other directions.
     """
 
     values: Float[Array, " r"]
@@ -95,7 +95,7 @@ class Coordinates:
 def decompose(
     features: Float[ArrayLike, "n d"], kind: DecompositionKind, *, weights: Float[ArrayLike, " n"] | None = None
 ) -> Decomposition:
-    """The decomposition that several metrics of the same features and weights can share.
+    """Decompose features once, to share the result between metrics of the same features and weights.
 
         centred = decompose(features, "centred")
         transrate_score(features, labels, decomposition=centred)
@@ -103,7 +103,7 @@ def decompose(
 
     Args:
         features: `(n, d)`.
-        kind: "raw", "centred" or "standardised"; `METRICS[name].decomposition` says which one a metric takes.
+        kind: "raw", "centred" or "standardised"; `METRICS[name].decomposition` is the kind that a metric uses.
         weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice.
 
     Raises:
@@ -120,10 +120,10 @@ def decompose(
 
 
 def _checked(sample: Sample, kind: DecompositionKind, given: Any) -> Decomposition:
-    """The one that was given.
+    """The given decomposition, checked.
 
     Raises:
-        ValueError: if what was given is not a decomposition of this kind and of features of this shape.
+        ValueError: if it is not a decomposition of this kind and of features of this shape.
     """
     num_samples, width = sample.features.shape
     shape = (num_samples, min(num_samples, width))
@@ -137,10 +137,10 @@ def _checked(sample: Sample, kind: DecompositionKind, given: Any) -> Decompositi
 
 
 def principal_components(sample: Sample, kind: DecompositionKind, given: Any, count: int | None = None) -> Components:
-    """The first `count` of them, or all, along the directions of a given decomposition, or found now.
+    """The first `count` principal components, or all, by the given decomposition or a new one.
 
     Raises:
-        ValueError: if what was given is not a decomposition of this kind and of features of this shape.
+        ValueError: if the argument is not a decomposition of this kind and of features of this shape.
     """
     count = min(sample.features.shape) if count is None else count
     if given is None:
@@ -151,7 +151,7 @@ def principal_components(sample: Sample, kind: DecompositionKind, given: Any, co
 
 
 def coordinates(sample: Sample, kind: DecompositionKind, targets: Float[Array, "n t"], given: Any) -> Coordinates:
-    """Those along the directions of a given decomposition, or found now; raises as `principal_components`."""
+    """Coordinates of the targets by the given decomposition or a new one. Raises as `principal_components`."""
     if given is None:
         found: Coordinates = _coordinates(Sample(sample.features, sample.weights, sample.valid), targets, kind=kind)
     else:
@@ -160,7 +160,7 @@ def coordinates(sample: Sample, kind: DecompositionKind, targets: Float[Array, "
 
 
 def singular_values(sample: Sample, kind: DecompositionKind, given: Any) -> Float[Array, " r"]:
-    """Those of a given decomposition, or found now; raises as `principal_components`."""
+    """Singular values by the given decomposition or a new one. Raises as `principal_components`."""
     if given is None:
         values: Float[Array, " r"] = _singular_values(sample, kind=kind)
         return values
@@ -168,7 +168,7 @@ def singular_values(sample: Sample, kind: DecompositionKind, given: Any) -> Floa
 
 
 def right_singular(rows: Float[Array, "n d"]) -> tuple[Float[Array, " r"], Float[Array, "r d"]]:
-    """Singular values and right singular vectors; where n > d, those of the triangular factor, which are the same."""
+    """Singular values and right singular vectors; for n > d from the triangular factor, which has the same ones."""
     if linalg.has_double(rows.dtype):
         return linalg.in_double(lambda rows: _by_gram_matrix(rows)[1:])(rows)
     triangular = linalg.triangular_factor(rows) if rows.shape[0] > rows.shape[1] else rows
@@ -177,7 +177,7 @@ def right_singular(rows: Float[Array, "n d"]) -> tuple[Float[Array, " r"], Float
 
 
 def singular_values_of(rows: Float[Array, "n d"]) -> Float[Array, " r"]:
-    """In descending order, down to rounding."""
+    """Singular values in descending order, with 0 for values that are only rounding."""
     tall = rows if rows.shape[0] >= rows.shape[1] else rows.T
     if linalg.has_double(rows.dtype):
         return jnp.sqrt(linalg.in_double(linalg.gram_eigenvalues)(tall))
@@ -185,12 +185,12 @@ def singular_values_of(rows: Float[Array, "n d"]) -> Float[Array, " r"]:
 
 
 def rounding(dtype: Any) -> float:
-    """Size, relative to the largest, below which a singular value is rounding."""
+    """Size, relative to the largest, below which a singular value is only rounding."""
     return _ROUNDINGS * float(jnp.finfo(dtype).eps)
 
 
 def _rows(sample: Sample, kind: DecompositionKind) -> tuple[Float[Array, "n d"], Float[Array, ""]]:
-    """What is decomposed, and its size."""
+    """The matrix to decompose, and its size."""
     if kind == "raw":
         features, size = unit_scale(sample.features), own_size(sample.features)
     elif kind == "centred":
@@ -213,7 +213,7 @@ def _resolved_directions(rows: Float[Array, "n d"]) -> tuple[Float[Array, "n r"]
 
 
 def _resolved(values: Float[Array, " r"], dtype: Any = None) -> Float[Array, " r"]:
-    """0 in place of those that are rounding, in the type that the features have."""
+    """Replace values that are only rounding by 0, in the dtype of the features."""
     return jnp.where(values > rounding(dtype or values.dtype) * values[0], values, 0)
 
 
@@ -250,7 +250,7 @@ def _coordinates_kernel(sample: Sample, targets: Float[Array, "n t"], *, kind: D
     (num_samples, width), num_targets = rows.shape, targets.shape[1]
     outside = jnp.zeros(num_targets, rows.dtype)
     if num_samples > width + num_targets:
-        # A rotation of samples changes neither values nor coordinates: the one that makes [rows, columns] triangular.
+        # Rotate the samples so that [rows, columns] is triangular, which changes neither values nor coordinates.
         triangular = linalg.triangular_factor(jnp.concatenate([rows, columns], axis=1))
         rows, columns = triangular[:width, :width], triangular[:, width:]
         columns, outside = columns[:width], jnp.sum(columns[width:] ** 2, axis=0)
@@ -259,7 +259,7 @@ def _coordinates_kernel(sample: Sample, targets: Float[Array, "n t"], *, kind: D
 
 
 def _coordinates_by_gram_matrix(rows: Float[Array, "n d"], columns: Float[Array, "n t"]) -> Coordinates:
-    """What is unexplained is summed over samples: as the difference of two squared norms it would be rounding."""
+    """Sum the unexplained part over samples, as the difference of two squared norms would be only rounding."""
     _, values, axes = _by_gram_matrix(rows)
     values = _resolved(values, jnp.float32)[:, None]
     coefficients = safe_divide(axes @ (rows.T @ columns), values)

@@ -1,4 +1,4 @@
-"""Metrics that have no useful derivative say so, instead of returning NaN."""
+"""Metrics without a useful derivative raise an error instead of returning NaN gradients."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def no_derivative(function: _F) -> _F:
-    """Refuse differentiation of a metric by a ValueError that names it.
+    """Make differentiation of a metric raise a ValueError that names it.
 
-    Eigenvectors of features that are rank deficient, as those behind a ReLU are, sorts and counts have none.
+    Sorts, counts and eigenvectors of rank-deficient features, such as those after a ReLU, have no derivative.
     """
 
     @functools.wraps(function)

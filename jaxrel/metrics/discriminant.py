@@ -1,4 +1,4 @@
-r"""Linear discriminant analysis, shrunk towards a multiple of the identity: the classifier inside SFDA and ETran.
+r"""Linear discriminant analysis, shrunk towards a multiple of the identity: the classifier of SFDA and ETran.
 
 With the covariance S of the features within classes, class means m_c and class shares pi_c,
 
@@ -32,8 +32,8 @@ def log_posteriors(
 
     Args:
         sample: weights and classes.
-        features: about centred, and about 1 at most.
-        size: number to multiply the features by for their own scale.
+        features: approximately centred, and of size at most about 1.
+        size: factor that restores the scale of the features.
         shrinkage: lambda; None for `exp(-5 * largest eigenvalue of S)`, at least 1e-10.
     """
     means = class_means(sample, features)
@@ -42,8 +42,8 @@ def log_posteriors(
     values, axes = right_singular(rows)
     if shrinkage is None:
         shrinkage = jnp.maximum(jnp.exp(-5 * (values[0] * size) ** 2), _LEAST_SHRINKAGE)
-    # In exact arithmetic positive unless each class is one point. Then the limit is a nearest mean that tells apart
-    # whatever differs by more than the rounding.
+    # In exact arithmetic this is positive unless each class is one point. The limit is then a nearest-mean classifier
+    # that separates classes that differ by more than rounding.
     negligible = rounding(features.dtype)
     ridge = jnp.maximum(shrinkage * jnp.sum(values**2) / features.shape[1], negligible**2)
     variances = (1 - shrinkage) * values**2 + ridge
@@ -56,10 +56,10 @@ def log_posteriors(
 def log_probabilities_from_white(
     sample: LabelledSample, within: Float[Array, "n r"], centres: Float[Array, "c r"], apart: Float[Array, "c c"]
 ) -> Float[Array, "n c"]:
-    """`log p(c | x)` in coordinates in which classes vary by 1, of samples minus the means of their classes.
+    """`log p(c | x)` in coordinates whitened within classes, for samples minus the means of their classes.
 
-    `apart` has the squared distances of the means in further directions. Neither samples nor means are taken about the
-    middle of all: where two means nearly agree in a direction in which classes hardly vary, that would cancel.
+    `apart` has the squared distances of the means in further directions. Samples and means are not centred about the
+    overall mean, which would cancel if two means nearly agree in a direction in which classes hardly vary.
     """
     squared: Any = jax.lax.map(lambda centre: jnp.sum((centres - centre) ** 2, axis=1), centres)
     logits = within @ centres.T - sample.memberships @ (squared + apart) / 2
@@ -69,7 +69,7 @@ def log_probabilities_from_white(
 def _apart_outside(
     means: Float[Array, "c d"], axes: Float[Array, "r d"], reach: Float[Array, ""]
 ) -> Float[Array, "c c"]:
-    """Distances of the class means outside of the directions in which classes vary; there a sample is at its mean."""
+    """Distances of the class means outside of the directions in which classes vary, where samples equal their mean."""
     outside = means
     for _ in range(2):  # The second pass removes the rounding of the first.
         outside = outside - (outside @ axes.T) @ axes
@@ -77,10 +77,10 @@ def _apart_outside(
 
 
 def apart_beyond_rounding(points: Float[Array, "c d"], reach: Float[Array, ""]) -> Float[Array, "c c"]:
-    """Distances of all pairs, 0 where they are rounding of numbers as large as `reach`.
+    """Distances of all pairs, or 0 if they are only rounding of numbers as large as `reach`.
 
-    A ridge of 1e-10 makes a distance of classes even of the rounding of inner products, such as that between two
-    classes that share a sample: only differences of means are small enough.
+    With a ridge of 1e-10 even the rounding of inner products would separate two classes that share a sample. Only
+    differences of means have small enough errors.
     """
     apart: Any = jax.lax.map(lambda point: jnp.linalg.norm(points - point, axis=1), points)
     return jnp.where(apart > rounding(points.dtype) * reach, apart, 0)
@@ -93,6 +93,6 @@ def log_shares(sample: LabelledSample) -> Float[Array, " c"]:
 
 
 def mean_own_probability(sample: LabelledSample, log_probabilities: Float[Array, "n c"]) -> Float[Array, ""]:
-    """Mean over samples of the probability of the sample's class."""
+    """Mean probability of the correct class over samples."""
     own = jnp.sum(jnp.where(sample.memberships > 0, jnp.exp(log_probabilities), 0), axis=1)
     return safe_divide(sample.weights @ own, sample.total)

@@ -1,4 +1,4 @@
-"""ETran: how high the energy of the features is, and how sure a discriminant analysis is of the classes."""
+"""ETran: the energy of the features, and the confidence of a discriminant analysis in the correct classes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class EtranComponents(HasStatus):
     Attributes:
         energy: see `energy_score`.
         classification: see `discriminant_score`.
-        status: `ScoreStatus` bits of both, 0 when all is well.
+        status: `ScoreStatus` bits of both, 0 on success.
     """
 
     energy: Float[Array, "*b"]
@@ -58,12 +58,12 @@ def etran_components(
     weights: Float[ArrayLike, " n"] | None = None,
     num_classes: int | None = None,
 ) -> EtranComponents:
-    """Energy and classification part of ETran for one model; `etran_combine` makes scores of those of a hub.
+    """Energy and classification part of ETran for one model. Pass those of all models to `etran_combine`.
 
-    Args: as `energy_score` and `discriminant_score`, whose values these are. Raises: as these.
+    Args: as for `energy_score` and `discriminant_score`, which compute the two parts. Raises: as these.
 
     Source: Gholami, Akbari, Wang, Kamranian, Zhang, "ETran: energy-based transferability estimation", ICCV 2023, for
-    classification; their part for regression is not here.
+    classification; the part for regression is not implemented.
     """
     energy = energy_score(features, fraction=fraction, weights=weights)
     classification = discriminant_score(features, labels, weights=weights, num_classes=num_classes)
@@ -73,23 +73,23 @@ def etran_components(
 def etran_combine(
     components: EtranComponents | Sequence[EtranComponents], *, energy_weight: Float[ArrayLike, ""] = 0.15
 ) -> Score:
-    """ETran of each model of a hub, 0 to 1; higher is better.
+    """ETran of each model of a model zoo, 0 to 1; higher is better.
 
     Each part is scaled to 0 .. 1 over the models; the score is `energy_weight` times the energy plus
     `1 - energy_weight` times the classification part.
 
     Args:
-        components: of one model each, or with a leading axis of models.
-        energy_weight: above 0 and at most 1; 0.15 is the authors'.
+        components: a sequence with the components of each model, or components with a leading axis of models.
+        energy_weight: above 0 and at most 1; the authors use 0.15.
 
     Returns:
-        A `Score` for each model, which changes with the others: compare models of one call only. A part that all models
-        share, up to rounding, adds 0 (NaN in the authors' code). A model whose components have a status keeps it; where
-        they are NaN, so is its score, and the others are scaled without it. A model that is alone has the score 0 and
-        `ScoreStatus.SINGLE_ENCODER`.
+        A `Score` for each model. It depends on the other models, so compare only scores of the same call. A part that
+        is equal for all models, up to rounding, adds 0 (NaN in the authors' code). A model keeps the status of its
+        components; if they are NaN, so is its score, and the other models are scaled without it. A single model has the
+        score 0 and `ScoreStatus.SINGLE_ENCODER`.
 
     Raises:
-        ValueError: for components of one model alone, or a weight out of range.
+        ValueError: for the components of one model without a leading axis, or a weight out of range.
     """
     parts = over_models(components, EtranComponents)
     weight = checked_positive_number("energy_weight", energy_weight, parts.energy.dtype, largest=1)
@@ -106,23 +106,22 @@ def energy_score(
     fraction: Float[ArrayLike, ""] = _FRACTION,
     weights: Float[ArrayLike, " n"] | None = None,
 ) -> Score:
-    """Mean of `log sum_k exp(x_k)` over the samples where it is least; higher is better. Label-free.
+    """Mean of `log sum_k exp(x_k)` over the samples with the smallest values; higher is better. Label-free.
 
     Args:
-        features: `(n, d)`, taken for the logits of an energy-based model: their scale and shift matter, and how many
-            they are.
-        fraction: share of the samples, above 0 and at most 1, rounded down to a number of samples but at least one.
-            Another number needs no compilation.
+        features: `(n, d)`, interpreted as the logits of an energy-based model: their scale, shift and width matter.
+        fraction: share of the samples, above 0 and at most 1, rounded down to a number of samples but at least one. A
+            new value does not recompile.
         weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice.
 
     Returns:
-        A `Score` that does not change when features are permuted.
+        A `Score` that is invariant to permutations of the features.
 
     Raises:
         ValueError: for a fraction out of range, else see `checked_sample`.
 
     Source: the energy part of ETran (see `etran_components`), after Liu et al., "Energy-based out-of-distribution
-    detection", NeurIPS 2020. For fewer than 200 samples the authors' code averages none of them and is NaN.
+    detection", NeurIPS 2020. For fewer than 200 samples the authors' code averages over none and returns NaN.
 
     `O(n (d + log n))` operations.
     """
@@ -135,7 +134,7 @@ def _energy(sample: Sample, fraction: Float[Array, ""]) -> Score:
     energies = jax.nn.logsumexp(sample.features, axis=1)
     order = jnp.argsort(jnp.where(sample.weights > 0, energies, jnp.inf))
     available = sample.weights[order]
-    # A product like 0.005 * 600 may be rounded to below the whole number that it is.
+    # A product such as 0.005 * 600 may be rounded to below the exact integer.
     slack = 1 + 8 * jnp.finfo(energies.dtype).eps
     count = jnp.maximum(jnp.floor(fraction * sample.total * slack), 1)
     taken = jnp.clip(count - (jnp.cumsum(available) - available), 0, available)
@@ -152,25 +151,25 @@ def discriminant_score(
     weights: Float[ArrayLike, " n"] | None = None,
     num_classes: int | None = None,
 ) -> Score:
-    """Mean probability of the right class under regularised linear discriminant analysis, 0 to 1; higher is better.
+    """Mean probability of the correct class under regularised linear discriminant analysis, 0 to 1; higher is better.
 
     Args:
         features: `(n, d)`.
         labels: `(n,)` integers.
-        shrinkage: weight of the identity in the covariance within classes, as in `sfda_score`, whose first of two
-            analyses this is.
+        shrinkage: weight of the identity in the covariance within classes, as in `sfda_score`, which starts with the
+            same analysis.
         weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
         num_classes: class count; needed inside `jit` and `vmap`.
 
     Returns:
-        A `Score` that does not change under shifts and rotations. With `shrinkage=None` it depends on the scale of the
-        features. It is 1 for separable features, as most are for n < d, and for one class.
+        A `Score` that is invariant to shifts and rotations. With `shrinkage=None` it depends on the scale of the
+        features. It is 1 for separable features, as most are for n < d, and for a single class.
 
     Raises:
         ValueError: for a shrinkage out of range, else see `checked_labelled_sample`.
 
-    Source: the classification part of ETran (see `etran_components`). The authors' code hands a matrix that is not
-    symmetric to a solver for symmetric ones; the vectors it returns are orthogonal and cancel, so that their values are
+    Source: the classification part of ETran (see `etran_components`). The authors' code passes a matrix that is not
+    symmetric to a solver for symmetric matrices. The vectors it returns are orthogonal and cancel, so its values are
     those of a covariance equal to the identity. A class without samples is left out (an error in theirs).
 
     `O(n d min(n, d))` operations.

@@ -1,4 +1,4 @@
-r"""F-OTCE: how well the labels of a reference task tell those of the target, through an entropic coupling of features.
+r"""F-OTCE: how well reference labels predict target labels through an entropic coupling of the features.
 
     F-OTCE = -H(Y_T | Y_R) = sum_{c, k} J_ck log(J_ck / sum_k' J_ck'),    J = label law of the coupling
 
@@ -46,27 +46,27 @@ def f_otce_score(
     reference_num_classes: int | None = None,
     num_classes: int | None = None,
 ) -> Score:
-    """Minus the conditional entropy of the target's labels in nats, `-H(labels)` to 0; higher is better.
+    """Negative conditional entropy of the target labels in nats, `-H(labels)` to 0; higher is better.
 
     Args:
         reference_features, reference_labels: `(n, d)` and `(n,)` integers, of the reference task.
         features, labels: `(m, d)` and `(m,)` integers, of the target task; n and m may differ.
-        epsilon: regularisation of the coupling; None couples optimally, which is `ot_nce_score`.
-        epsilon_unit: "cost", as published: epsilon is in squares of the features, so that the score depends on their
-            scale; "mean_cost": relative to the mean of all costs, for encoders of different scale.
-        relative_gap: with an epsilon of None, how near the optimum the coupling is, as in `otce_components`.
+        epsilon: regularisation of the coupling; None gives the optimal coupling, as in `ot_nce_score`.
+        epsilon_unit: "cost", as published: epsilon is in squared feature units, so the score depends on the scale;
+            "mean_cost": epsilon is relative to the mean of all costs, for encoders of different scale.
+        relative_gap: relative accuracy of the coupling if epsilon is None, as in `otce_components`.
         reference_weights, weights: counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
         reference_num_classes, num_classes: class counts; needed inside `jit` and `vmap`.
 
     Returns:
-        A `Score` that does not change under shifts of either task and rotations of both. Classes without samples count
-        for nothing.
+        A `Score` that is invariant to shifts of either task and common rotations of both. Classes without samples have
+        no effect.
 
     Raises:
         ValueError: see `checked_pair`, `checked_epsilon`, `checked_gap`.
 
-    The authors' one implementation, for segmentation, stops where potentials change by less than 0.1 in all; this
-    coupling has converged. An epsilon below what the coupling resolves is raised to that, see `otce_components`.
+    The authors' only implementation, for segmentation, stops when the potentials change by less than 0.1 in total; here
+    the coupling converges. An epsilon below the resolution of the coupling is raised to it, see `otce_components`.
 
     Complexity: see `otce_components`.
     """

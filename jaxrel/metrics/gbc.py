@@ -1,4 +1,4 @@
-r"""GBC: how much the classes overlap, each taken as a Gaussian with independent features.
+r"""GBC: the overlap of the classes, each modelled as a Gaussian with independent features.
 
 With mean m_c and variances v_c of class c, and `v = (v_a + v_b) / 2`,
 
@@ -35,30 +35,31 @@ def gbc_score(
     weights: Float[ArrayLike, " n"] | None = None,
     num_classes: int | None = None,
 ) -> Score:
-    """Minus the Bhattacharyya coefficients of all ordered pairs of classes, `-C (C - 1)` to 0; higher is better.
+    """Negative sum of the Bhattacharyya coefficients of all ordered class pairs, `-C (C - 1)` to 0; higher is better.
 
     Args:
         features: `(n, d)`.
         labels: `(n,)` integers.
-        covariance: "diagonal", or "spherical" for the mean of the variances in every direction.
-        variance_floor: least variance of a feature within a class. Another number needs no compilation.
-        logarithm: return `-log(-GBC)` instead, which ranks encoders alike. For wide features GBC is so near to 0 that
-            it vanishes in float32, and encoders tie.
+        covariance: "diagonal", or "spherical" for the mean variance in every direction.
+        variance_floor: smallest variance of a feature within a class. A new value does not recompile.
+        logarithm: return `-log(-GBC)`, which gives the same ranking. For wide features GBC is so close to 0 that it
+            underflows in float32 and encoders tie.
         weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
         num_classes: class count; needed inside `jit` and `vmap`.
 
     Returns:
-        A `Score` that does not change under shifts, nor under rotations if spherical; nor with the scale of the
-        features unless a variance reaches the floor, as that of a class of one sample does. A class without samples is
-        left out. For one class GBC is 0 and its logarithm undefined.
+        A `Score` that is invariant to shifts, and to rotations if spherical. It is invariant to the scale of the
+        features unless a variance is at the floor, as for a class of one sample. A class without samples is left out.
+        For one class GBC is 0 and its logarithm undefined.
 
     Raises:
         ValueError: for another covariance, a floor that is not positive, else see `checked_labelled_sample`.
 
     Source: Pándy, Agostinelli, Uijlings, Ferrari, Mensink, "Transferability estimation using Bhattacharyya class
     separability", CVPR 2022. The determinant of a spherical covariance `v I` is v^d; the authors' code, and so the
-    published numbers, have v, which hardly counts that spreads differ. Variances are divided by n_c, as theirs. The
-    floor is at least the rounding of the largest centred feature: the value is defined for features of any size.
+    published numbers, use v, which gives differences of spread little weight. Variances are divided by n_c, as in their
+    code. The floor is at least the rounding of the largest centred feature, so the value is defined for features of any
+    size.
 
     `O(n c d + c^2 d)` operations.
     """
@@ -74,7 +75,7 @@ def _gbc(
     sample: LabelledSample, variance_floor: Float[Array, ""], spherical: Bool[Array, ""], logarithm: Bool[Array, ""]
 ) -> Score:
     features, size = unit_centred(sample)
-    # Neither the squares of features nor the floor, in these units, overflow; the value does not depend on them.
+    # In these units neither the squares of features nor the floor overflow; the value does not depend on the units.
     size = jax.lax.stop_gradient(size)
     unit = jnp.maximum(size, jnp.sqrt(variance_floor))
     features = features * (size / unit)
@@ -91,7 +92,7 @@ def _gbc(
         mean, variance = stats
         middle = (variance + variances) / 2
         shift = jnp.sum((mean - means) ** 2 / middle, axis=1) / 8
-        # A logarithm of each ratio: the product over many features would overflow.
+        # Take the logarithm of each ratio, because the product over many features would overflow.
         spread = jnp.sum(jnp.log(middle / variance) + jnp.log(middle / variances), axis=1) / 4
         return shift + spread
 

@@ -33,7 +33,7 @@ def h_score(
     num_classes: int | None = None,
     decomposition: Decomposition | None = None,
 ) -> Score:
-    """`tr(C_f^+ C_g)`, between 0 and the number of classes that occur minus 1; higher is better.
+    """H-score `tr(C_f^+ C_g)`, from 0 to the number of classes with samples minus 1; higher is better.
 
     Args:
         features: `(n, d)`.
@@ -44,16 +44,15 @@ def h_score(
             computes it.
 
     Returns:
-        A `Score` that does not change under invertible affine maps of the features. Constant features count for
-        nothing, a class without samples contributes nothing. For n <= d nearly every encoder reaches the upper end:
-        use `regularised_h_score` there.
+        A `Score` that is invariant to invertible affine maps of the features. Constant features and classes without
+        samples have no effect. For n <= d nearly every encoder reaches the upper end: use `regularised_h_score`.
 
     Raises:
         ValueError: see `checked_labelled_sample`.
 
     Source: Bao et al., "An information-theoretic approach to transferability in task transfer learning", ICIP 2019.
-    The pseudo-inverse is that of standardised features, cut off at 16 roundings of the largest singular value;
-    in exact arithmetic standardisation changes nothing.
+    The pseudo-inverse is computed from standardised features, with a cut-off of 16 roundings of the largest singular
+    value. In exact arithmetic standardisation changes nothing.
 
     `O(n d min(n, d))` operations.
 
@@ -84,15 +83,15 @@ def regularised_h_score(
     decomposition: Decomposition | None = None,
     fourth_moment: Float[ArrayLike, ""] | None = None,
 ) -> Score:
-    """H-score with the covariance shrunk towards a multiple of the identity; higher is better. Right for d > n.
+    """H-score with the covariance shrunk towards a multiple of the identity; higher is better. Use it for d > n.
 
-    Args, raises, complexity: as `h_score`, but the decomposition is the "centred" one, and weights are counts: the
-    shrinkage depends on their sum. It also depends on the mean of `||x - mean||^4`; `fourth_moment` is that of the
-    samples for which the given ones, of the same class means and covariance, stand in; None computes it.
+    Args, raises, complexity: as for `h_score`, but the decomposition is "centred", and weights are counts because the
+    shrinkage depends on their sum. The shrinkage also depends on the mean of `||x - mean||^4`. Pass `fourth_moment` if
+    the samples only replace others with the same class means and covariance; None computes it.
 
     Returns:
-        A `Score` that does not change under shifts, rotations and one common scale of the features. A constant feature
-        matters, through d, as it does in the shrinkage. Undefined for a total weight of 1 or less.
+        A `Score` that is invariant to shifts, rotations and one common scale of the features. A constant feature
+        matters through d, as it does in the shrinkage. Undefined for a total weight of 1 or less.
 
     Source: Ibrahim, Ponomareva, Mazumder, "Newer is not always better: rethinking transferability metrics, their
     peculiarities, stability and performance", ECML 2022; shrinkage of Ledoit and Wolf, "A well-conditioned estimator
@@ -120,7 +119,7 @@ def _regularised_h_score(
     signal = (1 - shrinkage) * eigenvalues
     gains = safe_divide(signal, signal + shrinkage * jnp.sum(eigenvalues) / num_features)
     value = gains @ _between_classes(sample, indicators)
-    # The sum of light samples, beside one of weight 1: they are not to be rounded as their sum with it is.
+    # Sum the light samples apart from one of weight 1, so that they are not lost in the rounding of the total.
     heaviest = jnp.arange(sample.weights.shape[0]) == jnp.argmax(sample.weights)
     degrees = jnp.sum(sample.weights - heaviest)
     return make_score(safe_divide(value * sample.total, degrees), sample.status, undefined=degrees <= 0)
@@ -136,7 +135,7 @@ def _ledoit_wolf_shrinkage(
 ) -> Float[Array, ""]:
     """Weight of the identity: error of the sample covariance over its distance to the identity, at most 1.
 
-    Eigenvalues are those of the covariance; those left out are 0.
+    The eigenvalues are those of the covariance; any that are omitted are 0.
     """
     mean = jnp.sum(eigenvalues) / num_features
     missing = num_features - eigenvalues.shape[0]

@@ -1,15 +1,15 @@
-r"""Balanced accuracy of a linear discriminant on samples that it was not fitted to.
+r"""Balanced accuracy of a linear discriminant on held-out samples.
 
 With the covariance S of the standardised features within classes, class means m_c, and t the mean variance,
 
     class of x = argmax_c x^T A m_c - m_c^T A m_c / 2,   A = ((1 - lambda) S + lambda t I)^{-1}:
 
-linear discriminant analysis with equal priors, shrunk towards the nearest class mean. A closed form: one Cholesky
-factor for each half serves all classes.
+This is linear discriminant analysis with equal priors, shrunk towards the nearest-mean classifier. It has a closed
+form: all classes share one Cholesky factor for each half.
 
-What is learned of a half are its class sizes, class means and scatter within classes. Those of blocks of samples merge
-into those of all, so that features are either taken whole or read three times, block by block: for the
-standardisation, for the moments of every half, and to judge each sample by the discriminant of the other half.
+A discriminant depends only on the class sizes, class means and scatter within classes of its half. These moments merge
+over blocks of samples, so features are either used whole or read three times, block by block: for the standardisation,
+for the moments of each half, and to evaluate each sample by the discriminant of the other half.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ __all__ = [
 
 SHRINKAGE = 0.7
 NUM_REPEATS = 3
-# Samples whose responses to all classes are formed at a time.
+# Number of samples whose responses to all classes are formed at a time.
 _BLOCK = 1024
-# Of what is alive at once: bytes of labels, weights, halves, orders and hits of each sample, arrays of the size of the
-# features, or of a block of them, and of the size of the moments of a half.
+# Memory in use at once: bytes of labels, weights, halves, orders and hits per sample, and numbers of arrays of the size
+# of the features, or of a block of them, and of the size of the moments of a half.
 _BYTES_PER_SAMPLE, _FEATURE_COPIES, _BLOCK_COPIES, _MOMENT_COPIES = 128, 5, 8, 3
 
 
@@ -64,21 +64,21 @@ def held_out_discriminant_score(
     weights: Float[ArrayLike, " n"] | None = None,
     num_classes: int | None = None,
 ) -> Score:
-    """Balanced accuracy of a shrunk linear discriminant on the half it was not fitted to, 0 to 1; higher is better.
+    """Balanced accuracy of a shrunk linear discriminant on the held-out half, 0 to 1; higher is better.
 
-    The value of `jaxrel.transferability_score` with target labels.
+    It is the value of `jaxrel.transferability_score` with target labels.
 
     Args:
         features: `(n, d)`.
         labels: `(n,)` integers.
-        key: of `jax.random`, or an integer; deals the samples of each class to halves.
-        weights: 0 is an absent sample; only their ratios matter. A sample of weight 2 falls into one half, two equal
-            samples into both.
+        key: a key of `jax.random` or an integer; it splits the samples of each class into halves.
+        weights: 0 is an absent sample; only ratios matter. A sample of weight 2 is in one half, whereas two equal
+            samples may be in both.
         num_classes: class count; needed inside `jit` and `vmap`.
 
     Returns:
-        A `Score`: 1 / K for constant features and, on average, for noise, 1 for a single class. Undefined where no
-        class has two samples.
+        A `Score`: 1 / K for constant features and, on average, for noise; 1 for a single class. Undefined if no class
+        has two samples.
 
     Raises:
         ValueError: for an integer key out of 0 .. 2^32 - 1, else see `checked_labelled_sample`.
@@ -107,28 +107,29 @@ def held_out_hits(
     num_repeats: int = NUM_REPEATS,
     shrinkage: Float[ArrayLike, ""] = SHRINKAGE,
 ) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
-    """How often the discriminant of the other half names the class of each sample; and whether features vary at all.
+    """How often the discriminant of the other half predicts the class of each sample, and whether features vary.
 
-    Each repeat deals the samples of each class to two halves, and judges each half by the discriminant of the other.
-    The prediction for a sample then depends on its features alone, whatever its class: over features that know nothing
-    of the labels, the balanced accuracy is `1 / number of classes` on average, however unequal the classes are. (Left
-    out one at a time, a sample would be missing from the mean of its own class alone, which for few samples in many
-    dimensions puts it below chance.)
+    Each repeat splits the samples of each class into two halves and evaluates each half by the discriminant of the
+    other. The prediction for a sample then depends only on its features, not on its class. For features independent of
+    the labels, the balanced accuracy is `1 / number of classes` on average, however unequal the classes are. (In
+    leave-one-out, a sample is missing only from the mean of its own class, which for few samples in many dimensions
+    gives an accuracy below chance.)
 
     Args:
         features: `(n, d)`; standardised by all samples, without their labels.
         labels: `(n,)`, `0 .. num_classes - 1`; a class without samples is never predicted.
         weights: `(n,)`; 0 is an absent sample.
-        key: deals the samples.
+        key: draws the halves.
         num_classes, num_repeats: static.
         shrinkage: lambda, in (0, 1].
 
     Returns:
-        Hits from 0 to 1, 0 for a sample that is absent or the only one of its class, which nothing can be learned of
-        without seeing it. Classes of equal response share a hit: 1 / K each where all features are constant.
+        Hits from 0 to 1. They are 0 for an absent sample, and for the only sample of a class, as no other sample of the
+        class can be fitted to. Classes of equal response share a hit: 1 / K each if all features are constant.
 
-    Pure; under `vmap` over encoders. `O(r (n d^2 + d^3 + n d c))` operations for r repeats and c classes, and
-    `O(n d + d^2 + c d)` memory. With fewer samples than features these are rotated to n coordinates first.
+    The function is pure and runs under `vmap` over encoders. It takes `O(r (n d^2 + d^3 + n d c))` operations for r
+    repeats and c classes, and `O(n d + d^2 + c d)` memory. If there are fewer samples than features, features are first
+    rotated to n coordinates.
     """
     with jax.default_matmul_precision("highest"):
         space = _space_of(spread_of(features, weights))
@@ -147,18 +148,18 @@ def held_out_hits(
 def held_out_hits_of_blocks(
     task: Task, key: PRNGKeyArray, *, rows_at_once: int
 ) -> tuple[Float[np.ndarray, " n"], Bool[Array, ""]]:
-    """`held_out_hits` of a labelled task whose features are read in blocks, up to rounding, with the same halves.
+    """`held_out_hits` of a labelled task whose features are read in blocks: the same halves, equal up to rounding.
 
     Args:
-        task: whose values are known, with more than one sample in some class.
-        key: deals the samples.
-        rows_at_once: samples of a block.
+        task: a labelled task with concrete values and more than one sample in some class.
+        key: draws the halves.
+        rows_at_once: number of samples in a block.
 
     Raises:
         ValueError: for a value that is not finite, with its row.
 
     `O(r n d (d + c))` operations for r repeats and c classes, and `O(b d + r (d^2 + c d))` memory for blocks of b
-    samples, besides some bytes for each sample.
+    samples, plus a few bytes for each sample.
     """
     size = size_class(task.num_samples)
     labels, weights = (with_rows(np.asarray(array), size) for array in (task.labels, task.weights))
@@ -176,7 +177,7 @@ def held_out_hits_of_blocks(
     shapes = (halves, classes), (halves, classes, width), (halves, width, width)
     moments = _Moments(*(jnp.zeros(shape, task.dtype) for shape in shapes))
     for _, block in blocks():
-        jax.block_until_ready(moments)  # or all blocks would be read ahead
+        jax.block_until_ready(moments)  # otherwise all blocks would be read ahead
         moments = _with_block(moments, space, *block)
     discriminants = _fitted_to_each(moments, space)
     hits = np.zeros(task.num_samples, task.dtype)
@@ -186,14 +187,14 @@ def held_out_hits_of_blocks(
 
 
 def whole_bytes(task: Task) -> int:
-    """What `held_out_hits` takes, about; of a task without labels, what features and views of it do."""
+    """Approximate bytes that `held_out_hits` needs, or, for a task without labels, its features and views."""
     features = _FEATURE_COPIES * task.num_samples * task.num_features
     moments = _MOMENT_COPIES * task.num_features * (task.num_features + (task.num_classes or 0))
     return _BYTES_PER_SAMPLE * task.num_samples + task.dtype.itemsize * (features + moments)
 
 
 def block_size_within(budget: int, task: Task) -> int:
-    """As many `rows_at_once` as fit into so many bytes; a ValueError says the least that would do."""
+    """The largest `rows_at_once` that fits into the budget; if none does, a ValueError names the smallest budget."""
     num_classes, width, itemsize = task.labelled[1], task.num_features, task.dtype.itemsize
     moments = 2 * NUM_REPEATS * _MOMENT_COPIES * width * (width + num_classes)
     fixed = _BYTES_PER_SAMPLE * task.num_samples + itemsize * (moments + _BLOCK * num_classes)
@@ -207,7 +208,7 @@ def block_size_within(budget: int, task: Task) -> int:
 
 
 def balanced_shares(labels: Int[Array, " n"], weights: Float[Array, " n"], *, num_classes: int) -> Float[Array, " n"]:
-    """Share of each sample in the mean over classes: equal for all classes of two samples or more, 0 for the others."""
+    """Share of each sample in the mean over classes: equal for all classes of two or more samples, 0 for the others."""
     exists = (weights > 0).astype(weights.dtype)
     sizes = jax.ops.segment_sum(exists, labels, num_classes)
     totals = jax.ops.segment_sum(weights, labels, num_classes)
@@ -217,14 +218,14 @@ def balanced_shares(labels: Int[Array, " n"], weights: Float[Array, " n"], *, nu
 
 
 class _Space(NamedTuple):
-    """What makes standardised points of features, exactly 0 where constant, and the mean variance t of the points."""
+    """The function that standardises features (constant ones to exactly 0), and the mean variance t of the points."""
 
     standardisation: Standardisation
     variance: Float[Array, ""]
 
 
 class _Moments(NamedTuple):
-    """Of the points of a half: weight and mean of each class, and the sum over samples of their scatter within."""
+    """Moments of a half: weight and mean of each class, and the total scatter within classes."""
 
     class_sizes: Float[Array, " c"]
     means: Float[Array, "c r"]
@@ -254,7 +255,7 @@ def _points(space: _Space, features: Float[Array, "n d"], weights: Float[Array, 
 def _folds(
     labels: Int[Array, " n"], weights: Float[Array, " n"], key: PRNGKeyArray, *, num_repeats: int
 ) -> Bool[Array, "f n"]:
-    """Which samples each half is judged on, the second halves of all repeats before the first halves."""
+    """The samples on which each half is evaluated: the second halves of all repeats, then the first halves."""
     second: Any = jax.lax.map(lambda key: second_half(labels, weights, key), jax.random.split(key, num_repeats))
     return jnp.concatenate([second, ~second])
 
@@ -280,7 +281,7 @@ def _fitted(moments: _Moments, space: _Space, shrinkage: Float[ArrayLike, ""]) -
 
 
 def _hits(discriminant: _Discriminant, points: Float[Array, "n r"], labels: Int[Array, " n"]) -> Float[Array, " n"]:
-    """Whether it names the class of each sample."""
+    """Whether the discriminant predicts the class of each sample."""
 
     def hit(row: tuple[Float[Array, " r"], Int[Array, ""]]) -> Float[Array, ""]:
         point, label = row
@@ -303,7 +304,7 @@ def _with_block(
     labels: Int[Array, " b"],
     folds: Bool[Array, "b f"],
 ) -> _Moments:
-    """The moments of each half, and those of its samples in a block."""
+    """Add the samples of a block to the moments of each half."""
     points = _points(space, rows, weights)
 
     def of_half(so_far: tuple[_Moments, Bool[Array, " b"]]) -> _Moments:

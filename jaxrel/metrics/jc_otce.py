@@ -1,4 +1,4 @@
-r"""JC-OTCE: F-OTCE with a coupling that also minds how far apart the classes are.
+r"""JC-OTCE: F-OTCE with a coupling whose cost includes distances between the classes.
 
     C_ij = (1 - lambda) ||x_i - y_j||^2 + lambda W_2^2(class of x_i, class of y_j)
 
@@ -54,37 +54,37 @@ def jc_otce_score(
     num_classes: int | None = None,
     block_sizes: tuple[int, int] | None = None,
 ) -> Score:
-    """Minus the conditional entropy of the target's labels in nats, `-H(labels)` to 0; higher is better.
+    """Negative conditional entropy of the target labels in nats, `-H(labels)` to 0; higher is better.
 
     Args:
         reference_features, reference_labels: `(n, d)` and `(n,)` integers, of the reference task.
         features, labels: `(m, d)` and `(m,)` integers, of the target task; n and m may differ.
         label_weight: lambda, 0 to 1; 0 is `f_otce_score`.
-        inner: "exact": W_2 between the samples of two classes; "gaussian": between Gaussians of their moments.
-        relative_gap: how accurately distances between classes are certified and, with an epsilon of None, how near the
-            optimum the coupling is. None: as accurately as the dtype permits, see below.
-        epsilon, epsilon_unit: as in `f_otce_score`, of the whole cost.
+        inner: "exact": W_2 between the samples of two classes; "gaussian": between Gaussians with their moments.
+        relative_gap: relative accuracy of the distances between classes and, if epsilon is None, of the coupling. None
+            is as accurate as the dtype permits, see below.
+        epsilon, epsilon_unit: as in `f_otce_score`, for the whole cost.
         reference_weights, weights: counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
         reference_num_classes, num_classes: class counts; needed inside `jit` and `vmap`.
-        block_sizes: sizes of the largest class of the reference and of the target; needed for "exact" where labels are
-            traced. There "gaussian" is faster with sizes below d.
+        block_sizes: sizes of the largest class of the reference and of the target; required for "exact" with traced
+            labels. With traced labels "gaussian" is faster with sizes below d.
 
     Returns:
-        A `Score` that does not change under shifts of either task and rotations of both. Classes without samples count
-        for nothing.
+        A `Score` that is invariant to shifts of either task and common rotations of both. Classes without samples have
+        no effect.
 
     Raises:
         ValueError: see `checked_pair`, `checked_epsilon`, `checked_gap`, `checked_blocks`; for a `label_weight` outside
             0 .. 1.
 
     Deviations: the distance between labels is the squared 2-Wasserstein distance of the paper, to a certified relative
-    gap; with a `relative_gap` of None of 1e-3 (float64: 1e-7), and with an epsilon of None of half of it. The one
-    implementation there is, of others, takes entries of plan times cost between class means instead, which is no
-    distance: they shrink as classes are added and are 0 between all but a few classes.
+    gap: 1e-3 (float64: 1e-7) if `relative_gap` is None, and half of `relative_gap` if epsilon is None. The only other
+    implementation, by third parties, uses entries of plan times cost between class means. These are not a distance:
+    they shrink as classes are added and are 0 between all but a few classes.
 
-    Complexity: that of `otce_components`, and for "exact" as much again between classes, with `r t s q` entries for r
+    Complexity: that of `otce_components`, and for "exact" the same again between classes, with `r t s q` entries for r
     and t classes of at most s and q samples; for "gaussian" `O((r t + n + m) d^2 + r t d^3)`, or
-    `O(r t s q (d + min(s, q)))` where s and q are below d.
+    `O(r t s q (d + min(s, q)))` if s and q are below d.
     """
     pair = checked_pair(
         reference_features,

@@ -1,4 +1,4 @@
-"""How often each sample of a target is told right: by a discriminant of the labels, or by a probe across views."""
+"""How often each target sample is predicted correctly, by a discriminant on labels or by a probe across views."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from jaxrel.task import Task
 
 __all__ = ["JudgedSamples", "judged_by_labels", "judged_by_views"]
 
-# Of few labels the deal to halves is a large part of the noise, and another one costs little.
+# With few labels the split into halves is a large part of the noise, and another split costs little.
 _REPEATS_OF_FEW = 12
 
 
 class JudgedSamples(NamedTuple):
-    """What is known of samples, padded to a size class.
+    """The evaluation of samples, padded to a size class.
 
     Attributes:
-        hits: how often each is told right, from 0 to 1.
-        shares: of each in the value, of sum 1; all 0 where there is nothing to tell.
+        hits: how often each sample is predicted correctly, from 0 to 1.
+        shares: share of each sample in the value, of sum 1; all 0 if there is nothing to predict.
         weights: 0 is an absent sample.
-        strata: what is resampled by itself.
-        varies: whether features do.
+        strata: groups that are resampled separately.
+        varies: whether the features vary.
         majority: share of the largest class; NaN without labels.
-        num_judged: samples with a share.
-        rows: those of the target that these are, in order; None for all.
+        num_judged: number of samples with a share.
+        rows: the rows of the target that these samples are, in order; None for all.
     """
 
     hits: Float[Array, " p"]
@@ -57,13 +57,13 @@ class JudgedSamples(NamedTuple):
 
     @property
     def value(self) -> Float[Array, ""]:
-        """The mean of the hits by their shares; NaN without shares."""
-        # The rounding of the sum can exceed 1.
+        """The mean of the hits, weighted by their shares; NaN without shares."""
+        # With rounding, the sum can exceed 1.
         return jnp.where(jnp.sum(self.shares) > 0, jnp.minimum(self.shares @ self.hits, 1), jnp.nan)
 
     @property
     def accuracy(self) -> Float[Array, ""]:
-        """The mean of the hits by their weights, of those with a share."""
+        """The mean of the hits of samples with a share, weighted by the sample weights."""
         judged = jnp.where(self.shares > 0, self.weights, 0)
         return jnp.minimum(judged @ self.hits / jnp.sum(judged), 1)
 
@@ -77,11 +77,11 @@ class JudgedSamples(NamedTuple):
         return jnp.asarray(drawn, self.hits.dtype)
 
     def written_over(self, hits: Float[Array, " n"] | None, num_samples: int) -> Float[Array, " n"]:
-        """The hits of these samples, in the place of those of all samples; of others 0 where there are none."""
+        """Replace the hits of these samples in those of all samples, which are 0 if None."""
         if is_traced(self.hits):
             own = self.hits[:num_samples]
             return own if hits is None else jnp.where(self.weights[:num_samples] > 0, own, hits)
-        # A slice by JAX would be a program for each size.
+        # A JAX slice would compile for each size.
         judged = np.asarray(self.hits)
         if self.rows is None:
             return jnp.asarray(judged[:num_samples])
@@ -93,17 +93,17 @@ class JudgedSamples(NamedTuple):
 def judged_by_labels(
     target: Task, key: PRNGKeyArray, memory_budget: int | None, *, lenient: bool = False
 ) -> JudgedSamples:
-    """By a discriminant that is fitted to the other half of the samples with a label (`held_out_hits`).
+    """Evaluate samples by a discriminant fitted to the other half of the labelled samples (`held_out_hits`).
 
     Args:
-        target: all or some of whose samples have labels.
-        key: deals samples to halves.
+        target: a task in which some or all samples have labels.
+        key: splits the samples into halves.
         memory_budget: as in `transferability_score`.
-        lenient: whether labels that tell nothing leave all shares 0; they are an error otherwise.
+        lenient: if labels cannot be evaluated, set all shares to 0 instead of raising an error.
 
     Raises:
         ValueError: for labels of one class, or of no class with two samples, unless `lenient`; for a budget that is too
-            small, with the least that would do.
+            small (the message gives the smallest that suffices).
     """
     known, rows = _samples_with_labels(target)
     labels, num_classes = known.labelled
@@ -123,10 +123,10 @@ def judged_by_labels(
         size = size_class(known.num_samples)
         hits, weights, labels = (with_rows(on_device(of), size) for of in (found, known.weights, labels))
     shares = balanced_shares(labels, weights, num_classes=num_classes)
-    # Where values are traced, a label that is none was not refused.
+    # Traced labels have not been checked and may be invalid.
     shares = jnp.where(jnp.any((labels < 0) & (weights > 0)), 0, shares)
     totals = jax.ops.segment_sum(weights, labels, num_classes)
-    # Samples of one class are told apart from nothing.
+    # With a single class there is nothing to discriminate.
     if lenient:
         shares = jnp.where(jnp.sum(totals > 0) > 1, shares, 0)
         varies = varies | (jnp.sum(shares) == 0)
@@ -135,11 +135,11 @@ def judged_by_labels(
 
 
 def judged_by_views(target: Task, views: Any, key: PRNGKeyArray, memory_budget: int | None) -> JudgedSamples:
-    """By a probe of the other half of the samples, which is to tell the cluster of both views (`cross_view_hits`).
+    """Evaluate samples by a probe fitted to the other half that predicts clusters of both views (`cross_view_hits`).
 
     Raises:
-        ValueError: for no views, or such that do not fit the target; for fewer than 40 samples; for a budget that does
-            not hold the target.
+        ValueError: for missing views, or views that do not match the target; for fewer than 40 samples; for a budget
+            that does not hold the target.
     """
     if views is None:
         raise ValueError(
@@ -148,7 +148,7 @@ def judged_by_views(target: Task, views: Any, key: PRNGKeyArray, memory_budget: 
     budget = _exceeded_budget(target, memory_budget, key)
     if budget is not None:
         raise ValueError(
-            f"with views the target is taken whole, and its {target.num_samples:,} samples take about "
+            f"with views the target is used whole, and its {target.num_samples:,} samples take about "
             f"{whole_bytes(target):,} bytes: pass a random subset of the samples and of both views, "
             f"Task(features[rows]), or a larger memory_budget than {budget:,}."
         )
@@ -168,7 +168,7 @@ def judged_by_views(target: Task, views: Any, key: PRNGKeyArray, memory_budget: 
 
 
 def _samples_with_labels(target: Task) -> tuple[Task, Int[np.ndarray, " m"] | None]:
-    """The samples that have a label, and which these are of a target where some have none."""
+    """The labelled samples, and their rows if the target is partly labelled."""
     known = target.of_labelled()
     if not target.partly_labelled or is_traced(known.labels, known.weights):
         return known, None
@@ -189,7 +189,7 @@ def _check_sizes(known: Task) -> None:
 
 
 def _exceeded_budget(target: Task, memory_budget: Any, key: PRNGKeyArray) -> int | None:
-    """The budget where it does not hold the target, None where the target is taken whole."""
+    """The budget if the target does not fit into it, None if the target is used whole."""
     limit = limit_of(memory_budget, in_memory=target.in_memory)
     traced = is_traced(key) or (target.in_memory and is_traced(target))
     return limit if limit is not None and not traced and whole_bytes(target) > limit else None

@@ -1,4 +1,4 @@
-"""What the kernels of the metrics share: compilation, scale, centring, means of classes, entropy."""
+"""Shared parts of the metric kernels: compilation, scaling, centring, class means, entropy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
 def kernel(function: Callable[..., Any], *, static: tuple[str, ...] = ()) -> Any:
     """Compile a pure function of arrays, with matrix products in the full precision of the dtype.
 
-    On a CPU it returns when it is done, as the number of threads is limited until then.
+    On a CPU it returns only when the computation is done, because the number of threads is limited until then.
     """
 
     @functools.wraps(function)
@@ -54,19 +54,19 @@ def kernel(function: Callable[..., Any], *, static: tuple[str, ...] = ()) -> Any
 
 
 def safe_divide(numerator: Float[Array, "*#b"], denominator: Float[Array, "*#b"]) -> Float[Array, "*b"]:
-    """The quotient, 0 where the denominator is."""
+    """The quotient, or 0 where the denominator is 0."""
     positive = denominator > 0
     return jnp.where(positive, numerator / jnp.where(positive, denominator, 1), 0)
 
 
 def unit_scale(features: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    """Features of a largest absolute value from 1 to 2, so that squares neither overflow nor vanish; or all 0.
+    """Scale features to a largest absolute value from 1 to 2 (or all 0), so that squares neither overflow nor vanish.
 
-    Divided by a power of 2, which rounds nothing: equal values stay equal however the compiler fuses what follows.
+    The divisor is a power of 2, which is exact: equal values stay equal however the compiler fuses later operations.
     """
     exponent = -_exponent(features)
     half = exponent // 2
-    # In two steps, as the power itself can overflow; `ldexp` of every feature takes several times as long.
+    # Divide in two steps, as the power itself can overflow; `ldexp` on every feature takes several times as long.
     one = jnp.ones((), features.dtype)
     return features * jnp.ldexp(one, half) * jnp.ldexp(one, exponent - half)
 
@@ -77,15 +77,15 @@ def own_size(features: Float[Array, "*_"]) -> Float[Array, ""]:
 
 
 def _exponent(features: Float[Array, "*_"]) -> Int[Array, ""]:
-    """Of the power of 2 that is next below the largest absolute value."""
+    """Exponent of the largest power of 2 not above the largest absolute value."""
     return jnp.frexp(jnp.max(jnp.abs(features)))[1] - 1
 
 
 def centred(features: Float[Array, "n d"], weights: Float[Array, " n"]) -> Float[Array, "n d"]:
-    """Features minus their weighted mean, 0 where the weight is; the second pass removes the rounding of the first.
+    """Features minus their weighted mean, 0 for weight 0. A second pass removes the rounding of the first.
 
-    Means are taken relative to one of the samples, so that equal samples become exactly 0 and not a rounding, which
-    `unit_scale` would make large.
+    Means are taken relative to one of the samples, so that equal samples become exactly 0. `unit_scale` would otherwise
+    magnify their rounding.
     """
     features = jnp.where(weights[:, None] > 0, features - features[jnp.argmax(weights)], 0)
     for _ in range(2):
@@ -94,17 +94,17 @@ def centred(features: Float[Array, "n d"], weights: Float[Array, " n"]) -> Float
 
 
 def unit_centred(sample: Sample) -> tuple[Float[Array, "n d"], Float[Array, ""]]:
-    """Features centred and of a largest value from 1 to 2, and the number to multiply them by for their own scale."""
+    """Centred features with a largest value from 1 to 2, and the factor that restores their scale."""
     features = centred(unit_scale(sample.features), sample.weights)
     return unit_scale(features), own_size(sample.features) * own_size(features)
 
 
 def about_median(features: Float[Array, "n d"], weights: Float[Array, " n"]) -> Float[Array, "n d"]:
-    """Features about a sample amid most of them and of a largest value from 1 to 2, for distances from products.
+    """Features relative to a central sample, with a largest value from 1 to 2, for distances from products.
 
-    `||x - y||^2 = ||x||^2 + ||y||^2 - 2 <x, y>` is off by roundings of the norms, and one sample far away moves the
-    mean away from all others. Steps of Weiszfeld's iteration lead to the geometric median; the sample next to it is the
-    origin, so that what is subtracted has been rounded nowhere.
+    `||x - y||^2 = ||x||^2 + ||y||^2 - 2 <x, y>` has an error of some roundings of the norms, and a single outlier moves
+    the mean away from all other samples. Weiszfeld's iteration finds the geometric median; the sample nearest to it is
+    the origin, so that the subtracted vector is not rounded.
     """
     features = unit_scale(features)
     points, live = jax.lax.stop_gradient(features), weights > 0
@@ -119,12 +119,12 @@ def about_median(features: Float[Array, "n d"], weights: Float[Array, " n"]) -> 
         pull = safe_divide(weights, jnp.where(live, jnp.maximum(norms, least), 0))
         centre = jnp.where(jnp.sum(pull) > 0, safe_divide(pull @ points, jnp.sum(pull)), centre)
     origin = points[jnp.argmin(norms_about(centre))]
-    # Distances do not depend on the origin, so that its derivative is 0.
+    # Distances do not depend on the origin, so its derivative is 0.
     return unit_scale(jnp.where(live[:, None], features - origin, 0))
 
 
 def standardised(sample: Sample) -> Float[Array, "n d"]:
-    """Features of mean 0 and variance 1, exactly 0 those that are constant up to rounding."""
+    """Features of mean 0 and variance 1; features that are constant up to rounding become exactly 0."""
     rows = standardisation_of(sample.features, sample.weights, smallest_scale=0)(sample.features)
     rows = centred(rows, sample.weights)
     varies = sample.weights @ rows**2 > 0.5 * sample.total
@@ -134,13 +134,13 @@ def standardised(sample: Sample) -> Float[Array, "n d"]:
 def least_reaching(
     values: Float[Array, "*n"], weigh: Callable[[Bool[Array, "*n"]], Float[Array, ""]], mass: Float[ArrayLike, ""]
 ) -> Float[Array, ""]:
-    """The least of the values, none negative, such that it and those below it weigh at least `mass`; inf if none.
+    """The least of non-negative values such that it and all smaller ones weigh at least `mass`; inf if none does.
 
-    `weigh` says what a subset weighs. By bisection of the bits, which for such numbers are in the order of the
-    numbers: some 30 sums instead of a sort.
+    `weigh` gives the weight of a subset. The search bisects the bits, which have the same order as non-negative
+    numbers: about 30 sums instead of a sort.
     """
     integer = jnp.int32 if values.dtype == jnp.float32 else jnp.int64
-    # +0 makes a negative zero positive, whose bits would be the least of all.
+    # Adding +0 makes a negative zero positive, whose bits would otherwise be the least of all.
     bits = jax.lax.bitcast_convert_type(values + 0, integer)
     infinity = jax.lax.bitcast_convert_type(jnp.asarray(jnp.inf, values.dtype), integer)
 
@@ -150,7 +150,7 @@ def least_reaching(
         enough = weigh(bits <= middle) >= mass
         return jnp.where(enough, below, middle), jnp.where(enough, middle, reaching)
 
-    # Often the least of all is enough.
+    # Often the smallest value is enough.
     least = jnp.min(bits)
     enough = weigh(bits <= least) >= mass
     start = jnp.where(enough, least - 1, least), jnp.where(enough, least, infinity)
@@ -159,7 +159,7 @@ def least_reaching(
 
 
 def class_means(sample: LabelledSample, features: Float[Array, "n d"]) -> Float[Array, "c d"]:
-    """Mean of each class, 0 for one without samples; the second pass removes the rounding of the first."""
+    """Mean of each class, 0 for a class without samples. A second pass removes the rounding of the first."""
     shares = safe_divide(sample.weights[:, None] * sample.memberships, sample.class_sizes).T
     means = shares @ features
     return means + shares @ (features - sample.memberships @ means)
@@ -168,9 +168,9 @@ def class_means(sample: LabelledSample, features: Float[Array, "n d"]) -> Float[
 def merged_means(
     sizes_a: Float[Array, " c"], means_a: Float[Array, "c d"], sizes_b: Float[Array, " c"], means_b: Float[Array, "c d"]
 ) -> tuple[Float[Array, " c"], Float[Array, "c d"], Float[Array, "c d"]]:
-    """Sizes and means of the classes of two sets of samples together, and rows that say how far the sets are apart.
+    """Merged class sizes and means of two sets of samples, and rows for the scatter between the sets.
 
-    The sum of the rows' outer products is what the scatter within the classes of both has beyond that of either.
+    The sum of the outer products of the rows is the scatter within classes of the union minus that of the two sets.
     """
     sizes = sizes_a + sizes_b
     shares = safe_divide(sizes_b, sizes)[:, None]
@@ -183,7 +183,7 @@ def merged_means(
 def gram_product(x: Float[Array, "n d"], y: Float[Array, "n e"]) -> Float[Array, ""]:
     """`<x x^T, y y^T> = ||x^T y||^2`, the sum of products of the entries of two Gram matrices.
 
-    `O(n d e)` operations and `O(d e)` memory, or `O(n^2 (d + e))` and `O(n^2)` where that is less work.
+    `O(n d e)` operations and `O(d e)` memory, or `O(n^2 (d + e))` and `O(n^2)` if that is less work.
     """
     (n, d), e = x.shape, y.shape[1]
     if n * (d + e) < d * e:

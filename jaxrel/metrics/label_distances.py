@@ -1,4 +1,4 @@
-"""Distances between labels: squared 2-Wasserstein distances between the samples of one class and those of another."""
+"""Distances between labels: squared 2-Wasserstein distances between the samples of two classes."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _MAX_ITERATIONS = 5000
 
 
 class LabelDistances(NamedTuple):
-    """Squared distances and how far off each may be; anything for a class without samples."""
+    """Squared distances and bounds on their errors; arbitrary for a class without samples."""
 
     value: Float[Array, "r t"]
     error: Float[Array, "r t"]
 
     def error_of_plans(self, pair: LabelledPair) -> Float[Array, ""]:
-        """What the mean distance under any plan is off by at most: each class may be with its least known partner."""
+        """Bound on the error of the mean distance under any plan: each class may be paired with its worst partner."""
         sizes = pair.reference.class_sizes, pair.target.class_sizes
         error = jnp.where((sizes[0] > 0)[:, None] & (sizes[1] > 0), self.error, 0)
         r, t = (size / jnp.sum(size) for size in sizes)
@@ -59,18 +59,18 @@ class _Gaussians(NamedTuple):
 def checked_blocks(
     pair: LabelledPair, reference_labels: Any, labels: Any, inner: str, block_sizes: Any
 ) -> tuple[LabelledPair, tuple[int, int]]:
-    """Room for the samples of the largest class of each task; the pair is invalid where that does not suffice.
+    """Block sizes for the largest class of each task. The pair becomes invalid if they are too small.
 
     Args:
         pair: the tasks.
         reference_labels, labels: as the user passed them.
-        inner: "gaussian" needs no room: it works with samples where all classes have fewer than features are wide, and
-            with covariances elsewhere.
+        inner: "gaussian" needs no block sizes: it works with samples if every class has fewer samples than features,
+            and with covariances otherwise.
         block_sizes: two integers, or None for the smallest that leave nothing out, rounded up to share compilations.
 
     Raises:
-        ValueError: for an unknown `inner`, block sizes that are not two positive integers, that are too small, or
-            that are None where labels are traced and `inner` is "exact".
+        ValueError: for an unknown `inner`, block sizes that are not two positive integers or are too small, and block
+            sizes of None with traced labels and an `inner` of "exact".
     """
     if inner not in ("exact", "gaussian"):
         raise ValueError(f'inner must be "exact" or "gaussian", got {inner!r}.')
@@ -102,10 +102,10 @@ def label_distances(
     block_sizes: tuple[int, int],
     relative_gap: Float[Array, ""] | None = None,
 ) -> LabelDistances:
-    """From each reference class to each target class, in the unit of the place.
+    """Distance from each reference class to each target class, in the unit of the place.
 
-    Of the classes of both tasks where they are placed: for the classes themselves, `offset_square` is to be added.
-    The gap is that of "exact"; None takes what the dtype resolves.
+    It is between the classes of both tasks after centring; add `offset_square` for the original classes. The gap is for
+    "exact"; None is the resolution of the dtype.
     """
     summary, distances = _method(pair, inner, block_sizes, relative_gap)
     return distances(
@@ -116,7 +116,7 @@ def label_distances(
 def pooled_label_distances(
     pair: LabelledPair, place: PlacedPair, *, inner: Inner, block_sizes: tuple[int, int]
 ) -> LabelDistances:
-    """`label_distances` between all classes of both tasks, those of the reference first."""
+    """`label_distances` between all classes of both tasks, reference classes first."""
     summary, distances = _method(pair, inner, block_sizes)
     size = max(block_sizes)
     sides = summary(place.reference, pair.reference, size), summary(place.target, pair.target, size)
@@ -127,7 +127,7 @@ def pooled_label_distances(
 def _method(
     pair: LabelledPair, inner: Inner, block_sizes: tuple[int, int], relative_gap: Float[Array, ""] | None = None
 ) -> tuple[Callable[..., Any], Callable[..., LabelDistances]]:
-    """What to know of the classes of one task, and the distances that follow."""
+    """Summaries of the classes of one task, and the function that gives their distances."""
     if inner == "exact":
         return _clouds, functools.partial(_exact_distances, relative_gap=relative_gap)
     if _few_samples(block_sizes, pair):
@@ -136,7 +136,7 @@ def _method(
 
 
 def _few_samples(block_sizes: tuple[int, int], pair: LabelledPair) -> bool:
-    """Whether no class has as many samples as features are wide: covariances would be larger than the samples."""
+    """Whether every class has fewer samples than features, so that covariances would be larger than the samples."""
     return max(block_sizes) < pair.target.features.shape[1]
 
 
@@ -158,8 +158,8 @@ def _gaussians(features: Float[Array, "n d"], sample: LabelledSample, _: int) ->
 
 
 def _exact_distances(first: _Clouds, second: _Clouds, relative_gap: Float[Array, ""] | None) -> LabelDistances:
-    """Of the means, and of the classes about their means: a shift costs nothing else."""
-    # float32 certifies no less than some 1e-4, and more where there are many samples.
+    """Distance of the means plus distance of the centred classes, into which a shift decomposes."""
+    # float32 certifies no gap below about 1e-4, and larger ones for many samples.
     finest = 1e-3 if first.points.dtype == jnp.float32 else 1e-7
     about = class_distances(
         first.points,
@@ -183,7 +183,7 @@ def _gaussian_distances(first: _Gaussians, second: _Gaussians) -> LabelDistances
 
 
 def _gaussian_distances_of_samples(first: _Clouds, second: _Clouds) -> LabelDistances:
-    """From singular values of the size of the classes.
+    """Gaussian distances from singular values of matrices of the size of the classes.
 
     With `S = F^T F`, where F has the rows `sqrt(share) point`, the trace of `(S1^1/2 S2 S1^1/2)^1/2` is the sum of the
     singular values of `F1 F2^T`.
@@ -200,12 +200,12 @@ def _gaussian_distances_of_samples(first: _Clouds, second: _Clouds) -> LabelDist
 
 
 def _largest_class(inner: str, name: str, labels: Any, sample: LabelledSample) -> int:
-    """Room for the largest class, if weights are traced for all its samples."""
+    """Block size for the largest class, which counts all samples if weights are traced."""
     if isinstance(labels, jax.core.Tracer):
         if inner == "gaussian":
             return sample.features.shape[0]
         raise ValueError(
-            f"block_sizes must be given where {name} are traced: the number of samples in the largest class of the "
+            f"block_sizes must be given if {name} are traced: the number of samples in the largest class of the "
             'reference and of the target, or inner="gaussian".'
         )
     live = None if isinstance(sample.weights, jax.core.Tracer) else np.asarray(sample.weights) > 0

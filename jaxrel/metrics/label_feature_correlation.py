@@ -3,8 +3,8 @@ r"""LFC: correlation of the similarities of samples in features and in labels.
     LFC = corr(K, Y) over all n^2 pairs,   K_ij = <f_i, f_j>,   Y_ij = 1 where y_i = y_j, else -1.
 
 With the mean feature m, deviations `g_i = f_i - m` and `a_i = <g_i, m>`, K has the mean `||m||^2` and
-`K_ij - ||m||^2 = a_i + a_j + <g_i, g_j>`, of whose three terms each is uncorrelated with the others. With shares `q_c`
-of the classes and the sums `S_c = sum_{i in c} g_i / n`,
+`K_ij - ||m||^2 = a_i + a_j + <g_i, g_j>`, where the three terms are uncorrelated. With class shares `q_c` and the sums
+`S_c = sum_{i in c} g_i / n`,
 
     LFC = sum_c (2 q_c <S_c, m> + ||S_c||^2) / sqrt(var(K) s (1 - s)),   s = sum_c q_c^2,
     var(K) = 2 mean_i a_i^2 + mean_ij <g_i, g_j>^2,
@@ -39,12 +39,12 @@ def lfc_score(
         features: `(n, d)`; not centred, as published.
         labels: `(n,)` integers.
         weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
-        num_classes: class count; needed inside `jit` and `vmap`. Absent classes change nothing.
+        num_classes: class count; needed inside `jit` and `vmap`. Absent classes have no effect.
 
     Returns:
-        A `Score` that does not change with scale and rotation, but does with a shift: the mean feature weighs the
-        directions. Pairs of a sample with itself count, as published. 0 where all samples have equal features,
-        undefined where all have the same class.
+        A `Score` that is invariant to scale and rotation, but not to shifts: the mean feature weights the directions.
+        Pairs of a sample with itself count, as published. It is 0 if all samples have equal features, and undefined if
+        all have the same class.
 
     Raises:
         ValueError: see `checked_labelled_sample`.
@@ -64,7 +64,7 @@ def _lfc(sample: LabelledSample) -> Score:
     deviations = centred(features, sample.weights)
     class_shares = shares @ sample.memberships
     class_sums = (shares[:, None] * sample.memberships).T @ deviations
-    # What sets the largest class apart from all is what the others are, which beside it may be a rounding.
+    # The deviation of the largest class follows from the other classes, which may be only rounding next to it.
     largest = jnp.arange(class_shares.shape[0]) == jnp.argmax(class_shares)
     others = jnp.where(largest, jnp.sum(jnp.where(largest, 0, class_shares)), 1 - class_shares)
     outside = jnp.where(largest[:, None], 0, class_sums)
@@ -74,7 +74,7 @@ def _lfc(sample: LabelledSample) -> Score:
     variance = 2 * jnp.sum((rows @ mean) ** 2) + gram_product(rows, rows)
     agreement = jnp.sum(class_shares**2)
     disagreement = jnp.sum(class_shares * others)
-    # The root of 0, of equal features, has no derivative.
+    # For equal features this is the root of 0, which has no derivative.
     deviation = jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)
     value = safe_divide(covariance, deviation * jnp.sqrt(agreement * disagreement))
     one_class = jnp.sum(class_shares > 0) < 2

@@ -1,4 +1,4 @@
-"""What the metrics between a labelled reference task and a labelled target task share: checks, unit, label law."""
+"""Shared parts of the metrics between two labelled tasks: checks, units, costs, couplings, and label distributions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class LabelledPair:
 
     @property
     def status(self) -> Int[Array, ""]:
-        """`ScoreStatus` bits that the input alone decides."""
+        """`ScoreStatus` bits that depend only on the input."""
         return self.reference.status | self.target.status
 
     @property
@@ -69,11 +69,11 @@ class LabelledPair:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PlacedPair:
-    """Features of both tasks about their own means, in a unit in which none exceeds 1.
+    """Features of both tasks relative to their own means, in a unit in which none exceeds 1.
 
     Attributes:
         offset_square: squared distance of the means, in the unit.
-        spread_square: mean squared distance of the features here; with `offset_square`, of the features themselves.
+        spread_square: mean squared distance of the centred features; add `offset_square` for the original features.
         unit: length of the unit.
     """
 
@@ -84,16 +84,16 @@ class PlacedPair:
     unit: Float[Array, ""]
 
     def squared(self, amount: Float[Array, "*b"]) -> Float[Array, "*b"]:
-        """An amount of squared units in squares of the features."""
+        """Convert squared units to squared feature units."""
         return amount * self.unit * self.unit
 
 
 class TaskCost(NamedTuple):
-    """A cost between samples, in the unit of the place: of a plan P it is `<P, interaction> + spread + offset`.
+    """A cost between samples, in the unit of the place. The cost of a plan P is `<P, interaction> + spread + offset`.
 
-    The terms of the cost that depend on one sample alone are in `spread` and `offset`, their means. They do not change
-    which couplings are optimal, and next to them what does would be rounded away where one task has far larger
-    features. `offset` is what shifts of a task change; `width` is the number of features.
+    `spread` and `offset` are the means of the cost terms that depend on a single sample. These do not change which
+    couplings are optimal, but would hide the other terms in rounding if one task has far larger features. Only `offset`
+    changes with a shift of a task; `width` is the number of features.
     """
 
     interaction: Float[Array, "n m"]
@@ -102,15 +102,15 @@ class TaskCost(NamedTuple):
     width: int
 
     def of(self, plan: Float[Array, "n m"]) -> Float[Array, ""]:
-        """What a plan costs."""
+        """The cost of a plan."""
         return jnp.sum(plan * self.interaction) + self.spread + self.offset
 
     @property
     def slack(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """What rounding does to the cost of any plan: to its part without the offset, and to the offset.
+        """Bounds on the rounding in the cost of any plan: in the part without the offset, and in the offset.
 
-        A product of features is off by d roundings of the product of their norms, of which no plan makes more than half
-        the spread: `2 <P, |x| |y|> <= spread`. The means over samples are in blocks, as `shallow_sum` has them.
+        A product of features has an error of d roundings of the product of their norms, whose mean under any plan is at
+        most half the spread: `2 <P, |x| |y|> <= spread`. The means over samples are in blocks, as in `shallow_sum`.
         """
         depth = self.width + sum(map(sum_depth, self.interaction.shape))
         dtype = self.spread.dtype
@@ -130,11 +130,11 @@ def checked_pair(
     reference_num_classes: Any,
     num_classes: Any,
 ) -> LabelledPair:
-    """Two labelled samples, checked one by one.
+    """Two labelled samples, each of them checked.
 
     Raises:
-        ValueError: as `checked_labelled_sample`, with "reference: " before what concerns the reference task; for
-            features of different width.
+        ValueError: as `checked_labelled_sample`, with the prefix "reference: " for the reference task; for features of
+            different width.
     """
     reference_features, features = about_centre((reference_features, reference_weights), (features, weights))
     try:
@@ -154,10 +154,10 @@ def checked_pair(
 
 
 def checked_squares(pair: LabelledPair) -> LabelledPair:
-    """The pair, invalid where squared distances of its features overflow the dtype.
+    """The pair, marked invalid if squared distances of its features overflow the dtype.
 
     Raises:
-        ValueError: where that is known.
+        ValueError: if they overflow and values are concrete.
     """
     features = pair.reference.features, pair.target.features
     largest = jnp.maximum(*(jnp.max(jnp.abs(rows)) for rows in features))
@@ -174,7 +174,7 @@ def checked_epsilon(epsilon: Any, unit: str, dtype: Any) -> Float[Array, ""]:
     """A regularisation as a number, 0 for None.
 
     Raises:
-        ValueError: for what is neither None nor a positive number, and for an unknown unit.
+        ValueError: for a value that is neither None nor a positive number, and for an unknown unit.
     """
     if unit not in ("cost", "mean_cost"):
         raise ValueError(f'epsilon_unit must be "cost" or "mean_cost", got {unit!r}.')
@@ -189,19 +189,19 @@ def checked_epsilon(epsilon: Any, unit: str, dtype: Any) -> Float[Array, ""]:
 
 
 def checked_gap(relative_gap: Any, dtype: Any) -> Float[Array, ""] | None:
-    """A relative gap as a number; None, for the optimum, as it is.
+    """A relative gap as a number, or None for the optimum.
 
     Raises:
-        ValueError: for what is neither None nor a positive number.
+        ValueError: for a value that is neither None nor a positive number.
     """
     return checked_number("relative_gap", relative_gap, batch=(), dtype=dtype)
 
 
 def placed(pair: LabelledPair) -> PlacedPair:
-    """Both tasks about their means, at unit scale.
+    """Both tasks relative to their means, at unit scale.
 
-    Far from the origin a division or a mean is off by roundings of the offset. The scale is therefore a power of 2, and
-    means are taken about one of the samples, from which the others differ by exact numbers.
+    Far from the origin a division or a mean has an error of some roundings of the offset. The scale is therefore a
+    power of 2, and means are taken relative to one of the samples, from which the others differ by exact numbers.
     """
     sides = pair.reference, pair.target
     size = jnp.maximum(*(own_size(side.features) for side in sides))
@@ -211,7 +211,7 @@ def placed(pair: LabelledPair) -> PlacedPair:
     means = [shallow_transposed_times(rows, share) for share, rows in zip(pair.shares, moved, strict=True)]
     about = [centred(rows, side.weights) for rows, side in zip(moved, sides, strict=True)]
     spread = jnp.maximum(*(jnp.max(jnp.abs(rows)) for rows in about))
-    # Features that are all the same up to rounding are all the same.
+    # Features that are equal up to rounding are treated as equal.
     largest = jnp.maximum(*(jnp.max(jnp.abs(rows)) for rows in scaled))
     apart = spread > 8 * jnp.finfo(spread.dtype).eps * largest
     spread = jnp.where(apart, spread, 1)
@@ -232,7 +232,7 @@ def sample_costs(
     feature_weight: Float[ArrayLike, ""] = 1.0,
     label_weight: Float[ArrayLike, ""] = 1.0,
 ) -> TaskCost:
-    """Weighted squared distances plus weighted distances of the labels, which lack `offset_square`."""
+    """Weighted squared distances plus weighted distances of the labels, without `offset_square`."""
     feature_weight = jnp.asarray(feature_weight, place.unit.dtype)
     interaction = -2 * feature_weight * (place.reference @ place.target.T)
     offset = feature_weight * place.offset_square
@@ -253,13 +253,13 @@ def task_coupling(
     relative_gap: Float[Array, ""] | None = None,
     error: Float[ArrayLike, ""] = 0.0,
 ) -> Coupling:
-    """The coupling of two tasks, and an interval of the optimal, unregularised cost in the unit of the place.
+    """The coupling of two tasks, and an interval that contains the optimal cost, in the unit of the place.
 
     Args:
         pair, place, cost: the tasks.
-        epsilon: in squares of the features or, by `unit`, relative to the mean cost; 0 for the optimum.
-        relative_gap: instead of an epsilon, how near the optimum is enough, relative to the cost without `offset`.
-        error: what the cost of any plan is off by, beside rounding; the interval contains it.
+        epsilon: in squared feature units or, by `unit`, relative to the mean cost; 0 for the optimum.
+        relative_gap: accuracy instead of an epsilon, relative to the cost without `offset`.
+        error: bound on the error in the cost of any plan, apart from rounding; the interval includes it.
     """
     a, b = pair.shares
     slack, offset_slack = cost.slack
@@ -279,18 +279,18 @@ def task_coupling(
 def placed_epsilon(
     place: PlacedPair, mean: Float[Array, ""], epsilon: Float[Array, ""], unit: EpsilonUnit
 ) -> Float[Array, ""]:
-    """A regularisation in the unit of the place, given the mean cost there; infinite for features next to 0."""
+    """A regularisation in the unit of the place, given the mean cost there. It is infinite for features close to 0."""
     if unit == "mean_cost":
         return epsilon * mean
     return jnp.where(epsilon > 0, epsilon / place.unit / place.unit, 0)
 
 
 def label_law(pair: LabelledPair, plan: Float[Array, "n m"]) -> Float[Array, "r t"]:
-    """Mass that a plan moves from each reference class to each target class."""
+    """The mass that a plan moves from each reference class to each target class."""
     return pair.reference.memberships.T @ plan @ pair.target.memberships
 
 
 def conditional_entropy(law: Float[Array, "r t"]) -> Float[Array, ""]:
-    """`H(column | row)` in nats of a joint law; rows and columns without mass count for nothing."""
+    """`H(column | row)` in nats of a joint distribution; rows and columns without mass have no effect."""
     rows = jnp.sum(law, axis=1)
     return jnp.sum(rows * entropy(safe_divide(law, rows[:, None])))

@@ -1,7 +1,7 @@
 r"""LEEP: how well the classes of a source head predict target labels.
 
-With the probabilities `p_i(z)` that a source head gives to target sample i, and their empirical joint distribution with
-the labels, `P(y, z) = mean_i [y_i = y] p_i(z)`,
+With the probabilities `p_i(z)` that a source head predicts for target sample i, and their empirical joint distribution
+with the labels, `P(y, z) = mean_i [y_i = y] p_i(z)`,
 
     LEEP = mean_i log sum_z P(y_i | z) p_i(z).
 """
@@ -30,22 +30,22 @@ def leep_score(
     """Mean log probability of the labels under the expected empirical predictor, in nats; higher is better.
 
     Args:
-        source_probabilities: `(n, s)`, rows of sum 1: what a source head predicts for the target samples.
+        source_probabilities: `(n, s)`, rows of sum 1: predictions of a source head for the target samples.
         labels: `(n,)` integers.
         weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
         num_classes: class count; needed inside `jit` and `vmap`.
 
     Returns:
-        A `Score` between minus the entropy of the labels, where source classes say nothing about them, and 0, where
-        they determine them. For one-hot probabilities it is `nce_score`. Absent classes change nothing.
+        A `Score` between minus the entropy of the labels, if source classes are independent of them, and 0, if source
+        classes determine them. For one-hot probabilities it equals `nce_score`. Absent classes have no effect.
 
     Raises:
         ValueError: see `checked_labelled_probabilities`.
 
     Source: Nguyen, Hassner, Seeger, Archambeau, "LEEP: a new measure to evaluate transferability of learned
-    representations", ICML 2020. A source class that no sample has any probability of is left out, where the authors
-    divide 0 by 0; each row is divided by its sum. Implementations that return the mean probability instead of the
-    mean log probability compute another score, which can order encoders differently.
+    representations", ICML 2020. A source class of probability 0 for all samples is left out, where the authors divide 0
+    by 0; each row is divided by its sum. Implementations that return the mean probability instead of the mean log
+    probability compute a different score, which can order encoders differently.
 
     `O(n s c)` operations, `O(n (s + c))` memory.
 
@@ -64,11 +64,11 @@ def _leep(sample: LabelledSample) -> Score:
 
 
 def mean_log_prediction(sample: LabelledSample, shares: Float[Array, "n s"]) -> Float[Array, ""]:
-    """LEEP of a sample whose source classes have these shares in each row."""
+    """LEEP of a sample with these source probabilities."""
     weighted = sample.weights[:, None] * sample.memberships
     joint = shares.T @ weighted
     conditional = safe_divide(joint, jnp.sum(joint, axis=1, keepdims=True))
     predicted = jnp.sum((shares @ conditional) * sample.memberships, axis=1)
-    # Each sample is itself a part of the joint distribution, so that only absent ones have a prediction of 0.
+    # Each sample is part of the joint distribution, so only absent samples have a prediction of 0.
     logarithms = jnp.log(jnp.where(predicted > 0, predicted, 1))
     return jnp.minimum(safe_divide(sample.weights @ logarithms, sample.total), 0)

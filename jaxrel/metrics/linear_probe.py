@@ -1,6 +1,6 @@
-r"""Accuracy of a linear probe on samples it was not fitted to: ridge regression on class indicators.
+r"""Accuracy of a linear probe on held-out samples: ridge regression on class indicators.
 
-Least squares, not logistic regression: every fold and penalty then has a closed form. On fold k, with features X and
+It is least squares, not logistic regression: every fold and penalty has a closed form. On fold k, with features X and
 indicators Y centred by the other folds, `W = (X^T X / n + ridge I)^{-1} X^T Y / n`, and the class of the largest
 response is predicted.
 """
@@ -48,18 +48,18 @@ def ridge_probe_score(
         features: `(n, d)`; standardised by all samples, without their labels.
         labels: `(n,)` integers.
         num_folds: number of folds K, at least 2.
-        folds: `(n,)` integers `0 .. num_folds - 1`, the fold that holds each sample out. None deals the samples of each
-            class to the folds in turn, in the order given: shuffle samples whose order has a meaning.
-        ridges: `(g,)` positive penalties, in units of the variance of a standardised feature. The one of least
-            cross-validated squared error is used; other numbers need no compilation.
+        folds: `(n,)` integers `0 .. num_folds - 1`, the fold that holds out each sample. None assigns the samples of
+            each class to the folds in turn, in the given order: shuffle samples whose order is not random.
+        ridges: `(g,)` positive penalties, in units of the variance of a standardised feature. The penalty with the
+            least cross-validated squared error is used; new values do not recompile.
         weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice in the same fold.
         num_classes: class count; needed inside `jit` and `vmap`.
         decomposition: `decompose(features, "standardised", weights=weights)`, to share it between metrics; None
             computes it.
 
     Returns:
-        A `Score` that does not change with shift or scale of a feature. As all folds share the penalty it is
-        optimistic, slightly. A class that a fold has alone is never predicted there. Undefined where fewer than two
+        A `Score` that is invariant to the shift and scale of each feature. It is slightly optimistic, as all folds
+        share the penalty. A class that occurs only in one fold is never predicted there. Undefined if fewer than two
         folds have samples.
 
     Raises:
@@ -92,7 +92,7 @@ def _ridge_probe_kernel(
     coordinates = principal.rows
     held_out = fold == jnp.arange(num_folds)[:, None]
     train = jnp.where(held_out, 0, sample.weights)
-    # In units of the largest weight: equal sums of equal weights are exactly equal.
+    # In units of the largest weight, equal sums of equal weights are exactly equal.
     counts = safe_divide(train, jnp.max(sample.weights)) @ sample.memberships
     class_shares = safe_divide(counts, jnp.sum(counts, axis=1, keepdims=True))
     responses = jax.vmap(ridge_responses, in_axes=(None, None, 0, 0, None))(
@@ -101,7 +101,7 @@ def _ridge_probe_kernel(
     own = jnp.sum(jnp.where(held_out[:, None, :, None], responses, 0), axis=0)
     own_shares = jnp.sum(jnp.where(held_out[:, :, None], class_shares[:, None], 0), axis=0)
     errors = jnp.sum((own + (own_shares - sample.memberships)) ** 2, axis=2) @ sample.weights
-    # Between classes of equal shares a response decides that would be lost in their sum.
+    # Between classes of equal shares the response decides, which adding the share would round away.
     behind = own_shares - jnp.max(own_shares, axis=1, keepdims=True)
     correct = jnp.argmax(own[jnp.argmin(errors)] + behind, axis=1) == jnp.argmax(sample.memberships, axis=1)
     accuracy = safe_divide(sample.weights @ correct, sample.total)
@@ -118,13 +118,13 @@ def ridge_responses(
     means: Float[Array, " c"],
     ridges: Float[Array, " g"],
 ) -> Float[Array, "g n c"]:
-    """Predicted outputs of all samples less their means, fitted to those of positive weight."""
+    """Predicted outputs of all samples minus their means, fitted to the samples of positive weight."""
     shares = safe_divide(train, jnp.sum(train))
     inputs = coordinates - shares @ coordinates
     weighted = shares[:, None] * inputs
     eigenvalues, axes = linalg.eigh(weighted.T @ inputs)
     moments = axes.T @ (weighted.T @ (outputs - means))
-    # Of more coordinates than samples some have no variance but rounding, which a small ridge lets through.
+    # With more coordinates than samples, some have only rounding for variance, which a small ridge does not suppress.
     vary = eigenvalues > 8 * jnp.finfo(eigenvalues.dtype).eps * jnp.max(eigenvalues)
     slopes = jnp.where(vary[:, None], moments, 0) / (jnp.maximum(eigenvalues, 0) + ridges[:, None])[..., None]
     return (inputs @ axes) @ slopes
@@ -132,13 +132,13 @@ def ridge_responses(
 
 @functools.partial(compiled, static_argnames="num_folds")
 def _dealt(sample: LabelledSample, num_folds: int) -> Int[Array, " n"]:
-    """The j-th sample of a class goes to fold j mod K; absent samples take no turn."""
+    """The j-th sample of a class goes to fold j mod K; absent samples are not counted."""
     earlier = jnp.cumsum(sample.memberships.astype(jnp.int32), axis=0) - 1
     return jnp.sum(jnp.where(sample.memberships > 0, earlier, 0), axis=1) % num_folds
 
 
 def checked_folds(folds: Any, sample: Sample, num_folds: int) -> tuple[Int[Array, " n"], Bool[Array, ""]]:
-    """The fold of each sample, and whether all are folds, which a ValueError says where values are known."""
+    """The fold of each sample, and whether all are valid. Invalid concrete folds are a ValueError."""
     fold = jnp.asarray(folds)
     num_samples = sample.features.shape[0]
     if fold.shape != (num_samples,) or not jnp.issubdtype(fold.dtype, jnp.integer):
@@ -151,7 +151,7 @@ def checked_folds(folds: Any, sample: Sample, num_folds: int) -> tuple[Int[Array
 
 
 def checked_ridges(ridges: Any, dtype: Any) -> Float[Array, " g"]:
-    """Penalties in this type; a ValueError says which is not positive and finite."""
+    """Penalties in this dtype; penalties that are not positive and finite are a ValueError."""
     penalties = jnp.asarray(ridges, dtype)
     if penalties.ndim != 1 or penalties.size == 0:
         raise ValueError(f"ridges must be (g,) numbers with g >= 1, got shape {penalties.shape}.")

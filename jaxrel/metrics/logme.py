@@ -1,4 +1,4 @@
-r"""LogME: logarithm of the maximum evidence of a Bayesian linear model of each class indicator.
+r"""LogME: the logarithm of the maximum evidence of a Bayesian linear model of each class indicator.
 
 For features X of n samples, the indicator y of one class, weights `w ~ N(0, I / alpha)` and noise of precision beta,
 
@@ -9,16 +9,16 @@ With t = alpha / beta, the singular values s_i of X and z = U^T y, the maximum o
     LogME_y = max_t -log(S(t) / n) / 2 - (1 + log 2 pi) / 2 - sum_i log(1 + s_i^2 / t) / (2 n),
     S(t) = sum_i z_i^2 t / (t + s_i^2) + ||y - U z||^2,
 
-in which a direction without variance contributes nothing: it holds for n < d and n > d alike.
+in which directions without variance contribute nothing. It is valid both for n < d and for n > d.
 
-Where the features fit an indicator exactly with fewer directions than samples, S(t) vanishes with t faster than the
-volume grows, and there is no maximum: every such encoder would have +inf. The noise is then kept at the least variance
-`s = (8 eps)^2 ||y||^2` that the residual resolves in the rounding eps of the dtype,
+If the features fit an indicator exactly with fewer directions than samples, S(t) vanishes with t faster than the volume
+grows. There is then no maximum, and the evidence would be +inf. In this case the noise is held at the smallest variance
+`s = (8 eps)^2 ||y||^2` that the residual resolves at the rounding eps of the dtype,
 
     LogME_y = max_t -(log v + S(t) / (n v) + log 2 pi) / 2 - sum_i log(1 + s_i^2 / t) / (2 n),   v = max(S(t) / n, s),
 
-which is continuous with the evidence above, finite, and higher the fewer directions of the features and the smaller
-weights (the larger margin) it takes to fit the labels.
+which is continuous with the evidence above and finite. It is higher if fewer directions of the features and smaller
+weights (a larger margin) fit the labels.
 
 Source: You, Liu, Wang, Long, "LogME: Practical assessment of pre-trained models for transfer learning", ICML 2021.
 """
@@ -40,9 +40,9 @@ from jaxrel.metrics.validation import LabelledSample, Sample, checked_labelled_s
 
 __all__ = ["evidence_of_targets", "logme_score"]
 
-# In log t. Every direction bends the evidence over some two units, so that two maxima are further apart.
+# In log t. Every direction bends the evidence over about two units, so two maxima are further apart than that.
 _STEP = 0.5
-_HALVINGS = 30  # of a bracket of width 1, whose square is what the evidence is off by
+_HALVINGS = 30  # of a bracket of width 1; the error of the evidence is its final width squared
 
 
 @no_derivative
@@ -65,18 +65,18 @@ def logme_score(
         decomposition: `decompose(features, "raw", weights=weights)`, to share it between metrics; None computes it.
 
     Returns:
-        A `Score` that does not change with the scale of the features, nor when constant-0 features are appended. It
-        has no fixed range. Where the features fit a class exactly with fewer directions than samples the evidence has
-        no maximum: the value is the evidence at the least noise that the dtype resolves (see the module), with
-        `ScoreStatus.UNBOUNDED`. It orders such encoders; compare it within one dtype only.
+        A `Score` that is invariant to the scale of the features and to appended constant-0 features. It has no fixed
+        range. If the features fit a class exactly with fewer directions than samples, the evidence has no maximum: the
+        value is the evidence at the least noise that the dtype resolves (see the module docstring), with
+        `ScoreStatus.UNBOUNDED`. It still orders such encoders, but only within one dtype.
 
     Raises:
         ValueError: see `checked_labelled_sample`.
 
-    Deviations from the authors' code, each in the direction of the definition: the evidence is maximised over t on all
-    its range (grid, then bisection of the derivative) where theirs takes up to 11 fixed-point steps, which can stop
-    early or at a lesser maximum; nothing is added to denominators; the term `(d - n) log alpha` that is lost in theirs
-    for n < d is right; a class without samples is left out of the mean, where theirs has an infinite evidence.
+    Deviations from the authors' code, which follow the definition: the evidence is maximised over the whole range of t
+    (grid, then bisection of the derivative), where theirs takes up to 11 fixed-point steps, which can stop early or at
+    a lower maximum; nothing is added to denominators; the term `(d - n) log alpha`, which theirs omits for n < d, is
+    included; a class without samples is left out of the mean, where theirs has infinite evidence.
 
     `O(n d min(n, d))` operations for the decomposition shared by all classes, `O(min(n, d))` for each class and t.
 
@@ -100,9 +100,9 @@ def _logme(sample: LabelledSample, indicators: Coordinates) -> Score:
 
 
 def evidence_of_targets(sample: Sample, targets: Coordinates) -> tuple[Float[Array, " t"], Bool[Array, " t"]]:
-    """Log evidence per sample of each target, and whether it is fitted exactly, so that there is no maximum.
+    """Log evidence per sample of each target, and whether the target is fitted exactly, so that it has no maximum.
 
-    A target that is 0 everywhere has that of noise of variance 1, and counts as exact if n exceeds the rank.
+    A target that is 0 everywhere has the evidence of noise of variance 1, and counts as exact if n exceeds the rank.
     """
     energies = targets.coefficients.T**2
     resolved = (8 * jnp.finfo(energies.dtype).eps) ** 2 * (jnp.sum(energies, axis=1) + targets.unexplained)
@@ -125,7 +125,7 @@ def _maximum_evidence(
     """Evidence per sample at the best t for each target, with `energies = z^2`."""
 
     def evidence(discrepancy: Float[Array, "*#b"], volume: Float[Array, "*#b"]) -> Float[Array, "*b"]:
-        """Where S(t) is the discrepancy and the sum of logarithms the volume."""
+        """The two parts of the evidence: S(t) is the discrepancy, and the sum of logarithms the volume."""
         variance = discrepancy / total
         noise = jnp.maximum(variance, least_noise)
         noise = jnp.where(noise > 0, noise, 1)
@@ -152,20 +152,20 @@ def _maximum_evidence(
         rising = slope(jnp.exp(middle)) > 0
         return jnp.where(rising, middle, lower), jnp.where(rising, upper, middle)
 
-    # Beyond these ends only a square of a rounding is left of S or of the volume.
+    # Beyond these ends S or the volume is below the square of a rounding.
     end = -2 * math.log(jnp.finfo(eigenvalues.dtype).eps)
     grid = jnp.linspace(-end, end, math.ceil(2 * end / _STEP), dtype=eigenvalues.dtype)
     ratios = jnp.exp(grid)
     kept = ratios[:, None] / (ratios[:, None] + eigenvalues)
     on_grid = evidence(kept @ energies.T + unexplained, volume(ratios)[:, None])
-    # The highest of several maxima can have the lower point next to it. Looked at are the two that are the highest by
-    # the parabola through their three points; what is flat up to rounding is as high as its points.
+    # The highest of several maxima can be next to a lower grid point. Refine the two that are highest by the parabola
+    # through their three points; a maximum that is flat up to rounding is as high as its points.
     left, inner, right = on_grid[:-2], on_grid[1:-1], on_grid[2:]
     curvature = 2 * inner - left - right
     bent = curvature > 8 * jnp.finfo(inner.dtype).eps * (1 + jnp.abs(inner))
     peak = bent & (inner >= jnp.maximum(left, right))
     rise = safe_divide((right - left) ** 2, 8 * curvature)
-    # Not written into the grid: jaxlib 0.10 would overwrite, on CPUs, what it has yet to read of it.
+    # Do not write into the grid: on CPUs, jaxlib 0.10 would overwrite entries before it reads them.
     heights = jnp.concatenate([on_grid[:1], jnp.where(peak, inner + rise, -jnp.inf), on_grid[-1:]])
     _, candidates = jax.lax.top_k(heights.T, 2)
 
@@ -175,7 +175,7 @@ def _maximum_evidence(
         ratio = jnp.exp((lower + upper) / 2)
         return evidence(discrepancy(ratio), volume(ratio))
 
-    # Where all samples together weigh little, the volume counts for more than the fit, and noise alone is the best.
+    # If the total weight is small, the volume outweighs the fit, and pure noise is the best model.
     noise_alone = evidence(jnp.sum(energies, axis=1) + unexplained, jnp.zeros((), energies.dtype))
     highest: Array = jnp.max(jax.vmap(refined)(candidates.T), axis=0)
     return jnp.maximum(jnp.maximum(highest, noise_alone), jnp.max(on_grid, axis=0))

@@ -34,22 +34,22 @@ def logme_regression_score(
 
     Args:
         features: `(n, d)`; not centred, as published: the model has no intercept unless a feature is constant.
-        targets: `(n,)` or `(n, t)` real numbers: values to predict, or 0 and 1 for several labels of a sample. Not
+        targets: `(n,)` or `(n, t)` real numbers: values to predict, or 0 and 1 for multi-label targets. They are not
             centred either.
         weights: `(n,)` counts; 0 is an absent sample, whose targets may be anything, 2 the sample twice.
         decomposition: `decompose(features, "raw", weights=weights)`, to share it between metrics; None computes it.
 
     Returns:
-        A `Score` that does not change with the scale of the features, nor when constant-0 features are appended. A
-        target multiplied by k has log k less: standardise targets of different units. Where a target is fitted exactly
-        with fewer directions than samples, or is 0 everywhere, the evidence has no maximum: the value is finite as by
-        `logme_score`, with `ScoreStatus.UNBOUNDED`.
+        A `Score` that is invariant to the scale of the features and to appended constant-0 features. Multiplying a
+        target by k lowers its evidence by log k: standardise targets with different units. If a target is fitted
+        exactly with fewer directions than samples, or is 0 everywhere, the evidence has no maximum: the value is finite
+        as in `logme_score`, with `ScoreStatus.UNBOUNDED`.
 
     Raises:
-        ValueError: for targets of another shape, that are not real or not finite, else see `checked_sample`.
+        ValueError: for targets of another shape or that are not real or not finite, else see `checked_sample`.
 
-    Source and deviations: as `logme_score`. `O(n d min(n, d))` operations for the decomposition shared by all targets,
-    `O(min(n, d))` for each target and ratio of precisions.
+    Source and deviations: as for `logme_score`. `O(n d min(n, d))` operations for the decomposition shared by all
+    targets, `O(min(n, d))` for each target and ratio of precisions.
     """
     sample = checked_sample(features, weights)
     columns = checked_targets(targets, sample)
@@ -61,7 +61,7 @@ def logme_regression_score(
 def unit_targets(
     sample: Sample, targets: Float[Array, "n t"]
 ) -> tuple[Float[Array, "n t"], Float[Array, " t"], Bool[Array, ""]]:
-    """Targets of a largest absolute value of 1, 0 for absent samples; those values; whether all are finite."""
+    """Targets with a largest absolute value of 1 (0 for absent samples), the scales, and whether all are finite."""
     targets = jnp.where(sample.weights[:, None] > 0, targets, 0)
     units = jnp.max(jnp.abs(targets), axis=0)
     return targets / jnp.where(units == 0, 1, units), units, jnp.all(jnp.isfinite(targets))
@@ -88,7 +88,7 @@ def checked_targets(targets: Any, sample: Sample) -> Float[Array, "n t"]:
     dtype = targets.dtype
     if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer) or dtype == np.bool_):
         raise ValueError(f"targets must be real numbers, got dtype {dtype}: for class names pass logme_score labels.")
-    with np.errstate(over="ignore"):  # An overflow becomes inf, which is refused below.
+    with np.errstate(over="ignore"):  # An overflow becomes inf, which is rejected below.
         columns = jnp.asarray(targets, sample.features.dtype).reshape(num_samples, -1)
     if not isinstance(columns, jax.core.Tracer) and not isinstance(sample.weights, jax.core.Tracer):
         bad = ~np.isfinite(np.asarray(columns)) & (np.asarray(sample.weights) > 0)[:, None]

@@ -1,12 +1,12 @@
-r"""Metrics from moments that are collected batch by batch: in a training loop, a `lax.scan`, on many devices.
+r"""Metrics from moments that are accumulated batch by batch: in a training loop, in a `lax.scan` or on many devices.
 
     state = moments.init(num_features=768, num_classes=10)
     for features, labels in batches:
         state = moments.update(state, features, labels)
     score = moments.compute("logme", state)
 
-Some metrics depend on the samples only through their moments: for each class its size n_c, mean m_c and variances, and
-over all classes the scatter within them,
+Some metrics depend on the samples only through their moments: the size n_c, mean m_c and variances of each class, and
+the scatter within classes,
 
     W = sum_i w_i (x_i - m_{y_i}) (x_i - m_{y_i})^T.
 
@@ -14,11 +14,11 @@ The moments of two sets of samples merge into those of both: with the difference
 `k_c = n_c n'_c / (n_c + n'_c)`, the scatter of both is `W + W' + sum_c k_c d_c d_c^T`.
 
 Source: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979. Here
-the classes share one scatter, which is kept as the triangular factor R of `W = R^T R`: the factor of a merge is that of
-the rows of both, found by QR. A singular value of the features is then resolved down to the rounding eps of the dtype
-relative to the largest, where W itself resolves it down to sqrt(eps) only (3e-4 in float32).
+the classes share one scatter, which is stored as the triangular factor R of `W = R^T R`; a merge is a QR decomposition
+of the rows of both factors. Singular values of the features are then resolved down to the rounding eps of the dtype
+relative to the largest, whereas W itself resolves them only down to sqrt(eps) (3e-4 in float32).
 
-At the end a stand-in, a weighted sample of `2 (C + d)` rows with the same moments, goes through the metric unchanged.
+To compute a metric, a weighted sample of `2 (C + d)` rows with the same moments is passed to its unchanged function.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from jaxrel.metrics.validation import LabelledSample, checked_positive_integer
 __all__ = ["STREAMED", "Moments", "compute", "init", "merge", "merge_across", "update"]
 
 STREAMED = ("logme", "h_score", "regularised_h_score", "gbc", "lfc", "rankme", "alpha_req")
-"""Metrics that are functions of the moments; the others depend on more of the samples."""
+"""The metrics that are functions of the moments."""
 
 
 @jax.tree_util.register_dataclass
@@ -54,14 +54,14 @@ class Moments:
     Attributes:
         class_sizes: weight of each class.
         means: of x in each class, 0 for one without samples.
-        squares: of the deviations of x from the mean of the class, summed.
+        squares: sums of the squared deviations of x from the mean of the class.
         scatter: rows whose outer products have the sum W, the scatter of x within classes; W itself if not `factored`.
         third: `sum_i w_i ||x_i - m||^2 (x_i - m)` with the mean m of all samples.
         fourth: `sum_i w_i ||x_i - m||^4`.
         origin: one of the samples, so that constant features become exactly 0.
-        unit: power of 2 next below the largest distance from the origin, so that no power of x overflows.
+        unit: the largest power of 2 below the largest distance from the origin, so that no power of x overflows.
         valid: whether all samples of positive weight are finite and have a class, and no weight is negative.
-        factored: what `scatter` is.
+        factored: whether `scatter` is a factor of W.
     """
 
     class_sizes: Float[Array, " c"]
@@ -91,11 +91,11 @@ def init(num_features: int, num_classes: int = 1, dtype: Any = jnp.float32, *, f
 
     Args:
         num_features: d.
-        num_classes: C; 1 where there are no labels.
-        dtype: in which moments are summed, "float32" or, with 64-bit types enabled, "float64".
-        factored: False keeps the scatter W, not its triangular factor. An update is then a matrix product, not a QR
-            decomposition, which accelerators are slow at; but singular values below sqrt(eps) of the largest are
-            rounding. That is enough in float64 for float32 features, or where their covariance is well conditioned.
+        num_classes: C; 1 without labels.
+        dtype: dtype of the sums, "float32" or, with 64-bit types enabled, "float64".
+        factored: False stores the scatter W, not its triangular factor. An update is then a matrix product, not a QR
+            decomposition, which is slow on accelerators; but singular values below sqrt(eps) of the largest are lost in
+            rounding. That is enough for float32 features summed in float64, or for a well-conditioned covariance.
 
     Returns:
         A state of `O(d^2 + C d)` numbers.
@@ -125,10 +125,10 @@ def update(
     labels: Int[ArrayLike, " m"] | None = None,
     weights: Float[ArrayLike, " m"] | None = None,
 ) -> Moments:
-    """The moments of the samples so far and of those of a batch.
+    """Add the samples of a batch to the moments.
 
-    Pure: it works inside `jit`, `vmap`, `lax.scan`, `shard_map` and `pmap`, and never raises for values. A sample that
-    is not valid makes `Moments.valid` false, which :func:`compute` reports.
+    The function is pure: it works inside `jit`, `vmap`, `lax.scan`, `shard_map` and `pmap`, and never raises for
+    values. An invalid sample makes `Moments.valid` false, which :func:`compute` reports.
 
     Args:
         state: from :func:`init`, :func:`update` or :func:`merge`.
@@ -137,7 +137,7 @@ def update(
         weights: `(m,)` counts; 0 is an absent sample whose features may be anything, 2 the sample twice.
 
     Raises:
-        ValueError: for shapes that do not fit, and labels that are no integers.
+        ValueError: for shapes that do not match, and labels that are not integers.
 
     `O(m d (d + C))` operations, and `O(d^3)` for a factored state.
     """
@@ -157,7 +157,7 @@ def update(
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-    """The moments of the samples of both; associative and commutative up to rounding.
+    """Merge two states. The operation is associative and commutative up to rounding.
 
     Raises:
         ValueError: for states of different shapes.
@@ -174,16 +174,16 @@ def merge(a: Moments, b: Moments) -> Moments:
 
 
 def merge_across(state: Moments, axis_name: Any) -> Moments:
-    """The moments of the samples of all devices along a named axis, on each of them: `lax.psum` for moments.
+    """Merge the states of all devices along a named axis: `lax.psum` for moments.
 
     Args:
-        state: of the samples of this device, inside `shard_map`, `pmap` or `vmap`.
-        axis_name: of the axis, or a tuple of several.
+        state: the state of this device, inside `shard_map`, `pmap` or `vmap`.
+        axis_name: the name of the axis, or a tuple of names.
 
     Returns:
-        The same on all devices to the last bit: the states are merged in the order of the devices.
+        The merged state, bitwise the same on all devices: the states are merged in the order of the devices.
 
-    Time and traffic are those of a merge for each device: once after the last update is enough.
+    Time and traffic are those of one merge per device. Call it once, after the last update.
     """
     index = jax.lax.axis_index(axis_name)
 
@@ -201,22 +201,22 @@ def merge_across(state: Moments, axis_name: Any) -> Moments:
 
 
 def compute(metric: str | Callable[..., Any], state: Moments, **options: Any) -> Score:
-    """A metric of all samples that a state has seen.
+    """Compute a metric of all samples in a state.
 
     Args:
-        metric: one of `STREAMED`, or the function of one, such as `logme_score`.
-        state: of all samples.
-        options: of the function, such as `logarithm=True` of `gbc_score`.
+        metric: a name in `STREAMED`, or the function of the metric, such as `logme_score`.
+        state: the state of all samples.
+        options: options of the function, such as `logarithm=True` for `gbc_score`.
 
     Returns:
-        What the function returns for all samples at once, up to rounding, with the same statuses. In float32 the
-        rounding is that of the metric itself for some hundred updates; for more, or where features that are linearly
-        dependent have to be told from such that nearly are, sum in float64. Inside a transformation a state without
-        samples, or with one that is not valid, has the score NaN with `ScoreStatus.INVALID_INPUT`.
+        The result of the function for all samples at once, up to rounding, with the same statuses. In float32 the
+        rounding is that of the metric itself for a few hundred updates. For more updates, or to distinguish linearly
+        dependent from nearly dependent features, sum in float64. Inside a transformation, a state without samples or
+        with an invalid sample gives the score NaN with `ScoreStatus.INVALID_INPUT`.
 
     Raises:
-        ValueError: for another metric; outside of transformations for a state without samples, or one that is not
-            valid; and whatever the function refuses.
+        ValueError: for another metric; outside of transformations also for a state without samples or with an invalid
+            one; and whatever the function raises.
 
     `O(d^2 (d + C))` operations, as for a sample of `2 (C + d)` rows.
     """
@@ -254,7 +254,7 @@ def _checked_name(metric: str | Callable[..., Any]) -> str:
             f"unknown metric {metric!r}{suggestion(metric, STREAMED)}: there are {', '.join(STREAMED)} for blocks."
         )
     raise ValueError(
-        f"{metric} cannot be had block by block, as it depends on more than the sizes, means and variances of classes "
+        f"{metric} cannot be computed by block, as it depends on more than the sizes, means and variances of classes "
         f"and the covariance of the features: choose from {', '.join(STREAMED)}, or pass a sample of the rows to "
         "score_encoders."
     )
@@ -270,7 +270,7 @@ def _update(
 def _of_batch(
     like: Moments, features: Float[Array, "m d"], labels: Int[Array, " m"], weights: Float[Array, " m"]
 ) -> Moments:
-    """The moments of some samples, in the form of a state; if factored, the scatter has a row for each sample."""
+    """The moments of a batch as a state. If factored, the scatter has a row for each sample."""
     dtype, num_classes = like.means.dtype, len(like.class_sizes)
     live = weights > 0
     features = jnp.where(live[:, None], features, 0).astype(dtype)
@@ -302,7 +302,7 @@ def _of_batch(
 
 
 def _unit(distances: Float[Array, "*n d"]) -> Float[Array, ""]:
-    """The power of 2 next below the largest of them."""
+    """The largest power of 2 below the largest value."""
     tiny = jnp.finfo(distances.dtype).tiny
     return jnp.where(jnp.max(jnp.abs(distances)) > tiny, own_size(distances), tiny)
 
@@ -334,7 +334,7 @@ _merge = kernel(_merged)
 
 
 def _moved(state: Moments, shift: Float[Array, " d"], unit: Float[Array, ""]) -> Moments:
-    """The same in a larger unit, and with the shift added to x."""
+    """The same moments in a larger unit, with the shift added to x."""
     ratio = state.unit / unit
     return dataclasses.replace(
         state,
@@ -364,19 +364,19 @@ _Rows = tuple[Float[Array, "m d"], Int[Array, " m"], Float[Array, " m"]]
 
 
 def _stand_in_kernel(state: Moments, *, shifted: bool) -> _Rows:
-    """Features, labels and weights with these sizes and means of the classes and this scatter within them.
+    """Features, labels and weights with the class sizes, class means and scatter within classes of the state.
 
-    All of the scatter is in the largest class. The second half of the rows has the weights and labels of the first, and
-    mirrors it about the means.
+    All of the scatter is in the largest class. The second half of the rows has the weights and labels of the first half
+    and mirrors it about the means.
 
     Args:
         state: the moments.
-        shifted: whether the features are x, in more digits; else those of the samples.
+        shifted: whether to return x, which has more digits, instead of the features of the samples.
     """
     num_classes, width = state.means.shape
     largest = jnp.argmax(state.class_sizes)
     size = state.class_sizes[largest]
-    # A power of 2, so that the weights have exactly the sum of the sizes, which may be compared to a rank.
+    # A power of 2, so that the weights sum exactly to the class sizes, which may be compared to a rank.
     of_row = own_size(size / (4 * width))
     offsets = _factor(state) / jnp.sqrt(2 * of_row)
     rows = [jnp.concatenate([state.means, state.means[largest] + side * offsets]) for side in (1, -1)]
@@ -394,7 +394,7 @@ _stand_in = kernel(_stand_in_kernel, static=("shifted",))
 
 @kernel
 def _two_of_each_class(state: Moments) -> _Rows:
-    """Two samples of each class that have its mean and variances, in the features' own unit, about their mean."""
+    """Two samples per class with its mean and variances, centred and in the unit of the features."""
     deviations = jnp.sqrt(safe_divide(state.squares, state.class_sizes[:, None]))
     rows = jnp.concatenate([state.means + deviations, state.means - deviations]) - state.mean
     labels = jnp.arange(len(state.class_sizes))
@@ -409,7 +409,7 @@ def _factor(state: Moments) -> Float[Array, "d d"]:
     """Rows whose outer products have the sum W."""
     if state.factored:
         return state.scatter
-    # In units of each feature's own deviation, or the rounding of a large one would hide a small one.
+    # In units of the deviation of each feature, as the rounding of a large feature would hide a small one.
     sizes = jnp.sqrt(jnp.diag(state.scatter))
     units = jnp.where(sizes > 0, sizes, 1)
     eigenvalues, axes = linalg.eigh(state.scatter / units / units[:, None])
@@ -417,6 +417,6 @@ def _factor(state: Moments) -> Float[Array, "d d"]:
 
 
 def in_single_precision(state: Moments) -> Moments:
-    """The same in float32, whose factor is found before digits are lost."""
+    """The same moments in float32, factored before precision is lost."""
     factored = dataclasses.replace(state, scatter=_factor(state), factored=True)
     return jax.tree.map(lambda leaf: leaf if leaf.dtype == np.bool_ else leaf.astype(jnp.float32), factored)

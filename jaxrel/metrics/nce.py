@@ -1,4 +1,4 @@
-r"""NCE: how well source classes determine target labels, if each sample has one of both.
+r"""NCE: how well source classes determine target labels, if each sample has both.
 
 NCE = -H(Y | Z) = sum_{y, z} P(y, z) log P(y | z),   P(y, z) = share of samples of label y and source label z.
 """
@@ -34,18 +34,18 @@ def nce_score(
     num_classes: int | None = None,
     num_source_classes: int | None = None,
 ) -> Score:
-    """Minus the conditional entropy of the labels given the source labels, in nats; higher is better.
+    """Negative conditional entropy of the labels given the source labels, in nats; higher is better.
 
     Args:
-        source_labels: `(n,)` integers or names: source classes of the target samples, such as the
-            ones that a source head predicts.
+        source_labels: `(n,)` integers or names: source classes of the target samples, such as predictions of a source
+            head.
         labels: `(n,)` integers.
         weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
-        num_classes, num_source_classes: class counts; needed inside `jit` and `vmap`. Absent classes change nothing.
+        num_classes, num_source_classes: class counts; needed inside `jit` and `vmap`. Absent classes have no effect.
 
     Returns:
-        A `Score` between minus the entropy of the labels, where the two are independent, and 0, where the source label
-        determines the label. It is not symmetric: swapped arguments give another score.
+        A `Score` between minus the entropy of the labels, if the two are independent, and 0, if the source label
+        determines the label. It is not symmetric in its arguments.
 
     Raises:
         ValueError: for source labels that are not integers or out of range, else see `checked_labelled_sample`.
@@ -62,7 +62,7 @@ def nce_score(
     num_samples = (*to_array("source_labels", source_labels).shape, 0)[0]
     sample = checked_labelled_sample(np.zeros((num_samples, 1)), labels, weights, num_classes)
     source, count, known = _checked_source(source_labels, sample.weights > 0, num_source_classes)
-    # The source class is what there is to know of a sample.
+    # The only input for a sample is its source class.
     features = jnp.where(sample.weights > 0, source, 0).astype(sample.features.dtype)[:, None]
     sample = dataclasses.replace(sample, features=features)
     return _nce(sample, source, known, num_source_classes=count)

@@ -1,11 +1,11 @@
-r"""NCTI: how near the features are to neural collapse, measured in three ways after discriminant analysis.
+r"""NCTI: how close the features are to neural collapse, by three measures after discriminant analysis.
 
-Features are projected to their first principal components; a discriminant analysis gives discriminants L of the
-samples, whitened within classes, and probabilities P of the classes, with the rows P_c for class c. Then
+Features are projected to their first principal components. A discriminant analysis gives the discriminants L of the
+samples, whitened within classes, and the class probabilities P, with the rows P_c for class c. Then
 
     simplex = ||L||_*,    nearest_centre = mean_i P_{i y_i},    variability = log sum_c ||P_c||_*
 
-with the nuclear norm `||.||_*`; the first two are higher, the last is lower the nearer features are to collapse.
+with the nuclear norm `||.||_*`. Closer to collapse, the first two are higher and the last is lower.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class NctiComponents(HasStatus):
 
     Attributes:
         simplex: nuclear norm of the discriminants; higher the more the class means are apart.
-        nearest_centre: mean probability of the right class, 0 to 1; higher is better.
+        nearest_centre: mean probability of the correct class, 0 to 1; higher is better.
         variability: log of the sum of the nuclear norms of the classes' probabilities; lower is better.
-        status: `ScoreStatus` bits, 0 when all is well.
+        status: `ScoreStatus` bits, 0 on success.
     """
 
     simplex: Float[Array, "*b"]
@@ -68,22 +68,22 @@ def ncti_components(
     largest_class: int | None = None,
     decomposition: Decomposition | None = None,
 ) -> NctiComponents:
-    r"""The three parts of NCTI for one model; `ncti_combine` makes scores of those of a hub.
+    r"""The three parts of NCTI for one model. Pass those of all models to `ncti_combine`.
 
     Args:
         features: `(n, d)`.
         labels: `(n,)` integers.
-        num_components: principal components that are kept, at most `min(n, d)`; another number needs a compilation.
+        num_components: number of principal components, at most `min(n, d)`; a new value recompiles.
         weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice.
         num_classes: class count; needed inside `jit` and `vmap`.
-        largest_class: samples of the largest class, at most; None finds it where the labels are concrete, and takes n
-            where they are not, which is slow.
+        largest_class: upper bound on the size of the largest class. None computes it for concrete labels, and uses n
+            for traced labels, which is slow.
         decomposition: `decompose(features, "centred", weights=weights)`, to share it between metrics; None computes it.
 
     Returns:
-        `NctiComponents` that do not change under shifts and rotations. Undefined for fewer than two classes, and where
-        samples are not more than classes. Where every class is one point the simplex is that of classes which vary by
-        the rounding of the features, with `ScoreStatus.UNBOUNDED`: compare it within one dtype only.
+        `NctiComponents` that are invariant to shifts and rotations. Undefined for fewer than two classes, and if there
+        are no more samples than classes. If every class is a single point, classes are assumed to vary by the rounding
+        of the features, with `ScoreStatus.UNBOUNDED`: compare the simplex within one dtype only.
 
     Raises:
         ValueError: for `num_components < 1`, else see `checked_labelled_sample`.
@@ -121,21 +121,21 @@ def ncti_components(
 
 
 def ncti_combine(components: NctiComponents | Sequence[NctiComponents]) -> Score:
-    """NCTI of each model of a hub, -1 to 2; higher is better.
+    """NCTI of each model of a model zoo, -1 to 2; higher is better.
 
     Each part is scaled to 0 .. 1 over the models; the score is `simplex + nearest_centre - variability`.
 
     Args:
-        components: of one model each, or with a leading axis of models.
+        components: a sequence with the components of each model, or components with a leading axis of models.
 
     Returns:
-        A `Score` for each model, which changes with the others: compare models of one call only. A part that all models
-        share, up to rounding, adds 0 (NaN in the authors' code). A model whose components have a status keeps it; where
-        they are NaN, so is its score, and the others are scaled without it. A model that is alone has the score 0 and
-        `ScoreStatus.SINGLE_ENCODER`.
+        A `Score` for each model. It depends on the other models, so compare only scores of the same call. A part that
+        is equal for all models, up to rounding, adds 0 (NaN in the authors' code). A model keeps the status of its
+        components; if they are NaN, so is its score, and the other models are scaled without it. A single model has the
+        score 0 and `ScoreStatus.SINGLE_ENCODER`.
 
     Raises:
-        ValueError: for components of one model alone.
+        ValueError: for the components of one model without a leading axis.
     """
     parts = over_models(components, NctiComponents)
     usable = jnp.isfinite(parts.simplex + parts.nearest_centre + parts.variability)

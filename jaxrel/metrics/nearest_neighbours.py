@@ -14,7 +14,7 @@ from jaxrel.metrics.validation import LabelledSample, checked_labelled_sample, c
 
 __all__ = ["nearest_neighbours_score"]
 
-# Samples whose distances to all others are formed at a time.
+# Number of samples whose distances to all others are formed at a time.
 _BLOCK = 256
 
 
@@ -28,20 +28,20 @@ def nearest_neighbours_score(
     weights: Float[ArrayLike, " n"] | None = None,
     num_classes: int | None = None,
 ) -> Score:
-    """Share of samples whose class is the most frequent among their nearest others, 0 to 1; higher is better.
+    """Leave-one-out accuracy of the k nearest neighbours, 0 to 1; higher is better.
 
     Args:
         features: `(n, d)`; Euclidean distance.
         labels: `(n,)` integers.
-        num_neighbours: votes for each sample, at least 1; another number needs no compilation.
-        weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice, so that each is a neighbour of the other.
+        num_neighbours: number of neighbours k that vote, at least 1; a new value does not recompile.
+        weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice, each a neighbour of the other.
         num_classes: class count; needed inside `jit` and `vmap`.
 
     Returns:
-        A `Score`. Samples as far as the last neighbour (up to rounding of its distance and of that to the middle of the
-        samples) share the remaining votes in proportion to
-        their weights, so that the order of samples is irrelevant; among classes of equal votes the smallest label is
-        taken. Where there are fewer others than `num_neighbours`, all vote; undefined where a sample has no other.
+        A `Score`. Samples at the distance of the last neighbour (up to rounding of this distance and of that to the
+        centre of the samples) share the remaining votes in proportion to their weights, so the order of samples is
+        irrelevant. Among classes with equal votes the smallest label wins. If there are fewer other samples than
+        `num_neighbours`, all vote; undefined if a sample has no other.
 
     Raises:
         ValueError: for `num_neighbours < 1`, else see `checked_labelled_sample`.
@@ -77,7 +77,7 @@ def _nearest_neighbours(sample: LabelledSample, num_neighbours: Float[Array, ""]
         # One of the copies of a sample is itself.
         others = jnp.where(index == position, jnp.maximum(sample.weights - 1, 0), sample.weights)
         votes = _vote_shares(distances, others, num_neighbours, rounding, norm) @ sample.memberships
-        # The first of those that are equal up to rounding.
+        # The first of the classes with equal votes up to rounding.
         told = jnp.argmax(votes >= (1 - rounding) * jnp.max(votes)) == jnp.argmax(sample.memberships[position])
         return told, (sample.weights[position] > 0) & (jnp.sum(others) == 0)
 
@@ -93,10 +93,10 @@ def _vote_shares(
     rounding: float,
     norm: Float[Array, ""],
 ) -> Float[Array, " n"]:
-    """How many of the votes each sample has: all it can within the radius, an equal part of its own on the radius."""
+    """The votes of each sample: its whole weight within the radius, an equal part of its weight on the radius."""
     distances = jnp.where(available > 0, distances, jnp.inf)
     radius = least_reaching(distances, lambda inside: jnp.sum(jnp.where(inside, available, 0)), num_neighbours)
-    # Who is that near has a norm of at most twice this sum.
+    # Samples this close have a norm of at most twice this sum.
     width = rounding * (norm + radius)
     inside = jnp.where(distances < radius - width, available, 0)
     on_radius = jnp.where(jnp.abs(distances - radius) <= width, available, 0)

@@ -1,4 +1,4 @@
-"""N-LEEP: LEEP with the components of a mixture of Gaussians on the features in place of source classes."""
+"""N-LEEP: LEEP with the components of a Gaussian mixture on the features instead of source classes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jaxrel.pseudo_labels.gaussian_mixture import gaussian_mixture
 __all__ = ["nleep_score"]
 
 _COMPONENTS_A_CLASS = 5
-# Of the mean variance of a principal direction; added to the variances of every component.
+# Fraction of the mean variance of a principal direction that is added to the variances of every component.
 _REGULARISATION = 1e-3
 # Fewer than these save no time.
 _LEAST_DIRECTIONS = 32
@@ -43,39 +43,38 @@ def nleep_score(
     num_classes: int | None = None,
     decomposition: Decomposition | None = None,
 ) -> Score:
-    """Mean log probability of the labels as predicted by a sample's mixture components, in nats; higher is better.
+    """Mean log probability of the labels as predicted by mixture components, in nats; higher is better.
 
     Args:
         features: `(n, d)`.
         labels: `(n,)` integers.
-        num_components: components k of the mixture; None means five for each class that occurs, as published (of
-            `num_classes` inside `jit` and `vmap`, where labels are unknown). With about as many
-            components as samples each sample has its own, and the score nears 0 for all features.
-        explained_variance: the mixture is fitted in the fewest principal directions that hold more than this share of
-            the variance, above 0 and at most 1; another value needs a compilation only where far more directions or
-            far fewer hold it.
-        max_directions: at most this many directions; None means `min(n, d)`. Inside `jit` and `vmap` the mixture takes
-            time for each, used or not; elsewhere for as many as the next power of 2 of those in use.
-        responsibilities: `(n, k)`, rows of sum 1, of a mixture of your own: the score is `leep_score` of them, and the
-            features and the options above are not used.
-        key: of `jax.random`, or an integer; draws the starts of the mixture.
+        num_components: number of components k of the mixture. None uses five for each class that occurs, as published
+            (for each of `num_classes` inside `jit` and `vmap`, where labels are unknown). With about as many components
+            as samples, each sample has its own component, and the score approaches 0 for any features.
+        explained_variance: the mixture is fitted in the fewest principal directions with more than this share of the
+            variance, above 0 and at most 1. A new value recompiles only if it needs far more or far fewer directions.
+        max_directions: the largest number of directions; None is `min(n, d)`. Inside `jit` and `vmap` every direction
+            takes time, used or not; otherwise the used directions, rounded up to a power of 2.
+        responsibilities: `(n, k)`, rows of sum 1, of a mixture of your own. The score is then their `leep_score`, and
+            the features and the options above are ignored.
+        key: a key of `jax.random` or an integer; it draws the initial mixtures.
         weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
-        num_classes: class count; needed inside `jit` and `vmap`. Absent classes change nothing where labels are known.
+        num_classes: class count; needed inside `jit` and `vmap`. Absent classes have no effect if labels are concrete.
         decomposition: `decompose(features, "centred", weights=weights)`, to share it between metrics; None computes it.
 
     Returns:
-        A `Score` between minus the entropy of the labels and 0 that does not change with shifts, scale and rotation.
-        Where all samples are equal it is minus the entropy of the labels. The mixture is a local maximum of the
-        likelihood, found by iteration: another key, dtype or rounding can lead to another one.
+        A `Score` between minus the entropy of the labels and 0 that is invariant to shifts, scale and rotation. If all
+        samples are equal it is minus the entropy of the labels. The mixture is a local maximum of the likelihood found
+        by iteration: another key, dtype or rounding can lead to a different one.
 
     Raises:
         ValueError: for options out of range, else see `checked_labelled_sample`.
 
     Source: Li, Jia, Sang, Zhu, Green, Wang, Gong, "Ranking neural checkpoints", CVPR 2021. Deviations: components have
     diagonal covariances along the principal directions of all samples, not full ones, with 1e-3 of the mean variance
-    of a direction added (in full covariances of wide features there are more numbers than samples); samples are put in
-    order of their distance from the mean before starts are drawn, so that the given order is irrelevant. No two
-    implementations agree: they differ in components, covariances and seeds, and some leave out the logarithm.
+    of a direction added (full covariances of wide features have more numbers than there are samples); samples are
+    sorted by their distance from the mean before initial means are drawn, so the given order is irrelevant. No two
+    implementations agree: they differ in components, covariances and seeds, and some omit the logarithm.
 
     `O(n d min(n, d))` operations for the directions, `O(n k r)` for each iteration in r directions; `O(n (d + k))`
     memory.
@@ -105,7 +104,7 @@ def nleep_score(
 
 
 def _num_classes(sample: LabelledSample) -> int:
-    """Those that occur, if that is known."""
+    """The number of classes that occur, if it is known."""
     sizes = sample.class_sizes
     return sizes.size if isinstance(sizes, jax.core.Tracer) else int(jnp.sum(sizes > 0))
 
@@ -122,7 +121,7 @@ def _nleep_kernel(
     kept = _kept(principal, explained_variance)[:max_directions]
     coordinates = jnp.where(kept, principal.rows[:, :max_directions], 0)
     order = jnp.argsort(jnp.sum(coordinates**2, axis=1))
-    # The mixture takes its unit from the variance averaged over all directions, those that are left out included.
+    # The mixture scales by the variance averaged over all directions, including unused ones.
     regularisation = _REGULARISATION * max_directions / jnp.maximum(jnp.sum(kept), 1)
     mixture = gaussian_mixture(
         coordinates[order],
@@ -141,9 +140,9 @@ _nleep = kernel(_nleep_kernel, static=("num_components", "max_directions"))
 
 
 def _kept(principal: Components, explained_variance: Float[Array, ""]) -> Bool[Array, " r"]:
-    """The leading directions that are needed; the others are made 0.
+    """The leading directions that are needed; the others are set to 0.
 
-    A direction in which all samples are 0 gives all components the same factor if covariances are diagonal.
+    With diagonal covariances, a direction in which all samples are 0 gives all components the same factor.
     """
     energies = principal.values**2
     before = jnp.cumsum(energies) - energies
@@ -151,7 +150,7 @@ def _kept(principal: Components, explained_variance: Float[Array, ""]) -> Bool[A
 
 
 def _most_directions(principal: Components, explained_variance: Float[Array, ""], most: int) -> int:
-    """Directions that the mixture is compiled for: a power of 2 that holds those in use, if these are known."""
+    """Number of directions in the compiled mixture: those in use, if known, rounded up to a power of 2."""
     if is_traced(principal, explained_variance):
         return most
     kept = int(jnp.sum(_kept(principal, explained_variance)))

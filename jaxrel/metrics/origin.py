@@ -1,7 +1,7 @@
-"""Features about their centre before they lose digits to float32.
+"""Centring of features before they are converted to float32.
 
-An offset costs float32 what it costs no float64: beside 1e7 a spread of 1 is one rounding. Metrics that do not change
-with a shift therefore take features that come in more than float32 about their centre.
+In float32 a large offset hides the spread: next to 1e7, a spread of 1 is one rounding. For shift-invariant metrics,
+features of higher precision than float32 are therefore centred first.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _SAMPLES = 100
 
 
 def about_centre(*sides: tuple[Any, Any]) -> tuple[Any, ...]:
-    """Features of all sides minus the centre of the first, where they are known in more digits than float32 has.
+    """Features of all sides minus the centre of the first side, if they are more precise than float32.
 
-    The centre is the median of each feature over some hundred samples: one sample far away would draw the mean along.
+    The centre is the median of each feature over a few hundred samples, because an outlier would move the mean.
 
     Args:
-        sides: features `(n, d)` and weights `(n,)` or None; what is wrong with them is left to the checks that follow.
+        sides: features `(n, d)` and weights `(n,)` or None; later checks report invalid values.
 
     Returns:
         The features of each side: moved and in float64, all of them; or as they were, where 64-bit types are enabled,
@@ -50,7 +50,7 @@ def about_centre(*sides: tuple[Any, Any]) -> tuple[Any, ...]:
 
 
 def _single(features: Any) -> bool:
-    """Whether they are exact in float32, as those are that a network computed."""
+    """Whether the features are exact in float32, as the outputs of a network are."""
     if isinstance(features, jax.Array) or features.dtype.kind not in "iuf" or np.can_cast(features.dtype, np.float32):
         return True
     with np.errstate(over="ignore"):
@@ -67,7 +67,7 @@ def _live(weights: Any, num_samples: int) -> Bool[np.ndarray, " n"]:
 def _moved(
     array: Float[np.ndarray, "n d"], live: Bool[np.ndarray, " n"], origin: Float[np.ndarray, " d"]
 ) -> Float[np.ndarray, "n d"]:
-    """Minus the origin, and constant where they are up to rounding; absent samples are 0."""
+    """Features minus the origin. Features that are constant up to rounding become constant; absent samples are 0."""
     moved = np.where(live[:, None], array - origin, 0)
     size = np.max(np.abs(array[live]), axis=0)
     spread = np.ptp(moved[live], axis=0)

@@ -1,6 +1,6 @@
-r"""OT-NCE: how well the labels of a reference task tell those of the target, through an optimal coupling of features.
+r"""OT-NCE: how well reference labels predict target labels through an optimal coupling of the features.
 
-The score that the authors of OTCE recommend where no auxiliary tasks are at hand: minus the conditional entropy alone.
+It is the negative conditional entropy of OTCE, which the authors recommend if there are no auxiliary tasks.
 
 Source: Tan, Li, Huang, "OTCE: A transferability metric for cross-domain cross-task representations", CVPR 2021,
 appendix.
@@ -32,24 +32,25 @@ def ot_nce_score(
     reference_num_classes: int | None = None,
     num_classes: int | None = None,
 ) -> Score:
-    """Minus the conditional entropy of the target's labels in nats, `-H(labels)` to 0; higher is better.
+    """Negative conditional entropy of the target labels in nats, `-H(labels)` to 0; higher is better.
 
     Args:
         reference_features, reference_labels: `(n, d)` and `(n,)` integers, of the reference task.
         features, labels: `(m, d)` and `(m,)` integers, of the target task; n and m may differ.
-        relative_gap: how near the optimum the transport cost of the coupling is certified to be, as in
-            `otce_components`, which has that cost. None couples optimally, up to rounding.
+        relative_gap: certified relative accuracy of the transport cost, as in `otce_components`, which returns this
+            cost. None gives the optimal coupling, up to rounding.
         reference_weights, weights: counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
         reference_num_classes, num_classes: class counts; needed inside `jit` and `vmap`.
 
     Returns:
-        A `Score`, not converged where the gap was not certified. It does not change under shifts of either task,
-        rotations and one common scale of both. Features that are all the same have the lowest value.
+        A `Score`, marked as not converged if the gap was not certified. It is invariant to shifts of either task and to
+        common rotations and scales of both. Features that are all the same have the lowest value.
 
     Raises:
         ValueError: see `checked_pair`, `checked_gap`.
 
-    Deviations from the authors' code, complexity: see `otce_components`, whose `conditional_entropy` this is, negated.
+    For deviations from the authors' code and complexity see `otce_components`; the score is minus its
+    `conditional_entropy`.
     """
     return f_otce_score(
         reference_features,

@@ -1,4 +1,4 @@
-r"""OTCE: how far apart two tasks are, in features by optimal transport and in labels by conditional entropy.
+r"""OTCE: the distance of two tasks, in features by optimal transport and in labels by conditional entropy.
 
 With an optimal coupling P between reference samples and target samples,
 
@@ -44,13 +44,13 @@ __all__ = ["OtceCombination", "OtceComponents", "otce_combination", "otce_compon
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class OtceComponents(HasStatus):
-    """The two distances behind OTCE, for a batch of pairs of tasks.
+    """The two distances of OTCE, for a batch of pairs of tasks.
 
     Attributes:
-        wasserstein: cost W of the coupling, in squares of the features: lower is better.
-        lower, upper: contain the optimal, unregularised cost, rounding included.
-        conditional_entropy: of the target's labels given the reference's, H in nats: lower is better.
-        status: `ScoreStatus` bits, 0 when all is well.
+        wasserstein: cost W of the coupling, in squared feature units; lower is better.
+        lower, upper: an interval that contains the optimal, unregularised cost, rounding included.
+        conditional_entropy: entropy H of the target labels given the reference labels, in nats; lower is better.
+        status: `ScoreStatus` bits, 0 on success.
     """
 
     wasserstein: Float[Array, "*b"]
@@ -92,33 +92,33 @@ def otce_components(
     Args:
         reference_features, reference_labels: `(n, d)` and `(n,)` integers, of the reference task.
         features, labels: `(m, d)` and `(m,)` integers, of the target task; n and m may differ.
-        relative_gap: how near the optimum the cost of the coupling is certified to be, relative to W without what
-            shifts of a task change of it; of no effect with an epsilon. None couples optimally, up to rounding, which
-            takes some ten times as long.
-        epsilon: regularisation of the coupling, which the authors' paper has and their code has not. None takes the one
-            that `relative_gap` asks for.
-        epsilon_unit: "cost": epsilon is in squares of the features; "mean_cost": relative to the mean of all costs.
+        relative_gap: certified relative accuracy of the cost of the coupling, relative to the shift-invariant part of
+            W. It is ignored if epsilon is given. None gives the optimal coupling, up to rounding, which takes about ten
+            times as long.
+        epsilon: regularisation of the coupling, which is in the authors' paper but not in their code. None uses the
+            epsilon that `relative_gap` requires.
+        epsilon_unit: "cost": epsilon is in squared feature units; "mean_cost": relative to the mean of all costs.
         reference_weights, weights: counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
         reference_num_classes, num_classes: class counts; needed inside `jit` and `vmap`.
 
     Returns:
-        `OtceComponents`, not converged where the gap was not certified. With epsilon None W grows with the square of
-        the scale, H does not change with it; W does not change under shifts and rotations of both tasks, H not even
-        under shifts of one. Classes without samples count for nothing.
+        `OtceComponents`, marked as not converged if the gap was not certified. If epsilon is None, W grows with the
+        square of the scale and H is invariant to it. W is invariant to common shifts and rotations of both tasks, and H
+        also to shifts of one task. Classes without samples have no effect.
 
     Raises:
         ValueError: see `checked_pair`, `checked_epsilon`, `checked_gap`, `checked_squares`.
 
-    Deviations from the authors' code, which couples by a network simplex: the coupling is an entropic one whose cost is
-    certified to be optimal within `relative_gap`, and H is that of this coupling, a little above that of the optimal
-    one. Where several couplings are optimal theirs takes the one that its simplex finds, which depends on the order of
-    the samples; this one the one of largest entropy, so that features that are all the same have H = H(labels), its
-    largest value. With a gap of None epsilon is 2^-22 (float32: 2^-18) of the mean size of the cost without its terms
-    of one sample alone: costs that differ by less count as ties. Where very many nearly do, Sinkhorn's algorithm stops
-    before that (at 20,000 iterations; H of 1,797 digits is 3e-5 off).
+    Deviations from the authors' code, which uses a network simplex: the coupling is an entropic one whose cost is
+    certified to be optimal within `relative_gap`, and H is that of this coupling, slightly above that of the optimal
+    one. If several couplings are optimal, theirs depends on the order of the samples; this one has the largest entropy,
+    so features that are all the same have H = H(labels), its largest value. With a gap of None, epsilon is 2^-22
+    (float32: 2^-18) of the mean size of the cost without its terms of a single sample: costs that differ by less are
+    treated as ties. If there are very many near-ties, Sinkhorn's algorithm stops before that (at 20,000 iterations; H
+    of 1,797 digits has an error of 3e-5).
 
-    `O(n m (d + s))` operations with s the iterations, some 10 to some 100, without a gap to some 10,000;
-    `O(n m)` memory.
+    `O(n m (d + s))` operations with s iterations, tens to hundreds, or up to tens of thousands without a gap; `O(n m)`
+    memory.
     """
     pair = checked_pair(
         reference_features,
@@ -156,17 +156,18 @@ def otce_combination(components: OtceComponents, accuracies: Float[ArrayLike, " 
     """Fit `accuracy = w W + h H + intercept` on auxiliary tasks by least squares.
 
     Args:
-        components: of k auxiliary tasks, at least 3, stacked (`jax.tree.map(lambda *x: jnp.stack(x), *components)`).
-        accuracies: `(k,)` after transfer to each of them.
+        components: components of k >= 3 auxiliary tasks, stacked by
+            `jax.tree.map(lambda *x: jnp.stack(x), *components)`.
+        accuracies: `(k,)`, accuracy after transfer to each of them.
 
     Returns:
-        The coefficients, of all that fit equally well the smallest for standardised components. NaN where a component
-        is.
+        The coefficients. If several fit equally well, they have the least norm for standardised components. They are
+        NaN if a component is.
 
     Raises:
         ValueError: for shapes that do not match, fewer than 3 tasks, and concrete numbers that are not finite.
 
-    The authors standardise the components first, which leaves the fitted accuracies as they are.
+    The authors standardise the components first, which does not change the fitted accuracies.
     """
     truth = jnp.asarray(accuracies)
     shape = components.wasserstein.shape
@@ -189,7 +190,7 @@ def _otce_combination(inputs: Float[Array, "k 2"], truth: Float[Array, " k"]) ->
     mean = jnp.mean(inputs, axis=0)
     about = inputs - mean
     largest = jnp.max(jnp.abs(about), axis=0)
-    # A component that is the same for all tasks up to rounding says nothing.
+    # A component that is the same for all tasks up to rounding carries no information.
     largest = jnp.where(largest > 8 * jnp.finfo(inputs.dtype).eps * jnp.abs(mean), largest, 0)
     unit = safe_divide(about, jnp.broadcast_to(largest, about.shape))
     deviation = jnp.sqrt(jnp.mean(unit**2, axis=0))
@@ -202,7 +203,7 @@ def _otce_combination(inputs: Float[Array, "k 2"], truth: Float[Array, " k"]) ->
 
 
 def otce_score(components: OtceComponents, combination: OtceCombination) -> Score:
-    """The accuracy after transfer that the fitted combination predicts, one for each pair of tasks; higher is better.
+    """Predict the accuracy after transfer by the fitted combination, for each pair of tasks; higher is better.
 
     The status is that of the components.
     """

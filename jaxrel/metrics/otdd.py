@@ -1,4 +1,4 @@
-r"""OTDD: the optimal transport distance between two data sets, samples and their labels.
+r"""OTDD: the optimal transport distance between two labelled data sets.
 
     d(R, T) = min_P sum_ij P_ij (||x_i - y_j||^2 + W_2^2(class of x_i, class of y_j))
 
@@ -43,9 +43,9 @@ class DatasetDistance(Score):
     """A batch of distances between data sets.
 
     Attributes:
-        value: in squares of the features.
-        status: `ScoreStatus` bits, 0 when all is well.
-        lower, upper: contain the distance as defined, see `otdd_distance`.
+        value: the distance, in squared feature units.
+        status: `ScoreStatus` bits, 0 on success.
+        lower, upper: an interval that contains the exact distance, see `otdd_distance`.
     """
 
     lower: Float[Array, "*b"]
@@ -71,31 +71,31 @@ def otdd_distance(
     num_classes: int | None = None,
     block_sizes: tuple[int, int] | None = None,
 ) -> DatasetDistance:
-    """Squared distance of samples plus squared distance of their classes, at the cheapest coupling; lower is better.
+    """Optimal transport distance of two labelled tasks, with squared distances of samples and classes; lower is better.
 
     Args:
         reference_features, reference_labels: `(n, d)` and `(n,)` integers, of the reference task.
         features, labels: `(m, d)` and `(m,)` integers, of the target task; n and m may differ, and so may classes.
-        inner: "exact": W_2 between the samples of two classes; "gaussian": between Gaussians of their moments, never
-            more.
-        debiased: the Sinkhorn divergence `OT(R, T) - OT(R, R) / 2 - OT(T, T) / 2` at `epsilon` instead, exactly 0 for
-            a task and itself.
-        relative_gap: how accurately the distance is certified, without what shifts of a task change of it. None: as
-            accurately as the dtype permits. The divergence, a difference, always has converged terms.
-        epsilon: regularisation of the divergence. None takes 0.2 squares of the features ("cost") or 0.05 of the mean
-            cost ("mean_cost"). The distance has none.
-        epsilon_unit: "cost": in squares of the features; "mean_cost": relative to the mean cost between R and T.
+        inner: "exact": W_2 between the samples of two classes; "gaussian": between Gaussians with their moments, which
+            is never larger.
+        debiased: compute the Sinkhorn divergence `OT(R, T) - OT(R, R) / 2 - OT(T, T) / 2` at `epsilon`, which is
+            exactly 0 between a task and itself.
+        relative_gap: certified relative accuracy of the shift-invariant part of the distance. None is as accurate as
+            the dtype permits. The terms of the divergence, which is a difference, always converge fully.
+        epsilon: regularisation of the divergence. None is 0.2 squared feature units ("cost") or 0.05 of the mean cost
+            ("mean_cost"). The distance is not regularised.
+        epsilon_unit: "cost": in squared feature units; "mean_cost": relative to the mean cost between R and T.
         reference_weights, weights: counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
         reference_num_classes, num_classes: class counts; needed inside `jit` and `vmap`.
-        block_sizes: sizes of the largest class of the reference and of the target; needed for "exact" where labels are
-            traced. There "gaussian" is faster with sizes below d.
+        block_sizes: sizes of the largest class of the reference and of the target; required for "exact" with traced
+            labels. With traced labels "gaussian" is faster with sizes below d.
 
     Returns:
-        A `DatasetDistance`, not converged where the gap was not certified. It grows with the square of the scale and
-        does not change under shifts and rotations of both tasks nor when classes are renumbered. Its interval contains
-        the minimum over all couplings, errors of the distances between classes included (those of "gaussian" count as
-        exact); for the divergence it contains what the converged potentials and plans of the three terms leave open, up
-        to rounding. The distance of a task to itself is 0 up to what the dtype resolves, some 1e-4 of the squared
+        A `DatasetDistance`, marked as not converged if the gap was not certified. It grows with the square of the
+        scale, and is invariant to common shifts and rotations of both tasks and to the numbering of classes. Its
+        interval contains the minimum over all couplings and allows for errors of the distances between classes (those
+        of "gaussian" are treated as exact). For the divergence it combines the intervals of the three terms, up to
+        rounding. The distance of a task to itself is 0 up to the resolution of the dtype, about 1e-4 of the squared
         spread in float32.
 
     Raises:
@@ -103,9 +103,9 @@ def otdd_distance(
 
     Deviations from the authors' code: its costs, and so its values, are half of these, and its epsilon of 0.1 is 0.2
     here. It regularises the distances between classes as well; here they are W_2^2 itself, to a certified relative gap
-    of half of `relative_gap`, or of 1e-3 (float64: 1e-7) for None and for the divergence. Its outer problem is left
-    after some ten annealing steps, about 1 % short; here it goes on until the gap of the whole is certified.
-    Covariances are divided by the number of samples, not by one less.
+    of half of `relative_gap`, or of 1e-3 (float64: 1e-7) for None and for the divergence. Its outer problem stops after
+    about ten annealing steps, with an error of about 1 %; here it continues until the overall gap is certified.
+    Covariances are divided by the number of samples n, not by n - 1.
 
     `O(n m (d + s))` operations with s the iterations of Sinkhorn's algorithm, `O(n m)` memory, and for "exact" as much
     again between classes, with `r t k l` entries for r and t classes of at most k and l samples; for "gaussian"

@@ -1,12 +1,12 @@
-r"""PACTran: minus a PAC-Bayesian bound on the loss of a classifier of the target classes.
+r"""PACTran: the negative of a PAC-Bayesian bound on the loss of a classifier of the target classes.
 
-Three families of classifiers, each with its prior and posterior: distributions over target classes for each source
-class (Dirichlet), positive weights of target classes for each source class (gamma), linear layers (Gaussian).
+There are three families of classifiers, each with its prior and posterior: distributions over target classes for each
+source class (Dirichlet), positive weights of target classes for each source class (gamma), linear layers (Gaussian).
 
 Source of all: Ding, Chen, Levinboim, Changpinyo, Soricut, "PACTran: PAC-Bayesian metrics for estimating the
-transferability of pretrained models to classification tasks", ECCV 2022, and the authors' code. Theirs are losses, so
-their sign is the opposite. They divide by the largest label plus one where here the classes that occur are counted: a
-class without samples changes nothing. Their constants of 1e-10 that keep logarithms finite are left out.
+transferability of pretrained models to classification tasks", ECCV 2022, and the authors' code. Theirs are losses, with
+the opposite sign. They divide by the largest label plus one, whereas here only classes that occur are counted, so a
+class without samples has no effect. Their constants of 1e-10 that keep logarithms finite are left out.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ def pactran_dirichlet_score(
         source_probabilities: `(n, s)`, rows of sum 1: predictions of the source model's own head, or responsibilities
             of a mixture fitted to features.
         labels: `(n,)` integers.
-        concentration: sum of the prior's parameters. Another number needs no compilation.
+        concentration: sum of the parameters of the prior. A new value does not recompile.
         weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice.
         num_classes: class count; needed inside `jit` and `vmap`.
 
     Returns:
-        A `Score`, at most 0 up to what 10 updates leave; 0 for one class.
+        A `Score`, at most 0 up to the error after 10 updates; 0 for one class.
 
     Raises:
         ValueError: for a concentration that is not positive, else see
@@ -110,7 +110,7 @@ def pactran_gamma_score(
         score = 1 / (n C) [sum_zy (log Gamma(b_zy) - log Gamma(a_y)) - sum_i (log l_i + sum_z q_iz log(q_iz / s_iz))]
                 - (1 - 1 / C).
 
-    The last term, in which no encoders differ, is from the authors' code. Posteriors keep the rate 1, as there.
+    The last term, which is the same for all encoders, is from the authors' code. Posteriors have rate 1, as there.
 
     Args, raises, complexity: as `pactran_dirichlet_score`.
 
@@ -201,9 +201,9 @@ def pactran_gaussian_score(
         decomposition: `decompose(features, "centred", weights=weights)`, to share it between metrics; None computes it.
 
     Returns:
-        A `Score`, at most 0, that does not change under shifts and rotations. It depends on the scale of the features,
-        as the ridge and the curvature do; those larger than `2^23 / sqrt(lambda n)` are scaled down to that, in any
-        dtype. Constant features matter through d.
+        A `Score`, at most 0, that is invariant to shifts and rotations. It depends on the scale of the features through
+        the ridge and the curvature; features larger than `2^23 / sqrt(lambda n)` are scaled down to that, in any dtype.
+        Constant features matter through d.
 
     Raises:
         ValueError: for options that are not positive, else see `checked_labelled_sample`.
@@ -235,7 +235,7 @@ def _gaussian(
     num_features = sample.features.shape[1]
     num_present = jnp.sum(sample.class_sizes > 0)
     components = principal.rows
-    # Weights are fitted to features of unit size; their ridge must be a number that can be told from 0 and infinity.
+    # Weights are fitted to features of unit size; their ridge must be distinguishable from 0 and infinity.
     sensitivity = jnp.clip(principal.size * jnp.sqrt(inverse_ridge * total), 1 / _LARGEST, _LARGEST)
     fit = fit_softmax(components, sample.memberships, sample.weights / total, sensitivity**-2)
     curvature = sample.weights * jnp.sum(fit.curvatures(sample.memberships), axis=1)

@@ -1,12 +1,12 @@
 r"""PARC: rank correlation of the dissimilarities of samples in features and in labels.
 
-For standardised features the dissimilarity of samples i and j is `1 - corr(z_i, z_j)`, the correlation running over
-features; for one-hot labels it is 0 within a class and one constant between classes. PARC is Spearman's correlation of
-the two over all pairs of samples. As the second takes two values only, with mean ranks r of the first,
+For standardised features the dissimilarity of samples i and j is `1 - corr(z_i, z_j)`, with the correlation taken over
+features. For one-hot labels it is 0 within a class and constant between classes. PARC is Spearman's correlation of the
+two over all pairs of samples. As the second takes only two values, with mean ranks r of the first,
 
     PARC = -cov(r, same) / sqrt(var(r) var(same)),   same = [y_i = y_j],
 
-which needs a histogram of dissimilarities within and between classes, but no order of pairs.
+which needs a histogram of dissimilarities within and between classes, but no sorting of pairs.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def parc_score(
         num_classes: class count; needed inside `jit` and `vmap`. Absent classes change nothing.
 
     Returns:
-        A `Score` that does not change with the shift and scale of each feature. A sample whose standardised features
-        are all equal correlates with none, not even with its copies; where this holds for all samples, or all are
-        equal, the score is 0. Undefined where no two samples share a class or no two differ in it.
+        A `Score` that is invariant to the shift and scale of each feature. A sample whose standardised features are all
+        equal correlates with no sample, not even with its copies. If this holds for all samples, or all samples are
+        equal, the score is 0. Undefined if no two samples share a class, or all samples do.
 
     Raises:
         ValueError: see `checked_labelled_sample`.
@@ -60,11 +60,11 @@ def parc_score(
     Source: Bolya, Mittapalli, Hoffman, "Scalable diverse model selection for accessible transfer learning", NeurIPS
     2021. Deviations: the score is not multiplied by 100. Pairs of one class are tied; the authors compute their label
     dissimilarities in floating point, as 0 for some classes and 1e-16 for others, and rank the rounding (which moves
-    their score by up to 0.03 on small data). Dissimilarities that differ by less than 2e-6 count as tied. Features are
-    not reduced to 32 principal components first, as this needs 32 features and samples, and standardises
-    the components: pass reduced features to have it so.
+    their score by up to 0.03 on small data). Dissimilarities that differ by less than 2e-6 are treated as tied.
+    Features are not reduced to 32 principal components first, as this needs 32 features and samples and standardises
+    the components: pass reduced features if you want this.
 
-    `O(n^2 d)` operations; memory `O(256 n)` and for 2^21 cells, never that of all pairs.
+    `O(n^2 d)` operations; memory for `O(256 n)` numbers and 2^21 cells, never for all pairs.
     """
     return _parc(checked_labelled_sample(features, labels, weights, num_classes, shift_invariant=True))
 

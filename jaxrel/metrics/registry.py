@@ -1,4 +1,4 @@
-"""All transferability metrics by name, with what each needs and how to read it."""
+"""All transferability metrics by name, with their inputs and how to interpret them."""
 
 from __future__ import annotations
 
@@ -64,16 +64,16 @@ class Metric:
 
     Attributes:
         name: its key in `METRICS`.
-        function: takes what `needs` names, in that order, and keyword options.
+        function: takes the inputs named in `needs`, in that order, and keyword options.
         needs: keys of `NEEDS`.
         source: where it was published.
-        higher_is_better: whether a larger value promises better transfer.
-        differentiable: whether reverse-mode derivatives in its first argument exist.
-        shift_invariant: whether one vector added to all features, of both tasks or of one encoder, changes nothing.
-        decomposition: kind of `decompose` that `function` takes as an option, to share it with other metrics.
-        result: what `function` returns, a `Score` or components.
-        combine: makes the scores of a hub of encoders from the components of all of them, where a score depends on the
-            others in the hub.
+        higher_is_better: whether a larger value predicts better transfer.
+        differentiable: whether it has a reverse-mode derivative with respect to its first argument.
+        shift_invariant: whether it is invariant to a vector added to all features, of both tasks or of one encoder.
+        decomposition: kind of `decompose` that `function` accepts as an option, to share it with other metrics.
+        result: type that `function` returns, a `Score` or components.
+        combine: computes the scores of a model zoo from the components of all its encoders, if a score depends on the
+            other encoders.
     """
 
     name: str
@@ -275,4 +275,4 @@ METRICS = Registry(
         ),
     ),
 )
-"""All metrics by name, those of installed packages included (see docs/plugins.md)."""
+"""All metrics by name, including those of installed plugins (see docs/plugins.md)."""

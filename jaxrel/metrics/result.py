@@ -1,4 +1,4 @@
-"""What a transferability metric returns, and what its status means."""
+"""The results of transferability metrics and their status codes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["Score", "ScoreStatus", "make_score"]
 
 
 class ScoreStatus(StatusBits):
-    """What went wrong, or what the value cannot tell; several can hold at once."""
+    """Status bits of a score: errors, and limits on what the value means."""
 
     OK = 0
     INVALID_INPUT = (
         1,
-        "a sample of positive weight has a value that is not finite, a label out of range or probabilities that are "
-        "none, or the weights are negative, not finite, beyond the dtype or all 0; the score is NaN: call outside of "
-        "jit to learn where.",
+        "a sample of positive weight has a value that is not finite, a label out of range or invalid probabilities, "
+        "or the weights are negative, not finite, beyond the dtype or all 0; the score is NaN: call outside of jit "
+        "to see where.",
     )
     UNDEFINED = (
         2,
@@ -51,7 +51,7 @@ class ScoreStatus(StatusBits):
     )
     SINGLE_ENCODER = (
         64,
-        "the score compares the encoders of a hub and there is one only: pass the components of two or more.",
+        "the score compares the encoders of a model zoo, but there is only one: pass the components of two or more.",
     )
 
 
@@ -61,8 +61,8 @@ class Score(HasStatus):
     """A batch of scores.
 
     Attributes:
-        value: finite, or NaN where the status says so.
-        status: `ScoreStatus` bits, 0 when all is well.
+        value: the scores; finite, or NaN if the status says so.
+        status: `ScoreStatus` bits, 0 on success.
     """
 
     value: Float[Array, "*b"]
@@ -83,13 +83,13 @@ def make_score(
     unbounded: Bool[ArrayLike, ""] = False,
     converged: Bool[ArrayLike, ""] = True,
 ) -> Score:
-    """The score of a kernel: NaN where the input is invalid, or where it is undefined or beyond the dtype.
+    """The score of a kernel. It is NaN if the input is invalid, or if the value is undefined or beyond the dtype.
 
     Args:
-        value: what was computed.
-        status: of the input, as `Sample.status`.
+        value: the computed value.
+        status: status of the input, as `Sample.status`.
         valid: whether the rest of the input is valid too.
-        undefined, unbounded, converged: of the value.
+        undefined, unbounded, converged: properties of the value.
     """
     valid = jnp.asarray(valid) & (status & ScoreStatus.INVALID_INPUT == 0)
     defined = ~jnp.asarray(undefined) & jnp.isfinite(value)

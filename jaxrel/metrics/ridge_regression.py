@@ -1,4 +1,4 @@
-"""R^2 of a linear probe of numbers on samples it was not fitted to (see `jaxrel.metrics.linear_probe`)."""
+"""R^2 of a linear probe of regression targets on held-out samples (see `jaxrel.metrics.linear_probe`)."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ def ridge_regression_score(
     """Cross-validated R^2 of ridge regression, at most 1, averaged over the targets; higher is better.
 
     `R^2 = 1 - sum_i (y_i - p_i)^2 / sum_i (y_i - mean(y))^2`, with `p_i` predicted by the folds that do not hold sample
-    i. It is below 0 where the mean predicts better.
+    i. It is negative if the mean predicts better.
 
     Args:
         features: `(n, d)`; standardised by all samples.
         targets: `(n,)` or `(n, t)` real numbers.
         num_folds: number of folds K, at least 2.
-        folds: `(n,)` integers `0 .. num_folds - 1`, the fold that holds each sample out. None deals the samples to the
-            folds in turn, in the order given: shuffle samples whose order has a meaning.
-        ridges: `(g,)` positive penalties, in units of the variance of a standardised feature. For each target the one
-            of least cross-validated squared error is used.
+        folds: `(n,)` integers `0 .. num_folds - 1`, the fold that holds out each sample. None assigns the samples to
+            the folds in turn, in the given order: shuffle samples whose order is not random.
+        ridges: `(g,)` positive penalties, in units of the variance of a standardised feature. For each target the
+            penalty with the least cross-validated squared error is used.
         weights: `(n,)` counts; 0 is an absent sample, whose targets may be anything, 2 the sample twice in one fold.
         decomposition: `decompose(features, "standardised", weights=weights)`, to share it between metrics; None
             computes it.
 
     Returns:
-        A `Score` that does not change with shift or scale of a feature or a target. As all folds share the penalty it
-        is optimistic, slightly. Undefined where a target is constant, or fewer than two folds have samples.
+        A `Score` that is invariant to the shift and scale of each feature and target. It is slightly optimistic, as all
+        folds share the penalty. Undefined if a target is constant or fewer than two folds have samples.
 
     Raises:
         ValueError: for `num_folds < 2`, folds or ridges of wrong shape or value, targets as `logme_regression_score`,

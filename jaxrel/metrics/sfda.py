@@ -1,4 +1,4 @@
-"""SFDA: how sure a discriminant analysis is of the right classes, once hard samples have been made harder."""
+"""SFDA: the confidence of a discriminant analysis in the correct classes, after making hard samples harder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def sfda_score(
     weights: Float[ArrayLike, " n"] | None = None,
     num_classes: int | None = None,
 ) -> Score:
-    r"""Mean probability of the right class under regularised discriminant analysis of mixed features, 0 to 1.
+    r"""Mean probability of the correct class under regularised discriminant analysis of mixed features, 0 to 1.
 
     Discriminant analysis with covariance `(1 - lambda) S + lambda tr(S) / d I` gives `p(c | x)`. With the softmax q of
     those probabilities, each sample of class y moves towards the mean of the means of the other classes,
@@ -39,22 +39,22 @@ def sfda_score(
         features: `(n, d)`.
         labels: `(n,)` integers.
         shrinkage: lambda, above 0 and at most 1; None for `exp(-5 s)`, but at least 1e-10, where s is the largest
-            eigenvalue of S, the covariance within classes. Another number needs no compilation.
+            eigenvalue of S, the covariance within classes. A new value does not recompile.
         weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
         num_classes: class count; needed inside `jit` and `vmap`.
 
     Returns:
-        A `Score` that does not change under shifts and rotations. With `shrinkage=None` lambda depends on the scale of
-        the features. It is 1 for separable features, as most are for n < d, and for one class.
+        A `Score` that is invariant to shifts and rotations. With `shrinkage=None` lambda depends on the scale of the
+        features. It is 1 for separable features, as most are for n < d, and for a single class.
 
     Raises:
         ValueError: for a shrinkage out of range, else see `checked_labelled_sample`.
 
     Source: Shao et al., "Not all models are equal: predicting model transferability in a self-challenging Fisher
     space", ECCV 2022. s is exact: the authors' code takes six steps of a power iteration that starts from the row sums
-    of S, so that theirs depends on the axes and is too small by what the steps leave (scores differ by less than 1e-4);
-    with their lambda passed as `shrinkage` the scores are equal. A class without samples is left out (an error in
-    theirs). Their eigenvectors cancel: only the inverse of the covariance remains.
+    of S, so theirs depends on the axes and is slightly too small (scores differ by less than 1e-4). With their lambda
+    passed as `shrinkage` the scores are equal. A class without samples is left out (an error in theirs). Their
+    eigenvectors cancel: only the inverse of the covariance remains.
 
     `O(n d min(n, d))` operations.
     """

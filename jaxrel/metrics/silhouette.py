@@ -1,4 +1,4 @@
-"""Mean silhouette coefficient: how much nearer samples are to their own class than to the next one."""
+"""Mean silhouette coefficient: how much closer samples are to their own class than to the nearest other class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxrel.metrics.validation import LabelledSample, checked_labelled_sample
 
 __all__ = ["silhouette_score"]
 
-# Samples whose distances to all others are formed at a time.
+# Number of samples whose distances to all others are formed at a time.
 _BLOCK = 256
 
 
@@ -27,20 +27,18 @@ def silhouette_score(
 ) -> Score:
     """Mean silhouette coefficient (MSC) of the classes, -1 to 1; higher is better.
 
-    A sample with mean distance a to the others of its class, and b to the nearest other class, counts
-    `(b - a) / max(a, b)`; it counts 0 where it is the only one of its class, or where both distances are 0.
+    A sample with mean distance a to the other samples of its class, and b to the nearest other class, has the
+    coefficient `(b - a) / max(a, b)`. It is 0 for the only sample of a class, or if both distances are 0.
 
     Args:
         features: `(n, d)`; Euclidean distance.
         labels: `(n,)` integers.
-        weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice, so that each is another of its class to the
-            other.
-        num_classes: class count; needed inside `jit` and `vmap`. Absent classes change nothing.
+        weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice, as two samples of the class.
+        num_classes: class count; needed inside `jit` and `vmap`. Absent classes have no effect.
 
     Returns:
-        A `Score` that does not change with shifts, scale and rotation. Undefined where all samples have the same
-        class. In float32 distances below about 1e-3 of that to the
-        middle of the samples are 0.
+        A `Score` that is invariant to shifts, scale and rotation. Undefined if all samples have the same class. In
+        float32 distances below about 1e-3 of the distance to the centre of the samples are 0.
 
     Raises:
         ValueError: see `checked_labelled_sample`.

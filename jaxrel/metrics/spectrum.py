@@ -31,7 +31,7 @@ def rankme_score(
         decomposition: `decompose(features, "raw", weights=weights)`, to share it between metrics; None computes it.
 
     Returns:
-        A `Score` between 1 and `min(n, d)` that does not change with scale and rotation; 0 for features that are 0.
+        A `Score` between 1 and `min(n, d)` that is invariant to scale and rotation; 0 if all features are 0.
 
     Raises:
         ValueError: see `checked_sample`.
@@ -88,8 +88,8 @@ def spectral_decay(
         decomposition: `decompose(features, "centred", weights=weights)`, to share it between metrics; None computes it.
 
     Returns:
-        A `Score` that does not change with shifts, scale and rotation: minus the slope of the least-squares line of
-        `log lambda_i` on `log i` over all eigenvalues that are not rounding, with weights 1 / i (even in log i).
+        A `Score` that is invariant to shifts, scale and rotation: minus the slope of the least-squares line of
+        `log lambda_i` on `log i` over all eigenvalues above rounding, with weights 1 / i (uniform in log i).
         Undefined for fewer than two such eigenvalues.
 
     Raises:
@@ -113,7 +113,7 @@ def _spectral_decay(sample: Sample, values: Float[Array, " r"]) -> Score:
 
 
 def _slope(x: Float[Array, " r"], y: Float[Array, " r"], weights: Float[Array, " r"]) -> Float[Array, ""]:
-    """Of the weighted least-squares line of y on x."""
+    """Slope of the weighted least-squares line of y on x."""
     total = jnp.sum(weights)
     x = x - safe_divide(weights @ x, total)
     return safe_divide(weights @ (x * y), weights @ x**2)

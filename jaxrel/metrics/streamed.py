@@ -1,8 +1,8 @@
-"""Metrics of a task: of all samples at once where they fit into memory, in one pass over blocks of rows elsewhere.
+"""Metrics of a task: on all samples at once if they fit into memory, otherwise in one pass over blocks of rows.
 
 The moments of the blocks (:mod:`jaxrel.metrics.moments`) are summed in float64. For float32 features the scatter itself
-is kept, in which a singular value below 1e-8 of the largest drowns in rounding, far below what such features resolve;
-for float64 features its triangular factor is, by QR, which takes longer.
+is stored, in which singular values below 1e-8 of the largest are lost in rounding, far below the resolution of such
+features. For float64 features its triangular factor is stored, by QR, which takes longer.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ _BYTES_PER_SAMPLE, _FEATURE_COPIES, _MOMENT_COPIES, _BLOCK_COPIES = 32, 6, 8, 6
 def score_task(
     target: Task, *, metrics: Sequence[str] | None = None, memory_budget: int | None = None
 ) -> dict[str, Any]:
-    """Metrics of the features and labels of a task: `{name: what the function of the metric returns}`.
+    """Compute metrics of a task, in memory or streamed: `{name: result of the function of the metric}`.
 
         table = extract_features(encoder, images, store=store, dtype="bfloat16")
         scores = score_task(Task(table, labels), metrics=["logme", "h_score"])
 
     Args:
-        target: features `(n, d)` in memory or stored, with labels or, for metrics that need none, without. Its weights
-            count samples, where those of the largest weight count once.
-        metrics: names in `METRICS` that need features, or features and labels; None takes those of `STREAMED`, without
-            labels those that need none.
-        memory_budget: bytes that all of this may take at once, as in `task_relatedness`: None is 2 GiB for a task that
-            is stored, and no limit for one in memory.
+        target: a task with features `(n, d)` in memory or stored, with labels unless the metrics need none. Its weights
+            count samples; samples of the largest weight count once.
+        metrics: names in `METRICS` that need features, or features and labels. None computes those of `STREAMED`, or
+            the label-free ones among them for a task without labels.
+        memory_budget: bytes that the computation may use at once, as in `task_relatedness`. None is 2 GiB for a stored
+            task and no limit for a task in memory.
 
     Returns:
-        What `METRICS[name].function` returns for all samples, with its own options as they are by default. A task that
-        the budget does not hold is read once, block by block, and scored by its moments (`moments_of_blocks`), which is
-        the same up to rounding, with the same statuses.
+        The results of `METRICS[name].function` for all samples, with default options. A task that does not fit into the
+        budget is read once, block by block, and scored by its moments (`moments_of_blocks`). The scores are the same up
+        to rounding, with the same statuses.
 
     Raises:
-        ValueError: for a metric that is unknown or needs something else, or labels where there are none; where the
-            budget does not hold the task, for one that is no function of the moments, and for a budget that is too
-            small, with the least that would do; for features that are not finite, with the row; and whatever the
-            metrics refuse.
+        ValueError: for a metric that is unknown, needs other inputs, or needs labels that the task lacks; for a metric
+            that is not a function of the moments if the task does not fit into the budget; for a budget that is too
+            small (the message gives the smallest that suffices); for features that are not finite, with the row; and
+            whatever the metrics raise.
 
-    Of a task that is streamed `O(n d (d + C))` operations and `O(b d + d^2 + C d)` memory for blocks of b rows, besides
-    some bytes for each sample. A task whose values are traced is taken whole.
+    A streamed task takes `O(n d (d + C))` operations and `O(b d + d^2 + C d)` memory for blocks of b rows, plus a few
+    bytes for each sample. A traced task is used whole.
     """
     if not isinstance(target, Task):
         raise ValueError(f"target must be a Task, got {type(target).__name__}: pass Task(features, labels).")
@@ -91,7 +91,7 @@ def score_task(
 
 
 def moments_of_blocks(blocks: Iterable[Sequence[Any]], *, num_classes: int = 1) -> Moments:
-    """The moments of all samples of the blocks, for `jaxrel.metrics.moments.compute`; each block is read once.
+    """Accumulate the moments of all blocks, each read once, for `jaxrel.metrics.moments.compute`.
 
         state = moments_of_blocks(((features, labels) for features, labels in loader), num_classes=10)
         score = moments.compute("logme", state)

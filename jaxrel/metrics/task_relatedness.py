@@ -1,7 +1,7 @@
-"""Task-relatedness and the label-free score, in the form of the other metrics: arrays in, a `Score` out.
+"""Task-relatedness and the label-free score with the interface of the other metrics: arrays in, a `Score` out.
 
-For the terms of the bound, held-out tasks and intervals call `jaxrel.task_relatedness` and
-`jaxrel.transferability_score`, of which these are the numbers to rank by.
+These are only the values to rank by. For the terms of the bound, held-out tasks and intervals, call
+`jaxrel.task_relatedness` and `jaxrel.transferability_score`.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def relatedness_score(
     num_classes: int | None = None,
     largest_class: int | None = None,
 ) -> Score:
-    """Minus the bound of task-relatedness on the target loss, in nats; higher is better.
+    """Negative bound of task-relatedness on the target loss, in nats; higher is better.
 
-    Learned on every other sample of each class, of both tasks, and evaluated on the other ones.
+    It is learned on every other sample of each class, in both tasks, and evaluated on the rest.
 
     Args:
         reference_features, reference_labels: `(m, d)` and `(m,)` integers, of the reference task.
@@ -60,11 +60,12 @@ def relatedness_score(
         reference_weights, weights: 0 is an absent sample; only their ratios matter. A sample of weight 2 falls into one
             half, two equal samples into both.
         reference_num_classes, num_classes: class counts; needed inside `jit` and `vmap`.
-        largest_class: samples of the largest target class, at most; None finds it where the labels are concrete, and
-            takes n where they are not, which is slow.
+        largest_class: upper bound on the size of the largest target class. None computes it for concrete labels, and
+            uses n for traced labels, which is slow.
 
     Returns:
-        A `Score`, at most 0; undefined if a class has no sample. A class of one sample is learned and judged on it.
+        A `Score`, at most 0; undefined if a class has no sample. The only sample of a class is used for learning and
+        for evaluation.
 
     Raises:
         ValueError: for an integer key out of 0 .. 2^32 - 1, else see `checked_pair`.
@@ -109,9 +110,10 @@ def cross_view_score(
     key: Key = 0,
     weights: Float[ArrayLike, " n"] | None = None,
 ) -> Score:
-    """Share of views whose cluster a probe of the other half of the samples tells, 0 to 1; higher is better.
+    """Label-free accuracy of a probe that predicts clusters of held-out samples' views, 0 to 1; higher is better.
 
-    The value of `jaxrel.transferability_score` without target labels, with the cluster counts of `cross_view_hits`.
+    It is the value of `jaxrel.transferability_score` without target labels, with the cluster counts of
+    `cross_view_hits`.
 
     Args:
         features: `(n, d)`.

@@ -1,4 +1,4 @@
-"""One number to rank encoders by, of the target alone: with labels of all or some of its samples, or with two views."""
+"""The score that ranks encoders on a target without a reference, from labels of all or some samples, or two views."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ LABEL_FREE_RECIPE = "cross-view probe: accuracy on clusters, for augmented views
 COMBINED_RECIPE = "linear discriminant on the samples that have a label, and cross-view probe on all"
 
 VIEWS_IN_LABELS = 50
-"""How many labels views of all samples are worth, as measured by `benchmarks/zoo/few_labels.py`."""
+"""The number of labels that views of all samples are worth, as measured by `benchmarks/zoo/few_labels.py`."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Transferability(HasStatus):
-    """How well an encoder is expected to do on a target, from 0 to 1, larger being better.
+    """The expected performance of an encoder on a target, 0 to 1; higher is better.
 
     Attributes:
-        value: to rank encoders on one target by. With labels, the mean over classes of the share of `hits`, so that a
-            constant guess has 1 / K. With labels of some samples and views of all,
-            `label_share` times that and `1 - label_share` times the value without labels.
-        lower, upper: ends of the interval of `value` if other target samples had been drawn, what was learned staying
-            as it is.
-        accuracy: the mean of `hits` over samples, where some have labels over these, to be held against `majority`.
+        value: the score that ranks encoders on one target. With labels it is the balanced accuracy (the mean over
+            classes of the mean `hits`), which is 1 / K for a constant guess. With labels of some samples and views of
+            all, it is `label_share` times that plus `1 - label_share` times the value without labels.
+        lower, upper: ends of the interval of `value` over redrawn target samples, with everything learned held fixed.
+        accuracy: the mean of `hits` over samples, or over labelled samples if only some have labels. Compare it with
+            `majority`.
         majority: accuracy of the best constant guess, the share of the largest class; NaN without labels.
-        hits: of each target sample, from 0 to 1; where some have labels, by the recipe for its own case, 0 without
-            views.
-        num_labelled: samples whose label was looked at.
-        label_share: part of the labels in `value`, from 0 without to 1 with labels alone.
-        resamples: values of the bootstrap, in no order. The same key and labels draw the same samples for every
-            encoder, so that differences between two encoders are paired.
+        hits: how often each target sample is predicted correctly, from 0 to 1. For a partly labelled target, labelled
+            and unlabelled samples use their own recipes; unlabelled samples have 0 without views.
+        num_labelled: number of samples whose label was used.
+        label_share: weight of the labels in `value`, from 0 without labels to 1 with labels only.
+        resamples: values of the bootstrap, in no particular order. The same key and labels draw the same samples for
+            every encoder, so differences between two encoders are paired.
         status: bits of `jaxrel.metrics.ScoreStatus`.
-        recipe: what was computed.
-        confidence: of the interval.
+        recipe: how `value` was computed.
+        confidence: confidence level of the interval.
     """
 
     value: Float[Array, ""]
@@ -87,47 +87,47 @@ def transferability_score(
     memory_budget: int | None = None,
     key: Key = 0,
 ) -> Transferability:
-    """One number to rank encoders by, of the target alone: how often samples are told right.
+    """Score an encoder on a target without a reference task, to rank encoders by; higher is better.
 
-    With target labels: the balanced accuracy of a shrunk linear discriminant, fitted to half of each class and judged
-    on the other half, three times over (`jaxrel.metrics.held_out_discriminant`). Without: `cross_view_hits`. With
-    labels of m of n samples, and views:
+    With target labels it is the balanced accuracy of a shrunk linear discriminant, fitted to half of each class and
+    evaluated on the other half, repeated three times (`jaxrel.metrics.held_out_discriminant`). Without labels it is the
+    mean of `cross_view_hits`. With views and labels of m of n samples it is
 
         value = s * labelled value + (1 - s) * value without labels,    s = m / (m + 50 (1 - m / n)),
 
-    as if views were worth 50 labels, and nothing where all samples have one: then they are not looked at. m counts the
-    labels that can be judged, those of classes of two or more; with fewer than two such classes it is 0.
-    `docs/predicting_transfer.md` has how well all predict the accuracy after fine-tuning, and what else was tried.
+    so views count as 50 labels, and are not used if all samples have labels. m counts the labels that can be evaluated,
+    those of classes with two or more samples; with fewer than two such classes it is 0. `docs/predicting_transfer.md`
+    reports how well these values predict the accuracy after fine-tuning, and which alternatives were tried.
 
     Args:
-        target: features and labels; features and labels of some samples, -1 for the others; or features alone.
-        views: features of two augmented views of all target samples, for a target of which some or all samples have no
-            label (`jaxrel.encoders.image_views` makes such images). Without them, where some have labels, value and
-            interval are of these samples alone.
-        confidence: of the interval.
-        num_resamples: bootstrap resamples of the target samples for it, of each class by itself where there are labels.
-        memory_budget: bytes that all of this may take at once, as in `task_relatedness`: None is 2 GiB for a target
-            that is stored, and no limit for one in memory.
-        key: deals samples to halves, and draws starts of clusters and resamples: an integer, which may be traced, or
-            a key of `jax.random`.
+        target: a task with labels, with labels of some samples (-1 for the others), or without labels.
+        views: features of two augmented views of all target samples, for a target with unlabelled samples
+            (`jaxrel.encoders.image_views` makes such images). For a partly labelled target without views, value and
+            interval cover only the labelled samples.
+        confidence: confidence level of the interval.
+        num_resamples: number of bootstrap resamples of the target samples, drawn within each class if there are labels.
+        memory_budget: bytes that the computation may use at once, as in `task_relatedness`. None is 2 GiB for a stored
+            target and no limit for a target in memory.
+        key: splits the samples into halves and draws initial clusters and resamples. An integer, which may be traced,
+            or a key of `jax.random`.
 
     Raises:
-        ValueError: for a target of one class, or without two samples of any class, unless views make up for missing
-            labels; without labels and without views, or with views of fewer than 40 samples; for views of another shape
-            or not finite, a confidence out of (0, 1), an integer key out of 0 .. 2^32 - 1; for a budget that is too
-            small, with the least that would do, or, with views, that does not hold the target whole.
+        ValueError: for a target with a single class, or without two samples of any class, unless views replace missing
+            labels; for a target without labels and views, or views of fewer than 40 samples; for views of another shape
+            or not finite, a confidence outside (0, 1), or an integer key outside 0 .. 2^32 - 1; for a budget that is
+            too small (the message gives the smallest that suffices) or, with views, does not hold the whole target.
 
-    A class of one sample cannot be learned without seeing it: it is a wrong answer for others, but counts neither in
-    `value` nor in `accuracy`. Cost: time grows as `n (d^2 + d c) + d^3` for c classes, see
-    `jaxrel.metrics.held_out_discriminant.held_out_hits`; or one `cross_view_hits`.
+    The only sample of a class cannot be held out and learned from. The class can still be predicted for other samples,
+    wrongly, but its sample counts neither in `value` nor in `accuracy`. Time grows as `n (d^2 + d c) + d^3` for c
+    classes, see `jaxrel.metrics.held_out_discriminant.held_out_hits`, or is that of one `cross_view_hits`.
 
-    A labelled target that the budget does not hold is read block by block, three times, in `O(b d + d^2 + c d)` memory
-    for blocks of b samples, and some bytes for each sample. Its samples are dealt to the same halves, so that all
-    numbers are those of the whole target, but for samples between two classes that rounding decides.
+    A labelled target that does not fit into the budget is read three times, block by block, in `O(b d + d^2 + c d)`
+    memory for blocks of b samples, plus a few bytes for each sample. The halves are the same, so all numbers equal
+    those of the whole target, except for samples between two classes that rounding decides.
 
-    It runs inside `jit`, `vmap` and `pmap` as it does outside, over tasks, views and seeds. Values that are traced are
-    not checked: such a target needs a `num_classes`, and what would be refused has the value NaN and a status. There
-    JAX draws the resamples, and NumPy outside: intervals are of the same law, not the same to the last digit.
+    The function runs inside `jit`, `vmap` and `pmap`, over tasks, views and seeds. Traced values are not checked: a
+    traced target needs `num_classes`, and invalid input gives the value NaN and sets the status. Resamples are then
+    drawn by JAX instead of NumPy, so intervals have the same distribution but differ in their digits.
 
     Examples:
         >>> import numpy as np
@@ -162,7 +162,7 @@ def transferability_score(
     hits: Float[Array, " n"] | None = None
     for part in filter(None, (by_views, by_labels)):
         hits = part.written_over(hits, target.num_samples)
-    assert hits is not None  # noqa: S101 (likewise)
+    assert hits is not None  # noqa: S101 (for the type checker)
     return Transferability(
         value=value,
         lower=jnp.minimum(jnp.asarray(lower, value.dtype), value),
@@ -185,7 +185,7 @@ def transferability_score(
 def _judged(
     target: Task, views: Any, key: PRNGKeyArray, memory_budget: int | None
 ) -> tuple[JudgedSamples | None, JudgedSamples | None]:
-    """What labels say of the samples, and what views say, of which the target has one or both."""
+    """The evaluations by labels and by views; the target has one or both."""
     if target.labels is None:
         return None, judged_by_views(target, views, key, memory_budget)
     if views is None or not target.partly_labelled:

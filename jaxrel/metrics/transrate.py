@@ -1,4 +1,4 @@
-r"""TransRate: mutual information of features and labels, with the coding rate for the entropy.
+r"""TransRate: mutual information of features and labels, with the coding rate as entropy.
 
 For centred features Z of n samples and the n_c rows Z_c of them in class c,
 
@@ -39,19 +39,19 @@ def transrate_score(
     Args:
         features: `(n, d)`.
         labels: `(n,)` integers.
-        eps: distortion, in units of the square of a feature: what varies by less is noise. Another number needs no
-            compilation.
-        equal_classes: whether each class that occurs counts the same, not in proportion to its size.
+        eps: distortion, in squared feature units: smaller variation is treated as noise. A new value does not
+            recompile.
+        equal_classes: whether classes have equal weight, not in proportion to their size.
         weights: `(n,)` counts; 0 is an absent sample, 2 the sample twice (only their ratios matter here).
         num_classes: class count; needed inside `jit` and `vmap`.
-        largest_class: samples of the largest class, at most; None finds it where the labels are concrete, and takes n
-            where they are not, which is slow.
+        largest_class: upper bound on the size of the largest class. None computes it for concrete labels, and uses n
+            for traced labels, which is slow.
         decomposition: `decompose(features, "centred", weights=weights)`, to share it between metrics; None computes it.
 
     Returns:
-        A `Score` that does not change under shifts and rotations, nor when constant features are appended; not negative
-        without `equal_classes`. It grows with the number of features, and changes with their scale where some vary by
-        about `sqrt(eps)` or less: compare encoders at one scale.
+        A `Score` that is invariant to shifts, rotations and appended constant features; not negative without
+        `equal_classes`. It grows with the number of features, and depends on their scale if some vary by about
+        `sqrt(eps)` or less: compare encoders at one scale.
 
     Raises:
         ValueError: for an eps that is not positive, else see `checked_labelled_sample`.
@@ -90,7 +90,7 @@ def _transrate_kernel(
     within = _coding_rate(class_values, size, jnp.where(present, sizes, 1)[:, None] * eps)
     shares = jnp.where(equal_classes, present / jnp.maximum(jnp.sum(present), 1), safe_divide(sizes, sample.total))
     value = _coding_rate(values, size, sample.total * eps) - shares @ within
-    # Concavity of the logarithm of a determinant has it so, rounding does not.
+    # Non-negative because log det is concave; rounding can break this.
     return make_score(jnp.where(equal_classes, value, jnp.maximum(value, 0)), sample.status, valid=fits)
 
 

@@ -1,7 +1,7 @@
 r"""Label-free scores from the distance between target features and reference features of the same encoder.
 
-An encoder for which the target looks like the data it was trained on is trusted more. The scores are the negative of
-a distance that is 0 for equal distributions, and change neither with scale nor with a shift or rotation of both.
+An encoder is preferred if, in its features, the target resembles the data it was trained on. The scores are negative
+distances. They are 0 for equal distributions, and invariant to scale and to common shifts and rotations of both sides.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jaxrel.transport import SinkhornConfig, TransportStatus, sinkhorn
 __all__ = ["energy_distance_score", "mmd_score", "sinkhorn_divergence_score"]
 
 _ABSOLUTE = SinkhornConfig(epsilon_unit="cost")
-# Along a few features points often lie closer together than the rounding of a product; in wider ones they do not.
+# With few features, points are often closer than the rounding of a product; with many features they are not.
 _NARROW = 16
 
 

@@ -1,7 +1,7 @@
-"""Checks of what users pass to the metrics, and the one form in which kernels see it.
+"""Input checks of the metrics, and the common form of the input in kernels.
 
-Values are checked where they are concrete. Inside a transformation they are unknown: there `Sample.valid` carries the
-answer along, and a score of invalid input is NaN with `ScoreStatus.INVALID_INPUT`.
+Concrete values are checked at once. Inside a transformation values are unknown: `Sample.valid` records whether they are
+valid, and the score of invalid input is NaN with `ScoreStatus.INVALID_INPUT`.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Sample:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LabelledSample(Sample):
-    """A sample with the class of each, one-hot; a row of weight 0 is 0."""
+    """A sample with one-hot classes; rows of weight 0 are 0."""
 
     memberships: Float[Array, "n c"]
 
@@ -78,7 +78,7 @@ class LabelledSample(Sample):
 
     @property
     def class_sizes(self) -> Float[Array, " c"]:
-        """How many samples there are of each class."""
+        """Number of samples in each class."""
         return self.weights @ self.memberships
 
 
@@ -86,10 +86,10 @@ def checked_sample(features: Any, weights: Any = None, *, shift_invariant: bool 
     """Features and weights, checked as by `Task`, but with weights as given: they are counts.
 
     Args:
-        features: `(n, d)` real numbers. float64 is kept where JAX has 64-bit types enabled, all else becomes float32.
+        features: `(n, d)` real numbers. float64 is kept if JAX has 64-bit types enabled; the rest becomes float32.
         weights: `(n,)` non-negative numbers, not all 0, in float32 the largest from 1e-31 to 4e31; None means 1 each.
             0 is an absent sample whose features may be anything, 2 the sample twice.
-        shift_invariant: whether the features may be moved, so that float64 of a large offset keeps its digits.
+        shift_invariant: whether the features may be shifted, so that float64 with a large offset keeps its precision.
 
     Raises:
         ValueError: as `Task`.
@@ -104,7 +104,7 @@ def checked_labelled_sample(
 ) -> LabelledSample:
     """As `checked_sample`, with labels `(n,)`: integers, or names of classes, numbered as by `Task`.
 
-    `num_classes` is inferred where labels and weights are concrete, and required elsewhere.
+    `num_classes` is inferred from concrete labels and weights, and required otherwise.
 
     Raises:
         ValueError: as `Task`.
@@ -159,7 +159,7 @@ def _of_distributions(sample: _S) -> _S:
 def _distributions(
     rows: Float[Array, "n s"], weights: Float[Array, " n"]
 ) -> tuple[Float[Array, "n s"], Bool[Array, " n"], Bool[Array, ""]]:
-    """Rows of sum 1, which rows are no distributions, and whether all are."""
+    """Rows of sum 1, a mask of rows that are not distributions, and whether all are."""
     sums = jnp.sum(rows, axis=1)
     distribution = (jnp.min(rows, axis=1) >= 0) & (jnp.abs(sums - 1) <= 0.01)
     wrong = (weights > 0) & ~distribution

@@ -1,4 +1,4 @@
-"""Classes for unlabelled samples: the verb, its strategies, and clustering kernels on weighted features."""
+"""Classes for unlabelled samples: `pseudo_label`, its strategies, and clustering kernels on weighted features."""
 
 from jaxrel.pseudo_labels.class_count import ClassCount, adjusted_rand_index, class_count
 from jaxrel.pseudo_labels.class_names import ClassNames, class_similarity

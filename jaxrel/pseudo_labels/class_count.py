@@ -1,4 +1,4 @@
-"""The number of clusters: that for which two halves of the samples agree best on the partition."""
+"""The number of clusters for which two halves of the samples agree best on the partition."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ClassCount:
     """A number of clusters.
 
     Attributes:
-        count: the candidate of best agreement, the largest of several about equally good; 1 where none is good.
+        count: the candidate with the best agreement, the largest of several that nearly tie; 1 if none is good.
         agreements: the mean adjusted Rand index of each candidate between the partitions of two halves.
     """
 
@@ -48,14 +48,14 @@ def class_count(
     """The most stable number of clusters (Lange, Roth, Braun and Buhmann, Neural Computation, 2004).
 
     The samples are split in two halves at random, and each is clustered by k-means. The nearest centres of either half
-    are another partition of the other, and the adjusted Rand index says how far the two agree. With one cluster too
-    many some class is cut in two, with one too few some two are joined, and the halves need not choose the same.
-    Averaged over both directions and all splits.
+    define another partition of the other half, and the adjusted Rand index measures their agreement. With one cluster
+    too many some class is split, with one too few two classes are merged, and the halves may choose different ones. The
+    index is averaged over both directions and all splits.
 
     Args:
-        first_view, second_view: two augmentations of the same samples, row by row: one half is seen in the first and
-            the other in the second, so that neither the samples nor the augmentation are shared. The same features
-            twice give the published method.
+        first_view, second_view: two augmentations of the same samples, row by row. One half is used in the first view
+            and the other in the second, so that they share neither samples nor augmentation. Pass the same features
+            twice for the published method.
         weights: not negative, of positive sum; only their ratios matter. All of a sample is in one half.
         key: draws the splits and the seeds.
         candidates: numbers of clusters, at least 2 each; static.

@@ -1,4 +1,4 @@
-"""Names of classes as supervision: a sample has the class whose name is nearest in the space of a teacher."""
+"""Class names as supervision: a sample gets the class whose name is nearest in the space of a teacher."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def class_similarity(
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ClassNames:
-    r"""Zero-shot classes (Radford et al., ICML 2021): of the nearest name, as a teacher of samples and texts sees them.
+    r"""Zero-shot classes (Radford et al., ICML 2021): the nearest name in the joint space of an image-text teacher.
 
         share_ij = 1[j = argmax_l cos(s_i, c_l)],   or softmax_j(cos(s_i, c_j) / temperature)
 
-    with `c_j` the mean of the prompts of class j, each scaled to unit length before. The encoder that is judged has no
-    part in it: the same labels are given under every encoder.
+    with `c_j` the mean of the prompts of class j, each first scaled to unit length. The labels do not depend on the
+    encoder that is evaluated.
 
     Args:
-        samples: `(n, t)`, the target samples as the teacher sees them, in the order of the target's features (and then
-            of those of `evaluate_on`, where there are any). Those of samples of weight 0 are not looked at.
+        samples: `(n, t)`, teacher embeddings of the target samples, in the order of the target features (followed by
+            those of `evaluate_on`, if any). Rows of weight 0 are ignored.
         names: `(k, t)`, names or descriptions of the k classes by the same teacher, or `(k, p, t)` with p prompts of
             each.
         temperature: of the softmax; CLIP was trained at about 0.01. None is the nearest name alone.

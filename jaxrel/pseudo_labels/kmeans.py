@@ -27,7 +27,7 @@ class Clusters:
     """A partition of samples.
 
     Attributes:
-        labels: the cluster of each sample; that of a sample of weight 0 means nothing.
+        labels: the cluster of each sample; arbitrary for a sample of weight 0.
         centres: weighted means of the clusters; of an empty one, some sample.
         inertia: `sum_i w_i ||z_i - centre_{label_i}||^2`.
         sizes: the weight in each cluster.
@@ -51,7 +51,7 @@ def kmeans(
     num_restarts: int = 4,
     max_iterations: Int[ArrayLike, ""] = 50,
 ) -> Clusters:
-    """The partition of least inertia that Lloyd's iterations find from greedy k-means++ seeds.
+    """Weighted k-means: the partition of least inertia that Lloyd's iterations find from greedy k-means++ seeds.
 
     Args:
         features: finite where the weight is positive.
@@ -61,14 +61,16 @@ def kmeans(
         key: draws the seeds.
         num_clusters: k, static.
         num_restarts: independent starts, all in one batch, static.
-        max_iterations: at most this many Lloyd iterations. Stopped by it, centres are still the means of their
+        max_iterations: the largest number of Lloyd iterations. If it is reached, centres are still the means of their
             samples, but some sample may be nearer to another centre.
 
-    Samples with fewer distinct values than clusters get an inertia of 0 up to rounding and empty clusters. An offset
-    common to all samples and a scale, of features or weights, change nothing; distances are known to sqrt(eps) of the
-    radius of the samples, so an outlier a thousand times as far away blurs in float32 what is near.
+    If there are fewer distinct samples than clusters, the inertia is 0 up to rounding and some clusters are empty. The
+    result is invariant to a common offset and to the scale of features or weights. Distances are accurate to sqrt(eps)
+    of the radius of the samples, so in float32 an outlier a thousand times as far away hides differences between near
+    samples.
 
-    Time is `num_restarts n k d (log k + iterations)`, memory `num_restarts n k`. In a batch all wait for the slowest.
+    Time is `num_restarts n k d (log k + iterations)`, memory `num_restarts n k`. A batch takes as long as its slowest
+    problem.
     """
     if num_clusters < 1 or num_restarts < 1:
         raise ValueError(f"num_clusters and num_restarts must be positive, got {num_clusters} and {num_restarts}.")

@@ -1,4 +1,4 @@
-"""The verb: validation of concrete values, then a strategy; and what it found."""
+"""`pseudo_label` and its result: validation of concrete values, then a strategy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SAMPLES_A_CLASS = 10
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PseudoLabels:
-    """Classes that were given to unlabelled samples; whatever is computed with them is about them.
+    """Classes assigned to unlabelled samples. Results computed from them are relative to these classes.
 
     Attributes:
         labels: the class of the largest share in each sample; class numbers have no meaning of their own, unless the

@@ -1,9 +1,9 @@
-"""How unlabelled target samples get classes: small frozen configs, each a map from what is known to class shares.
+"""Strategies that assign classes to unlabelled target samples: frozen configs that map the inputs to class shares.
 
-A strategy is called as `strategy(known, key, num_classes=k)` and returns shares `(n, k)`, rows that sum to 1. What it
-may look at is in `Known`. A strategy of your own is any function with that signature; `needs_views` and
-`needs_reference` say what has to be there, so that the lack of it is an error before any work, and `num_classes` how
-many classes there are, where these are the strategy's own.
+A strategy is called as `strategy(known, key, num_classes=k)` and returns shares `(n, k)` whose rows sum to 1. `Known`
+has its inputs. A strategy of your own is any function with this signature. The attributes `needs_views` and
+`needs_reference` declare its inputs, so that a missing one is an error before any work; `num_classes` is the number of
+classes if the strategy defines its own.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Known:
-    """What is known of a target task without labels.
+    """The inputs of a strategy: a target task without labels.
 
     Attributes:
         features, weights: of the target samples.
@@ -58,7 +58,7 @@ class Known:
 
 @runtime_checkable
 class Strategy(Protocol):
-    """A map from what is known to the share that each class has in each sample."""
+    """A map from `Known` to the share of each class in each sample."""
 
     def __call__(self, known: Known, key: PRNGKeyArray, *, num_classes: int) -> Float[Array, "n k"]:
         """Shares of the classes, rows that sum to 1."""
@@ -100,11 +100,11 @@ class GaussianMixture:
 
 @dataclass(frozen=True)
 class ViewClusters:
-    """Clusters along the directions in which samples differ more than augmented views of one sample do.
+    """Clusters along the directions in which samples differ more than augmented views of the same sample.
 
     K-means on the leading directions of `view_whitening`, which divides by the scatter of the views where linear
-    discriminant analysis divides by the unknown scatter within classes. On raw features, clusters follow whatever
-    varies most, and say the better of an encoder the less it knows.
+    discriminant analysis divides by the unknown scatter within classes. Clusters on raw features follow whatever varies
+    most, and favour encoders that have learned less.
     """
 
     num_directions: int = 30
@@ -139,8 +139,8 @@ class ReferenceHead:
     """Predictions of the reference head: target samples get reference classes.
 
     Softmax regression on the standardised reference features, applied to the target features standardised by their own
-    statistics, which is the transformation before anything is learned. The published method takes pseudo-labels of the
-    transformed head; its code has none, so how often they were renewed is not known. Here they are made once.
+    statistics, which is the transformation before learning. The published method uses pseudo-labels of the transformed
+    head; its code has none, so it is unknown how often they were updated. Here they are computed once.
     """
 
     ridge: float = 0.01
@@ -158,7 +158,7 @@ class ReferenceHead:
 
 @dataclass(frozen=True)
 class TransportedClasses:
-    """Reference classes carried over by transport: a target sample gets the classes of what is moved onto it.
+    """Reference classes by transport: a target sample gets the classes of the reference mass transported to it.
 
     The entropic plan between the standardised features of both tasks, at squared Euclidean cost, divided by the mass
     of each target sample: `share_jc = sum_{i in c} pi_ij / sum_i pi_ij`. `epsilon` is relative to the mean cost. Memory

@@ -49,7 +49,7 @@ def view_whitening(
     num_directions: int = 30,
     shrinkage: Float[ArrayLike, ""] = 0.1,
 ) -> ViewWhitening:
-    r"""Linear discriminant analysis in which two augmented views of a sample stand for two samples of a class.
+    r"""Linear discriminant analysis in which two augmented views of a sample are treated as two samples of a class.
 
         S_M v = lambda S v,   v^T S v = 1,   S = (1 - shrinkage) S_A + shrinkage tr(S_A) / d I
 

@@ -1,4 +1,4 @@
-"""`task_relatedness` and `evaluate_bound`: checks, then kernels on whole tasks, or on blocks of those streamed."""
+"""`task_relatedness` and `evaluate_bound`: input checks, then kernels on whole tasks or on blocks of streamed tasks."""
 
 from __future__ import annotations
 
@@ -46,74 +46,72 @@ def task_relatedness(
     mesh: Mesh | None = None,
     progress: Progress | None = None,
 ) -> Relatedness:
-    r"""An upper bound on the target loss in three terms, with the transformation that attains it.
+    r"""Bound the target loss by three terms, and return the bound with the transformation that attains it.
 
         bound = re-weighted reference loss + label mismatch + distribution mismatch   (nats)
         loss of the transformed head on the target samples <= tight_bound <= bound
 
-    The bound is small when the target task looks, to this encoder, like a re-weighted, relabelled and moved copy of
-    a reference task that the encoder is known to do well. Lower is better; the entropy of the target labels (log K
-    for K balanced classes) is the loss of a constant guess, above which a bound says nothing.
+    The bound is small if, in the features of this encoder, the target task resembles a re-weighted, relabelled and
+    shifted copy of a reference task on which the encoder is known to work. Lower is better. A bound above the entropy
+    of the target labels (log K for K balanced classes), the loss of a constant guess, is vacuous.
 
     Args:
-        reference: features and labels of the reference task, training samples; every class needs a sample.
-        target: the same of the target task, features of the same encoder. Without labels, `Task(features)` or
-            `Task(features, num_classes=k)`, it needs `pseudo_labels`, and the result is about these. Where some samples
-            have no label, the result is about those that have one, and `computed_with.target_labels` says so.
-        evaluate_on: held-out samples `(reference, target)`; every term is then evaluated on them with the label map
-            frozen, which is the honest number. None evaluates on the training samples, where a wide encoder looks
-            better than it is.
+        reference: training samples of the reference task, with labels; every class needs a sample.
+        target: training samples of the target task, with features of the same encoder. A target without labels,
+            `Task(features)` or `Task(features, num_classes=k)`, needs `pseudo_labels`, and the bound is on the loss
+            with respect to these. If some samples have no label, the result covers only the labelled ones, and
+            `computed_with.target_labels` says so.
+        evaluate_on: held-out samples `(reference, target)`. Every term is evaluated on them with the label map frozen;
+            report this bound. None evaluates on the training samples, which flatters wide encoders.
         method: how the transformation is learned: `Joint(...)`, `Paper(...)` or a `Method` of your own.
-        head: the reference head on raw features. The starting point where the head is learned, used as given
-            otherwise; fitted on the reference when None (`Joint`: softmax regression, `method.head_ridge`; `Paper`:
+        head: the reference head on raw features. It is the starting point if the head is learned, and is used as given
+            otherwise. None fits one on the reference (`Joint`: softmax regression with `method.head_ridge`; `Paper`:
             with the gradient penalty of the published code).
         init: an earlier result on the same tasks in the same space, from which `Joint` starts. With early stopping the
-            new transformation is at least as good by the validation bound, so that a chain of settings, `"fixed"`,
-            `"learned_features"`, `"learned"`, each from the one before, falls.
-        pseudo_labels: how the samples of a target without labels get classes: a strategy of `jaxrel.pseudo_labels`
-            such as `ViewClusters()`, a function, or labels of your own; see `pseudo_label`.
+            new transformation is at least as good by the validation bound, so the bounds of the settings `"fixed"`,
+            `"learned_features"`, `"learned"`, each started from the one before, never rise.
+        pseudo_labels: how an unlabelled target gets its classes: a strategy of `jaxrel.pseudo_labels` such as
+            `ViewClusters()`, a function, or labels of your own; see `pseudo_label`.
         views: features of two augmented views of the target samples (`jaxrel.encoders.image_views` makes such images).
-            Learning then sees the first view of half of the samples, evaluation the second view of the other half:
-            samples confirm the clusters that they made, other views of other samples need not. Goes with
-            `pseudo_labels`, instead of `evaluate_on`.
+            Learning uses the first view of half of the samples, and evaluation the second view of the other half,
+            because samples always confirm the clusters they formed. Needs `pseudo_labels`, and replaces `evaluate_on`.
         class_prior: share of each pseudo-class in the weights: `"clusters"`, `"uniform"` or numbers.
-        key: draws the minibatches and the starts of clusters; the same key gives the same numbers. An integer, which
-            may be traced, or a key of `jax.random`.
-        block_sizes: see `evaluate_bound`. None takes what the tasks need, which inside `jit` is all samples: static
-            sizes make it faster there.
-        memory_budget: bytes that all of this may take at once, on all devices together; None is 2 GiB for tasks that
-            are stored, and no limit for those in memory. What a process has anyway (JAX and its compiled programs,
-            about 500 MB) and pages of mapped files, which the system takes back when it needs them, are not in it.
-        mesh: devices that share blocks and rows of tasks that are streamed, whatever the mesh's axes. None takes one.
-        progress: told `(what, done, total)` after learning, and after each call of the devices where it streams.
+        key: draws the minibatches and the initial clusters; the same key gives the same numbers. An integer, which may
+            be traced, or a key of `jax.random`.
+        block_sizes: see `evaluate_bound`. None uses what the tasks need, which inside `jit` is all samples; static
+            sizes are faster there.
+        memory_budget: bytes that the computation may use at once, on all devices together. None is 2 GiB for stored
+            tasks and no limit for tasks in memory. It does not count what the process uses anyway (JAX and its compiled
+            programs, about 500 MB), nor pages of mapped files, which the system can reclaim.
+        mesh: devices that share the blocks and rows of streamed tasks, whatever the axes of the mesh. None uses one.
+        progress: called with `(what, done, total)` after learning and, for streamed tasks, after each device call.
 
-    Tasks that the budget holds are taken whole. Others are streamed: the transformation is learned on a subsample of at
-    most 32,768 samples of each task, drawn class by class, in which every class has the weight that it has in the
-    whole; a budget that asks for it lowers that number and the minibatches. Then every term is evaluated on all samples
-    in blocks, see `evaluate_bound`: `distribution_mismatch` is the cost of plans within them, an upper end for all.
-    Of the samples evaluated only that part was learned on, so even without `evaluate_on` the numbers are nearly
-    held-out. A key gives the same numbers on any number of devices, up to rounding, where the budget allows the same
-    blocks on all of them. Pseudo-labels are made in memory, and `published` is None.
+    Tasks that fit into the budget are used whole. Larger tasks are streamed: the transformation is learned on a
+    subsample of at most 32,768 samples of each task, drawn class by class, in which every class keeps its weight. A
+    small budget lowers that number and the size of the minibatches. Every term is then evaluated on all samples in
+    blocks, see `evaluate_bound`; `distribution_mismatch` is the cost of plans within blocks, an upper bound on the
+    exact cost. Only the subsample was learned on, so even without `evaluate_on` the numbers are nearly held-out. A key
+    gives the same numbers on any number of devices, up to rounding, if the budget allows the same blocks on all of
+    them. Pseudo-labels are computed in memory, and `published` is None.
 
     Returns:
-        A `Relatedness`; call `.raise_if_failed()` on it or look at `.messages`.
+        A `Relatedness`. Call `.raise_if_failed()` on it or read `.messages`.
 
     Raises:
         ValueError: for tasks without labels, different feature widths, an empty class in training, labels of the
-            held-out reference that the training reference does not have, a head that does not fit, an `init` for
-            a method that has no use for it or from another space, a class map that does not fit the classes; for
-            pseudo-labels or views of a target that has labels, and what `pseudo_label` raises; for a budget that is too
-            small, with the least that would do.
+            held-out reference that the training reference does not have, a head of the wrong shape, an `init` for a
+            method that does not use one or from another space, or a class map that does not match the classes; for
+            pseudo-labels or views of a labelled target, and whatever `pseudo_label` raises; for a budget that is too
+            small (the message gives the smallest that suffices).
 
-    It runs inside `jit`, `vmap`, `pmap` and `shard_map` as it does outside, over tasks, seeds, heads and the numbers of
-    a method. Values that are traced are not checked: such tasks need a `num_classes`, each of whose classes has a
-    sample, padding is by samples of weight 0, trouble is in the status, and `computed_with` lacks a key or method that
-    is traced.
+    The function runs inside `jit`, `vmap`, `pmap` and `shard_map`, over tasks, seeds, heads and the numbers of a
+    method. Traced values are not checked: traced tasks need `num_classes`, with a sample in each class, and are padded
+    by samples of weight 0. Failures are reported in the status, and `computed_with` omits a traced key or method.
 
     Source: Mehra, Zhang, Hamm, "Understanding the Transferability of Representations via Task-Relatedness", NeurIPS
-    2024, Theorem 3. Deviations: the coupling J = P_T Q is learned instead of (B, D) with a penalty; transport is
-    blocked by target class; the ground cost lives on logits by default (tighter, no inverse of A) and in feature
-    space uses the exact tau(W A^-1); the transport term is certified rather than estimated.
+    2024, Theorem 3. Deviations: the coupling J = P_T Q is learned instead of (B, D) with a penalty; transport is solved
+    for each target class; the ground cost is on logits by default (tighter, no inverse of A) and in feature space uses
+    the exact tau(W A^-1); the transport term is certified rather than estimated.
 
     Examples:
         >>> import numpy as np
@@ -179,7 +177,7 @@ def task_relatedness(
 
 
 def _labels_told(target: Task) -> str:
-    """Which samples of the target the bound is about."""
+    """Which target samples the bound covers."""
     if not target.partly_labelled:
         return "given"
     if is_traced(target.labels, target.weights):
@@ -201,33 +199,35 @@ def evaluate_bound(
     key: Key = 0,
     progress: Progress | None = None,
 ) -> Relatedness:
-    """Every term of the bound on these samples, B frozen at the transformation's.
+    """Evaluate every term of the bound on these samples, with the label map B of the transformation frozen.
 
     Args:
-        transformation: any; the inequalities hold for every Q, B, M, m and head, learned or not.
-        reference, target: labelled, with the class counts of the transformation; a padded sample has weight 0.
-            Reference classes absent here leave Q and its rows are renormalised; target classes absent here drop out.
-        method: its cost, `certificate_gap` and `certificate_iterations` are used.
+        transformation: any transformation; the inequalities hold for every Q, B, M, m and head, learned or not.
+        reference, target: labelled tasks with the class counts of the transformation; padded samples have weight 0.
+            Reference classes without samples leave Q, whose rows are renormalised; target classes without samples are
+            ignored.
+        method: provides the cost, `certificate_gap` and `certificate_iterations`.
         block_sizes: static sizes (reference points, target points) of the largest class block, for speed: the number
-            of reference samples that carry weight for one target class, and of samples in one target class. None
-            takes all samples. Sizes that leave out weight give an infinite bound and a status that says so.
-        memory_budget, mesh, progress: as in `task_relatedness`. Of tasks that are streamed the budget decides how many
-            samples a block has (at most 1,024 of each task on average, fewer loosen the distribution mismatch), how
-            many blocks a call has, and how many rows are read at a time. None of this depends on the number of samples,
-            up to the few bytes that each takes: more samples are more calls of what is compiled already.
-        key: orders the samples of tasks that are streamed.
+            of reference samples that carry weight for one target class, and the number of samples in one target class.
+            None uses all samples. Sizes that leave out weight give an infinite bound and set the status.
+        memory_budget, mesh, progress: as in `task_relatedness`. For streamed tasks the budget decides how many samples
+            a block has (at most 1,024 of each task on average; fewer loosen the distribution mismatch), how many blocks
+            a call has, and how many rows are read at a time. Apart from a few bytes for each sample, none of this
+            depends on the number of samples: more samples mean more calls of the same compiled program.
+        key: orders the samples of streamed tasks.
 
-    A target class whose cost array would exceed 2^22 entries gets plans between blocks of about 1,800 shuffled samples:
-    the bound holds as before, is a little larger, and its time and memory are linear in the number of samples. The
-    lower end of its distribution mismatch is then 0.
+    If the cost array of a target class would exceed 2^22 entries, its plans couple blocks of about 1,800 shuffled
+    samples. The bound still holds and is slightly larger, and time and memory are linear in the number of samples. The
+    lower end of the distribution mismatch of this class is then 0.
 
-    Of tasks that are streamed, means are over all samples, up to rounding; `distribution_mismatch` is the cost of a
-    plan between the whole tasks, made of plans within blocks of equal mass, with all roundings allowed for, hence at
-    least the exact optimum; where no class is cut it is that of whole tasks. `distribution_mismatch_lower` is the
-    larger of 0 and the target loss less the transformed reference loss, class by class (that of the solver for a class
-    that is not cut). Devices exchange nothing but the sums at the very end.
+    For streamed tasks, means are over all samples, up to rounding. `distribution_mismatch` is the cost of a plan
+    between the whole tasks, composed of plans within blocks of equal mass. It allows for all rounding, so it is at
+    least the exact optimum; if no class is cut, it equals that of whole tasks. `distribution_mismatch_lower` is, class
+    by class, the larger of 0 and the target loss minus the transformed reference loss (for a class that is not cut, the
+    lower end of the solver). Devices exchange only the final sums.
 
-    Tasks that are taken whole may be traced: it runs under `jit` and `vmap`, one compilation for each shape.
+    Tasks that are used whole may be traced: the function runs under `jit` and `vmap`, with one compilation for each
+    shape.
     """
     plan = plan_of({"reference": reference, "target": target}, memory_budget, mesh, progress)
     if plan is None:

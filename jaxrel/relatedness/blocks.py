@@ -1,4 +1,4 @@
-"""Class blocks: transport is solved for one target class at a time, on gathered and padded samples."""
+"""Class blocks: gathered and padded samples of one class, as transport is solved for one target class at a time."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ VALIDATION_EVERY = 4  # One of so many training samples of each class is in the 
 class ClassOrder:
     """Samples sorted by class, padding last.
 
-    `order` holds sample indices class after class, `start` where each class begins in it (its last entry: where the
-    padding begins), `cumulative` the running total of the weights along it.
+    `order` holds the sample indices class by class, `start` the position at which each class begins (the last entry is
+    the start of the padding), and `cumulative` the running total of the weights in this order.
     """
 
     order: Int[Array, " n"]
@@ -39,7 +39,7 @@ class ClassOrder:
 
 
 def class_order(labels: Int[Array, " n"], num_classes: int, weights: Float[Array, " n"]) -> ClassOrder:
-    """Sort samples by class, those of weight 0 behind all classes."""
+    """Sort samples by class, with samples of weight 0 last."""
     keys = jnp.where(weights > 0, labels, num_classes)
     order = jnp.argsort(keys, stable=True)
     start = jnp.searchsorted(keys[order], jnp.arange(num_classes + 1))
@@ -47,13 +47,13 @@ def class_order(labels: Int[Array, " n"], num_classes: int, weights: Float[Array
 
 
 def within_class_rank(labels: Int[Array, " n"], classes: ClassOrder) -> Int[Array, " n"]:
-    """How many samples of its class come before each sample."""
+    """For each sample, the number of earlier samples of its class."""
     places = jnp.arange(labels.size, dtype=labels.dtype)
     return jnp.zeros_like(labels).at[classes.order].set(places) - classes.start[labels]
 
 
 def kept_aside(task: Task, *, every: int) -> tuple[Task, Task]:
-    """A task without every `every`-th sample of each class, and these; a class of fewer samples is in both. Pure."""
+    """Hold out every `every`-th sample of each class: `(rest, held out)`. Smaller classes are in both. Pure."""
     labels, num_classes = task.labelled
     classes = class_order(labels, num_classes, task.weights)
     rare = (classes.start[1:] - classes.start[:-1])[labels] < every
@@ -85,7 +85,7 @@ def heaviest(weights: Float[Array, "k n"], width: int) -> tuple[Int[Array, "k m"
 def sample_members(
     classes: ClassOrder, class_index: Int[Array, "*b s"], uniform: Float[Array, "*b s"]
 ) -> Int[Array, "*b s"]:
-    """For each slot a sample of class `class_index`, with probability proportional to its weight.
+    """Draw for each slot a sample of class `class_index`, with probability proportional to its weight.
 
     `uniform` in [0, 1) is the position inside the class; evenly spread positions draw nearly without replacement.
     """

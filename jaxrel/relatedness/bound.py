@@ -1,4 +1,4 @@
-r"""The terms of the bound on given samples: the label step, the transport step, the certificate.
+r"""The terms of the bound on given samples: the label step, the transport step and the certificate.
 
 For target class k (prior P_k), reference point i (class c_i) and logits u_i, v_j:
 
@@ -8,7 +8,7 @@ For target class k (prior P_k), reference point i (class c_i) and logits u_i, v_
                <= sum_k P_k [ sum_i a^k_i ell_k(u_i) + <pi^k, cost_k> ]                    tight_bound
                <= sum_k P_k sum_i a^k_i -log softmax(u_i)_{c_i} - sum_kc J_kc log B_kc + ...    bound
 
-for any plans pi^k between a^k and class k: every sum below is deterministic, and so is the inequality.
+for any plans pi^k between a^k and class k. Every sum below is deterministic, and so is the inequality.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ __all__ = [
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ClassMeans:
-    """What the bound is put together from: means over the blocks of each target class, of which there may be one.
+    """The means from which the bound is assembled, over the blocks (one or more) of each target class.
 
-    `upper` and `lower` are certified ends of its transport, `upper` with what rounding does to the points.
+    `upper` and `lower` are the certified ends of the transport cost; `upper` allows for the rounding of the points.
     """
 
     upper: Float[Array, "*d t"]
@@ -72,10 +72,10 @@ _TERMS = (
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Contributions:
-    """What each sample adds to the bound, to first order in its weight.
+    """The contribution of each sample to the bound, to first order in its weight.
 
     `bound = sum_k P_k [ sum_i a^k_i (reference_loss_i + reference_potential_ki) + mean_{j in k} target_potential_j ]
-    + label_mismatch + slack`, with `slack` the width between the dual value and the certified upper end.
+    + label_mismatch + slack`, where `slack` is the gap between the dual value and the certified upper end.
     """
 
     reference_loss: Float[Array, " n"]
@@ -92,7 +92,7 @@ def log_label_map(label_map: Float[Array, "t r"]) -> Float[Array, "t r"]:
 
 def class_loss(logits: Float[Array, "*#b r"], log_map_row: Float[Array, "*#b r"]) -> Float[Array, "*b"]:
     """`-log (B softmax(logits))_k = LSE(v) - LSE(v + log B_k)`; +inf where row k of B is 0."""
-    # Without the largest logit, which would cancel and take its rounding along.
+    # The largest logit cancels; subtracting it first keeps its rounding error out.
     shifted = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
     return jax.nn.logsumexp(shifted, axis=-1) - jax.nn.logsumexp(shifted + log_map_row, axis=-1)
 
@@ -102,7 +102,7 @@ def transport_points(
 ) -> tuple[GroundCost, Float[Array, "*b n c"], Float[Array, "*b m c"]]:
     """The ground cost and the points it compares: logits, or features mapped by A, b.
 
-    What is named in another space than that of the transformation is the tightest of this one.
+    A cost named for another space than that of the transformation is replaced by the tightest cost of this space.
     """
     space = transformation.space
     named_elsewhere = isinstance(method.cost, str) and method.cost not in cost_names(space)
@@ -123,10 +123,10 @@ def point_rounding(
 ) -> tuple[Float[Array, "*b n"], Float[Array, "*b m"]]:
     r"""`(alpha, beta)`: rounding can break `ell(v_j) - ell(u_i) <= cost_ij` by at most `alpha_i + beta_j`.
 
-    In prediction space both sides are functions of the same u and v. What errs are sums of r terms as large as the
-    logits, and `softmax(u + log B)`, which is that of other logits that are as near as their rounding. In feature
-    space u is not quite `M x + m`, as x is not quite `A z + b` and M not quite `W A^-1`: by how much is seen, and ell
-    changes by no more than the range of the difference.
+    In prediction space both sides are functions of the same u and v. The errors are in sums of r terms as large as the
+    logits, and in `softmax(u + log B)`, which is the exact softmax of logits perturbed by their rounding. In feature
+    space u differs slightly from `M x + m`, because x is rounded from `A z + b` and M from `W A^-1`. This difference is
+    computed, and ell changes by at most its range.
     """
     eps = float(jnp.finfo(u.dtype).eps)
     unit = (u.shape[-1] + 8) * eps
@@ -154,7 +154,7 @@ def evaluate_bound_with_contributions(
     method: Method,
     block_sizes: tuple[int, int] | None = None,
 ) -> tuple[Relatedness, Contributions]:
-    """Every term of the bound, and what each sample adds to it by the dual potentials of its transport problems."""
+    """Every term of the bound, and the contribution of each sample by the dual potentials of its transport problems."""
     (labels_r, _), (labels_t, num_classes) = reference.labelled, target.labelled
     for name, task, known in zip(
         ("target", "reference"), (target, reference), transformation.conditional.shape, strict=True
@@ -167,11 +167,11 @@ def evaluate_bound_with_contributions(
     u, v = x, y
     if transformation.feature_map is not None:
         u, v = transformation.reference_logits(reference.features), transformation.target_logits(target.features)
-    # Losses and costs must be of the same logits: compiled into each of them, they would round in several ways.
+    # Losses and costs must use identical logits. Fused into several consumers, they would be rounded differently.
     x, y, u, v = jax.lax.optimization_barrier((x, y, u, v))
     log_map = log_label_map(transformation.label_map)
 
-    # The coupling on these samples: their target prior, Q as learned.
+    # The coupling on these samples has their target prior and the learned Q.
     totals_r = class_totals(labels_r, num_reference, reference.weights)
     totals_t = class_totals(labels_t, num_target, target.weights)
     prior = totals_t / jnp.sum(totals_t)
@@ -202,7 +202,7 @@ def evaluate_bound_with_contributions(
     def mean_in_target_class(values: Float[Array, " m"]) -> Float[Array, " t"]:
         return class_totals(labels_t, num_target, silenced(within_target, values))
 
-    # One class at a time and only of samples that it leans on: all shifted logits at once would be n t r numbers.
+    # One class at a time, and only samples it gives weight to: all shifted logits at once would be n t r numbers.
     leaning = heaviest(cloud, block_sizes[0] if block_sizes else cloud.shape[1])
     transformed = jax.lax.map(transformed_loss, (*leaning, log_map))
     alpha, beta = point_rounding(transformation, x, y, u, v, log_map)
@@ -238,10 +238,10 @@ def bound_of_means(
     rounding: float | Float[Array, " t"],
     faults: dict[Status, Bool[Array, " t"]] | None = None,
 ) -> Relatedness:
-    """Every term, of the prior and Q of these samples, the means of the target classes and of the reference classes.
+    """Assemble every term from the prior and Q of these samples and the means of target and reference classes.
 
-    `rounding` is the relative error of a mean; what it may break of the inequality belongs to its upper end. `faults`
-    say of which classes the transport is not certified, and why.
+    `rounding` is the relative error of a mean; the upper end of the transport allows for it. `faults` flags the classes
+    whose transport is not certified, with the reason.
     """
     present = prior > 0
     unseen = present & ~jnp.any(transformation.label_map > 0, axis=1)
@@ -286,7 +286,7 @@ def bound_of_means(
 
 
 def _with_unseen_classes(transformation: Transformation, count: int) -> Transformation:
-    """Rows of zeros for target classes that were never seen in training: no label map leads to them."""
+    """Add rows of zeros for target classes that did not occur in training: no label map leads to them."""
 
     def extended(rows: Float[Array, "t r"]) -> Float[Array, "k r"]:
         return jnp.pad(rows, ((0, count), (0, 0)))
@@ -305,5 +305,5 @@ def _within_class(weights: Array, totals: Array, labels: Int[Array, " n"]) -> Fl
 
 
 def silenced(weights: Float[Array, "*#b n"], values: Float[Array, "*#b n"]) -> Float[Array, "*b n"]:
-    """Products in which a weight of 0 silences an infinite or undefined value."""
+    """Products that are 0 where the weight is 0, even if the value is infinite or NaN."""
     return jnp.where(weights > 0, weights * jnp.where(weights > 0, values, 0), 0)

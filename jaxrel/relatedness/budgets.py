@@ -1,4 +1,4 @@
-"""The Lipschitz budget, or the ridge, of a reference head that is kept fixed, chosen by the bound it leads to."""
+"""Choice of the Lipschitz budget, or the ridge, of a fixed reference head by the validation bound."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["BUDGETS", "CANDIDATES", "HEAD_RIDGES", "validated_number", "validati
 BUDGETS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # on standardised features
 HEAD_RIDGES = tuple(2.5**power for power in range(-5, 3))
 CANDIDATES: Mapping[str, tuple[float, ...]] = {"lipschitz_budget": BUDGETS, "head_ridge": HEAD_RIDGES}
-"""What `"validated"` chooses from, by the field of `Joint`."""
+"""The candidates for `"validated"`, by field of `Joint`."""
 
 
 def validation_bounds(
@@ -34,9 +34,9 @@ def validation_bounds(
     method: Joint,
     name: str = "lipschitz_budget",
 ) -> Float[Array, " s"]:
-    """The validation bound of `Joint` for each of some Lipschitz budgets, or ridges, of the reference head; pure.
+    """The validation bound of `Joint` for each candidate Lipschitz budget, or ridge, of the reference head. Pure.
 
-    A small budget, or a large ridge, makes the reference loss large and the transport cheap, and the other way round.
+    A small budget or a large ridge gives a large reference loss and cheap transport, and vice versa.
     """
 
     def bound(number: Float[Array, ""]) -> Float[Array, ""]:
@@ -48,6 +48,6 @@ def validation_bounds(
 
 @partial(compiled, static_argnames="name")
 def validated_number(reference: Task, target: Task, key: PRNGKeyArray, *, method: Joint, name: str) -> Float[Array, ""]:
-    """The one of the `CANDIDATES` with the smallest validation bound; pure."""
+    """The candidate of `CANDIDATES` with the smallest validation bound. Pure."""
     numbers = jnp.asarray(CANDIDATES[name], reference.features.dtype)
     return numbers[jnp.argmin(validation_bounds(reference, target, numbers, key, method=method, name=name))]

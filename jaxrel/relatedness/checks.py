@@ -1,4 +1,4 @@
-"""Checks of what `task_relatedness` is given: shapes always, values where they are not traced."""
+"""Input checks of `task_relatedness`: shapes always, values unless they are traced."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["check_label_free", "check_method", "checked_head", "checked_tasks", 
 def checked_tasks(
     reference: Task, target: Task, evaluate_on: tuple[Task, Task] | None
 ) -> tuple[Task, Task, tuple[Task, Task] | None]:
-    """Labelled tasks of one width, numbered alike; a ValueError says what is wrong.
+    """Labelled tasks of one feature width with matching class numbers; anything else is a ValueError.
 
-    Of a target of which some samples have no label, those that have one.
+    Unlabelled samples of a partly labelled target are left out.
     """
     named = {"reference": reference, "target": target}
     if evaluate_on is not None:
@@ -55,7 +55,7 @@ def checked_tasks(
 
 
 def check_label_free(reference: Task, target: Task, evaluate_on: tuple[Task, Task] | None, pseudo_labels: Any) -> None:
-    """A ValueError unless the reference alone has labels, and `pseudo_labels` says how the target gets them."""
+    """Raise a ValueError unless only the reference has labels and `pseudo_labels` is given for the target."""
     for name, task in {"reference": reference, "target": target}.items():
         if not isinstance(task, Task):
             raise ValueError(f"{name} must be a Task, got {type(task).__name__}: pass Task(features, ...).")
@@ -80,13 +80,13 @@ def check_label_free(reference: Task, target: Task, evaluate_on: tuple[Task, Tas
 
 
 def check_method(method: Any) -> None:
-    """A ValueError for anything else."""
+    """The method; anything else is a ValueError."""
     if not isinstance(method, Method):
         raise ValueError(f"method must be a Joint(...), a Paper(...) or a Method of your own, got {method!r}.")
 
 
 def numbered_as(name: str, task: Any, known: Any) -> Any:
-    """A task with the class numbers of another one; a ValueError with its name where these cannot be compared."""
+    """A task with the class numbers of another one; a ValueError naming the task if the classes cannot be matched."""
     try:
         return task.with_classes_of(known)
     except ValueError as error:
@@ -129,7 +129,7 @@ def _classes(task: Task) -> str:
 
 
 def checked_head(head: Head | None, reference: Task) -> Head | None:
-    """A head that fits the reference, in its type; a ValueError says what is wrong."""
+    """The head in the dtype of the reference; a ValueError if its shape does not match or it is not finite."""
     if head is None:
         return None
     if not isinstance(head, Head):
@@ -149,6 +149,6 @@ def checked_head(head: Head | None, reference: Task) -> Head | None:
 
 
 def class_counts(task: Task, num_classes: int) -> Int[np.ndarray, " k"]:
-    """Samples with weight of each class."""
+    """Number of samples of positive weight in each class."""
     live = np.asarray(task.weights) > 0
     return np.bincount(np.asarray(task.labels)[live], minlength=num_classes)

@@ -1,4 +1,4 @@
-"""Which reference classes may stand for which target class, and with what weight learning starts."""
+"""Which reference classes may represent each target class, and the weights from which learning starts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SMALLEST_SHARE = 1e-3
 
 
 def check_class_map(class_map: Any) -> None:
-    """A ValueError for what is no class map, whatever the classes."""
+    """Raise a ValueError for a value that is not a class map for any task."""
     if isinstance(class_map, tuple) and class_map:
         groups = [group if isinstance(group, tuple) else (group,) for group in class_map]
         if all(group and all(type(c) is int and c >= 0 for c in group) for group in groups):
@@ -37,7 +37,7 @@ def check_class_map(class_map: Any) -> None:
 
 
 def class_costs(target: Task, target_classes: ClassOrder, reference: Task, reference_classes: ClassOrder) -> Array:
-    """Transport cost (t, r) between the features of every target and every reference class, on a few points each."""
+    """Transport cost (t, r) between the features of each target class and each reference class, on a few points."""
 
     def spread(task: Task, classes: ClassOrder) -> Float[Array, "k s d"]:
         _, num_classes = task.labelled
@@ -55,12 +55,12 @@ def initial_logits(
     reference: Task,
     reference_classes: ClassOrder,
 ) -> tuple[Float[Array, "t r"] | None, Bool[Array, "t r"]]:
-    """Logits of Q at the start, and its support.
+    """Initial logits of Q, and its support.
 
-    None where each target class has one reference class, which leaves Q nothing to learn; else equal on a hard support.
-    For `"soft"` half of each row goes to the assigned classes and half to a softmax of the class costs: a permutation
-    is a strict local minimum of the bound (the slope of -x log x at 0 is infinite), so what may be mixed must start
-    mixed, but from an even mixture target classes end up sharing a reference class.
+    The logits are None if each target class has one reference class, as there is nothing to learn in Q. Otherwise they
+    are equal on the support of Q. For `"soft"`, half of each row goes to the assigned classes and half to a softmax of
+    the class costs. A permutation is a strict local minimum of the bound (the slope of -x log x at 0 is infinite), so Q
+    must start mixed; but from a uniform mixture, target classes end up sharing a reference class.
     """
     (_, num_reference), (_, num_target) = reference.labelled, target.labelled
     zero = jnp.zeros((num_target, num_reference), target.features.dtype)
@@ -80,10 +80,9 @@ def initial_logits(
 
 
 def pruned(conditional: Float[Array, "t r"]) -> Float[Array, "t r"]:
-    """Q without the reference classes whose share of a target class is below a thousandth of its largest.
+    """Q without the reference classes whose share of a target class is below a thousandth of its largest share.
 
-    Learning drives irrelevant classes towards 0 and cannot reach it. At 0 they leave the bound, whatever their samples
-    look like.
+    Learning drives irrelevant classes towards 0 without reaching it. Classes at exactly 0 do not enter the bound.
     """
     kept = jnp.where(conditional >= _SMALLEST_SHARE * jnp.max(conditional, axis=1, keepdims=True), conditional, 0)
     return kept / jnp.sum(kept, axis=1, keepdims=True)

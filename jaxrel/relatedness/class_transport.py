@@ -1,7 +1,7 @@
 r"""The transport step: a certified plan between each target class and its reference cloud.
 
-Classes whose cost array fits are solved together to a certified relative gap. Where it does not fit, the plan couples
-blocks of samples, which makes the upper end linear in the number of samples.
+Classes whose cost array fits are solved together to a certified relative gap. For larger classes the plan couples
+blocks of samples, so that the cost of the upper end is linear in the number of samples.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _BLOCK = 1792  # With the room for uneven weights, the cost array of one block i
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ClassTransport:
-    """For each target class an interval around the exact optimum, and potentials of all samples.
+    """For each target class an interval that contains the exact optimum, and the potentials of all samples.
 
-    `left_out`: the block sizes leave out samples with weight. `overflow`: blockwise plans did not fit. Potentials are 0
-    outside a class, and everywhere for blockwise plans.
+    `left_out`: the block sizes leave out samples of positive weight. `overflow`: blockwise plans did not fit.
+    Potentials are 0 outside a class, and everywhere for blockwise plans.
     """
 
     lower: Float[Array, " t"]
@@ -56,7 +56,7 @@ def certified_transport(
     scale: Float[Array, ""] | float,
     method: Method,
 ) -> SinkhornResult:
-    """Transport at the scaled cost to the certified gap of the method, what rounding does to the cost included."""
+    """Solve transport at the scaled cost to the certified gap of the method, allowing for rounding of the cost."""
     result = sinkhorn(
         cost.cloud(x, y, log_map_row),
         a,
@@ -90,12 +90,12 @@ def class_transport(
 
     Args:
         cost: the ground cost.
-        x, y: its points, reference and target.
+        x, y: the reference points and the target points.
         cloud: a^k_i, the weights of the reference samples for each target class.
         log_map: log B.
-        target: labels and weights of the y.
+        target: labels and weights of the target points.
         scale: the factor of all costs.
-        method: its `certificate_gap` and `certificate_iterations`.
+        method: provides `certificate_gap` and `certificate_iterations`.
         block_sizes: static sizes of the largest class, see `evaluate_bound`.
     """
     rows, columns = block_sizes or (x.shape[0], y.shape[0])
@@ -106,7 +106,7 @@ def class_transport(
     left_out = (jnp.sum(cloud > 0, axis=1) > rows) | (classes.start[1:] - classes.start[:-1] > columns)
 
     a, b = normalised(a), normalised(b)
-    # A class without samples, or without reference classes, has no problem to solve.
+    # There is nothing to solve for a class without samples or without reference classes.
     solvable = (jnp.sum(a, axis=1) > 0) & (jnp.sum(b, axis=1) > 0) & jnp.any(log_map > -jnp.inf, axis=1)
     a, b = jnp.where(solvable[:, None], a, 0), jnp.where(solvable[:, None], b, 0)
     points = (x[index_x], y[index_y], a, b, jnp.where(solvable[:, None], log_map, 0))
@@ -132,7 +132,7 @@ def _dense(
     def solve(part: _Points) -> tuple[Array, Array, Array, Array]:
         x, y, a, b, log_map_row = part
         result = certified_transport(cost, x, y, a, b, log_map_row, scale, method)
-        # The ends of the interval carry no derivative; the value's, by the envelope rule, is that of the transport.
+        # The ends of the interval have no derivative; by the envelope rule, that of the value is that of the transport.
         upper = result.upper + result.value - jax.lax.stop_gradient(result.value)
         return jnp.maximum(result.lower, 0), upper, jnp.where(a > 0, result.f, 0), jnp.where(b > 0, result.g, 0)
 
@@ -141,7 +141,7 @@ def _dense(
     rest = -num_classes % at_once
 
     def grouped(leaf: Array) -> Array:
-        # Classes without mass, which cost nothing, fill up the last group.
+        # Classes without mass fill up the last group; they cost nothing.
         padded = jnp.pad(leaf, ((0, rest), *[(0, 0)] * (leaf.ndim - 1)))
         return padded.reshape(-1, at_once, *leaf.shape[1:])
 
@@ -153,7 +153,7 @@ def _dense(
 def _blockwise(
     cost: GroundCost, points: _Points, scale: Float[Array, ""] | float, method: Method
 ) -> tuple[Array, Array, Array]:
-    """Upper ends from plans within blocks of shuffled samples; 0 is the lower end, every cost being non-negative."""
+    """Upper ends from plans within blocks of shuffled samples. The lower ends are 0, as no cost is negative."""
     x, y, a, b, log_map = points
     interval = blockwise_interval(
         cost.cloud(x, y, log_map),
@@ -163,7 +163,7 @@ def _blockwise(
         relative_gap=method.certificate_gap,
         lower=False,
         max_iterations=method.certificate_iterations,
-        key=jax.random.key(0),  # The order of samples must not mean anything.
+        key=jax.random.key(0),  # The order of the samples must carry no information.
     )
     overflow = (interval.status & int(TransportStatus.BLOCK_OVERFLOW)) > 0
     upper = scale * interval.upper * (1 + _rounding(cost, x))

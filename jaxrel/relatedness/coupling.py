@@ -1,4 +1,4 @@
-"""The label coupling J, the prior D and the label map B, and the entropy they pay."""
+"""The label coupling J, the prior D, the label map B, and their label mismatch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
 
 
 def class_totals(labels: Int[Array, " n"], num_classes: int, weights: Float[Array, " n"]) -> Float[Array, " k"]:
-    """Total weight of each class, summed up block by block: as deep a sum as `sum_depth` says."""
+    """Total weight of each class, summed block by block to the depth given by `sum_depth`."""
     rest = -labels.shape[0] % SUM_WIDTH
     labels, weights = (jnp.pad(values, (0, rest)).reshape(-1, SUM_WIDTH) for values in (labels, weights))
     blocks = jnp.zeros((labels.shape[0], num_classes), weights.dtype)
@@ -34,12 +34,12 @@ def class_prior(labels: Int[Array, " n"], num_classes: int, weights: Float[Array
 
 
 def label_coupling(prior: Float[Array, " t"], conditional: Float[Array, "t r"]) -> Float[Array, "t r"]:
-    """`J_kc = P_T(k) Q_kc`: rows sum to the target prior by construction, so there is no penalty to tune."""
+    """`J_kc = P_T(k) Q_kc`. Rows sum to the target prior by construction, so no penalty has to be tuned."""
     return prior[:, None] * conditional
 
 
 def label_map(coupling: Float[Array, "t r"], prior: Float[Array, " t"]) -> Float[Array, "t r"]:
-    """`B_kc = J_kc / D_c` with D_c the column sum; a column without mass is P_T, so B is column-stochastic."""
+    """`B_kc = J_kc / D_c` with D_c the column sum. A column without mass is P_T, so B is column-stochastic."""
     column = jnp.sum(coupling, axis=0)
     used = column > 0
     # J_kc / D_c may round to just above 1 where they are equal, and its entropy to just below 0.
@@ -58,13 +58,13 @@ def label_mismatch(coupling: Float[Array, "t r"], label_map: Float[Array, "t r"]
 def mismatch_by_class(coupling: Float[Array, "t r"], label_map: Float[Array, "t r"]) -> Float[Array, " t"]:
     """The summands of `label_mismatch` that belong to each target class."""
     positive = label_map > 0
-    # The sign inside: a permutation sums to 0.0, not to -0.0.
+    # With the sign inside the sum, a permutation gives 0.0, not -0.0.
     paid = -xlogy(coupling, jnp.where(positive, label_map, 1))
     return jnp.sum(jnp.where(positive | (coupling <= 0), paid, jnp.inf), axis=1)
 
 
 def held_out_conditional(conditional: Float[Array, "t r"], reference_totals: Float[Array, " r"]) -> Float[Array, "t r"]:
-    """Q on a held-out sample: reference classes absent from it leave, the rest of the row is renormalised.
+    """Q on held-out samples: reference classes without samples are removed and each row is renormalised.
 
     A row that loses all its classes stays 0; the caller reports it.
     """

@@ -1,4 +1,4 @@
-"""Why a bound is as large as it is: its terms by target class, as arrays, as a text and as a picture."""
+"""Explanations of a bound: its terms by target class as arrays, as text and as a figure."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _LONGEST_NAME = 24
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """The terms of a bound by target class, in nats, on the samples the bound was evaluated on; see `explain`.
+    """The terms of a bound by target class, in nats, on the samples of the evaluation; see `explain`.
 
     `class_terms` has an array (t,) for each of reweighted_reference_loss, label_mismatch, distribution_mismatch and
-    target_loss: the share of each target class, so that the arrays sum to `totals`, which has the `bound` too.
-    `reference_loss` is the mean loss of each reference class under the reference head, not weighted. `change` is, for
-    each of the totals, the pair (baseline, result), or None without a baseline. `str()` is `to_text()`.
+    target_loss: the contribution of each target class. The arrays sum to `totals`, which also has the `bound`.
+    `reference_loss` is the unweighted mean loss of each reference class under the reference head. `change` has, for
+    each of the totals, the pair (baseline, result); it is None without a baseline. `str()` gives `to_text()`.
     """
 
     class_terms: Mapping[str, Float[np.ndarray, " t"]]
@@ -60,22 +60,22 @@ class Explanation:
 
     @property
     def target_prior(self) -> Float[np.ndarray, " t"]:
-        """Share of each target class in the samples: the row sums of J."""
+        """Share of the samples in each target class: the row sums of J."""
         return self.coupling.sum(axis=1)
 
     @property
     def reference_prior(self) -> Float[np.ndarray, " r"]:
-        """D, the weight that each reference class gets: the column sums of J."""
+        """D, the weight of each reference class: the column sums of J."""
         return self.coupling.sum(axis=0)
 
     @property
     def conditional(self) -> Float[np.ndarray, "t r"]:
-        """Q, the reference classes that each target class leans on; nan for a target class without samples."""
+        """Q, the weights of the reference classes for each target class; nan for a target class without samples."""
         return _ratio(self.coupling, self.target_prior[:, None])
 
     @property
     def bound_share(self) -> Float[np.ndarray, " t"]:
-        """What each target class contributes to the bound, in nats: these sum to the bound."""
+        """Contribution of each target class to the bound, in nats; the contributions sum to the bound."""
         return np.sum([self.class_terms[term] for term in BOUND_TERMS], axis=0)
 
     @property
@@ -84,15 +84,15 @@ class Explanation:
         return _ratio(self.bound_share, self.target_prior)
 
     def class_records(self, *, most: int = 25) -> list[dict[str, Any]]:
-        """A flat record for each target class that has samples, the most expensive first.
+        """A flat record for each target class that has samples, in descending order of its contribution to the bound.
 
         Args:
-            most: records at most.
+            most: the largest number of records.
 
         Returns:
-            Of each its name `class`, its share `prior` of the samples, the bound on its mean loss `class_bound`, its
-            shares of the terms of the bound, of the `bound` and of `target_loss` in nats, and `leans_on`: names and
-            weights of the reference classes that it leans on most, the heaviest first.
+            For each class its name `class`, its share `prior` of the samples, the bound on its mean loss `class_bound`,
+            its contributions to the terms, to the `bound` and to `target_loss` in nats, and `leans_on`: names and
+            weights of its reference classes, in descending order of weight.
         """
         return [
             {
@@ -109,7 +109,7 @@ class Explanation:
         ]
 
     def to_text(self) -> str:
-        """A table of the target classes, the most expensive first, what dominates it and what the baseline changed."""
+        """A table of the target classes by contribution, the dominant terms, and the change from the baseline."""
         parts: list[Table | str] = [_class_table(self), _dominance(self), _unused(self)]
         if self.change is not None:
             parts.append(_change_table(self.change))
@@ -126,11 +126,11 @@ def explain(
     reference_names: Sequence[object] | None = None,
     target_names: Sequence[object] | None = None,
 ) -> Explanation:
-    """Which target classes and which terms a bound comes from, and which reference classes they lean on.
+    """Split a bound by target class and term, with the reference classes that each target class depends on.
 
     Args:
-        result: of `task_relatedness` or `evaluate_bound`, by any method; not batched.
-        baseline: another result for the same tasks, say of `setting="fixed"`, whose terms are put beside these.
+        result: a result of `task_relatedness` or `evaluate_bound`, by any method; not batched.
+        baseline: another result for the same tasks, such as one of `setting="fixed"`, to compare the terms with.
         reference_names, target_names: a name for each class (`Task.class_names`); None counts from 0.
 
     Raises:
@@ -221,7 +221,7 @@ def _class_table(explanation: Explanation) -> Table:
 def _row(
     explanation: Explanation, name: str, classes: np.ndarray, terms: Mapping[str, float] | None = None
 ) -> tuple[str | Text, ...]:
-    """Cells for a group of target classes; `terms` takes the place of the sums of their shares."""
+    """Cells for a group of target classes; `terms` replaces the sums of their contributions."""
     from rich.text import Text
 
     if terms is None:
@@ -242,7 +242,7 @@ def _row(
 
 
 def _leaning(mass: np.ndarray, names: Sequence[str]) -> str:
-    """The reference classes that carry most of a mass, the heaviest first: "3 (0.91), 7 (0.09)"."""
+    """The reference classes with most of the mass, in descending order: "3 (0.91), 7 (0.09)"."""
     if not mass.sum() > 0:
         return "-"
     weights = mass / mass.sum()
@@ -257,12 +257,12 @@ def _leaning(mass: np.ndarray, names: Sequence[str]) -> str:
 
 
 def _heaviest(weights: np.ndarray) -> list[int]:
-    """The classes that carry most of a mass of 1, the heaviest first."""
+    """The classes with most of a total mass of 1, in descending order."""
     return [int(c) for c in np.argsort(-weights, kind="stable")[:_MOST_LEANING] if weights[c] >= _LEAST_WEIGHT]
 
 
 def _decimals(bound: float) -> int:
-    """Decimals that leave five significant digits of the bound, and no more than six."""
+    """Number of decimals for five significant digits of the bound, at most six."""
     return 6 if bound <= 0 else min(max(4 - math.floor(math.log10(bound)), 0), 6)
 
 
@@ -324,7 +324,7 @@ def _table(title: str) -> Table:
 
 
 def _plain(part: Table | str) -> str:
-    """Plain text of a fixed width, wherever it runs: no terminal, no notebook, no codes."""
+    """Plain text of a fixed width without escape codes, in a terminal, a notebook or neither."""
     from rich.console import Console
 
     stream = io.StringIO()
@@ -347,14 +347,14 @@ def _plain(part: Table | str) -> str:
 
 
 def plot_coupling(explanation: Explanation, path: str | PathLike[str] | None = None) -> Figure:
-    """The coupling J with its marginals and, beside it, what each target class contributes to the bound.
+    """Plot the coupling J with its marginals beside the contribution of each target class to the bound.
 
     Args:
-        explanation: of `explain`.
-        path: file to save the figure in; its ending decides the format.
+        explanation: the result of `explain`.
+        path: the file to save the figure to; its suffix decides the format.
 
     Raises:
-        ImportError: without matplotlib.
+        ImportError: if matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure
@@ -387,7 +387,7 @@ def _extent(num_classes: int) -> float:
 
 
 def _extent_of_names(names: Sequence[str]) -> float:
-    """Inches that the longest name takes, at most."""
+    """Upper limit on the inches that the longest name takes."""
     return 0.08 * min(max(map(len, names)), _LONGEST_NAME)
 
 
@@ -401,7 +401,7 @@ def _draw_matrix(axis: Any, explanation: Explanation, width: float, height: floa
 
 
 def _name_classes(axis: Any, names: Sequence[str], extent: float) -> None:
-    """Names as large as fit, of every n-th class where no legible size does; upright where they need it."""
+    """Label an axis in the largest font that fits; if none is legible, name every n-th class. Rotate if needed."""
     step = math.ceil(len(names) * _LINE / extent)
     room = 72 * extent / len(names) * step  # points
     size = min(9.0, 0.75 * room)

@@ -27,7 +27,7 @@ class FeatureMap:
         return jnp.matmul(features, self.matrix.T, precision=jax.lax.Precision.HIGHEST) + self.offset
 
     def carried(self, head: Head) -> Head:
-        """The head that gives mapped features the logits of the features: `M = W A^-1`, `m = w0 - M b`."""
+        """The head with the same logits on mapped features: `M = W A^-1`, `m = w0 - M b`."""
         weights = jnp.linalg.solve(self.matrix.T, head.weights.T).T
         return Head(weights=weights, bias=head.bias - weights @ self.offset)
 
@@ -60,7 +60,7 @@ AffineMap: TypeAlias = FeatureMap | LowRankFeatureMap
 
 
 def identity_map(num_features: int, rank: int | None, dtype: jnp.dtype) -> AffineMap:
-    """The identity, as a full matrix or with room for a correction of the given rank.
+    """The identity, as a full matrix or with a low-rank correction of the given rank.
 
     V starts with orthonormal columns of the cosine basis rather than at 0, where U and V would have no gradient.
     """

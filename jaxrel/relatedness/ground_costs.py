@@ -1,10 +1,10 @@
-r"""Ground costs: how much the loss may rise from a reference point to a target point.
+r"""Ground costs: upper bounds on the rise of the loss from a reference point to a target point.
 
 With `ell_k` the loss of the transformed head on target class k, the bound holds for any cost with
 
     ell_k(v_j) - ell_k(u_i) <= scale * cost_ij      for all reference points i and target points j.
 
-A cost is one class. An instance of your own goes into `method.cost` as it is; in `GROUND_COSTS` it has a name besides.
+Each cost is one class. Pass an instance of your own as `method.cost`, or give it a name in `GROUND_COSTS`.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ Space = Literal["prediction", "feature"]
 class GroundCost(abc.ABC):
     """A ground cost, as a function of two clouds of points: `(*b, n, c)` against `(*b, m, c)` gives `(*b, n, m)`.
 
-    A subclass is a frozen dataclass. Its fields are structure: hashed and compared, so that a new value compiles again.
+    A subclass is a frozen dataclass. Its fields are static: a new value recompiles.
 
     Attributes:
-        name: the name it goes by.
+        name: the name of the cost.
         space: `"prediction"` compares logits u and v, `"feature"` mapped reference features `A z + b` and target
             features.
-        roundings: relative error of a cost as large as the cloud and of its scale, in roundings for each coordinate.
+        roundings: relative error of a cost of the size of the cloud, and of its scale, in roundings per coordinate.
     """
 
     name: ClassVar[str]
@@ -57,9 +57,9 @@ class GroundCost(abc.ABC):
 
     @abc.abstractmethod
     def size(self, points: Float[Array, "*b n c"]) -> Float[Array, "*b n"]:
-        """A number for each point such that no two points cost more than their numbers add up to.
+        """A number for each point such that the cost between two points is at most the sum of their numbers.
 
-        Where the cost is a norm of the difference, it is the norm of the point.
+        For a cost that is a norm of the difference, it is the norm of the point.
         """
 
     def cloud(
@@ -68,14 +68,14 @@ class GroundCost(abc.ABC):
         y: Float[Array, "*b m c"],
         log_map_row: Float[Array, "*b r"],  # noqa: ARG002
     ) -> PointCloud:
-        """The points in coordinates in which the cost is a function of them alone.
+        """The points in coordinates that determine the cost.
 
-        A cost that depends on the target class, through log B_k, carries what it needs along as further coordinates.
+        A cost that depends on the target class through log B_k appends what it needs as further coordinates.
         """
         return PointCloud(x, y, self)
 
     def scale(self, target_map: Head) -> Float[Array, ""] | float:  # noqa: ARG002
-        """A factor of all costs, which the head alone decides."""
+        """A factor of all costs that depends only on the head."""
         return 1.0
 
     def between(
@@ -106,7 +106,7 @@ class Margin(GroundCost):
     def cloud(
         self, x: Float[Array, "*b n c"], y: Float[Array, "*b m c"], log_map_row: Float[Array, "*b r"]
     ) -> PointCloud:
-        """With the softmax beside the logits."""
+        """Append the softmax to the logits."""
         return PointCloud(*margin_points(x, y, log_map_row), self)
 
 
@@ -142,11 +142,11 @@ class Euclidean(GroundCost):
 
 @dataclass(frozen=True)
 class FeatureDistance(GroundCost):
-    """`tau(M) ||A z + b - t||_2` with `tau = max_kl ||m_k - m_l||_2`, which for `M = W A^-1` has A^-1 in it."""
+    """`tau(M) ||A z + b - t||_2` with `tau = max_kl ||m_k - m_l||_2`, which includes A^-1 through `M = W A^-1`."""
 
     name = "euclidean"
     space = "feature"
-    # Of the expanded norm: the largest distance of two rows is at least half the sum of their norms about the mean.
+    # For the expanded norm: the largest distance of two rows is at least half the sum of their norms about the mean.
     roundings = 4
 
     def __call__(self, x: Float[Array, "*b n c"], y: Float[Array, "*b m c"]) -> Float[Array, "*b n m"]:
@@ -154,7 +154,7 @@ class FeatureDistance(GroundCost):
         return feature_distance(x, y)
 
     def error(self, x: Float[Array, "*b n c"], y: Float[Array, "*b m c"]) -> Float[Array, "*b n m"]:
-        """What the expanded norm may be off by, for certificates; see `PointCloud`."""
+        """Bound on the error of the expanded norm, for certificates; see `PointCloud`."""
         return feature_distance_error(x, y)
 
     def size(self, points: Float[Array, "*b n c"]) -> Float[Array, "*b n"]:
@@ -171,7 +171,7 @@ def _to_origin(cost: GroundCost, points: Float[Array, "*b n c"]) -> Float[Array,
 
 
 GROUND_COSTS: tuple[GroundCost, ...] = (Margin(), Range(), Euclidean(), FeatureDistance())
-"""Every cost that has a name, the tightest of a space first."""
+"""The named costs; in each space the tightest comes first."""
 
 
 def cost_names(*spaces: Space) -> tuple[str, ...]:
@@ -180,10 +180,10 @@ def cost_names(*spaces: Space) -> tuple[str, ...]:
 
 
 def ground_cost(cost: str | GroundCost | None, space: Space) -> GroundCost:
-    """The cost of this name in a space, the tightest for None; one's own as it is.
+    """The cost with this name in a space, the tightest for None; a `GroundCost` is returned as it is.
 
     Raises:
-        ValueError: for a name that the space does not have, or a cost of another space.
+        ValueError: for a name that does not exist in the space, or a cost of another space.
     """
     if isinstance(cost, GroundCost) and cost.space == space:
         return cost

@@ -23,13 +23,13 @@ __all__ = ["block_sizes", "checked_training_tasks", "evaluated", "fit", "loaded_
 
 
 def shareable(task: Task) -> Task:
-    """The same task in the form in which tasks share programs: in a size class, classes without names."""
+    """The task in a form that shares compiled programs: padded to its size class, without class names."""
     task = in_size_class(task.loaded())
     return Task.tree_unflatten((task.num_classes, None, False), (task.features, task.labels, task.weights))
 
 
 def loaded_alike(*tasks: Task) -> list[Task]:
-    """The tasks in memory, in the widest of their types."""
+    """The tasks in memory, in the widest of their dtypes."""
     dtype = functools.reduce(jnp.promote_types, (task.dtype for task in tasks))
 
     def cast(leaf: Array) -> Array:
@@ -39,15 +39,15 @@ def loaded_alike(*tasks: Task) -> list[Task]:
 
 
 def checked_training_tasks(reference: Task, target: Task) -> tuple[Task, Task]:
-    """Two labelled tasks of one width and dtype, each class with a sample; a ValueError says what is wrong."""
+    """Two labelled tasks of one width and dtype with a sample in each class; anything else is a ValueError."""
     reference, target = map(shareable, loaded_alike(*checked_tasks(reference, target, None)[:2]))
     return reference, target
 
 
-# Compiled on first use, then for each new shape and structure of the method, whose numbers are traced.
+# Compiled for each new shape and each new structure of the method; the numbers of the method are traced.
 @compiled
 def fit(method: Method, *given: Any) -> Transformation:
-    """What the method learns of a reference, a target, a head, a key and a start."""
+    """Learn the transformation by the method from a reference, a target, a head, a key and a starting point."""
     return method.fit(*given)
 
 
@@ -66,7 +66,7 @@ def evaluated(
     *,
     sizes: tuple[int, int] | None = None,
 ) -> tuple[Relatedness, Contributions]:
-    """The bound on shareable tasks, and what each sample adds to it; block sizes are found unless traced or given."""
+    """The bound on shareable tasks, and the contribution of each sample. Computes block sizes that are None."""
     if sizes is None and not is_traced(transformation, reference, target):
         sizes = block_sizes(transformation, reference, target)
     return _evaluate(method.for_evaluation(), transformation, reference, target, block_sizes=sizes)
@@ -75,7 +75,7 @@ def evaluated(
 def block_sizes(transformation: Transformation, reference: Task, target: Task) -> tuple[int, int]:
     """The smallest `block_sizes` of `evaluate_bound` that leave nothing out, rounded up to share compilations.
 
-    Needs concrete arrays.
+    The arrays must be concrete.
     """
     num_target = max(transformation.conditional.shape[0], target.num_classes or 0)
     counts_r = class_counts(reference, transformation.conditional.shape[1])

@@ -1,4 +1,4 @@
-"""A target without labels: pseudo-labels, and fitting on one view of half of the samples, judging on another."""
+"""Unlabelled targets: pseudo-labels, learned from one view of half of the samples and evaluated on another view."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ TaskPair = tuple[Task, Task]
 def cross_view_tasks(
     reference: Task, target: Task, views: tuple[Float[Array, "n d"], Float[Array, "n d"]]
 ) -> tuple[TaskPair, TaskPair]:
-    """`(reference, target)` to learn on and to evaluate on: halves that share neither samples nor augmentation. Pure.
+    """`(reference, target)` for learning and for evaluation: halves that share neither samples nor augmentation. Pure.
 
-    `target` has pseudo-labels. Its first half is seen in the first view, its second half in the second. Samples that
-    made the clusters are easy to cluster again, and so are samples of which the same view made them; what another view
-    of other samples confirms is the encoder's.
+    `target` has pseudo-labels. Its first half is used in the first view, its second half in the second. Samples, or
+    views of them, that formed the clusters are easy to assign to them again. Only agreement on another view of other
+    samples measures the encoder.
     """
     (reference_half, reference_rest), (target_half, target_rest) = (
         kept_aside(task, every=2) for task in (reference, target)
@@ -46,10 +46,10 @@ def pseudo_labelled_tasks(
     class_prior: ClassPrior,
     key: Key,
 ) -> tuple[TaskPair, TaskPair | None, PseudoLabels]:
-    """The tasks to learn on and to evaluate on, and the pseudo-labels, for a target without labels.
+    """The tasks for learning and for evaluation, and the pseudo-labels, for a target without labels.
 
-    With views they come from `cross_view_tasks`. With `evaluate_on`, training and held-out samples get their
-    pseudo-labels together, so that a class means the same in both.
+    With views the tasks come from `cross_view_tasks`. With `evaluate_on`, training and held-out samples are
+    pseudo-labelled together, so that a class means the same in both.
     """
     if evaluate_on is None:
         found = pseudo_label(target, labels, views=views, reference=reference, class_prior=class_prior, key=key)
@@ -86,7 +86,7 @@ def pseudo_labelled_tasks(
 
 
 def _without_absent(tasks: TaskPair) -> TaskPair:
-    """The same tasks without the samples of weight 0, which need no space where shapes may depend on values."""
+    """The same tasks without the samples of weight 0, which are needed only where shapes must be static."""
     if is_traced(tasks):
         return tasks
 

@@ -20,8 +20,8 @@ __all__ = ["Minibatch", "Sampler", "sampler_of"]
 class Minibatch:
     """Features of s points for each target class.
 
-    `classes` are the classes of the reference points `z`, which were drawn by the distribution `drawn_by` over the
-    reference classes; the target points `t` weigh 1 / s each.
+    `classes` are the classes of the reference points `z`, which were drawn from the distribution `drawn_by` over the
+    reference classes. The target points `t` have weight 1 / s each.
     """
 
     z: Float[Array, "t s d"]
@@ -30,7 +30,7 @@ class Minibatch:
     t: Float[Array, "t s d"]
 
     def weights(self, conditional: Float[Array, "t r"]) -> Float[Array, "t s"]:
-        """Weights of the reference points for a coupling Q: each row sums to 1 for the Q it was drawn by."""
+        """Weights of the reference points for a coupling Q. Each row sums to 1 for the Q it was drawn from."""
         return jnp.take_along_axis(conditional, self.classes, axis=1) / self.drawn_by / self.classes.shape[1]
 
 
@@ -50,7 +50,7 @@ class Sampler:
     num_points: int
 
     def draw(self, conditional: Float[Array, "t r"], key: PRNGKeyArray | None) -> Minibatch:
-        """Points drawn by Q and by the weights of the samples, stratified; without a key evenly spread."""
+        """Points drawn by Q and the weights of the samples, stratified, or evenly spread without a key."""
         shape = (2, conditional.shape[0], self.num_points)
         # One number in each of s equal strata.
         jitter = (
@@ -61,7 +61,7 @@ class Sampler:
         across, within = (jnp.arange(self.num_points) + jitter) / self.num_points
         upper = jnp.cumsum(conditional, axis=1)
         drawn = jnp.sum(across[:, :, None] >= upper[:, None, :], axis=2)
-        # The last class with any mass takes what rounding leaves above the running total.
+        # The last class with positive mass takes what rounding leaves above the running total.
         last = conditional.shape[1] - 1 - jnp.argmax(conditional[:, ::-1] > 0, axis=1)
         drawn = jnp.minimum(drawn, last[:, None])
         width = jnp.take_along_axis(conditional, drawn, axis=1)
@@ -77,7 +77,7 @@ class Sampler:
 
 
 def sampler_of(reference: Task, target: Task, num_points: int) -> Sampler:
-    """The sampler of two labelled tasks, each of whose classes has a sample."""
+    """The sampler of two labelled tasks with a sample in every class."""
     return Sampler(
         reference=reference,
         target=target,

@@ -1,4 +1,4 @@
-"""Choosing, out of a reference task with many classes, those that a target task is compared with."""
+"""Selection of the classes of a large reference task that a target task is compared with."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def select_reference_classes(
     method: Joint = Joint(class_map="soft"),  # noqa: B008 (immutable)
     key: Key = 0,
 ) -> tuple[int, ...]:
-    """The reference classes to keep, in ascending order; `restricted_to_classes` makes the smaller tasks.
+    """Select the reference classes to keep, in ascending order. Pass them to `restricted_to_classes`.
 
     Args:
         reference, target: labelled training samples of one encoder; every class has a sample.
-        num_classes: how many to keep.
-        rule: `"nearest"`: first those that the target classes are assigned to, then those at the smallest transport
-            cost from any target class. `"learned"`: those of the largest re-weighted prior D after `method` has learned
-            Q. `"random"`: without looking.
-        method: of the rule `"learned"`.
-        key: of the rules `"random"` and `"learned"`.
+        num_classes: the number of classes to keep.
+        rule: `"nearest"`: first the classes that the target classes are assigned to, then the classes at the smallest
+            transport cost from any target class. `"learned"`: the classes with the largest re-weighted prior D after
+            `method` has learned Q. `"random"`: a random choice.
+        method: the method for the rule `"learned"`.
+        key: the random key for the rules `"random"` and `"learned"`.
 
     Raises:
-        ValueError: for a number of classes below 1 or above that of the reference, an unknown rule, and for tasks that
-            `task_relatedness` would refuse.
+        ValueError: for a number of classes below 1 or above that of the reference, an unknown rule, or tasks that
+            `task_relatedness` rejects.
     """
     reference, target = checked_training_tasks(reference, target)
     _, num_reference = reference.labelled
@@ -67,14 +67,14 @@ def select_reference_classes(
 
 @compiled
 def _nearness(reference: Task, target: Task) -> jax.Array:
-    """Rank of each reference class, the nearest 0."""
+    """Rank of each reference class; the nearest has rank 0."""
     reference, target = (
         standardised(task, standardisation_of(task.features, task.weights)) for task in (reference, target)
     )
     orders = (class_order(*task.labelled, task.weights) for task in (target, reference))
     target_classes, reference_classes = orders
     costs = class_costs(target, target_classes, reference, reference_classes)
-    # Of the classes a target class is assigned to, the nearest is its own; the others joined it because none was left.
+    # A target class assigned several classes owns the nearest; the others were assigned to it as none were left.
     own = jnp.argmin(jnp.where(assign_classes(costs), costs, jnp.inf), axis=1)
     first = jnp.zeros(costs.shape[1], bool).at[own].set(True)
     nearest = jnp.where(first, -1, 0) * (1 + jnp.max(costs)) + jnp.min(costs, axis=0)
@@ -82,10 +82,10 @@ def _nearness(reference: Task, target: Task) -> jax.Array:
 
 
 def restricted_to_classes(task: Task, classes: tuple[int, ...]) -> Task:
-    """The samples of these classes, renumbered in the order given; class names follow.
+    """Keep only the samples of these classes, renumbered in the order given along with their names.
 
     Raises:
-        ValueError: for classes that are repeated or that the task does not have, or if no sample is left.
+        ValueError: for repeated classes, classes that the task does not have, or if no sample is left.
     """
     labels, num_classes = task.labelled
     if len(set(classes)) != len(classes) or not all(0 <= c < num_classes for c in classes):

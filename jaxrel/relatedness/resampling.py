@@ -1,4 +1,4 @@
-"""How much the bound moves when the held-out samples are drawn again."""
+"""Bootstrap of the bound over the held-out samples."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ def bound_resamples(
 ) -> Float[np.ndarray, " num_resamples"]:
     r"""The bound on bootstrap resamples of the samples it was evaluated on, in nats.
 
-    The transformation stays as learned. Target samples are drawn with replacement, so the target prior varies;
-    reference samples are drawn within their classes, since the class sizes of the reference do not enter. The
+    The transformation stays fixed. Target samples are drawn with replacement, so the target prior varies; reference
+    samples are drawn within their classes, since the bound does not depend on the class sizes of the reference. The
     transport term of a resample is its first-order expansion, `sum a' f + sum b' g + slack` with the dual potentials of
     the sample: the linearisation behind the central limit theorem of transport costs (del Barrio, Loubes, Ann. Probab.
-    2019). Solving each resample anew would be biased upwards, because repeated points are farther from the rest.
+    2019). Solving the transport problem of each resample would be biased upwards, because repeated points are farther
+    from the rest.
 
     Args:
-        result: of `task_relatedness`.
+        result: a result of `task_relatedness`.
         reference, target: the tasks it was evaluated on (`evaluate_on` if that was given).
-        num_resamples: resamples, at least 1.
+        num_resamples: the number of resamples, at least 1.
         key: the same key, sizes and labels draw the same samples, so that two encoders can be compared in pairs.
 
     Raises:
-        ValueError: for a failed result, fewer than 1 resamples, a result without a method, tasks that are not the
-            ones it was evaluated on (no labels, other widths, other sample counts), or a class so large that its
-            plan was blockwise (see `evaluate_bound`).
+        ValueError: for a failed result, fewer than 1 resamples, a result without a method, tasks other than those it
+            was evaluated on (no labels, other widths, other sample counts), or a class so large that its plan was
+            blockwise (see `evaluate_bound`).
     """
     method = result.computed_with.method
     if num_resamples < 1:
@@ -63,7 +64,7 @@ def bound_resamples(
             "potentials to resample with; evaluate on fewer samples for an interval."
         )
     counts = _resampled_counts(reference, target, num_resamples, key)
-    # By the program that gave the result: to compile another would take as long as all the rest.
+    # Reuse the program that gave the result: compiling another would take as long as everything else.
     _, parts = evaluated(method, result.transformation, reference, target)
     labels, weights = (reference.labels, target.labels), (reference.weights, target.weights)
     return np.asarray(_linearised_bounds(parts, result.transformation, labels, weights, counts))
@@ -80,7 +81,7 @@ def _check_evaluated(name: str, task: Task, num_samples: int | None, num_feature
 
 
 def _resampled_counts(reference: Task, target: Task, num_resamples: int, key: Key) -> tuple[np.ndarray, np.ndarray]:
-    """How often each sample is drawn: `(resamples, samples)`."""
+    """Number of times each sample is drawn: `(resamples, samples)`."""
     rng = host_generator(key)
 
     def counts(members: np.ndarray, num_samples: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a relatedness computation returns."""
+"""The results of task-relatedness."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 
 
 class Status(StatusBits):
-    """Status codes of a result: bits that add up; `MESSAGES` says what each means and what to do."""
+    """Status codes of a result, as bits; `MESSAGES` says what each means and what to do."""
 
     OK = 0
     NOT_FINITE = (
@@ -66,11 +66,11 @@ class Status(StatusBits):
 class Transformation:
     """The learned transformation from the reference task to the target task.
 
-    `conditional` is Q (row k: over which reference classes target class k is spread), `coupling` J, `prior` D and
-    `label_map` B of the training samples. `head` maps standardised reference features to reference logits u,
-    `target_map` (M, m) standardised target features to reference logits v. `feature_map` (A, b) is None in prediction
-    space, where M needs no inverse of A. `ridge` is the penalty the maps were learned with, `validation_bound` the
-    bound on the training samples that were kept aside to choose among the steps (infinite where none were).
+    `conditional` is Q (row k distributes target class k over the reference classes), `coupling` is J, `prior` D and
+    `label_map` B, all of the training samples. `head` maps standardised reference features to reference logits u;
+    `target_map` (M, m) maps standardised target features to reference logits v. `feature_map` (A, b) is None in
+    prediction space, where M needs no inverse of A. `ridge` is the penalty that the maps were learned with.
+    `validation_bound` is the bound on the validation split that early stopping used (infinite without one).
     """
 
     conditional: Float[Array, "t r"]
@@ -99,9 +99,9 @@ class Transformation:
         reference_standardisation: Standardisation | None = None,
         target_standardisation: Standardisation | None = None,
     ) -> Self:
-        """The one with the coupling, prior and label map that belong to Q and a target prior.
+        """Build a transformation whose coupling, prior and label map follow from Q and a target prior.
 
-        Features are taken as they are where no standardisation is given.
+        Features are used as they are if no standardisation is given.
         """
         dtype = conditional.dtype
         coupling = label_coupling(target_prior, conditional)
@@ -122,7 +122,7 @@ class Transformation:
 
     @property
     def space(self) -> Space:
-        """What is transported: features where there is a feature map, logits where there is none."""
+        """The space of transport: `"feature"` if there is a feature map, `"prediction"` otherwise."""
         return "prediction" if self.feature_map is None else "feature"
 
     def reference_logits(self, features: Float[Array, "*b d"]) -> Float[Array, "*b r"]:
@@ -134,14 +134,14 @@ class Transformation:
         return self.target_map(self.target_standardisation(features))
 
     def target_classes(self, logits: Float[Array, "*b r"]) -> Int[Array, "*b"]:
-        """The class of largest probability under the transformed head, `argmax_k (B softmax(v))_k`."""
+        """The most probable class under the transformed head, `argmax_k (B softmax(v))_k`."""
         highest = jax.lax.Precision.HIGHEST
         return jnp.argmax(jnp.matmul(jax.nn.softmax(logits), self.label_map.T, precision=highest), axis=-1)
 
 
 @dataclass(frozen=True)
 class ComputedWith:
-    """What the numbers were computed with; the same for every encoder of a comparison, or they do not compare."""
+    """How the numbers were computed. Only results with the same settings are comparable across encoders."""
 
     method: Method | None = None
     key: int | None = None
@@ -159,9 +159,9 @@ class ComputedWith:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ClassTerms:
-    """The share of every target class in the terms of the same name, which are the sums of these arrays.
+    """The contribution of each target class to the terms of the same name, which are the sums of these arrays.
 
-    `reference_loss` is the mean loss of every reference class under the reference head, not weighted by D.
+    `reference_loss` is the mean loss of each reference class under the reference head, not weighted by D.
     """
 
     reweighted_reference_loss: Float[Array, " t"]
@@ -175,11 +175,11 @@ class ClassTerms:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PublishedEstimate:
-    """What the published code reports; an estimate, not a certificate.
+    """The estimate that the published code reports. It is not a certificate.
 
     `bound = reweighted_reference_loss + label_mismatch + lipschitz * wasserstein`, with `lipschitz` the largest norm of
-    an input gradient met on the samples (no inverse of A in it) and `wasserstein` the mean over target classes, each
-    counted once, of the 1-Wasserstein distance of mapped reference and target features.
+    an input gradient on the samples (without the inverse of A) and `wasserstein` the unweighted mean over target
+    classes of the 1-Wasserstein distance between mapped reference features and target features.
     """
 
     bound: Float[Array, ""]
@@ -192,22 +192,22 @@ class PublishedEstimate:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Relatedness(HasStatus):
-    """Task-relatedness: certificates of the target loss of the transformed head, in nats.
+    """Certified bounds on the target loss of the transformed head, in nats.
 
-    On the samples it was evaluated on, whatever they are,
+    On the samples of the evaluation, whatever they are,
 
         target_loss <= tight_bound <= bound
         bound       = reweighted_reference_loss + label_mismatch + distribution_mismatch
         tight_bound = transformed_reference_loss + distribution_mismatch
 
-    `distribution_mismatch` is the upper end of an interval that contains the exact optimal transport cost;
-    `distribution_mismatch_lower` is its lower end. What is bounded is the loss of the *transformed* head
-    `t -> B softmax(M t + m)`, hence of the best head in any class that contains it, and the certificate is about
-    these samples, not about the population they come from.
+    `distribution_mismatch` is the upper end of an interval that contains the exact optimal transport cost, and
+    `distribution_mismatch_lower` is its lower end. The bound is on the loss of the *transformed* head
+    `t -> B softmax(M t + m)`, and therefore on that of the best head in any class that contains it. It is certified for
+    these samples, not for the population they come from.
 
-    `coupling` is J on the evaluated samples (held-out: the held-out prior with Q as learned). `class_terms` splits the
-    terms by class, `published` is what the published code would have reported (method `Paper` only). Every field is an
-    array, or made of arrays, that can be returned from `jit`, vmapped and stacked; `computed_with` is static.
+    `coupling` is J on the samples of the evaluation (held-out: the held-out prior with the learned Q). `class_terms`
+    splits the terms by class. `published` is the estimate of the published code (method `Paper` only). Every field is
+    an array or a pytree of arrays that can be returned from `jit`, vmapped and stacked; `computed_with` is static.
     """
 
     bound: Float[Array, ""]
@@ -231,5 +231,5 @@ class Relatedness(HasStatus):
 
     @property
     def distribution_mismatch_upper(self) -> Float[Array, ""]:
-        """The certified upper end, which is the `distribution_mismatch` reported."""
+        """The certified upper end, which is reported as `distribution_mismatch`."""
         return self.distribution_mismatch

@@ -1,4 +1,4 @@
-"""Tasks and heads in standardised features, in which maps are learned."""
+"""Tasks and heads in standardised features, the space in which maps are learned."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["on_standardised", "standardised"]
 
 
 def standardised(task: Task, standardise: Standardisation) -> Task:
-    """The task with standardised features; padding is 0."""
+    """The task with standardised features. Padded rows are 0."""
     return task.replaced(features=jnp.where(task.weights[:, None] > 0, standardise(task.features), 0))
 
 

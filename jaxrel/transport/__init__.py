@@ -1,4 +1,4 @@
-"""Batched optimal transport: costs, solvers with certificates, special cases that are exact, class assignment."""
+"""Batched optimal transport: costs, solvers with certificates, exact special cases, and class assignment."""
 
 from jaxrel.transport.blockwise import BlockwiseInterval, blockwise_interval
 from jaxrel.transport.certificates import certified_interval, round_to_marginals

@@ -1,4 +1,4 @@
-"""An interval around the exact optimum between clouds that are too large for quadratic work."""
+"""An interval that contains the exact optimum, for clouds that are too large for quadratic work."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class BlockwiseInterval(HasStatus):
     """`lower <= exact optimum <= upper`.
 
     Attributes:
-        lower, upper: in units of the cost times the mass; they carry no derivative.
+        lower, upper: the ends, in units of the cost times the mass; they have no derivative.
         status: bits of `TransportStatus`. GAP_NOT_CERTIFIED: some block is further from its own
-            optimum than `relative_gap`, upper holds all the same.
+            optimum than `relative_gap`; `upper` is still valid.
     """
 
     lower: Float[Array, "*b"]
@@ -58,8 +58,8 @@ class BlockwiseInterval(HasStatus):
 class _Blocks:
     """One cloud cut into k blocks of at most s points.
 
-    index: into the cloud, that of a point with weight wherever the block has one. weights: how much of each point
-    the block has, 0 in slots that are not used. fits: whether every block has room for its points.
+    index: indices into the cloud, of points with positive weight if the block has any. weights: the part of each point
+    that is in the block, 0 in unused slots. fits: whether every block has room for its points.
     """
 
     index: Int[Array, "k s"]
@@ -78,28 +78,28 @@ def blockwise_interval(
     max_iterations: Int[ArrayLike, ""] = 5000,
     key: Array | None = None,
 ) -> BlockwiseInterval:
-    r"""Bounds of the unregularised optimum: the upper in linear time, the lower in one pass over all pairs.
+    r"""Bound the unregularised optimum: from above in linear time, from below in one pass over all pairs.
 
-    upper: both clouds are cut, in the order of their points, into the same number of blocks of equal mass, a point on
-    a boundary being split. Block k of x goes to block k of y: any plans within blocks make a feasible plan of the
-    whole, here those of `sinkhorn`, a few blocks at a time. How much above the optimum that is depends on what the
-    blocks have in common: shuffled clouds are about as far apart as samples of `block_size` points of each, sorted
-    ones (along the same curve) may do much better, and an order that means something else much worse.
+    upper: both clouds are cut, in the order of their points, into the same number of blocks of equal mass; a point on a
+    boundary is split. Block k of x is transported to block k of y by `sinkhorn`, a few blocks at a time. Plans within
+    blocks form a feasible plan between the clouds. The excess over the optimum depends on the order of the points:
+    shuffled clouds give about the cost between samples of `block_size` points of each, clouds sorted along the same
+    curve may be much better, and other orders much worse.
 
     lower: potentials of every k-th point, at most 2,048 of each cloud, are extended to all y by a c-transform against
     these, `g_j = min_i C_ij - f_i`, and to all x by one against all y, which makes `<a, f> + <b, g>` a lower bound.
 
     Args:
-        cloud: costs must be finite: an infinite one that is met makes upper infinite (lower holds). Leading axes are a
-            batch, solved one problem after the other.
-        a, b: non-negative weights of equal sum; a weight of 0 masks its point. None weighs all points equally.
-        block_size: mean number s of points of a block, in the larger cloud. A block has room for s + 6 sqrt(s) + 8
-            where weights are given, which shuffled blocks of moderately uneven weights keep to, and for all it needs
-            where they are None. One that has more makes upper infinite, and the status says so.
-        relative_gap: how accurately blocks are solved, and the potentials of the lower bound.
-        lower: False skips that bound, which is then -inf, and leaves linear time.
+        cloud: the points. Costs must be finite: an infinite cost makes `upper` infinite (`lower` stays valid). Leading
+            axes are a batch, solved one problem at a time.
+        a, b: non-negative weights of equal sum; a weight of 0 masks its point. None gives all points equal weight.
+        block_size: mean number s of points in a block of the larger cloud. If weights are given, a block has room for
+            s + 6 sqrt(s) + 8 points, enough for shuffled blocks of moderately uneven weights. If weights are None, it
+            has room for all its points. A block with more points makes `upper` infinite and sets the status.
+        relative_gap: relative accuracy of the blocks and of the potentials of the lower bound.
+        lower: False skips the lower bound, which is then -inf, so that the time is linear.
         max_iterations: as in `sinkhorn`, for each block.
-        key: shuffles both clouds first; advisable when their order means something.
+        key: shuffles both clouds first; advisable if their order is not random.
 
     Returns:
         A `BlockwiseInterval`. With one block (`block_size >= max(n, m)`) it is the interval of `sinkhorn`.
@@ -107,7 +107,7 @@ def blockwise_interval(
     Raises:
         ValueError: as `sinkhorn`, and for a block_size below 1.
 
-    Both ends are moved outwards by a bound of the rounding error, that of the cost included as `PointCloud` says.
+    Both ends are moved outwards by a bound on the rounding error, including that of the cost as in `PointCloud`.
     """
     if not isinstance(cloud, PointCloud):
         raise ValueError(f"cloud must be a PointCloud, got {type(cloud).__name__}: use sinkhorn for a cost array.")
@@ -172,7 +172,7 @@ def _intervals(
 
 
 def _cut_equally(weights: Float[Array, " n"], num_blocks: int, key: Array | None) -> _Blocks:
-    """Blocks of n points of equal weight, in whole numbers: block k has `[k n, (k + 1) n]` of 0..nK, a point K."""
+    """Blocks of n points of equal weight, in integers: block k is `[k n, (k + 1) n]` of 0..nK; a point has length K."""
     n = weights.shape[0]
     edges = np.arange(num_blocks + 1, dtype=np.int64) * n
     first, end = edges[:-1] // num_blocks, -(-edges[1:] // num_blocks)
@@ -186,11 +186,11 @@ def _cut_equally(weights: Float[Array, " n"], num_blocks: int, key: Array | None
 
 
 def _cut(weights: Float[Array, " n"], num_blocks: int, key: Array | None) -> _Blocks:
-    """Blocks of equal mass, cut at quantiles of the cumulative weights; points without weight take no room.
+    """Blocks of equal mass, cut at quantiles of the cumulative weights. Points of weight 0 take no slots.
 
-    Edges may be off by rounding, but not what is cut: of a point before an edge `clip(edge - before, 0, w)` is to its
-    left, and exactly w or 0 where the edge is past or before it, so that the parts of each point sum to w up to one
-    rounding each. Only the masses of blocks then differ from 1 / K, and by how much is seen in their sums.
+    Rounding may move the edges, but it does not lose mass: the part of a point to the left of an edge is
+    `clip(edge - before, 0, w)`, exactly w or 0 if the edge is past or before the point, so the parts of each point sum
+    to w up to one rounding each. Only the masses of the blocks differ from 1 / K, and their sums show by how much.
     """
     n = weights.shape[0]
     size = -(-n // num_blocks)
@@ -198,7 +198,7 @@ def _cut(weights: Float[Array, " n"], num_blocks: int, key: Array | None) -> _Bl
     order = jnp.arange(n) if key is None else jax.random.permutation(key, n)
     order = order[jnp.argsort(weights[order] <= 0, stable=True)]
     along = weights[order]
-    # Parallel sums need not be monotone once rounded.
+    # Parallel sums need not be monotone after rounding.
     up_to = jax.lax.cummax(jnp.cumsum(along))
     before = jnp.concatenate([jnp.zeros_like(up_to[:1]), up_to[:-1]])
     edges = up_to[-1] * (jnp.arange(num_blocks + 1) / num_blocks).astype(weights.dtype)
@@ -225,14 +225,14 @@ def _upper(
     relative_gap: Float[Array, ""],
     max_iterations: Int[ArrayLike, ""],
 ) -> BlockwiseInterval:
-    r"""The upper end from plans within blocks, and the lower end too where there is one block only.
+    r"""The upper end from plans within blocks, and for a single block also the lower end.
 
-    Block k has mass A_k of x and B_k of y, not quite the same. Its plan, of mass s_k = min(A_k, B_k), leaves a share of
-    `1 - sum s_k` unmatched, spread over the blocks. Let r_k be the heaviest point of x in block k and q_k that of y.
-    Unmatched mass of block k changes places with mass of r_k: it takes over its partners, all in block k, and r_k's
-    mass goes to some q_l, which has swapped with y in block l in the same way. No other pairs are needed, so with L the
-    largest size of a cost within a block or between any r_k and q_l, that changes the cost by at most 5 L a unit (two
-    swaps of 2 L, and L). It is possible as long as r_k and q_k have that mass, which is checked.
+    Block k has mass A_k of x and B_k of y, which differ slightly. Its plan has mass s_k = min(A_k, B_k), so a share of
+    `1 - sum s_k` is unmatched, spread over the blocks. Let r_k be the heaviest point of x in block k and q_k that of y.
+    Swap the unmatched mass of block k with mass of r_k: it takes over the partners of r_k, all in block k, and the mass
+    of r_k goes to some q_l, which was swapped with y in block l in the same way. No other pairs are needed. With L the
+    largest size of a cost within a block or between any r_k and q_l, the cost changes by at most 5 L per unit of mass
+    (two swaps of 2 L, and L). This needs r_k and q_k to have that much mass, which is checked.
     """
     num_blocks = blocks_x.weights.shape[0]
     mass_x, mass_y = shallow_sum(blocks_x.weights), shallow_sum(blocks_y.weights)
@@ -267,12 +267,12 @@ def _upper(
     x = cloud.x[_at(blocks_x.index, heaviest_x)]
     y = cloud.y[_at(blocks_y.index, heaviest_y)]
     largest = jnp.maximum(jnp.max(sizes), _largest(highest, x, y))
-    # Relative to mass, which costs at most 5 L where it is not where it should be: the sum of the masses and of
-    # `shared` each err by their depths, splitting and normalising (here, in the solver, and of the whole) by theirs.
+    # Error in mass, of which a misplaced unit costs at most 5 L: the sums of the masses and of `shared` each err in
+    # proportion to their depths, as do splitting and normalising (here, in the solver, and of the whole).
     depth = sum_depth(num_blocks) + 2 * sum(sum_depth(blocks.index.shape[1]) for blocks in (blocks_x, blocks_y))
     depth += sum_depth(cloud.x.shape[0]) + sum_depth(cloud.y.shape[0])
     unmatched = jnp.maximum(1 - shallow_sum(shared), 0) + rounding_allowance(depth, upper.dtype)
-    # The solver has allowed for the rounding of a single block.
+    # The solver already allows for rounding within a single block.
     high = upper[0] if num_blocks == 1 else shallow_sum(shared * upper) + 5 * largest * unmatched
     bits = jnp.sum(jnp.stack([jnp.max(status & int(flag)) for flag in TransportStatus]))
     unusable = jnp.isposinf(largest)
@@ -307,7 +307,7 @@ def _lower(
         relative_gap=relative_gap,
         max_iterations=max_iterations,
     )
-    # Any f and g make a valid bound: a subset without mass or without a plan only makes it a poor one.
+    # Any f and g give a valid bound; a subset without mass or without a plan only makes it loose.
     f = jnp.where(sample_a > 0, finite_or_zero(coarse.f), -jnp.inf)
     sample_x, sample_a = filled_up(sample_x, sample_a, tile)
     f = jnp.pad(f, (0, sample_x.shape[0] - f.shape[0]), constant_values=-jnp.inf)
@@ -325,7 +325,7 @@ def _lower(
 
 
 def _sample(points: Float[Array, "n d"], weights: Float[Array, " n"]) -> tuple[Float[Array, "k d"], Float[Array, " k"]]:
-    """Every so many-th point, at most 2,048, and weights of sum 1."""
+    """Every k-th point, at most 2,048 of them, and weights of sum 1."""
     stride = -(-weights.shape[0] // _SUBSET)
     points, weights = points[::stride], weights[::stride]
     mass = shallow_sum(weights)
@@ -333,13 +333,13 @@ def _sample(points: Float[Array, "n d"], weights: Float[Array, " n"]) -> tuple[F
 
 
 def _moved_cost(cloud: PointCloud, by: int) -> CostFunction:
-    """The cost function, and so many times what it may be off by."""
+    """The cost function plus a multiple of its error bound."""
     cost, error = cloud.cost_function, cloud.cost_error
     return cost if error is None else lambda x, y: cost(x, y) + by * error(x, y)
 
 
 def _largest(cost: CostFunction, x: Float[Array, "k d"], y: Float[Array, "k d"]) -> Float[Array, ""]:
-    """The largest size of a cost between any of these points, in tiles."""
+    """The largest absolute cost between any of these points, computed in tiles."""
     tile = min(_TILE, x.shape[0])
     ones = jnp.ones(x.shape[0], x.dtype)
     (x, _), (y, _) = filled_up(x, ones, tile), filled_up(y, ones, tile)
@@ -358,5 +358,5 @@ def _largest(cost: CostFunction, x: Float[Array, "k d"], y: Float[Array, "k d"])
 
 
 def _at(values: Array, index: Int[Array, " k"]) -> Array:
-    """One value of each row."""
+    """Select one value from each row."""
     return jnp.take_along_axis(values, index[:, None], axis=-1)[:, 0]

@@ -1,4 +1,4 @@
-"""An interval that contains the exact optimal transport cost, from any plan and any potential."""
+"""Certificates: an interval that contains the exact optimal transport cost, from any plan and any potential."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = [
 
 UPPER_FACTOR = 4.0
 SUM_WIDTH = 128
-_SHORT = 512  # Sums of so few terms are not worth blocks.
+_SHORT = 512  # Shorter sums gain nothing from blocks.
 
 
 @jax.tree_util.register_dataclass
@@ -57,8 +57,8 @@ class PlanFactors:
 class Certificate:
     """`lower <= exact optimum <= upper`.
 
-    forbidden_mass: what the plan behind upper has on pairs of cost above 1; cost_error: what its cost may be off by
-    because costs are, which no plan and no potential can mend.
+    forbidden_mass: mass that the plan of `upper` has on pairs of cost above 1. cost_error: error in the cost of that
+    plan due to errors of the costs, which no plan or potential can reduce.
     """
 
     lower: Float[Array, "*b"]
@@ -72,7 +72,7 @@ def round_to_marginals(
 ) -> Float[Array, "*b n m"]:
     """The nearest cheap plan with marginals a and b (Altschuler, Weed, Rigollet, NeurIPS 2017, algorithm 2).
 
-    Rows, then columns, are scaled down to their marginals, and what is missing is spread as a product.
+    Rows, then columns, are scaled down to their marginals, and the missing mass is added as a product.
     """
     plan = plan * shrink(a, jnp.sum(plan, axis=-1))[..., :, None]
     plan = plan * shrink(b, jnp.sum(plan, axis=-2))[..., None, :]
@@ -90,11 +90,11 @@ def certified_interval(
     plan: Float[Array, "*b n m"],
     f: Float[Array, "*b n"],
 ) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
-    """`(lower, upper)` around the exact optimum of the cost array as given, 0 for a problem without mass.
+    """`(lower, upper)` that contain the exact optimum of the given cost array; 0 for a problem without mass.
 
-    upper: cost of `plan` rounded to its marginals, a feasible plan. lower: value of the dual at f made feasible by
-    c-transforms. Both hold for any plan and any f; good ones make the interval narrow. Each end is moved outwards by
-    an a-priori bound of its rounding error. a and b each sum to 1, or to 0; costs are finite.
+    upper: cost of `plan` rounded to its marginals, a feasible plan. lower: dual value at f, made feasible by
+    c-transforms. Both are valid for any plan and any f; good ones make the interval narrow. Each end is moved outwards
+    by an a-priori bound on its rounding error. a and b each sum to 1, or to 0; costs are finite.
     """
     live = (a > 0)[..., :, None] & (b > 0)[..., None, :]
     cost = jnp.where(live, cost, 0)
@@ -117,10 +117,10 @@ def certify(
 ) -> Certificate:
     """The interval from a factored plan and a potential that is -inf where b is 0, for costs of about 1 in size.
 
-    Rounding to the marginals as in `round_to_marginals`, in matrix-vector products with the kernel. `error` is what
-    each cost may be off by: the interval then holds for all costs that near to those given.
+    The plan is rounded to its marginals as in `round_to_marginals`, by matrix-vector products with the kernel. `error`
+    bounds the error of each cost: the interval is then valid for all costs within it.
     """
-    # Compiled anew in each of its uses, a kernel or a residual would differ by roundings from one to the next.
+    # Recomputed in each of its uses, a kernel or a residual could be rounded differently.
     factors = jax.lax.optimization_barrier(factors)
     row_sums = factors.rows * shallow_times(factors.kernel, factors.columns)
     rows = factors.rows * shrink(a, row_sums)
@@ -133,7 +133,7 @@ def certify(
     share, missing_b = missing_share(missing_a, missing_b, allowance)
 
     def spent(cost: Float[Array, "*b n m"]) -> Float[Array, "*b"]:
-        # One loop over both arrays, whose product would be a third one in memory, in sums of whole rows.
+        # One loop over both arrays, in sums of whole rows, without forming their product in memory.
         priced = jnp.sum(factors.kernel * (cost * columns[..., None, :]), axis=-1)
         return shallow_sum(rows * priced + share * shallow_times(cost, missing_b))
 
@@ -150,7 +150,7 @@ def certify(
     largest = jnp.maximum(highest, -smallest)
     if error is not None:
         largest = largest + jnp.max(error, axis=(-1, -2))
-    # `|C| <= C + 2 max(-C, 0)`: what the sums over rows are of, up to their sign.
+    # `|C| <= C + 2 max(-C, 0)`: the terms of the row sums, up to their sign.
     of_rows = rounding_allowance(cost.shape[-1], cost.dtype) * (upper + cost_error + 2 * jnp.maximum(-smallest, 0))
 
     def forbidden_mass() -> Float[Array, "*b"]:
@@ -167,11 +167,10 @@ def certify(
 def missing_share(
     missing_a: Float[Array, "*b n"], missing_b: Float[Array, "*b m"], allowance: float
 ) -> tuple[Float[Array, "*b n"], Float[Array, "*b m"]]:
-    """`(share, missing_b)` whose product is the plan of what is missing on either side.
+    """`(share, missing_b)` whose product is a plan for the mass missing on each side.
 
-    The residuals cancel, and are nothing but roundings once a plan has its marginals. Divided by no less than the
-    allowance, they cannot make a share that is not one, however the compiler rounds them; what stays unplaced is mass
-    that the allowance prices.
+    The residuals cancel, and are pure rounding once a plan has its marginals. The divisor is at least the allowance, so
+    shares stay at most 1 however the compiler rounds; the allowance covers the mass that is not placed.
     """
     missing_a, missing_b = jax.lax.optimization_barrier((missing_a, missing_b))
     total = jnp.maximum(jnp.maximum(shallow_sum(missing_a), shallow_sum(missing_b)), allowance / 2)
@@ -179,7 +178,7 @@ def missing_share(
 
 
 def highest_at_zero(potential: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-    """The potential, whose constant is free, with a maximum of 0: c-transforms are then of the size of the cost."""
+    """Shift the potential to a maximum of 0, so that c-transforms are of the size of the cost. The constant is free."""
     return potential - finite_or_zero(jnp.max(potential, axis=-1, keepdims=True))
 
 
@@ -197,7 +196,7 @@ def _forbidden_mass(
 
 
 def map_problems(function: Callable[..., Any], *arrays: Array, batch: tuple[int, ...]) -> Any:
-    """`vmap` over all batch axes, one problem at a time: for rare cases that must not cost memory."""
+    """`vmap` over all batch axes, run one problem at a time to save memory in rare cases."""
     flat = tuple(x.reshape(-1, *x.shape[len(batch) :]) for x in arrays)
     results = jax.lax.map(lambda problem: function(*problem), flat)
     return jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), results)
@@ -206,9 +205,9 @@ def map_problems(function: Callable[..., Any], *arrays: Array, batch: tuple[int,
 def dual_value(
     a: Float[Array, "*b n"], b: Float[Array, "*b m"], f: Float[Array, "*b n"], g: Float[Array, "*b m"]
 ) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
-    """`<a, f> + <b, g>` over the points with weight, and the size of the potentials that its rounding error is of.
+    """`<a, f> + <b, g>` over the points with weight, and the size of the potentials, which scales its rounding error.
 
-    The constant exchanged between f and g is free: sharing it keeps both, and so the allowance, small.
+    A constant can be moved between f and g: balancing it keeps both, and so the allowance, small.
     """
     f, g = centred(a, b, f, g)
     size = jnp.max(jnp.abs(f), axis=-1) + jnp.max(jnp.abs(g), axis=-1)
@@ -225,20 +224,20 @@ def centred(
 
 
 def rounding_allowance(depth: int, dtype: jnp.dtype) -> float:
-    r"""What a value made of sums of at most `depth` terms in all can be wrong by, relative to the size of the terms.
+    r"""Bound on the error of a value from sums of at most `depth` terms in all, relative to the size of the terms.
 
     With u = eps / 2, a sum of n terms in any order errs by at most (n - 1) u times the sum of their sizes. lower: the
-    potentials are feasible up to 2 u, their two sums err by n u and m u, the weights by as much again. upper: the
-    sums of the rounded plan exceed the weights by at most (n + m) u on each side, and fall short of them by as much,
-    by what the residuals err by and by what their totals differ by, 3 (n + m) u. A plan is made feasible by moving
-    what is in excess and what is missing, at the largest cost at most: 6 (n + m) u, and the sum of its costs errs by
-    (n + m) u; hence `UPPER_FACTOR`.
+    potentials are feasible up to 2 u, their two sums err by n u and m u, and the weights by the same amount. upper: the
+    sums of the rounded plan exceed the weights by at most (n + m) u on each side. They fall short by the same amount,
+    plus the error of the residuals and the difference of their totals, 3 (n + m) u in all. Moving the excess and the
+    missing mass makes the plan feasible and costs at most 6 (n + m) u times the largest cost. The sum of its costs errs
+    by (n + m) u, which gives `UPPER_FACTOR`.
     """
     return (depth + 16) * float(jnp.finfo(dtype).eps)
 
 
 def exact_scale(largest: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """The power of two at or above `largest`, 1 for 0: dividing by it is exact."""
+    """The power of two at or above `largest`, 1 for 0. Dividing by it is exact."""
     _, exponent = jnp.frexp(largest)
     limits = jnp.finfo(largest.dtype)
     exponent = jnp.clip(exponent, limits.minexp + 1, limits.maxexp - 1)
@@ -251,7 +250,7 @@ def shrink(target: Float[Array, "*b n"], total: Float[Array, "*b n"]) -> Float[A
 
 
 def normalised(weights: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
-    """Weights divided by their sum; 0 where there are none."""
+    """Weights divided by their sum, or 0 if the sum is 0."""
     total = shallow_sum(weights)[..., None]
     return jnp.where(total > 0, weights / jnp.where(total > 0, total, 1), 0)
 
@@ -267,7 +266,7 @@ def transposed_times(matrix: Float[Array, "*b n m"], vector: Float[Array, "*b n"
 
 
 def shallow_times(matrix: Float[Array, "*b n m"], vector: Float[Array, "*b m"]) -> Float[Array, "*b n"]:
-    """`times` in sums as shallow as those of `shallow_sum`: zeros beside a block of the vector are exact."""
+    """`times` with sums as shallow as those of `shallow_sum`. Zeros outside a block of the vector add no error."""
     if vector.shape[-1] <= _SHORT:
         return times(matrix, vector)
     blocks = _blocks(vector).mT
@@ -275,14 +274,14 @@ def shallow_times(matrix: Float[Array, "*b n m"], vector: Float[Array, "*b m"]) 
 
 
 def shallow_transposed_times(matrix: Float[Array, "*b n m"], vector: Float[Array, "*b n"]) -> Float[Array, "*b m"]:
-    """`transposed_times`, likewise."""
+    """`transposed_times` with sums as shallow as those of `shallow_sum`."""
     if vector.shape[-1] <= _SHORT:
         return transposed_times(matrix, vector)
     return _sum_of_blocks(jnp.matmul(_blocks(vector), matrix, precision=jax.lax.Precision.HIGHEST), axis=-2)
 
 
 def _blocks(vector: Float[Array, "*b n"]) -> Float[Array, "*b k n"]:
-    """The vector as a sum of vectors that are 0 but for `SUM_WIDTH` entries."""
+    """Split the vector into a sum of vectors with at most `SUM_WIDTH` non-zero entries."""
     size = vector.shape[-1]
     owner = jnp.arange(size) // SUM_WIDTH
     return jnp.where(owner == jnp.arange(-(-size // SUM_WIDTH))[:, None], vector[..., None, :], 0)
@@ -306,16 +305,16 @@ def shallow_sum(x: Float[Array, "*b n"]) -> Float[Array, "*b"]:
 
 
 def sum_depth(size: int) -> int:
-    """Terms that `shallow_sum` adds up in a row at most."""
+    """The largest number of terms that `shallow_sum` adds sequentially."""
     return size if size <= _SHORT else SUM_WIDTH - (-size // SUM_WIDTH)
 
 
 def c_transform(cost: Float[Array, "*b n m"], potential: Float[Array, "*b k"], axis: int) -> Float[Array, "*b l"]:
-    """`min (cost - potential)` along an axis; masked points have potential -inf, and 0 stands for no point at all."""
+    """`min (cost - potential)` along an axis. Masked points have potential -inf; if all are masked, it is 0."""
     potential = potential[..., :, None] if axis == -2 else potential[..., None, :]
     return finite_or_zero(jnp.min(cost - potential, axis=axis))
 
 
 def finite_or_zero(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """x, with 0 for what a minimum or maximum over no point gives."""
+    """x with infinite values, from a minimum or maximum over no points, replaced by 0."""
     return jnp.where(jnp.isfinite(x), x, 0)

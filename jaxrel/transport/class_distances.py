@@ -21,8 +21,8 @@ from jaxrel.transport.validation import checked_number, checked_weights
 
 __all__ = ["class_distances", "gather_classes"]
 
-# Of the cost arrays that are solved at a time, 64 MiB in float32; on a CPU what its cache holds, which is five times as
-# fast.
+# Entries of the cost arrays solved at a time: 64 MiB in float32, and on a CPU what fits into its cache, which is five
+# times as fast.
 _DENSE_ENTRIES = 2**24
 _DENSE_ENTRIES_ON_CPU = 2**21
 _DEFAULT_EPSILON = 0.05
@@ -37,14 +37,14 @@ def gather_classes(
     *,
     weights: Float[ArrayLike, " n"] | None = None,
 ) -> tuple[Float[Array, "k m d"], Float[Array, "k m"]]:
-    """Points and weights of each class, padded by points of weight 0 to `m = max_points`.
+    """Gather the points and weights of each class, padded by points of weight 0 to `m = max_points`.
 
-    A class of more than `max_points` points keeps the first of them, in the order given: shuffle if that order means
-    something. Points of weight 0, or with a label outside of 0..num_classes-1, belong to no class. None weighs all
-    points by 1; weights are not normalised here.
+    A class of more than `max_points` points keeps the first ones in the given order: shuffle the points if the order is
+    not random. Points of weight 0, or with a label outside of 0..num_classes-1, belong to no class. None gives all
+    points weight 1; weights are not normalised here.
 
     Raises:
-        ValueError: for shapes that do not fit, sizes below 1, labels that are not integers, or concrete weights that
+        ValueError: for shapes that do not match, sizes below 1, labels that are not integers, or concrete weights that
             are negative or not finite.
     """
     features, labels = jax_array("features", features), jax_array("labels", labels)
@@ -80,27 +80,27 @@ def class_distances(
     max_iterations: Int[ArrayLike, ""] = 5000,
     config: SinkhornConfig = _RELATIVE,
 ) -> SinkhornResult:
-    """Transport from each of r classes to each of t: a `SinkhornResult` with batch (r, t).
+    """Solve transport between each of r classes and each of t classes in one batch of shape (r, t).
 
     Args:
         points_x, points_y: the points of each class, see `gather_classes`.
-        weights_x, weights_y: normalised here, class by class; a weight of 0 pads a class that has fewer points, and
-            whatever such a point holds is ignored. None weighs all points equally.
+        weights_x, weights_y: weights, normalised here class by class. Points of weight 0 pad a smaller class, and their
+            values are ignored. None gives all points equal weight.
         cost: as in `PointCloud`.
         epsilon, relative_gap, tolerance, max_iterations, config: as in `sinkhorn`; without epsilon and relative_gap,
             epsilon is 0.05 of the mean cost of each pair of classes.
 
     Returns:
-        The result of `sinkhorn`, its value differentiable with respect to points and weights. A pair in which a class
-        has no mass costs 0, with status 0: mask it where it matters.
+        The `SinkhornResult` of `sinkhorn`, with a value that is differentiable with respect to points and weights. A
+        pair in which a class has no mass costs 0, with status 0: mask such pairs if they matter.
 
     Raises:
-        ValueError: for shapes that do not fit, concrete weights that are negative or not finite, an epsilon or
-            relative_gap that is not positive. Points that are not finite give NaN and a status.
+        ValueError: for shapes that do not match, concrete weights that are negative or not finite, or an epsilon or
+            relative_gap that is not positive. Points that are not finite give NaN and set the status.
 
-    Memory is `r s t q` entries as long as these are at most 2^24 (on a CPU 2^21); above, only as many classes of x as
-    fit are solved at a time (at least one, `s t q` entries), and a derivative solves them again instead of keeping what
-    they hold.
+    Memory is `r s t q` entries up to a limit of 2^24 (on a CPU 2^21). Above it, only as many classes of x as fit are
+    solved at a time (at least one, `s t q` entries), and a derivative solves them again instead of storing
+    intermediate arrays.
     """
     x, y = jax_array("points_x", points_x), jax_array("points_y", points_y)
     if x.ndim != 3 or y.ndim != 3 or x.shape[-1] != y.shape[-1] or 0 in (*x.shape, *y.shape):
@@ -132,7 +132,7 @@ def _solve_pairs(
 ) -> SinkhornResult:
     (r, s), (t, q) = a.shape, b.shape
     cost_function, cost_error = functions
-    # Points without weight become copies of the heaviest of all, so that they move no centre and have a cost.
+    # Points of weight 0 become copies of the heaviest point, so that they do not move the centre and have finite costs.
     x, y = (
         filled_up(points.reshape(-1, points.shape[-1]), weights.reshape(-1), 1)[0].reshape(points.shape)
         for points, weights in ((x, a), (y, b))
@@ -142,7 +142,7 @@ def _solve_pairs(
     def solved(x: Float[Array, "k s d"], a: Float[Array, "k s"]) -> SinkhornResult:
         k, d = x.shape[0], x.shape[-1]
 
-        # All pairs of points at once: no point is copied for each class of the other side.
+        # All pairs of points at once, so that no point is copied for each class of the other side.
         def between(function: CostFunction) -> Float[Array, "k t s q"]:
             return function(x.reshape(k * s, d), y.reshape(t * q, d)).reshape(k, s, t, q).swapaxes(1, 2)
 
@@ -169,7 +169,7 @@ def _solve_pairs(
 def _widened(
     result: SinkhornResult, error: Float[Array, "*b"], relative_gap: Float[Array, ""] | None
 ) -> SinkhornResult:
-    """The result for costs that may be off by `error`."""
+    """The result for costs with errors up to `error`."""
     lower, upper = result.lower - error, result.upper + error
     status = result.status
     if relative_gap is not None:

@@ -1,4 +1,4 @@
-"""Which reference class stands for which target class: transport costs between class clouds, and an assignment."""
+"""Assignment of reference classes to target classes, from transport costs between their clouds."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def class_pair_costs(
     epsilon: float = 0.05,
     num_iterations: int = 20,
 ) -> Float[Array, "t r"]:
-    """Entropic 1-Wasserstein cost between every target class and every reference class.
+    """Entropic 1-Wasserstein cost between each target class and each reference class.
 
     Args:
-        target_points, reference_points: s points of each class, equally weighted.
+        target_points, reference_points: s points of each class, with equal weights.
         epsilon: regularisation relative to the mean cost of the pair.
         num_iterations: Sinkhorn iterations.
 
-    One target class at a time, against all reference classes at once: memory is r * s * s.
+    It solves one target class at a time against all reference classes, so memory is r * s * s.
     """
     a = jnp.full(reference_points.shape[:2], 1 / reference_points.shape[1], reference_points.dtype)
     b = jnp.full((reference_points.shape[0], target_points.shape[1]), 1 / target_points.shape[1], a.dtype)
@@ -41,11 +41,11 @@ def class_pair_costs(
 
 
 def assign_classes(costs: Float[Array, "t r"]) -> Bool[Array, "t r"]:
-    """Which reference classes stand for which target class, at the least total cost; row k has the classes of k.
+    """Assign reference classes to target classes at the least total cost. Row k marks the classes assigned to k.
 
-    With as many or fewer target classes, each gets a reference class of its own (Hungarian algorithm) and every
-    reference class left over joins its nearest target class, so that each reference class belongs to one target
-    class. With more target classes, each gets one and no reference class serves more than ceil(t / r) of them.
+    If there are at most as many target classes as reference classes, each target class gets a reference class of its
+    own (Hungarian algorithm), and every remaining reference class is assigned to its nearest target class. If there are
+    more target classes, each gets one reference class, and no reference class is used by more than ceil(t / r) of them.
     """
     from optax.assignment import hungarian_algorithm
 

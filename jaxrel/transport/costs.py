@@ -33,12 +33,12 @@ CostFunction = Callable[[Any, Any], Any]
 
 
 def _differences(u: Float[Array, "*b n c"], v: Float[Array, "*b m c"]) -> Float[Array, "*b n m c"]:
-    # Only ever reduced over its last axis, so the compiler fuses it and the array is not formed.
+    # It is only reduced over its last axis, so the compiler fuses it and never forms the array.
     return jnp.asarray(v[..., None, :, :] - u[..., :, None, :])
 
 
 def _differences_by_class(u: Float[Array, "*b n c"], v: Float[Array, "*b m c"]) -> Float[Array, "*b c n m"]:
-    # Reduced over an outer axis, loops run along the points in vectors: derivatives take a fifth of the time.
+    # With the reduction over an outer axis, loops vectorise along the points: derivatives take a fifth of the time.
     return jnp.asarray(v.mT[..., :, None, :] - u.mT[..., :, :, None])
 
 
@@ -54,8 +54,8 @@ def _largest_difference_jvp(
 ) -> tuple[Float[Array, "*b n m"], Float[Array, "*b n m"]]:
     """The mean derivative of the differences that are largest up to rounding.
 
-    Compared exactly, as by `jnp.max`, there may be none (0 / 0): a compiler may form a difference twice, and round it
-    in two ways.
+    An exact comparison, as in `jnp.max`, may find none (0 / 0), because the compiler may compute a difference twice and
+    round it differently.
     """
     u, v = primals
     largest = _largest_difference(u, v)
@@ -71,8 +71,8 @@ def margin_cost(
 ) -> Float[Array, "*b n m"]:
     r"""`max_c delta_c - <r, delta>` with `r = softmax(u_i + log B_k)`: directed, the tightest of the three.
 
-    The loss is convex in LSE(v) and `-LSE(v + log B_k)` lies under its tangent at u, hence the bound.
-    `log_label_map` is log B_k, the row of the target class; -inf stands for B_kc = 0.
+    It is a bound because the loss is convex in LSE(v) and `-LSE(v + log B_k)` lies under its tangent at u.
+    `log_label_map` is log B_k, the row of the target class, with -inf where B_kc = 0.
     """
     return margin_between(*margin_points(u, v, log_label_map))
 
@@ -80,7 +80,7 @@ def margin_cost(
 def margin_points(
     u: Float[Array, "*b n c"], v: Float[Array, "*b m c"], log_label_map: Float[Array, "*b c"]
 ) -> tuple[Float[Array, "*b n 2*c"], Float[Array, "*b m 2*c"]]:
-    """The points of `margin_between`: (u, r), and v with as many numbers more, which mean nothing."""
+    """The points of `margin_between`: (u, r), and v padded to the same width."""
     u = u - jnp.mean(u, axis=-1, keepdims=True)
     r = jax.nn.softmax(u + log_label_map[..., None, :], axis=-1)
     return jnp.concatenate([u, r], axis=-1), jnp.concatenate([v, v], axis=-1)
@@ -90,7 +90,7 @@ def margin_between(x: Float[Array, "*b n s"], y: Float[Array, "*b m s"]) -> Floa
     """`margin_cost` as a function of two point clouds alone."""
     u, r = jnp.split(x, 2, axis=-1)
     v, _ = jnp.split(y, 2, axis=-1)
-    # Both parts see v - u only through differences from a common origin, which keeps the products small.
+    # Both parts depend on v - u only through differences from a common origin, which keeps the products small.
     origin = jnp.mean(u, axis=-1, keepdims=True)
     u = u - origin
     v = v - jnp.mean(v, axis=-1, keepdims=True)
@@ -115,8 +115,8 @@ def euclidean_cost(u: Float[Array, "*b n c"], v: Float[Array, "*b m c"]) -> Floa
 def feature_distance(x: Float[Array, "*b n d"], y: Float[Array, "*b m d"]) -> Float[Array, "*b n m"]:
     """`||x_i - y_j||_2` for wide features of any scale.
 
-    Expanded norm of centred points, clamped at 0: one matrix product instead of n * m * d differences. Its error is
-    about sqrt(eps) times the radius of the cloud, and only for points nearer to each other than that.
+    It is the expanded norm of centred points, clamped at 0: one matrix product instead of n * m * d differences. Its
+    error is about sqrt(eps) times the radius of the cloud, and only for points nearer to each other than that.
     """
     x, y, unit = _of_unit_size(*_about_centre(x, y))
     return _safe_sqrt(_expanded(x, y)) * unit
@@ -128,7 +128,7 @@ def squared_distance(x: Float[Array, "*b n d"], y: Float[Array, "*b m d"]) -> Fl
 
 
 def feature_distance_error(x: Float[Array, "*b n d"], y: Float[Array, "*b m d"]) -> Float[Array, "*b n m"]:
-    """What `feature_distance` may be off by: `|sqrt s - sqrt t| <= min(sqrt |s - t|, |s - t| / sqrt s)`."""
+    """Bound on the error of `feature_distance`: `|sqrt s - sqrt t| <= min(sqrt |s - t|, |s - t| / sqrt s)`."""
     x, y, unit = _of_unit_size(*_about_centre(x, y))
     error, distance = _expansion_error(x, y), _safe_sqrt(_expanded(x, y))
     root = jnp.sqrt(error)
@@ -137,16 +137,16 @@ def feature_distance_error(x: Float[Array, "*b n d"], y: Float[Array, "*b m d"])
 
 
 def squared_distance_error(x: Float[Array, "*b n d"], y: Float[Array, "*b m d"]) -> Float[Array, "*b n m"]:
-    """What `squared_distance` may be off by, where it does not overflow."""
+    """Bound on the error of `squared_distance`, if it does not overflow."""
     return _expansion_error(*_about_centre(x, y))
 
 
 def _about_centre(
     x: Float[Array, "*b n d"], y: Float[Array, "*b m d"]
 ) -> tuple[Float[Array, "*b n d"], Float[Array, "*b m d"]]:
-    # Any centre will do, so it has no derivative; but it must be the same for both, to the last bit, or one cloud is
-    # shifted against the other. A mean is not, as the compiler may compute it anew for each cloud. The median of nine
-    # points is, as no coordinate of it is rounded.
+    # Any centre is valid, so it has no derivative. It must be bitwise the same for both clouds, or one is shifted
+    # against the other. A mean may differ, as the compiler may compute it again for each cloud. The median of nine
+    # points does not, as none of its coordinates is rounded.
     nine = jax.lax.stop_gradient(y[..., [i * (y.shape[-2] - 1) // 8 for i in range(9)], :])
     thirds = _median_of_three(*(nine[..., i : i + 3, :] for i in (0, 3, 6)))
     centre = _median_of_three(*(thirds[..., i : i + 1, :] for i in range(3)))
@@ -156,7 +156,7 @@ def _about_centre(
 def _median_of_three(
     first: Float[Array, "*b k d"], second: Float[Array, "*b k d"], third: Float[Array, "*b k d"]
 ) -> Float[Array, "*b k d"]:
-    """Of each coordinate."""
+    """The median of three points in each coordinate."""
     low, high = jnp.minimum(first, second), jnp.maximum(first, second)
     return jnp.maximum(low, jnp.minimum(high, third))
 
@@ -177,10 +177,10 @@ def _expanded(x: Float[Array, "*b n d"], y: Float[Array, "*b m d"]) -> Float[Arr
 
 
 def _expansion_error(x: Float[Array, "*b n d"], y: Float[Array, "*b m d"]) -> Float[Array, "*b n m"]:
-    r"""`(d + 8) u (||x|| + ||y||)^2` with `u = eps / 2`: d u from the three sums, the rest from adding them up.
+    r"""`(d + 8) u (||x|| + ||y||)^2` with `u = eps / 2`: d u from the three sums, the rest from adding them.
 
     Centring rounds coordinates, which moves `x - y` by `u (||x|| + ||y||)` and the square of its norm by twice that
-    times the norm. What is below the smallest number of the dtype is lost.
+    times the norm. Values below the smallest number of the dtype are lost.
     """
     norms = jnp.sqrt(jnp.sum(x**2, axis=-1))[..., :, None] + jnp.sqrt(jnp.sum(y**2, axis=-1))[..., None, :]
     limits = jnp.finfo(x.dtype)

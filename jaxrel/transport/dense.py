@@ -1,8 +1,8 @@
 """Sinkhorn iterations and certificates on cost arrays that fit in memory.
 
-The operators here and in `tiled` have the same methods; `sinkhorn` drives either. They see costs scaled to about 1 in
-size, weights of sum 1, and potentials that are -inf at masked points, which keeps these out of every sum, minimum and
-soft minimum without a mask of the size of the cost.
+The operators here and in `tiled` have the same methods; `sinkhorn` uses either. They take costs scaled to about 1 in
+size, weights of sum 1, and potentials that are -inf at masked points. This excludes masked points from every sum,
+minimum and soft minimum without a mask of the size of the cost.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from jaxrel.transport.operators import Iterations, ScaledProblem, forbidden_cost
 
 __all__ = ["DenseOperator", "dense_operator", "scaled_array"]
 
-# Epsilon scaling begins at this part of the range of the cost, about an eighth of its standard deviation: the largest
-# epsilon, measured on Gaussian clouds in 10 to 100 dimensions, from which a few iterations from nothing converge.
+# Epsilon scaling begins at this fraction of the range of the cost, about an eighth of its standard deviation. It is the
+# largest epsilon at which a few iterations converge from zero, measured on Gaussian clouds in 10 to 100 dimensions.
 _FIRST_LEVEL = 1 / 64
 _LARGEST_LOG_SCALING = 40.0  # exp(40) for rows times exp(40) for columns stays inside float32.
 
@@ -44,7 +44,7 @@ class DenseOperator:
         cost: (*b, n, m), at most 1 in size where a plan may go, 0 at masked pairs.
         row_minimum: `min_j C_ij` over the columns with weight.
         a, b: weights of sum 1 (or 0: no mass), 0 at masked points.
-        error: what each cost may be off by, None where they count as exact.
+        error: bound on the error of each cost; None if costs are exact.
     """
 
     cost: Float[Array, "*b n m"]
@@ -71,15 +71,15 @@ class DenseOperator:
     ) -> Iterations:
         """Over-relaxed iterations in the scaling domain: `(f, g, marginal error, plan)`, columns of the plan exact.
 
-        They go on from f, or from g alone where f is not finite.
+        They continue from f, or from g alone where f is not finite.
 
-        g is absorbed into the kernel `E_ij = exp((f_i + g_j - C_ij) / eps)`, with the f that makes the largest entry
-        of each row 1: no row can underflow. What is left are two matrix-vector products an iteration, ten times cheaper
-        than exponentials, on scalings whose logarithms move by
+        g is absorbed into the kernel `E_ij = exp((f_i + g_j - C_ij) / eps)`, with the f that makes the largest entry of
+        each row 1, so no row can underflow. An iteration is then two matrix-vector products, ten times cheaper than
+        exponentials, on scalings that are updated by
 
             log v <- (1 - w) log v - w log(E^T (a u)),    log u <- (1 - w) log u - w log(E (b v))
 
-        and are limited in size, so that no product overflows; the next call absorbs what they reached.
+        and limited in size, so that no product overflows. The next call absorbs the scalings.
         """
         eps = epsilon[..., None]
         from_nothing = jnp.all(jnp.where(self.b > 0, g, 0) == 0)
@@ -106,9 +106,9 @@ class DenseOperator:
         return f, jnp.where(self.b > 0, g + eps * log_v, -jnp.inf), error, plan
 
     def plan(self, f: Float[Array, "*b n"], g: Float[Array, "*b m"], epsilon: Float[Array, "*b"]) -> PlanFactors:
-        """`P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps)`, the largest kernel entry of each column made 1.
+        """`P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps)`, with the largest kernel entry of each column scaled to 1.
 
-        Columns are normalised to b, which they are at the end of an iteration: nothing overflows for any f.
+        Columns are normalised to b, as they are at the end of an iteration, so nothing overflows for any f.
         """
         del g
         nearest = c_transform(self.cost, f, axis=-2)
@@ -122,7 +122,7 @@ class DenseOperator:
 
 
 def dense_operator(cost: Float[Array, "*b n m"], a: Float[Array, "*b n"], b: Float[Array, "*b m"]) -> DenseOperator:
-    """The operator of costs in its own units."""
+    """The operator of a cost array, without scaling."""
     row_minimum = jnp.min(jnp.where((b > 0)[..., None, :], cost, jnp.inf), axis=-1)
     return DenseOperator(cost, finite_or_zero(row_minimum), a, b)
 
@@ -133,7 +133,7 @@ def scaled_array(
     b: Float[Array, "*b m"],
     error: Float[Array, "*b n m"] | None = None,
 ) -> ScaledProblem:
-    """A cost array in the units of its operator, each of its entries known up to `error`; a and b sum to 1 or 0."""
+    """A cost array in the units of its operator. `error` bounds the error of each entry; a and b sum to 1 or 0."""
     row_low = jnp.min(cost, axis=-1)  # one axis after the other: both at once compile to a slower loop on CPU
     low, high = jnp.min(row_low, axis=-1), jnp.max(jnp.max(cost, axis=-1), axis=-1)
     clean = jnp.all(a > 0) & jnp.all(b > 0) & jnp.all(jnp.isfinite(low) & jnp.isfinite(high))
@@ -152,7 +152,7 @@ def scaled_array(
     def sorted_out() -> tuple[Array, ...]:
         return map_problems(_sorted_out, cost, a, b, batch=low.shape)
 
-    # One pass over the cost where nothing is masked, forbidden or wrong.
+    # One pass over the cost if nothing is masked, forbidden or invalid.
     scaled, row_minimum, scale, spread, invalid, blocked = jax.lax.cond(clean, divided, sorted_out)
     mean_size = jax.lax.cond(
         clean & jnp.all(low >= 0),

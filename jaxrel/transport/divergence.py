@@ -1,4 +1,4 @@
-r"""Sinkhorn divergence between weighted point clouds: entropic transport without its bias.
+r"""Sinkhorn divergence between weighted point clouds: debiased entropic transport.
 
 S_eps(a, b) = OT_eps(a, b) - OT_eps(a, a) / 2 - OT_eps(b, b) / 2
 """
@@ -31,11 +31,11 @@ _ABSOLUTE = SinkhornConfig(epsilon_unit="cost")
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("value", "epsilon", "status"), meta_fields=("cost",))
 @dataclass(frozen=True)
 class SelfTerm(HasStatus):
-    """`OT_eps(a, a)` of a batch of clouds, to be used against many others.
+    """`OT_eps(a, a)` of a batch of clouds, for reuse against many others.
 
     Attributes:
-        value: differentiable with respect to points and weights as long as it is computed where they are
-            differentiated; one that comes from outside is a constant.
+        value: differentiable with respect to points and weights if it is computed inside the differentiated function;
+            otherwise it is a constant.
         epsilon: the regularisation it was computed at, in the unit of the cost.
         status: `TransportStatus` bits.
         cost: as in `PointCloud`.
@@ -56,9 +56,9 @@ class SinkhornDivergence(HasStatus):
 
     Attributes:
         value: `OT_eps(a, b) - OT_eps(a, a) / 2 - OT_eps(b, b) / 2`.
-        cross: the solution between the two clouds; its interval is that of their unregularised transport.
-        self_x, self_y: what to hand back for the next call with the same cloud.
-        status: `TransportStatus` bits of the three problems together.
+        cross: the solution between the two clouds, with the interval of their unregularised transport.
+        self_x, self_y: the self terms, to pass to the next call with the same cloud.
+        status: `TransportStatus` bits of the three problems combined.
     """
 
     value: Float[Array, "*b"]
@@ -82,11 +82,11 @@ def self_term(
     max_iterations: Int[ArrayLike, ""] = 5000,
     config: SinkhornConfig = _ABSOLUTE,
 ) -> SelfTerm:
-    """The entropic transport of clouds onto themselves; the arguments are those of `sinkhorn_divergence`."""
+    """Entropic transport of clouds to themselves, with the arguments of `sinkhorn_divergence`."""
     _check_unit(config)
     points = jax_array("x", x)
     cloud = PointCloud(points, points, cost, tile)
-    # Where kernels are stored their iterations cost next to nothing. A cost of one's own need not be symmetric.
+    # With a stored kernel, iterations cost next to nothing. A user-defined cost need not be symmetric.
     if cloud.tile_side is not None and isinstance(cost, str):
         config = dataclasses.replace(config, inner="symmetric")
     result = sinkhorn(
@@ -100,7 +100,7 @@ def self_term(
         max_iterations=max_iterations,
         config=config,
     )
-    # The epsilon that was asked for: the one of the result may be the smallest that the dtype resolves.
+    # The requested epsilon: that of the result may be the smallest that the dtype resolves.
     asked = jnp.broadcast_to(jnp.asarray(epsilon, result.value.dtype), result.value.shape)
     return SelfTerm(result.value, asked, result.status, cost)
 
@@ -124,32 +124,32 @@ def sinkhorn_divergence(
 ) -> SinkhornDivergence:
     r"""`OT_eps(a, b) - OT_eps(a, a) / 2 - OT_eps(b, b) / 2` (Feydy et al., AISTATS 2019).
 
-    For the named costs it is 0 between equal clouds, positive between others, and tends to the unregularised transport
-    as epsilon falls and to half an energy distance as it rises; for other costs C this needs `exp(-C / epsilon)` to be
-    a positive definite kernel.
+    For the named costs it is 0 between equal clouds and positive between others. It tends to the unregularised
+    transport cost as epsilon falls and to half an energy distance as epsilon rises. Other costs C have these properties
+    if `exp(-C / epsilon)` is a positive definite kernel.
 
     Args:
-        x, y: points; leading axes are batches and broadcast, and a cloud with fewer of them than the other has its self
-            term computed once.
-        a, b: weights as in `sinkhorn`, of the batch of their own points.
-        epsilon: regularisation in the unit of the cost, not relative to its mean: the three terms must share it, and
-            their mean costs differ. It broadcasts against the batch of each self term that is computed here, so one per
-            problem needs the batch axes on both clouds.
+        x, y: points. Leading axes are batch axes and broadcast; the self term of a cloud with fewer batch axes is
+            computed only once.
+        a, b: weights as in `sinkhorn`, with the batch axes of their own points.
+        epsilon: regularisation in the unit of the cost, not relative to its mean: the three terms must share it, but
+            their mean costs differ. It broadcasts against the batch of each self term that is computed here, so a
+            separate epsilon for each problem needs the batch axes on both clouds.
         cost, tile: as in `PointCloud`.
-        where_a, where_b: points that count.
-        self_x, self_y: the self terms where they are known, from `self_term` or an earlier result. They must belong to
-            these points, weights, cost and epsilon; the last two are checked.
+        where_a, where_b: masks of the points to use.
+        self_x, self_y: known self terms, from `self_term` or an earlier result. They must belong to these points,
+            weights, cost and epsilon; the last two are checked.
         tolerance, max_iterations, config: as in `sinkhorn`; config must have `epsilon_unit="cost"`.
 
     Returns:
-        A `SinkhornDivergence`. Its value is differentiable with respect to points and weights by the envelope rule;
-        in a self term both sides move. It is off by rounding and by the square of the tolerance, so may be that much
-        below 0: with "euclidean" some 1e-4 of the radius in float32, as the distance of a point to itself is only
-        known to `sqrt(eps)`, see `feature_distance`. A problem without mass is 0.
+        A `SinkhornDivergence`. Its value is differentiable with respect to points and weights by the envelope rule; in
+        a self term both sides move. It has an error of rounding and of the square of the tolerance, so it may be
+        slightly below 0: for "euclidean" by about 1e-4 of the radius in float32, as the distance of a point to itself
+        is only accurate to `sqrt(eps)`, see `feature_distance`. The value of a problem without mass is 0.
 
     Raises:
-        ValueError: as `sinkhorn`, for a config with another unit, for batches that do not broadcast, and for a self
-            term of another cost, shape or (concrete) epsilon.
+        ValueError: as in `sinkhorn`; for a config with another unit, batches that do not broadcast, or a self term of
+            another cost, shape or (concrete) epsilon.
     """
     _check_unit(config)
     x, y = jax_array("x", x), jax_array("y", y)
@@ -207,7 +207,7 @@ def _checked_term(
         raise ValueError(f"{name} has batch {term.value.shape}, its points have {batch}.")
     if not isinstance(epsilon, jax.core.Tracer) and not isinstance(term.epsilon, jax.core.Tracer):
         given, used = np.asarray(epsilon, term.epsilon.dtype), np.asarray(term.epsilon)
-        # Four roundings: either may have been computed in another precision.
+        # A tolerance of four roundings, as either may have been computed in another precision.
         if not np.allclose(given, used, rtol=4 * float(np.finfo(np.float32).eps), atol=0):
             raise ValueError(f"{name} was computed at epsilon {used}, not at {given}.")
     return term

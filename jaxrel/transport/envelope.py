@@ -2,8 +2,8 @@ r"""Derivatives of an entropic optimum by the envelope rule: the plan and the po
 
     d OT_eps = <P, dC> + <f, da> + <g, db>
 
-exact to first order at the optimum for a fixed epsilon. Weights move inside the simplex, where f and g matter up to a
-constant: they are centred over the points with weight. Points without weight get exact zeros.
+This is exact to first order at the optimum for a fixed epsilon. Weights move inside the simplex, where f and g matter
+only up to a constant, so they are centred over the points with weight. Points of weight 0 get exact zeros.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Optimum", "value_of_array", "value_of_cloud"]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Optimum:
-    """What a solver found for detached inputs; `mass` is the sum of the weights."""
+    """The solution for detached inputs; `mass` is the sum of the weights."""
 
     value: Float[Array, "*b"]
     f: Float[Array, "*b n"]
@@ -108,7 +108,7 @@ def _log_plan_terms(
 
 
 def _with_rest(terms: Float[Array, "*b n"], tile: int) -> Float[Array, "*b k"]:
-    """Up to a multiple of the tile, by points without weight."""
+    """Pad to a multiple of the tile by points of weight 0."""
     widths = [(0, 0)] * (terms.ndim - 1) + [(0, -terms.shape[-1] % tile)]
     return jnp.pad(terms, widths, constant_values=-jnp.inf)
 

@@ -1,4 +1,4 @@
-"""Exact optimal transport where it needs no linear program: between points of equal weight."""
+"""Exact optimal transport between points of equal weight, by assignment."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class AssignmentResult(HasStatus):
     """An optimal assignment between rows and columns.
 
     Attributes:
-        value: mean cost of the matched pairs; NaN or infinite where the status says why.
-        columns: column of each row, -1 for a row without one.
-        rows: row of each column, -1 for a column without one.
-        status: `TransportStatus` bits: INFEASIBLE where some pair had to be one of infinite cost, NOT_FINITE where the
+        value: mean cost of the matched pairs; NaN or infinite if the status is not 0.
+        columns: column of each row, -1 for an unmatched row.
+        rows: row of each column, -1 for an unmatched column.
+        status: `TransportStatus` bits: INFEASIBLE if every matching uses a pair of infinite cost, NOT_FINITE if the
             cost has a NaN or -inf.
     """
 
@@ -38,21 +38,21 @@ class AssignmentResult(HasStatus):
 
 
 def assignment(cost: Float[ArrayLike, "*b n m"]) -> AssignmentResult:
-    """The matching of min(n, m) rows with as many columns, each used at most once, of the least mean cost.
+    """Match min(n, m) rows to distinct columns at the least mean cost.
 
-    For n = m it is the exact optimal transport between n points and n points of equal weight: a vertex of the
-    transport polytope is a permutation (Birkhoff), and `value = min <P, C>` over plans with marginals 1 / n.
+    For n = m it is the exact optimal transport between n points and n points of equal weight: the vertices of the
+    transport polytope are permutations (Birkhoff), and `value = min <P, C>` over plans with marginals 1 / n.
 
     Args:
-        cost: floating point; leading axes are batches; +inf forbids a pair.
+        cost: floating-point costs. Leading axes are batch axes; +inf forbids a pair.
 
     Raises:
         ValueError: for a cost that is not floating point, has fewer than two axes or an axis of length 0.
 
-    The derivative of the value is the matching over min(n, m) (envelope rule). Costs are scaled to [0, 1] for the
-    solver, the Hungarian algorithm of optax, whose own rounding leaves the value within about min(n, m) eps times the
-    range of the cost of the optimum; with forbidden pairs, that times min(n, m). Time is cubic: meant for up to a
-    few hundred points. A batch takes as long as its slowest problem.
+    The derivative of the value is the matching divided by min(n, m) (envelope rule). The solver is the Hungarian
+    algorithm of optax, on costs scaled to [0, 1]. Rounding leaves the value within about min(n, m) eps times the range
+    of the cost from the optimum, and min(n, m) times that with forbidden pairs. Time is cubic: use it for up to a few
+    hundred points. A batch takes as long as its slowest problem.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -69,7 +69,7 @@ def assignment(cost: Float[ArrayLike, "*b n m"]) -> AssignmentResult:
     fixed = jax.lax.stop_gradient(cost)
     invalid = jnp.any(jnp.isnan(fixed) | (fixed == -jnp.inf), axis=(-1, -2))
     finite = jnp.isfinite(fixed)
-    # One forbidden pair costs more than any matching without: their number is made as small as it can be.
+    # A forbidden pair costs more than any matching without one, so their number is minimised first.
     scaled = jnp.where(finite, _to_unit_interval(jnp.where(finite, fixed, 0), finite), min(n, m) + 1)
     pairs = jax.vmap(hungarian_algorithm)(scaled.reshape(-1, n, m))
     row, column = (index.reshape(*cost.shape[:-2], -1) for index in pairs)

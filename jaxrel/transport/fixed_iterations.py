@@ -1,4 +1,4 @@
-"""A given number of iterations: quick to compile, for loops that take many rough plans and certify none of them."""
+"""Sinkhorn with a fixed number of iterations: quick to compile, for loops that need many rough, uncertified plans."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def sinkhorn_potentials(
         cost: finite numbers; a, b: weights that each sum to 1, a weight of 0 masks its point.
         epsilon: final regularisation, in units of the cost, one for each problem; must be positive.
         num_iterations: number of f, g update pairs; may be traced.
-        start_epsilon: regularisation of the first iteration; it falls geometrically to `epsilon` over the first half of
-            the iterations, which is what makes a small epsilon affordable. None keeps epsilon constant.
+        start_epsilon: regularisation of the first iteration. It falls geometrically to `epsilon` over the first half of
+            the iterations, which makes a small epsilon affordable. None keeps epsilon constant.
     """
     epsilon = jnp.asarray(epsilon, cost.dtype)
     ratio = jnp.ones_like(epsilon) if start_epsilon is None else jnp.maximum(jnp.asarray(start_epsilon) / epsilon, 1)
@@ -62,11 +62,11 @@ def rough_potential(
     epsilon: Float[ArrayLike, "*b"],
     num_iterations: Int[ArrayLike, ""],
 ) -> Float[Array, "*b n"]:
-    """f after `num_iterations` iterations at a constant epsilon, by products with a kernel: about ten times faster.
+    """f after `num_iterations` iterations at a constant epsilon, by kernel products: about ten times faster.
 
-    The kernel is `exp((f0_i + g0_j - C_ij) / eps)` with the c-transforms `g0 = min_i C - f0`, `f0 = min_j C - g0`: its
-    largest entry is 1 in each row and column. Scalings are limited to exp(+-40), which only problems whose entropic
-    potentials are 40 epsilon from these reach; any f will do for `entropic_plan`.
+    The kernel is `exp((f0_i + g0_j - C_ij) / eps)` with the c-transforms `g0 = min_i C - f0`, `f0 = min_j C - g0`, so
+    the largest entry of each row and column is 1. Scalings are limited to exp(+-40); only entropic potentials that
+    differ by 40 epsilon from the c-transforms reach this limit. `entropic_plan` accepts any f.
     """
     eps = jnp.asarray(epsilon, cost.dtype)[..., None]
     barred = jnp.where((a > 0)[..., :, None] & (b > 0)[..., None, :], cost, jnp.inf)
@@ -93,7 +93,7 @@ def entropic_plan(
     f: Float[Array, "*b n"],
     epsilon: Float[ArrayLike, "*b"],
 ) -> Float[Array, "*b n m"]:
-    """`P_ij = b_j softmax_i((f_i - C_ij) / eps + log a_i)`: columns sum to b for any f, so it never overflows.
+    """`P_ij = b_j softmax_i((f_i - C_ij) / eps + log a_i)`. Columns sum to b for any f, so it never overflows.
 
     At the fixed point its rows sum to a as well.
     """

@@ -25,22 +25,22 @@ def gaussian_moments(
     *,
     weights: Float[ArrayLike, " n"] | None = None,
 ) -> tuple[Float[Array, "k d"], Float[Array, "k d d"], Float[Array, " k"]]:
-    """`(means, covariances, mass)` of every class; covariances are those of the weighted sample, divided by its mass.
+    """`(means, covariances, mass)` of each class. Covariances are weighted and divided by the mass.
 
-    A sample of weight 0, or with a label outside `0..num_classes - 1`, is no sample: its features may be anything,
-    NaN included. A class without samples has mean 0, covariance 0 and mass 0.
+    A sample of weight 0, or with a label outside `0..num_classes - 1`, is ignored; its features may even be NaN. A
+    class without samples has mean 0, covariance 0 and mass 0.
 
     Args:
-        features: floating point.
-        labels: integers.
+        features: floating-point features.
+        labels: integer labels.
         num_classes: k, static.
-        weights: not negative; None weighs every sample 1.
+        weights: non-negative weights; None gives every sample weight 1.
 
     Raises:
         ValueError: for shapes or dtypes other than these, or concrete weights that are negative.
 
-    Samples are laid out in blocks that belong to one class each, so time is n d^2 and not k n d^2, memory
-    (n + k d) d + k d^2. Covariances are of centred features: a common offset costs no accuracy.
+    Samples are arranged in blocks of one class each, so time is n d^2, not k n d^2, and memory is
+    (n + k d) d + k d^2. Covariances are computed from centred features, so a common offset costs no accuracy.
     """
     _check_moments(features, labels, num_classes, weights)
     features, labels = jnp.asarray(features), jnp.asarray(labels)
@@ -51,7 +51,7 @@ def gaussian_moments(
     order = jnp.argsort(keys, stable=True)
     start = jnp.searchsorted(keys[order], jnp.arange(num_classes + 1))
 
-    # Class k fills ceil(n_k / width) blocks, which is at most n / width + num_classes blocks in all.
+    # Class k fills ceil(n_k / width) blocks, so there are at most n / width + num_classes blocks.
     width = max(d, 8)
     until = jnp.cumsum(-(-jnp.diff(start) // width))
     block = jnp.arange(-(-n // width) + num_classes)
@@ -62,7 +62,7 @@ def gaussian_moments(
     inside = (slot < start[owner_or_last + 1][:, None]) & (owner < num_classes)[:, None]
     index = order[jnp.minimum(slot, n - 1)]
 
-    # Double where: a masked feature may be NaN and must not reach the gradient either.
+    # A double `where`: a masked feature may be NaN and must not reach the gradient either.
     points = jnp.where(inside[..., None], features[index], 0)
     share = jnp.where(inside, weights[index], 0)
     mass = jax.ops.segment_sum(jnp.sum(share, axis=1), owner, num_classes)
@@ -81,27 +81,27 @@ def bures_distances(
     means_y: Float[ArrayLike, "t d"],
     covariances_y: Float[ArrayLike, "t d d"],
 ) -> Float[Array, "r t"]:
-    """Squared 2-Wasserstein distance between Gaussians, for all pairs: never negative, 0 between equal ones.
+    """Squared 2-Wasserstein distance between all pairs of Gaussians. It is never negative, and 0 for equal Gaussians.
 
         ||m1 - m2||^2 + tr S1 + tr S2 - 2 tr (S1^1/2 S2 S1^1/2)^1/2
     (Dowson and Landau, J. Multivariate Analysis 12, 1982; Peyre and Cuturi, Computational OT, remark 2.31).
 
     Args:
-        means_x, means_y: floating point, of one dtype with the covariances.
+        means_x, means_y: floating-point means, of the same dtype as the covariances.
         covariances_x, covariances_y: symmetric, positive semi-definite up to rounding; any rank, 0 included. The
             symmetric part is used, and eigenvalues below rounding (4 eps of the largest) count as 0.
 
     Raises:
         ValueError: for shapes that do not match or numbers that are not floating point.
 
-    With S = L L^T the last term is the sum of the singular values of L1^T L2. Singular values carry an error of eps
-    where the eigenvalues under the square root would carry one of sqrt(eps), and each covariance is scaled to size 1
-    first, so tiny and huge ones have the same relative accuracy: a few d eps (tr S1 + tr S2).
+    With S = L L^T the last term is the sum of the singular values of L1^T L2. Singular values have an error of eps,
+    whereas square roots of eigenvalues would have one of sqrt(eps). Each covariance is first scaled to size 1, so tiny
+    and huge ones have the same relative accuracy: a few d eps (tr S1 + tr S2).
 
     The derivative in S1 is I - T with T the optimal map from the first Gaussian to the second,
     T = S1^-1/2 (S1^1/2 S2 S1^1/2)^1/2 S1^-1/2, with the pseudo-inverse where S1 is singular: finite everywhere,
     0 at equal Gaussians on their range, and without the infinite part of the derivative towards directions in which
-    S1 has no variance. Rows are computed one after the other: memory is (r + t) d^2, for the gradient as well.
+    S1 has no variance. Rows are computed one at a time, so memory is (r + t) d^2, also for the gradient.
     """
     _check_gaussians(means_x, covariances_x, means_y, covariances_y)
     means_x, covariances_x, means_y, covariances_y = map(jnp.asarray, (means_x, covariances_x, means_y, covariances_y))
@@ -118,7 +118,7 @@ def bures_distances(
 
 
 class _Root(NamedTuple):
-    """`S = scale^2 factor factor^T`, eigenvalues below rounding dropped; `inverse^T factor` projects on the range."""
+    """`S = scale^2 factor factor^T` without eigenvalues below rounding; `inverse^T factor` projects onto the range."""
 
     scale: Float[Array, "*b"]
     trace: Float[Array, "*b"]
@@ -147,7 +147,7 @@ def _bures(
     root_x: _Root,
     roots_y: _Root,
 ) -> Float[Array, " t"]:
-    """Squared Bures distance from one covariance to several; the covariances are there to be differentiated."""
+    """Squared Bures distance from one covariance to several. The covariances are arguments only for the derivative."""
     del covariance_x, covariances_y
     cross = jnp.einsum("ki,tkj->tij", root_x.factor, roots_y.factor, precision=_HIGHEST)
     fidelity = jnp.sum(linalg.singular_values(cross), axis=-1)

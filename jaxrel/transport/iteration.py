@@ -1,4 +1,4 @@
-"""The driver: iterations in one `while_loop` over a batch, until each problem is finished."""
+"""The solver loop: iterations in one `while_loop` over a batch, until each problem has converged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxrel.transport.operators import IterationFunction, Operator
 
 __all__ = ["Limits", "State", "iterate", "precision_floor", "varying_with"]
 
-_SCALING_FACTOR = 4.0  # Between the levels of epsilon: with over-relaxation a few iterations on each are enough.
+_SCALING_FACTOR = 4.0  # Between levels of epsilon: with over-relaxation a few iterations on each level are enough.
 _SMALLEST_STEP = 2.0
 _START_RELAXATION = 1.5
 _MOST_DOUBLINGS = 4
@@ -22,9 +22,9 @@ _MOST_DOUBLINGS = 4
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Limits:
-    """When a problem is finished: at `epsilon`, or with `relative_gap` once the interval is that narrow.
+    """The stopping rule of a problem: at `epsilon`, or once the interval is as narrow as `relative_gap`.
 
-    With a gap, epsilon is the smallest that is tried. Both are (*b), in the units of the operator.
+    With a gap, epsilon is the smallest value tried. Both are (*b), in the units of the operator.
     """
 
     epsilon: Float[Array, "*b"]
@@ -36,10 +36,10 @@ class Limits:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class State:
-    """Of a batch in the loop.
+    """The state of a batch in the loop.
 
-    f and g are the potentials at `epsilon`, `goal` is where epsilon is going, `error` that of the marginals,
-    `num_checks` counts the looks at it since epsilon last changed, `iterations_to_go` the iterations until the next.
+    f and g are the potentials at `epsilon`, `goal` is the final epsilon, and `error` is the marginal error.
+    `num_checks` counts the checks since epsilon last changed, `iterations_to_go` the iterations until the next check.
     """
 
     f: Float[Array, "*b n"]
@@ -57,7 +57,7 @@ class State:
 
 
 def precision_floor(epsilon: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """The marginal error that rounding leaves where costs are at most 1: exponents are off by eps / epsilon."""
+    """The marginal error due to rounding for costs of at most 1: exponents have an error of eps / epsilon."""
     return jnp.minimum(float(jnp.finfo(epsilon.dtype).eps) * (4 + 2 / epsilon), 0.1)
 
 
@@ -74,15 +74,15 @@ def iterate(
     iterations_per_check: int,
     over_relaxation: bool,
 ) -> State:
-    """Iterate until every problem is finished; those of `skip` never start.
+    """Iterate until every problem has converged; problems in `skip` never start.
 
     Args:
-        operator: the batch, in its own units.
-        iterations: the inner loop, one of `Operator.scaling_iterations` and `log_iterations`.
-        g: potential to start from, -inf at masked points.
-        start_epsilon: of the first iterations; it is divided by 4 at each check until it has arrived at the goal.
-        goal: the first epsilon at which a problem may be finished.
-        mean_size: of the costs, (*b).
+        operator: the batch, in the units of the operator.
+        iterations: the inner loop, `Operator.scaling_iterations` or `log_iterations`.
+        g: initial potential, -inf at masked points.
+        start_epsilon: epsilon of the first iterations; each check divides it by 4 until it reaches the goal.
+        goal: the first epsilon at which a problem may stop.
+        mean_size: mean absolute cost, (*b).
     """
     gap = limits.relative_gap
 
@@ -107,18 +107,18 @@ def iterate(
             due = active & finished
             certificate = _certified(operator, plan, g, due, state.certificate)
         else:
-            # Misplaced mass costs at most about error * mean size; a plan that is too wrong is not worth a certificate.
+            # Misplaced mass costs at most about error * mean size; a plan with a large error needs no certificate yet.
             value, _ = dual_value(operator.a, operator.b, f, g)
             error_wanted = jnp.maximum(gap * jnp.abs(value) / (2 * jnp.maximum(mean_size, floor)), floor)
             due = (arrived & (error <= 16 * error_wanted)) | (active & exhausted)
             certificate = _certified(operator, plan, g, due, state.certificate)
             width = certificate.upper - certificate.lower
             wanted = gap * jnp.abs(certificate.upper)
-            # Costs that are off by more than the gap leave nothing to gain.
+            # If the error of the costs exceeds the gap, further iterations gain nothing.
             certified = jnp.isfinite(width) & (width <= jnp.maximum(wanted, 4 * certificate.cost_error))
             at_floor = arrived & (epsilon <= limits.epsilon) & (error <= floor)
             finished = certified | at_floor | exhausted | failed
-            # What misplaced mass leaves of the gap is the blur of epsilon, about proportional to it.
+            # The part of the gap not due to misplaced mass is due to epsilon and about proportional to it.
             blurred = due & (error <= error_wanted)
             narrower = goal * jnp.clip(0.75 * wanted / width, 0.25, 0.75)
             goal = jnp.where(arrived, jnp.where(blurred, narrower, goal), gap * jnp.abs(value))
@@ -127,11 +127,11 @@ def iterate(
         rate = jnp.where(stays, error / state.error, 1) ** (1 / count)
         relaxation, worse = state.relaxation, jnp.zeros_like(stays)
         if over_relaxation:
-            # Far from the optimum a large relaxation can diverge: take the iterations back and be more careful.
+            # Far from the optimum a large over-relaxation can diverge: undo the iterations and reduce it.
             worse = stays & (error > 1.5 * state.error) & (state.relaxation > 1.05)
             relaxation = _relaxation(relaxation, rate, error)
             relaxation = jnp.where(stays & (rate >= 1), (1 + state.relaxation) / 2, relaxation)
-        # Once misplaced mass costs less than the blur of this level, go on.
+        # Continue to the next level once misplaced mass costs less than the effect of this epsilon.
         fine = (error * mean_size <= epsilon) | (error <= floor)
         next_epsilon = jnp.where(fine, lowered(epsilon, goal), epsilon)
         new = State(
@@ -175,7 +175,7 @@ def iterate(
 
 
 def lowered(epsilon: Float[Array, "*b"], goal: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """The next level on the way to the goal; no level that is hardly above it."""
+    """The next level of epsilon; levels barely above the goal are skipped."""
     level = epsilon / _SCALING_FACTOR
     return jnp.where(level > _SMALLEST_STEP * goal, level, goal)
 
@@ -187,9 +187,9 @@ def _iterations_to_go(
     wanted: Float[Array, "*b"],
     iterations_per_check: int,
 ) -> Int[Array, "*b"]:
-    """Iterations until the next look at this epsilon: as many as the rate asks for, at most twice as many as last time.
+    """Iterations until the next check at this epsilon: as many as the rate requires, at most twice the last number.
 
-    Long runs cost fewer kernels, and over-relaxation needs them: each look breaks its stride.
+    Long runs form fewer kernels, and over-relaxation needs them because each check interrupts it.
     """
     most = iterations_per_check * 2 ** jnp.minimum(state.num_checks + 1, _MOST_DOUBLINGS)
     slow = ~((rate > 0) & (rate < 1))
@@ -201,7 +201,7 @@ def _iterations_to_go(
 def _certified(
     operator: Operator, plan: object, g: Float[Array, "*b m"], due: Bool[Array, "*b"], known: Certificate
 ) -> Certificate:
-    """The certificate of the problems that are due, where it is better than what is known: either end is valid."""
+    """Update the certificates of the problems that are due, keeping the better of each end, as both are valid."""
 
     def improved() -> Certificate:
         new = operator.certificate(plan, g)
@@ -220,7 +220,7 @@ def _certified(
 def _relaxation(
     relaxation: Float[Array, "*b"], rate: Float[Array, "*b"], error: Float[Array, "*b"]
 ) -> Float[Array, "*b"]:
-    r"""The relaxation that SOR theory gives for the observed rate, where it is larger than the one in use.
+    r"""The over-relaxation that SOR theory gives for the observed rate, if it is larger than the current one.
 
     If plain iterations contract by eta, those relaxed by w contract by lambda with
     `(lambda + w - 1)^2 = lambda w^2 eta` as long as `lambda > w - 1`, and `w = 2 / (1 + sqrt(1 - eta))` contracts best.
@@ -228,14 +228,14 @@ def _relaxation(
     known = (rate < 1) & (rate > relaxation - 1)
     rate = jnp.where(known, rate, 1)
     eta = jnp.clip((rate + relaxation - 1) ** 2 / (rate * relaxation**2), 0, 1 - 1e-6)
-    # The theory is local: the larger the error, the smaller the relaxation that is safe.
+    # The theory is local: the larger the error, the smaller the safe over-relaxation.
     best = jnp.minimum(2 / (1 + jnp.sqrt(1 - eta)), 2 - jnp.clip(2 * jnp.sqrt(error), 0.02, 0.2))
     return jnp.where(known, jnp.maximum(best, relaxation), relaxation)
 
 
 def varying_with(value: Array, data: Float[Array, "*b"]) -> Array:
-    """value itself; under `shard_map` of a type that varies where the data do, which loops ask of their start."""
-    return _where(data == data, value, value)  # also where the data are NaN
+    """The value, marked under `shard_map` as varying with the data, which loops require of their initial state."""
+    return _where(data == data, value, value)  # also for NaN data
 
 
 def _where(condition: Bool[Array, "*b"], new: Array, old: Array) -> Array:

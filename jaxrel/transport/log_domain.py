@@ -1,4 +1,4 @@
-"""Sinkhorn by log-sum-exp: the reference form of the iterations, and the only one where the cost is never stored."""
+"""Sinkhorn by log-sum-exp: the reference iterations, and the only ones that never store the cost."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def log_iterations(
     relaxation: Float[Array, "*b"],
     num_iterations: Int[Array, "*b"],
 ) -> Iterations:
-    """Over-relaxed iterations: `(f, g, marginal error, plan)`, columns of the plan exact.
+    """Over-relaxed iterations: `(f, g, marginal error, plan)`, with the columns of the plan exact.
 
-    They go on from f, or from g alone where f is not finite.
+    They continue from f, or from g alone where f is not finite.
 
         g <- g + w (soft_min_columns(f) - g),    f <- f + w (soft_min_rows(g) - f)
 
-    The last iteration is not relaxed. The error is that of the columns before the last update, which bounds that of the
-    rows after it: a plain update never increases the error in L1.
+    The last iteration is not over-relaxed. The error is that of the columns before the last update, which bounds that
+    of the rows after it: a plain update never increases the error in L1.
     """
 
     def relaxed(old: Float[Array, "*b k"], new: Float[Array, "*b k"], on: Bool[Array, "*b 1"]) -> Float[Array, "*b k"]:
@@ -58,12 +58,12 @@ def symmetric_iterations(
     relaxation: Float[Array, "*b"],
     num_iterations: Int[Array, "*b"],
 ) -> Iterations:
-    """Averaged updates of a cloud and itself, whose potentials are equal: results as of `log_iterations`.
+    """Averaged updates for a cloud and itself, whose potentials are equal. Returns the same as `log_iterations`.
 
         f <- (f + soft_min(f)) / 2
 
-    Alternating updates go round the fixed point of a symmetric problem; their mean is a contraction that needs a few
-    steps from f = 0, at any epsilon (Feydy et al., AISTATS 2019, section 3.1).
+    Alternating updates oscillate around the fixed point of a symmetric problem. Their mean is a contraction that
+    converges from f = 0 in a few steps at any epsilon (Feydy et al., AISTATS 2019, section 3.1).
     """
     del relaxation
     start = jnp.where(jnp.isfinite(f), f, g)
@@ -107,7 +107,7 @@ def log_weights(weights: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
 
 
 def log_sum_exp(x: Float[Array, "*b n m"], axis: int) -> Float[Array, "*b l"]:
-    """Log-sum-exp along one axis; 0 where every term is masked, so that an empty problem stays finite."""
+    """Log-sum-exp along one axis. It is 0 where every term is masked, so that an empty problem stays finite."""
     largest = finite_or_zero(jnp.max(x, axis=axis, keepdims=True))
     total = jnp.sum(jnp.exp(x - largest), axis=axis)
     return jnp.where(total > 0, jnp.log(jnp.where(total > 0, total, 1)), 0) + jnp.squeeze(largest, axis)

@@ -1,4 +1,4 @@
-"""What the driver of the iterations needs of a batch of transport problems, however its costs are held."""
+"""The interface between the solver loop and a batch of transport problems, however its costs are stored."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ IterationFunction = Callable[[Any, Array, Array, Array, Array, Array], Iteration
 
 
 class Operator(Protocol):
-    """What the driver needs of a batch of problems.
+    """The operations of a batch of problems that the solver loop uses.
 
-    Costs are about 1 in size, the weights `a` (*b, n) and `b` (*b, m) sum to 1, potentials are -inf where they are 0.
+    Costs are about 1 in size; the weights `a` (*b, n) and `b` (*b, m) sum to 1, and potentials are -inf where weights
+    are 0.
     """
 
     @property
@@ -38,7 +39,7 @@ class Operator(Protocol):
         """`g_j = -eps log sum_i a_i exp((f_i - C_ij) / eps)`."""
 
     def plan(self, f: Float[Array, "*b n"], g: Float[Array, "*b m"], epsilon: Float[Array, "*b"]) -> Any:
-        """The plan of two potentials, in the form that `certificate` takes."""
+        """The plan of two potentials, in the form that `certificate` accepts."""
 
     def certificate(self, plan: Any, g: Float[Array, "*b m"]) -> Certificate:
         """The certified interval from a plan and a potential."""
@@ -50,11 +51,11 @@ class ScaledProblem:
     """A batch in the units of an operator.
 
     Attributes:
-        operator: costs divided by `scale`, a power of two at or above the largest that is finite.
+        operator: costs divided by `scale`, a power of two at or above the largest finite cost.
         mean_size: mean of |C| under a b^T, over allowed pairs, after the division.
         start_epsilon: where epsilon scaling begins, after the division.
         invalid: problems whose cost has a NaN or -inf.
-        blocked: problems in which some point, however light, has no pair that is allowed.
+        blocked: problems in which some point with weight has no allowed pair.
     """
 
     operator: Operator
@@ -66,9 +67,9 @@ class ScaledProblem:
 
 
 def forbidden_cost(n: int, m: int) -> float:
-    """The price of a forbidden pair where allowed ones cost at most 1 in size.
+    """The price of a forbidden pair if allowed pairs cost at most 1 in size.
 
-    Exchanging mass on a forbidden pair along a cycle of at most min(n, m) allowed pairs, each of which replaces
-    another, saves more than it can cost: the optimum avoids forbidden pairs wherever a feasible plan does.
+    Moving mass from a forbidden pair along a cycle of at most min(n, m) allowed pairs, each of which replaces another,
+    saves more than it can cost. The optimum therefore avoids forbidden pairs whenever a feasible plan does.
     """
     return 2.0 + 2.0 * min(n, m)

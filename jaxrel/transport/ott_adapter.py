@@ -14,10 +14,10 @@ __all__ = ["cost_function"]
 
 
 class _OttCost:
-    """An ott-jax cost as a function of two clouds, equal to that of any other instance with the same parameters.
+    """An ott-jax cost as a function of two clouds. Instances with the same parameters give equal functions.
 
-    The parameters are the attributes, not the leaves of the cost as a pytree: `Cosine`, for one, has its ridge in no
-    leaf, and loses it when it is flattened and put together again.
+    The parameters are the attributes, not the leaves of the cost as a pytree: the ridge of `Cosine`, for example, is
+    not a leaf and is lost when the pytree is flattened and rebuilt.
     """
 
     def __init__(self, cost: Any) -> None:
@@ -41,11 +41,11 @@ class _OttCost:
 
 
 def cost_function(cost: Any) -> CostFunction:
-    """An ott-jax cost function as a function that maps (*b, n, d) and (*b, m, d) to costs (*b, n, m).
+    """Convert an ott-jax cost function to a function from (*b, n, d) and (*b, m, d) to costs (*b, n, m).
 
-    Two instances of one class with equal parameters give functions that are equal and have one hash, so that a jit
-    that takes the function as a static argument is not traced twice. Parameters that are arrays are compared by
-    their values, traced ones by identity.
+    Two instances of one class with equal parameters give equal functions with the same hash, so a jitted function that
+    takes the cost as a static argument is not traced twice. Array parameters are compared by value, traced ones by
+    identity.
 
     Args:
         cost: any object with a method `all_pairs`, such as the instances of `ott.geometry.costs`.

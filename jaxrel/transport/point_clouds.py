@@ -36,11 +36,11 @@ class PointCloud:
         x: (*b, n, d); y: (*b, m, d).
         cost: `"euclidean"`, `"squared_euclidean"`, an ott-jax cost function, or a function that maps points
             (*b, n, d), (*b, m, d) to costs (*b, n, m). A function must be hashable; the same one is never traced twice.
-            Certificates allow for the rounding of the named costs; what a function returns counts as exact, unless it
-            has an attribute `error`, a function of the same points to what the costs may be off by.
-        tile: side of the square tiles in which the cost is formed, which sets the memory of the solver:
-            n + m + tile^2. None forms the whole array where it has at most 2^24 entries a problem (64 MiB in float32)
-            and takes tiles of 1,024 otherwise.
+            Certificates allow for the rounding of the named costs. The costs of a function are treated as exact, unless
+            it has an attribute `error`, a function of the same points that bounds the error of the costs.
+        tile: side of the square tiles in which the cost is formed. The memory of the solver is n + m + tile^2. None
+            forms the whole array if it has at most 2^24 entries per problem (64 MiB in float32), and uses tiles of
+            1,024 otherwise.
     """
 
     x: Float[Array, "*b n d"]
@@ -63,12 +63,12 @@ class PointCloud:
 
     @property
     def cost_error(self) -> CostFunction | None:
-        """What the costs may be off by, as a function of the points; None where they count as exact."""
+        """Bound on the error of the costs, as a function of the points; None if costs are treated as exact."""
         return _NAMED_COSTS[self.cost][1] if isinstance(self.cost, str) else getattr(self.cost, "error", None)
 
     @property
     def tile_side(self) -> int | None:
-        """Side of the tiles, None where the whole array is formed."""
+        """Side of the tiles; None if the whole array is formed."""
         entries = self.x.shape[-2] * self.y.shape[-2]
         return _TILE if self.tile is None and entries > _DENSE_ENTRIES else self.tile
 

@@ -1,4 +1,4 @@
-"""What a transport solver returns, and what its status means."""
+"""The results of transport solvers and their status codes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["SinkhornResult", "TransportStatus"]
 
 
 class TransportStatus(StatusBits):
-    """What went wrong; several can hold at once. `lower` and `upper` stay valid unless the message says otherwise."""
+    """Status bits of a solver. `lower` and `upper` stay valid unless the message says otherwise."""
 
     OK = 0
     NOT_CONVERGED = (
@@ -64,18 +64,18 @@ class TransportStatus(StatusBits):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class SinkhornResult(HasStatus):
-    """Optimal transport of a batch of problems: value, certified interval, potentials.
+    """Optimal transport for a batch of problems: value, certified interval and potentials.
 
     Attributes:
         value: entropic optimum `min_P <P, C> + epsilon KL(P | a b^T)`, in units of the cost times the mass.
-            Differentiable with respect to cost, points and weights by the envelope rule; nothing else here is.
-        lower, upper: contain the exact, unregularised optimum of the cost array as given, rounding included.
+            Differentiable with respect to cost, points and weights by the envelope rule; no other field is.
+        lower, upper: an interval that contains the exact, unregularised optimum of the given cost, rounding included.
         f, g: dual potentials, `P_ij = a_i b_j exp((f_i + g_j - C_ij) / epsilon)` for weights of sum 1; 0 at masked
             points, centred so that `<a, f> = <b, g>`.
         epsilon: regularisation of the potentials, in units of the cost.
         num_iterations: Sinkhorn iterations (pairs of updates).
         marginal_error: `sum_i |sum_j P_ij - a_i|` of the entropic plan for weights of sum 1; its columns are exact.
-        status: `TransportStatus` bits, 0 when all is well.
+        status: `TransportStatus` bits, 0 on success.
     """
 
     value: Float[Array, "*b"]
@@ -99,13 +99,13 @@ class SinkhornResult(HasStatus):
         where_a: Bool[ArrayLike, "*b n"] | None = None,
         where_b: Bool[ArrayLike, "*b m"] | None = None,
     ) -> Float[Array, "*b n m"]:
-        """The plan of the potentials, rounded to the marginals: feasible, and of the cost `upper` up to rounding.
+        """The plan of the potentials, rounded to the marginals: feasible, with cost `upper` up to rounding.
 
         Args:
-            cost, a, b, where_a, where_b: the problem that was solved, which a result does not keep.
+            cost, a, b, where_a, where_b: the problem that was solved, which the result does not store.
 
-        Its rows sum to a and its columns to b up to rounding. It is the plan behind `upper` where the last look at the
-        potentials was the best, as it is at convergence. Memory and time are `n m`, for a tiled cloud too.
+        Its rows sum to a and its columns to b up to rounding. It is the plan of `upper` if the last check was the best,
+        as it is at convergence. Memory and time are `n m`, also for a tiled cloud.
         """
         geometry, a, b = checked_problem(cost, a, b, where_a, where_b)
         if isinstance(geometry, PointCloud):
@@ -116,5 +116,5 @@ class SinkhornResult(HasStatus):
         live = (a > 0)[..., :, None] & (b > 0)[..., None, :]
         shares = normalised(a), normalised(b)
         plan = entropic_plan(jnp.where(live, prices, 0), *shares, self.f, self.epsilon)
-        # A column whose pairs are all forbidden has no plan of its own.
+        # A column whose pairs are all forbidden has no entropic plan.
         return round_to_marginals(jnp.where(live & (plan > 0), plan, 0), *shares) * shallow_sum(a)[..., None, None]

@@ -31,27 +31,27 @@ from jaxrel.transport.validation import checked_init, checked_number, checked_pr
 __all__ = ["SinkhornConfig", "sinkhorn"]
 
 _ITERATIONS = 8
-_FIRST_BLUR = 0.8  # The optimum is below the mean cost, and epsilon near the gap that it leaves open.
+_FIRST_BLUR = 0.8  # The optimum is below the mean cost, and epsilon is close to the gap that it causes.
 _COARSE_POINTS = 2048
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class SinkhornConfig:
-    """Structure of the solver: static, hashable, a new value compiles anew.
+    """Static options of the solver. The config is hashable, and a new value recompiles.
 
     Attributes:
-        inner: `"scaling"` iterations by matrix-vector products on an absorbed kernel, `"log"` by log-sum-exp. They
-            agree; the first is about ten times faster, the second is its reference and what tiled clouds use.
-            `"symmetric"` averages the two potentials, for costs with C^T = C and a = b (a cloud and itself): a few
-            iterations at any epsilon, without scaling. Other problems do not converge.
+        inner: `"scaling"` iterates by matrix-vector products with an absorbed kernel, `"log"` by log-sum-exp. They
+            agree; the first is about ten times faster, the second is the reference and is used for tiled clouds.
+            `"symmetric"` averages the two potentials, for costs with C^T = C and a = b (a cloud and itself). It needs
+            only a few iterations at any epsilon, without epsilon scaling, but does not converge for other problems.
         epsilon_unit: `"mean_cost"`: epsilon is relative to the mean of |C| under a b^T, for each problem; `"cost"`:
-            it has the unit of the cost.
-        epsilon_scaling: start at a 64th of the range of the cost and divide epsilon by 4 until it is reached.
-        over_relaxation: adapt the relaxation of the updates to the observed rate; False takes plain updates.
-        iterations_per_check: iterations before the first look at the error; after it as many as the observed rate asks
-            for, at most twice as many as before. None takes 8, and 3 for tiled clouds, where a look is cheap beside an
-            iteration.
+            epsilon has the unit of the cost.
+        epsilon_scaling: start at a 64th of the range of the cost and divide by 4 until epsilon is reached.
+        over_relaxation: adapt the over-relaxation of the updates to the observed rate; False uses plain updates.
+        iterations_per_check: iterations before the first check of the error. Later checks come as often as the observed
+            rate requires, after at most twice as many iterations as before. None is 8, or 3 for tiled clouds, where a
+            check is cheap compared to an iteration.
     """
 
     inner: Literal["scaling", "log", "symmetric"] = "scaling"
@@ -61,7 +61,7 @@ class SinkhornConfig:
     iterations_per_check: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse unknown names and sizes."""
+        """Reject unknown names and invalid sizes."""
         for name, allowed in (("inner", ("scaling", "log", "symmetric")), ("epsilon_unit", ("mean_cost", "cost"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
@@ -84,38 +84,38 @@ def sinkhorn(
     max_iterations: Int[ArrayLike, ""] = 5000,
     config: SinkhornConfig = SinkhornConfig(),
 ) -> SinkhornResult:
-    r"""Transport every problem of a batch, to a given epsilon or to a certified relative gap.
+    r"""Solve a batch of transport problems to a given epsilon or to a certified relative gap.
 
     Args:
-        cost: cost arrays, any leading axes are a batch; inf forbids a pair. Or a `PointCloud`.
-        a, b: non-negative weights of equal sum; a weight of 0 masks its point. None weighs all points (of `where_a`,
-            `where_b`) equally with sum 1.
+        cost: cost arrays, with any leading batch axes, or a `PointCloud`. A cost of inf forbids a pair.
+        a, b: non-negative weights of equal sum; a weight of 0 masks its point. None gives all points (of `where_a`,
+            `where_b`) equal weight, with sum 1.
         epsilon: regularisation, in the unit of the config (relative to the mean cost by default).
-        relative_gap: lower epsilon until `upper - lower <= relative_gap * |upper|` is certified. Give this or
-            epsilon; with both, epsilon is the smallest that is tried.
-        tolerance: largest `sum_i |sum_j P_ij - a_i|` (of weights of sum 1) at which a problem is finished. None takes
-            3e-4 in float32 and 1e-6 in float64. Where the dtype cannot reach it at this epsilon, iteration stops at
-            the dtype's floor, about `eps * (4 + 2 max|C| / epsilon)`, and the status says so.
-        where_a, where_b: points that count; the others have no weight, whatever they hold.
+        relative_gap: lower epsilon until `upper - lower <= relative_gap * |upper|` is certified. Pass this or epsilon;
+            with both, epsilon is the smallest value tried.
+        tolerance: marginal error `sum_i |sum_j P_ij - a_i|` (for weights of sum 1) at which a problem stops. None is
+            3e-4 in float32 and 1e-6 in float64. If the dtype cannot reach it at this epsilon, iteration stops at the
+            floor of the dtype, about `eps * (4 + 2 max|C| / epsilon)`, and sets the status.
+        where_a, where_b: masks of the points to use; the values of other points are ignored.
         init: potentials to start from (only g is used), or an earlier result; epsilon scaling is then skipped.
-        max_iterations: the limit; may be traced.
-        config: structure of the solver.
+        max_iterations: the largest number of iterations; may be traced.
+        config: static options of the solver.
 
     Returns:
-        A `SinkhornResult`, its arrays with the batch axes of the cost. A problem without mass costs 0.
+        A `SinkhornResult` whose arrays have the batch axes of the cost. A problem without mass costs 0.
 
     Raises:
-        ValueError: for shapes that do not fit; and, where values are concrete, for NaN or -inf costs, negative or
-            non-finite weights, sums of a and b that differ, epsilon or relative_gap that are not positive; for n and m
-            that differ with inner="symmetric". Where values are traced, the status says so and the result is NaN.
+        ValueError: for shapes that do not match, or n and m that differ with inner="symmetric". For concrete values
+            also for NaN or -inf costs, negative or non-finite weights, different sums of a and b, and an epsilon or
+            relative_gap that is not positive. For traced values, the status is set and the result is NaN.
 
-    Method: alternating updates (Sinkhorn 1967; Cuturi 2013) in one `while_loop` over the batch, finished problems
-    frozen. Kernels are absorbed as in Schmitzer (2019), "Stabilized sparse scaling algorithms", epsilon is scaled,
-    updates are over-relaxed (Thibault et al. 2021; Lehmann et al. 2022) by the relaxation that the theory of SOR gives
-    for the observed rate. Tiled clouds start from the potentials of at most 2,048 points of each, every k-th.
-    Deviations: rows, not both sides, are absorbed by their maximum, which cannot underflow; scalings are limited to
-    exp(+-40) between absorptions. A forbidden pair is priced at more than any detour can cost: with finite costs of
-    at most s in size, at `(2 + 2 min(n, m)) s`, which leaves the optimum as it is wherever a feasible plan exists.
+    Method: alternating updates (Sinkhorn 1967; Cuturi 2013) in one `while_loop` over the batch; converged problems are
+    frozen. Kernels are absorbed as in Schmitzer (2019), "Stabilized sparse scaling algorithms", epsilon is scaled, and
+    updates are over-relaxed (Thibault et al. 2021; Lehmann et al. 2022) by the factor that SOR theory gives for the
+    observed rate. Tiled clouds start from the potentials of every k-th point, at most 2,048 of each cloud.
+    Deviations: only rows are absorbed by their maximum, which cannot underflow; scalings are limited to exp(+-40)
+    between absorptions. A forbidden pair costs more than any detour: with finite costs of at most s in size, it costs
+    `(2 + 2 min(n, m)) s`, which does not change the optimum if a feasible plan exists.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -126,7 +126,7 @@ def sinkhorn(
     """
     cost, a, b = checked_problem(cost, a, b, where_a, where_b)
     if epsilon is None and relative_gap is None:
-        raise ValueError("give epsilon (a regularisation) or relative_gap (an accuracy).")
+        raise ValueError("pass epsilon (a regularisation) or relative_gap (an accuracy).")
     if config.inner == "symmetric" and a.shape != b.shape:
         raise ValueError(f'inner="symmetric" needs a cloud and itself, got {a.shape[-1]} and {b.shape[-1]} points.')
     number = functools.partial(checked_number, batch=a.shape[:-1], dtype=a.dtype)
@@ -156,18 +156,18 @@ def _solve(
     max_iterations: Int[ArrayLike, ""],
     config: SinkhornConfig,
 ) -> SinkhornResult:
-    """The kernel under the verb: detached solution, then its value with derivatives."""
+    """The kernel of `sinkhorn`: solve for detached inputs, then compute the value with derivatives."""
     tile, error = None, None
     if isinstance(cost, PointCloud):
         tile = cost.tile_side
-        # Masked points may hold anything, also what would spoil the precision of the others.
+        # Masked points may have any values, even ones that would spoil the precision of the others.
         (x, _), (y, _) = filled_up(cost.x, a, 1), filled_up(cost.y, b, 1)
         cost = dataclasses.replace(cost, x=x, y=y)
         if tile is None:
             if cost.cost_error is not None:
                 error = jax.lax.stop_gradient(cost.cost_error(cost.x, cost.y))
             cost = cost_array(cost)
-            # Named costs of finite points are infinite only where they overflow.
+            # Named costs of finite points are infinite only if they overflow.
             cost = cost if error is None else jnp.where(jnp.isfinite(cost + error), cost, jnp.nan)
     detached = jax.lax.stop_gradient((cost, a, b, error))
     result, mass = _solve_detached(*detached, epsilon, relative_gap, tolerance, init, max_iterations, config)
@@ -204,7 +204,7 @@ def _solve_detached(
     unequal = jnp.abs(mass_a - mass_b) > 4 * (size_a + size_b) * eps * jnp.maximum(mass_a, mass_b)
     unequal = unequal & ~invalid & ~empty
 
-    # Below a few eps of the largest cost, epsilon has no meaning; certificates stop at what they can resolve.
+    # An epsilon below a few eps of the largest cost is meaningless; certificates stop at their resolution.
     smallest = jnp.full(empty.shape, (4 if relative_gap is None else 512) * eps, a.dtype)
     if epsilon is not None:
         relative = config.epsilon_unit == "mean_cost"
@@ -235,7 +235,7 @@ def _solve_detached(
         g = g.at[..., :size_b].set(init / unit[..., None])
     elif isinstance(operator, TiledOperator) and scaled_down:
         g, start_epsilon = _coarse_start(operator, run, start_epsilon, goal)
-        # A gap that a sample needed this epsilon for will need about the same for the whole.
+        # The epsilon that a sample needed for the gap is about right for the whole clouds.
         goal = smallest if relative_gap is None else jnp.maximum(start_epsilon, smallest)
     scaling = isinstance(operator, DenseOperator) and config.inner == "scaling"
     state = run(
@@ -255,7 +255,7 @@ def _solve_detached(
     tiny = float(jnp.finfo(a.dtype).tiny)
 
     def in_units(amount: Float[Array, "*b"], outwards: int = 0) -> Float[Array, "*b"]:
-        # The larger first: only a product that is itself too small is lost, and an end is then the smallest number.
+        # Multiply by the larger factor first: only a product that is itself too small then underflows.
         product = amount * jnp.maximum(unit, mass) * jnp.minimum(unit, mass)
         lost = (jnp.abs(product) < tiny) & (amount != 0) & ~empty
         return jnp.where(lost, outwards * tiny, product)
@@ -302,8 +302,7 @@ def _coarse_start(
 ) -> tuple[Float[Array, "*b m"], Float[Array, "*b"]]:
     """Potential of the columns, and epsilon, from the problem between every k-th point of each cloud.
 
-    Potentials of a sample are close to those of the whole, and cost next to nothing: what is left for the full passes
-    is to polish them.
+    Potentials of a sample are close to those of the whole clouds and cost little; the full passes only refine them.
     """
     x, a = (values[..., :: -(-operator.a.shape[-1] // _COARSE_POINTS)] for values in (operator.x.mT, operator.a))
     y, b = (values[..., :: -(-operator.b.shape[-1] // _COARSE_POINTS)] for values in (operator.y.mT, operator.b))

@@ -1,4 +1,4 @@
-"""Sinkhorn passes and certificates that form the cost one tile at a time: memory n + m + tile^2 for any n and m."""
+"""Sinkhorn passes and certificates that form the cost one tile at a time, in memory n + m + tile^2."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class TiledOperator:
     """A batch of transport problems between point clouds; the methods are those of `operators.Operator`.
 
     Attributes:
-        x: (*b, n, d); y: (*b, m, d), n and m multiples of the tile; points without weight may be any that have a cost.
+        x: (*b, n, d); y: (*b, m, d), with n and m multiples of the tile. Points of weight 0 need finite costs.
         a, b: weights of sum 1 (or 0: no mass), 0 at masked points.
         scale: (*b), costs are divided by it.
         cost_function: points (*b, k, d), (*b, l, d) to costs (*b, k, l).
-        cost_error: the same points to what these may be off by; None where costs count as exact.
-        forbidden_cost: stands for an infinite cost after the division.
+        cost_error: the same points to bounds on the error of the costs; None if costs are treated as exact.
+        forbidden_cost: replaces an infinite cost after the division.
         tile: side of a tile.
     """
 
@@ -69,13 +69,13 @@ class TiledOperator:
         """Costs between any points, in the units of the operator."""
         cost = self.cost_function(x, y) / self.scale[..., None, None]
         cost = jnp.where(jnp.isposinf(cost), self.forbidden_cost, cost)
-        # A certificate needs the same plan in each pass: compiled into what it is used for, a cost would be another.
+        # A certificate needs the same plan in each pass, but costs fused into different consumers may differ.
         return jax.lax.optimization_barrier(cost)
 
     def costs_and_errors(
         self, x: Float[Array, "*b k d"], y: Float[Array, "*b l d"]
     ) -> tuple[Float[Array, "*b k l"], Float[Array, "*b k l"]]:
-        """Costs, and what they may be off by."""
+        """Costs, and bounds on their error."""
         cost = self.costs(x, y)
         if self.cost_error is None:
             return cost, jnp.zeros_like(cost)
@@ -138,7 +138,7 @@ class TiledOperator:
         column_factor = shrink(self.b, column_sums)
         missing_b = jnp.maximum(self.b - column_sums * column_factor, 0)
 
-        # Rows: what is left of them, its cost, and the costs at which missing mass arrives.
+        # Rows: their remaining mass, its cost, and the costs at which missing mass arrives.
         def price(costs: Arrays, out: Arrays, along: Arrays) -> Arrays:
             cost, error = costs
             plan, factor, missing = mass(cost, out[0], along[0]), along[1][..., 0, :], along[2][..., 0, :]
@@ -216,7 +216,7 @@ def scaled_cloud(
     *,
     tile: int,
 ) -> ScaledProblem:
-    """Point clouds in the units of their operator, filled up with points without weight to multiples of the tile."""
+    """Point clouds in the units of their operator, padded by points of weight 0 to multiples of the tile."""
     size = min(x.shape[-2], y.shape[-2])
     x, a = filled_up(x, a, tile)
     y, b = filled_up(y, b, tile)
@@ -225,7 +225,7 @@ def scaled_cloud(
         (b,) = along
         finite = jnp.isfinite(cost) & (b > 0)
         size = jnp.where(finite, jnp.abs(cost), 0)
-        # Named costs of finite points are infinite only where they overflow.
+        # Named costs of finite points are infinite only if they overflow.
         bad = (b > 0) & (jnp.isnan(cost) | (jnp.isneginf(cost) if cost_error is None else ~jnp.isfinite(cost)))
         flags = (values.astype(size.dtype) for values in (bad, finite))
         return jnp.max(size, -1), jnp.sum(size * b, -1), *(jnp.max(values, -1) for values in flags)
@@ -247,7 +247,7 @@ def scaled_cloud(
 def filled_up(
     points: Float[Array, "*b n d"], weights: Float[Array, "*b n"], tile: int
 ) -> tuple[Float[Array, "*b k d"], Float[Array, "*b k"]]:
-    """Points up to a multiple of the tile; those without weight are copies of the heaviest, which has a cost."""
+    """Points padded to a multiple of the tile. Points of weight 0 are copies of the heaviest, so costs are finite."""
     short = -points.shape[-2] % tile
     batch = [(0, 0)] * (weights.ndim - 1)
     points = jnp.pad(points, [*batch, (0, short), (0, 0)])
@@ -274,7 +274,7 @@ def reduce_tiles(
         cost_function: points (*b, k, d), (*b, l, d) to costs (*b, k, l), or to several such arrays.
         body: maps a cost tile, `out` and `along` at its points, both broadcastable against it, to arrays reduced
             along `axis`; `combine` joins those of two tiles.
-        out: values at the points that stay; along: values at the points that are reduced away.
+        out: values at the points that remain; along: values at the points that are reduced over.
         tile: divides n and m.
     """
     kept, reduced = (x, y) if axis == -1 else (y, x)
@@ -286,7 +286,7 @@ def reduce_tiles(
     kept_tiles = (_tiles(kept, tile, axis=-2), tuple(_tiles(v, tile, axis=-1) for v in out))
     reduced_tiles = (_tiles(reduced, tile, axis=-2), tuple(_tiles(v, tile, axis=-1) for v in along))
 
-    # The checkpoints matter to derivatives only: nothing of the size of all tiles together is kept for them.
+    # The checkpoints matter only for derivatives, which then store nothing of the size of all tiles together.
     @jax.checkpoint
     def one(kept_tile: tuple[Array, Arrays]) -> Arrays:
         points, values = kept_tile

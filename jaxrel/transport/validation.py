@@ -1,4 +1,4 @@
-"""Checks of what users pass to the solvers: shapes always, values where they are concrete."""
+"""Input checks of the solvers: shapes always, values if they are concrete."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def checked_problem(
 
 
 def checked_weights(name: str, weights: Any, where: Any, shape: tuple[int, ...], dtype: Any) -> Float[Array, "*b n"]:
-    """Weights of this shape, 0 outside of `where`; equal ones of sum 1 for None."""
+    """Weights of this shape, 0 outside of `where`; None gives equal weights of sum 1."""
     mask = jnp.ones(shape, bool)
     if where is not None:
         mask = _broadcast(f"where_{name}", truth_array(f"where_{name}", where), shape)
@@ -73,7 +73,7 @@ def checked_number(name: str, value: Any, *, batch: tuple[int, ...], dtype: Any)
 
 
 def checked_init(init: Any, a: Float[Array, "*b n"], b: Float[Array, "*b m"]) -> Float[Array, "*b m"] | None:
-    """The potential g to start from, given as itself or as a pair (f, g)."""
+    """The initial potential g, passed as g or as a pair (f, g)."""
     if init is None:
         return None
     g = init[1] if isinstance(init, tuple | list) and len(init) == 2 else init
@@ -113,7 +113,7 @@ def _check_finite(name: str, values: Array, allowed: str) -> None:
 
 def _floating(name: str, values: Any) -> Array:
     values = jax_array(name, values)
-    # float16 and bfloat16 are upcast: exponents of costs need the digits.
+    # float16 and bfloat16 are upcast, because exponents of costs need the precision.
     return values.astype(jnp.promote_types(values.dtype, jnp.float32))
 
 

@@ -248,7 +248,7 @@ def test_what_does_not_fit_is_refused():
         moments.init(0)
     with pytest.raises(ValueError, match="states must be alike"):
         moments.merge(state, moments.init(WIDTH, CLASSES, factored=False))
-    with pytest.raises(ValueError, match="transrate cannot be had block by block"):
+    with pytest.raises(ValueError, match="transrate cannot be computed by block"):
         moments.compute("transrate", state)
     with pytest.raises(ValueError, match="unknown metric 'nothing'"):
         moments.compute("nothing", state)

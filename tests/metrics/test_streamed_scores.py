@@ -277,5 +277,5 @@ def test_blocks_that_cannot_be_scored_are_refused(blocks: list[Any], message: st
 
 def test_a_metric_that_is_no_function_of_the_moments_is_refused() -> None:
     state = moments_of_blocks([(FEATURES, LABELS)], num_classes=2)
-    with pytest.raises(ValueError, match=r"transrate cannot be had block by block.*choose from logme, h_score"):
+    with pytest.raises(ValueError, match=r"transrate cannot be computed by block.*choose from logme, h_score"):
         moments.compute("transrate", state)

@@ -271,7 +271,7 @@ def test_what_a_budget_cannot_hold_is_refused_with_what_would_do(tmp_path: Path)
     with pytest.raises(ValueError, match="whole number of bytes"):
         transferability_score(task, memory_budget=1e9)
     unlabelled = Task(task.features)
-    with pytest.raises(ValueError, match=r"with views the target is taken whole.*pass a random subset"):
+    with pytest.raises(ValueError, match=r"with views the target is used whole.*pass a random subset"):
         transferability_score(unlabelled, views=views_of(task), memory_budget=1000)
     features = np.asarray(task.features).copy()
     features[412, 3] = np.nan
@@ -479,5 +479,5 @@ def test_few_labels_of_a_stored_target(tmp_path: Path) -> None:
     stored = Task(np.load(tmp_path / "features.npy", mmap_mode="r"), task.labels, num_classes=3)
     found = transferability_score(stored, memory_budget=200_000)
     assert float(found) == pytest.approx(float(transferability_score(task)), abs=1e-6)
-    with pytest.raises(ValueError, match="with views the target is taken whole"):
+    with pytest.raises(ValueError, match="with views the target is used whole"):
         transferability_score(stored, views=views_of(task), memory_budget=200_000)

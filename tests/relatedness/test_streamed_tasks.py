@@ -379,7 +379,7 @@ def bad_inputs() -> Iterator[tuple[str, dict[str, object], str]]:
     yield "class without sample", {"target": Task(*good, num_classes=4)}, "no sample of class 3"
     unknown = Task(*good), Task(good[0], good[1] + 1)
     yield "unknown class", {"evaluate_on": unknown[::-1]}, r"evaluate_on\[0\] labels\[2\] is 3"
-    yield "unknown target class", {"evaluate_on": unknown}, r"learned were classes 0 .. 2"
+    yield "unknown target class", {"evaluate_on": unknown}, r"learned from classes 0 .. 2"
     yield "no pair", {"evaluate_on": unknown[0]}, "must be a pair"
     yield "method", {"method": "joint"}, "must be a Joint"
     yield "key", {"key": -1}, "key must be .* an integer from 0"

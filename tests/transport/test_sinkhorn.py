@@ -483,7 +483,7 @@ SQUARE = np.ones((3, 3), np.float32)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (((SQUARE,), {}), "give epsilon"),
+        (((SQUARE,), {}), "pass epsilon"),
         (((SQUARE,), {"epsilon": 0.0}), "epsilon must be positive"),
         (((SQUARE,), {"epsilon": -1.0}), "epsilon must be positive"),
         (((SQUARE,), {"relative_gap": np.nan}), "relative_gap must be positive"),

@@ -1,4 +1,4 @@
-"""How a transformation is learned: the abstract method, and those there are."""
+"""Methods to learn a transformation: the base class and its implementations."""
 
 from jaxrel.relatedness.methods.base import Method
 from jaxrel.relatedness.methods.joint import Joint

@@ -1,4 +1,4 @@
-"""Checks of the fields of a method, when it is made."""
+"""Checks of the fields of a method, run by its constructor."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ __all__ = ["check_choice", "check_count", "check_number"]
 
 
 def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    """One of the values allowed."""
+    """Raise a ValueError unless the value is one of those allowed."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {allowed}, got {value!r}.")
 
 
 def check_count(name: str, value: Any) -> None:
-    """A positive integer, or None."""
+    """Raise a ValueError unless the value is a positive integer or None."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise ValueError(f"{name} must be an integer of at least 1 or None, got {value!r}.")
 
 
 def check_number(name: str, value: Any, *, least: float, whole: bool = False, positive: bool = False) -> None:
-    """A finite number of at least `least`; arrays and tracers pass."""
+    """Raise a ValueError unless the value is a finite number of at least `least`. Arrays and tracers are accepted."""
     if not isinstance(value, bool | int | float | str | np.number | None):
-        return  # A tracer, an array, or a placeholder of a tree transformation: its value is not ours to see.
+        return  # A tracer, an array, or a placeholder of a tree transformation has no value to check.
     number = _finite_number(value)
     if number is None or (whole and number != int(number)):
         raise ValueError(f"{name} must be {'an integer' if whole else 'a finite number'}, got {value!r}.")

@@ -41,52 +41,53 @@ _SMALLEST_START = 1e-2  # share of a reference class at the start where an earli
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Joint(Method):
-    """Direct minimisation of the bound over the head, the target map and the coupling, in one loop.
+    """Minimise the bound jointly over the head, the target map and the coupling.
 
-    What gives structure is static (a change recompiles); numbers are traced (a change does not).
+    Options that change the structure are static (a change recompiles); numbers are traced (a change does not).
 
     Attributes:
-        setting: `"learned"` learns the coupling Q and the map, `"learned_features"` the map alone, `"fixed"` nothing:
-            A = I, b = 0, in prediction space M = W, m = w0.
-        space: `"prediction"` transports logits (M is free, no inverse); `"feature"` transports features by A, b and
-            pays tau(M) with M = W A^-1, so that A cannot collapse the features for nothing.
-        cost: ground cost. Prediction space: `"margin"` (tightest), `"range"`, `"euclidean"`. Feature space: only
-            `"euclidean"`, times tau. None takes the tightest of the space. Or a `GroundCost` of your own.
-        learn_head: learn the reference head along, or keep it. None learns it in the setting `"learned"`.
-        class_map: which reference classes may stand for which target class, the support of Q. `"assigned"`: each target
-            class has its own, at the least total transport cost, and shares none (see `assign_classes`). `"soft"`: all
-            of them, from a start halfway between the assigned ones and a softmax of the transport costs.
-            `"identity"`: class k stands for class k (for shared labels). Or, for each target class, one reference class
-            or a tuple of several.
+        setting: `"learned"` learns the coupling Q and the map, `"learned_features"` only the map, `"fixed"` nothing:
+            A = I, b = 0, and in prediction space M = W, m = w0.
+        space: `"prediction"` transports logits (M is free, with no inverse); `"feature"` transports features by A, b
+            with the factor tau(M), M = W A^-1, so that collapsing the features by A is penalised.
+        cost: the ground cost. Prediction space: `"margin"` (tightest), `"range"`, `"euclidean"`. Feature space: only
+            `"euclidean"`, times tau. None uses the tightest of the space. Also accepts a `GroundCost` of your own.
+        learn_head: whether the reference head is learned too. None learns it in the setting `"learned"`.
+        class_map: which reference classes may represent each target class, the support of Q. `"assigned"`: each target
+            class has one reference class of its own, at the least total transport cost (see `assign_classes`).
+            `"soft"`: all reference classes, starting halfway between the assigned ones and a softmax of the transport
+            costs. `"identity"`: class k represents class k (for shared labels). Or, for each target class, one
+            reference class or a tuple of several.
         feature_rank: rank of A - I in feature space; None learns the full matrix.
-        solver: `"adam"` on minibatches; `"lbfgs"` on one fixed sample of `points_per_class`, deterministic.
-        early_stopping: keep every fourth training sample of each class aside, return the step with the smallest bound
-            on them, stop when it no longer falls. The bound it found is `Transformation.validation_bound`.
-        standardise: per-domain zero mean and unit variance, statistics of the training samples; see
-            `standardisation_of` for its floor, which near-dead units of a network make necessary.
-        points_per_class: points of each target class, and as many of the reference, in a step's minibatch; None
-            picks the largest up to 100 that keeps the ground cost below about 2 million terms. Small tasks learn
-            faster, and no worse, with as many as a class has.
-        ridge: `ridge / 2 (||W||^2 + ||M||^2)` in the objective, in nats (weight decay). None takes the one of `RIDGES`
-            with the smallest loss of the transformed head on every fourth training sample of each target class, kept
-            aside: the rule, not the number, is then the same for every encoder (a ridge that suits 200 features of
-            4,000 samples leaves 1,280 features of 1,000 samples hopelessly overfitted). The result records the number.
-        head_ridge: ridge of the reference head where it has to be fitted. It decides the Lipschitz constant of a
-            head that is kept fixed, and with it the distribution mismatch. Of such a head `"validated"` takes the one
-            of `HEAD_RIDGES` with the smallest bound on training samples kept aside, at the cost of as many fits.
-        lipschitz_budget: the largest `Head.lipschitz` of a reference head that is fitted and kept, on standardised
-            features; it holds exactly. `"validated"` takes the one of `BUDGETS` with the smallest bound on training
-            samples kept aside, which a reference that is easy and near wants large, and one that is far small. Of both
-            `"validated"` is resolved by `task_relatedness`, kernels take numbers; one of both at a time.
-        num_steps: steps of Adam, iterations of L-BFGS at most.
-        learning_rate: of Adam, falling to 0 along a cosine; ten times as large for the logits of Q.
+        solver: `"adam"` on minibatches; `"lbfgs"`, deterministic, on one fixed sample of `points_per_class`.
+        early_stopping: hold out every fourth training sample of each class, return the step with the smallest bound on
+            them, and stop when this bound no longer falls. It is recorded as `Transformation.validation_bound`.
+        standardise: standardise each domain to zero mean and unit variance by its training samples; see
+            `standardisation_of` for the floor on the variance, needed because of nearly dead units.
+        points_per_class: points of each target class, and as many of the reference, in a minibatch. None uses the
+            largest number up to 100 that keeps the ground cost below about 2 million terms. For small tasks, the size
+            of a class is faster and no worse.
+        ridge: `ridge / 2 (||W||^2 + ||M||^2)` in the objective, in nats (weight decay). None chooses the value of
+            `RIDGES` with the smallest loss of the transformed head on a validation split, every fourth training sample
+            of each target class. This applies the same rule, not the same number, to every encoder: a ridge that suits
+            200 features of 4,000 samples badly overfits 1,280 features of 1,000 samples. The result records the number.
+        head_ridge: ridge of the reference head if one has to be fitted. For a fixed head it determines the Lipschitz
+            constant, and through it the distribution mismatch; `"validated"` then chooses the value of `HEAD_RIDGES`
+            with the smallest bound on a validation split, with one fit for each candidate.
+        lipschitz_budget: the largest `Head.lipschitz` of a reference head that is fitted and then kept fixed, on
+            standardised features; it holds exactly. `"validated"` chooses the value of `BUDGETS` with the smallest
+            bound on a validation split: large for an easy and close reference, small for a distant one. Only one of
+            `head_ridge` and `lipschitz_budget` may be `"validated"`, which `task_relatedness` resolves to a number
+            before it calls kernels.
+        num_steps: the number of Adam steps, or the largest number of L-BFGS iterations.
+        learning_rate: learning rate of Adam, with cosine decay to 0; ten times as large for the logits of Q.
         epsilon: entropic regularisation of a step, relative to the mean cost.
         sinkhorn_iterations: Sinkhorn iterations in a step.
-        certificate_gap: relative gap aimed at between the ends of the certified transport cost of each target class.
-            Where that cost is a thousandth of the largest ground cost, the allowance for rounding in float32 is wider;
-            the ends say what was reached.
-        certificate_iterations: iterations that may be spent on it. The bound holds after any number, 1 included, and is
-            smaller after more.
+        certificate_gap: target relative gap between the ends of the certified transport cost of each target class. If
+            that cost is a thousandth of the largest ground cost, the allowance for float32 rounding is wider; read the
+            gap that was reached from the ends.
+        certificate_iterations: the largest number of iterations for this gap. The bound holds after any number of
+            iterations, even 1, and falls with more.
     """
 
     setting: Setting = field(default="learned", metadata=STATIC)
@@ -110,7 +111,7 @@ class Joint(Method):
     certificate_iterations: int = 2000
 
     def __post_init__(self) -> None:
-        """Resolve defaults that depend on each other; refuse unknown options and numbers out of range."""
+        """Resolve defaults that depend on each other; reject unknown options and numbers out of range."""
         check_choice("setting", self.setting, SETTINGS)
         check_choice("space", self.space, ("prediction", "feature"))
         check_choice("solver", self.solver, ("adam", "lbfgs"))
@@ -134,7 +135,7 @@ class Joint(Method):
 
     @property
     def _validated(self) -> list[str]:
-        """Fields whose numbers are to be chosen."""
+        """Fields whose numbers are still to be chosen."""
         return [name for name in CANDIDATES if isinstance(value := getattr(self, name), str) and value == "validated"]
 
     def _check_head(self) -> None:
@@ -151,11 +152,11 @@ class Joint(Method):
 
     @property
     def learns_head(self) -> bool:
-        """Whether the reference head changes."""
+        """Whether the reference head is learned."""
         return self.setting == "learned" if self.learn_head is None else self.learn_head
 
     def check(self, reference: Task, target: Task, head: Head | None, init: Transformation | None) -> None:
-        """A class map that does not fit the tasks, a budget for a given head, an `init` of other shapes."""
+        """Reject class maps that do not match the tasks, a budget with a given head, and an `init` of other shapes."""
         if self.class_map == "identity":
             _check_identity(reference, target)
         if head is not None and self.lipschitz_budget is not None:
@@ -175,7 +176,7 @@ class Joint(Method):
             )
 
     def resolved(self, reference: Task, target: Task, key: PRNGKeyArray) -> Self:
-        """With the number that `"validated"` stands for."""
+        """The method with `"validated"` replaced by the chosen number."""
         for name in self._validated:
             plain: dict[str, Any] = {name: None if name == "lipschitz_budget" else 1.0}
             number = validated_number(reference, target, key, method=dataclasses.replace(self, **plain), name=name)
@@ -184,7 +185,7 @@ class Joint(Method):
         return self
 
     def within(self, fits: Callable[[int], bool]) -> Self:
-        """With fewer points of each class where as many as usual do not fit, four at least."""
+        """The method with fewer points of each class, at least four, if the default does not fit."""
         points = usual = self.points_per_class or _MOST_POINTS
         while points > _FEWEST_POINTS and not fits(points):
             points = max(_FEWEST_POINTS, points // 2)
@@ -200,7 +201,7 @@ class Joint(Method):
     ) -> Transformation:
         """Learn Q, the head and M, m (or A, b).
 
-        With `early_stopping` the result is never worse than `init`, by the bound on the training samples kept aside.
+        With `early_stopping` the result is never worse than `init` by the bound on the validation split.
         """
         standardise_r = _standardisation(reference, self)
         standardise_t = _standardisation(target, self)
@@ -232,7 +233,7 @@ class Joint(Method):
         )
 
     def for_evaluation(self) -> Joint:
-        """Space, cost and certificate."""
+        """The method with only its space, cost and certificate."""
         return Joint(
             space=self.space,
             cost=self.cost,
@@ -263,10 +264,10 @@ def _standardisation(task: Task, method: Joint) -> Standardisation:
 
 
 def _start(sampler: Sampler, head: Head | None, method: Joint) -> tuple[Parameters, Float[Array, ""]]:
-    """Where learning starts, and the ridge.
+    """The starting point of learning, and the ridge.
 
-    A head that is learned at a given ridge starts at 0, together with M: the minimum reached is the same, and no
-    regression has to be fitted first.
+    A head that is learned at a given ridge starts at 0, together with M. It reaches the same minimum without fitting a
+    regression first.
     """
     reference, target = sampler.reference, sampler.target
     classes = (target, sampler.target_classes, reference, sampler.reference_classes)
@@ -312,6 +313,6 @@ def _started_from(init: Transformation, start: Parameters, method: Joint) -> Par
 def _points_per_class(reference: Task, target: Task, method: Joint) -> int:
     (_, num_reference), (_, num_target) = reference.labelled, target.labelled
     terms = num_target * (num_reference if method.space == "prediction" else 1)
-    # Not of the number of samples, which padding changes.
+    # Independent of the number of samples, which padding changes.
     fitting = max(_FEWEST_POINTS, min(_MOST_POINTS, int((_MINIBATCH_COST_TERMS / terms) ** 0.5)))
     return method.points_per_class or fitting

@@ -1,4 +1,4 @@
-"""How `Joint` minimises: Adam on minibatches with or without early stopping, or L-BFGS on one sample."""
+"""The optimisers of `Joint`: Adam on minibatches with or without early stopping, or L-BFGS on one sample."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["learned"]
 
 _CHECKS = 10  # of the validation bound, evenly spread over the steps
 _PATIENCE = 5  # checks without improvement before early stopping
-_LOGIT_RATE = 10.0  # The logits of Q have to travel from 0 to about 10 where a class is to be left out.
+_LOGIT_RATE = 10.0  # To leave out a class, the logits of Q must move from 0 to about 10.
 
 
 def learned(
@@ -36,7 +36,7 @@ def learned(
     key: PRNGKeyArray,
     method: Joint,
 ) -> tuple[Parameters, Float[Array, ""]]:
-    """The parameters after learning, and their validation bound (infinite without samples kept aside)."""
+    """The parameters after learning, and their validation bound (infinite without a validation split)."""
 
     def trainable(parameters: Parameters) -> tuple[Head | None, Head | AffineMap | None, Array | None]:
         return (
@@ -89,7 +89,7 @@ def _better(old: _Judged, new: _Judged) -> _Judged:
 
 @dataclass(frozen=True)
 class _Adam:
-    """Adam on fresh minibatches, the step size falling to 0 along a cosine."""
+    """Adam on fresh minibatches, with cosine decay of the step size to 0."""
 
     loss: Callable[[Any, Minibatch], Float[Array, ""]]
     draw: Callable[[Any, Int[Array, ""]], Minibatch]
@@ -120,7 +120,7 @@ class _Adam:
 
 
 def _early_stopped(adam: _Adam, values: Any, best: _Judged, judge: Callable[[Any], _Judged], method: Joint) -> _Judged:
-    """The best of `_CHECKS` evenly spread looks at the samples kept aside; ends after `_PATIENCE` in vain."""
+    """The best of `_CHECKS` evenly spread validations; stops after `_PATIENCE` of them without improvement."""
 
     def unfinished(carry: tuple[Any, ...]) -> Bool[Array, ""]:
         check, waited, *_ = carry

@@ -1,4 +1,4 @@
-"""What `Joint` minimises: the bound on a minibatch as a function of the head, the map and the coupling."""
+"""The objective of `Joint`: the bound on a minibatch as a function of the head, the map and the coupling."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["Parameters", "objective", "validation_bound"]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Parameters:
-    """What is learned, and the support of Q, which is given; without logits it has one reference class in each row."""
+    """The learned parameters, and the given support of Q. Without logits each row of Q has one reference class."""
 
     head: Head
     map: Head | AffineMap  # M, m in prediction space; A, b in feature space
@@ -42,14 +42,14 @@ class Parameters:
         return jax.nn.softmax(jnp.where(self.support, self.logits, -jnp.inf), axis=1)
 
     def target_map(self) -> Head:
-        """M, m: free in prediction space, carried by A, b in feature space."""
+        """M, m: free parameters in prediction space, derived from A, b in feature space."""
         return self.map if isinstance(self.map, Head) else self.map.carried(self.head)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _Terms:
-    """The bound on a minibatch before transport: losses and label mismatch, and the transport problems."""
+    """The bound on a minibatch before transport is solved: losses, label mismatch and the transport problems."""
 
     without_transport: Float[Array, ""]
     cost: Float[Array, "t s s"]
@@ -83,10 +83,10 @@ def _terms(
 def objective(
     parameters: Parameters, batch: Minibatch, prior: Float[Array, " t"], ridge: Float[Array, ""], method: Joint
 ) -> Float[Array, ""]:
-    """The three-term bound on a minibatch plus the ridge; transport by the envelope rule.
+    """The three-term bound on a minibatch plus the ridge, with the derivative of transport by the envelope rule.
 
-    The derivative of the transport cost is the plan with respect to the ground cost, and the (centred) potential f with
-    respect to the weights of the reference points, through which Q is learned.
+    The derivative of the transport cost with respect to the ground cost is the plan. With respect to the weights of the
+    reference points, through which Q is learned, it is the (centred) potential f.
     """
     terms = _terms(parameters, parameters.conditional(), batch, prior, method)
     cost, a = jax.lax.stop_gradient((terms.cost, terms.a))
@@ -97,8 +97,8 @@ def objective(
     potential = f - jnp.mean(f, axis=1, keepdims=True)
     transport = jnp.sum(plan * terms.cost, axis=(1, 2)) + jnp.sum((terms.a - a) * potential, axis=1)
     if method.solver == "lbfgs":
-        # A line search needs the function whose derivative this is: the entropic value <P, C> + epsilon KL, in which
-        # epsilon follows the mean cost.
+        # A line search needs the function that has this derivative: the entropic value <P, C> + epsilon KL, in which
+        # epsilon is proportional to the mean cost.
         independent = a[:, :, None] * b[:, None, :]
         divergence = jnp.sum(xlogy(plan, plan) - xlogy(plan, independent), axis=(1, 2))
         transport = transport + method.epsilon * _scale(terms.cost, terms.a, b) * divergence
@@ -112,7 +112,7 @@ def _scale(cost: Float[Array, "t s s"], a: Float[Array, "t s"], b: Float[Array, 
 def validation_bound(
     parameters: Parameters, aside: Sampler, prior: Float[Array, " t"], method: Joint
 ) -> Float[Array, ""]:
-    """The certified bound on an evenly spread sample of the samples kept aside."""
+    """The certified bound on an evenly spread subsample of the validation split."""
     conditional = pruned(parameters.conditional())
     terms = _terms(parameters, conditional, aside.draw(conditional, None), prior, method)
     b = jnp.full_like(terms.a, 1 / terms.a.shape[1])

@@ -1,4 +1,4 @@
-"""`Paper`: the alternating scheme of the published code, and the estimate it reports."""
+"""`Paper`: the alternating scheme of the published code, and the estimate that it reports."""
 
 from __future__ import annotations
 
@@ -60,38 +60,39 @@ _PRESETS: dict[str, dict[str, Any]] = {
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Paper(Method):
-    r"""The alternating scheme of the published code, its documented defects mended.
+    r"""The alternating scheme of the published code, with its known defects fixed.
 
-    Each step draws a class-stratified minibatch, finds the transport plan between mapped reference and target features,
-    holds it fixed and takes one step of five Adam optimisers (A, Abar, b, logits of B, logits of D) on
+    Each step draws a class-stratified minibatch, solves for the transport plan between mapped reference features and
+    target features, holds it fixed and takes one step of five Adam optimisers (A, Abar, b, logits of B, logits of D) on
 
         H(B, D) + sum_c D_c loss_c + 2 <plan, ||A z + b - t||^2 + Lambda ||B e_c - e_k||^2> + ||P_T - B D||^2
           + ||A Abar - I||_F^2 + ||Abar A - I||_F^2,        H(B, D) = - sum_c D_c sum_k B_kc log B_kc.
 
-    Features are standardised per domain. Starts: A = Abar = I, b = 0, logits of B uniform in (0, 1), logits of D at the
-    reference prior. The reference head, where none is given, is fitted with a gradient penalty. The result has both the
-    published estimate (`result.published`) and the certified bound, for the coupling J = B D with its rows moved
-    to the target prior, the map A, b, and the exact tau(W A^-1).
+    Features are standardised per domain. Initial values: A = Abar = I, b = 0, logits of B uniform in (0, 1), logits of
+    D equal to the reference prior. If no reference head is given, one is fitted with a gradient penalty. The result has
+    both the published estimate (`result.published`) and the certified bound, for the coupling J = B D with rows
+    adjusted to the target prior, the map A, b, and the exact tau(W A^-1).
 
     Attributes:
         setting: `"learned"` learns A, b, B and D; `"learned_features"` A and b, with B a permutation (the class
-            assignment of least transport cost) and D the prior it carries; `"fixed"` nothing.
+            assignment of least transport cost) and D the prior it implies; `"fixed"` nothing.
         preset: `"small"`: batches of 500, 1,001 steps, 1e-4 for D, gradient norm 0.2 of the head; `"large"`: batches of
-            1,500, 2,001 steps, 1e-3 for D, gradient norm 0.02. Resolves every field below that is None when the method
-            is made; `dataclasses.replace` keeps these numbers, so make a new one for another preset.
+            1,500, 2,001 steps, 1e-3 for D, gradient norm 0.02. It sets every field below that is None when the method
+            is constructed. `dataclasses.replace` keeps these numbers: construct a new method for another preset.
         batch_size: samples of each task in a step, divided equally among the classes (at least one each).
-        num_steps, learning_rate, prior_learning_rate: of Adam; the last for the logits of D.
+        num_steps, learning_rate, prior_learning_rate: options of Adam; the last is for the logits of D.
         label_weight: Lambda in the gradient. In the plan it is infinite, see below.
-        plan_gap: relative gap to which a step's plans are certified.
-        gradient_norm, penalty: of the head that is fitted, see `gradient_penalised_head`.
+        plan_gap: relative gap to which the plans of a step are certified.
+        gradient_norm, penalty: options of a fitted head, see `gradient_penalised_head`.
         certificate_gap, certificate_iterations: as in `Joint`.
 
-    Source: Mehra, Zhang, Hamm, NeurIPS 2024, and the code published with it. Mended: B log B is 0 where B is 0 (it was
-    NaN for a permutation). Lambda = 1e8 inside a cost drowns float32: the plan is lexicographic instead, the limit for
-    Lambda to infinity, classes first (by the label distance), then samples within the pairs of classes that the class
-    plan couples. Classes never abort nor drop out: every class has the same number of points in a batch, weighted by D
-    and P_T, instead of int(batch * prior) of them. Plans are entropic to `plan_gap` instead of exact. The certified
-    bound weighs classes by P_T and has A^-1 in tau; the estimate does neither, as published.
+    Source: Mehra, Zhang, Hamm, NeurIPS 2024, and the code published with it. Deviations: B log B is 0 where B is 0 (it
+    was NaN for a permutation). Lambda = 1e8 inside a cost exceeds the precision of float32, so the plan is
+    lexicographic, the limit for Lambda to infinity: classes first (by the label distance), then samples within the
+    pairs of classes that the class plan couples. No class aborts a step or is left out: every class has the same number
+    of points in a batch, weighted by D and P_T, instead of int(batch * prior). Plans are entropic to `plan_gap` instead
+    of exact. The certified bound weights classes by P_T and includes A^-1 in tau; the estimate does neither, as
+    published.
     """
 
     setting: Setting = field(default="learned", metadata=STATIC)
@@ -110,7 +111,7 @@ class Paper(Method):
     cost = "euclidean"
 
     def __post_init__(self) -> None:
-        """Resolve the preset; refuse unknown options and numbers out of range."""
+        """Resolve the preset; reject unknown options and numbers out of range."""
         check_choice("setting", self.setting, SETTINGS)
         check_choice("preset", self.preset, tuple(_PRESETS))
         for name, value in _PRESETS[self.preset].items():
@@ -150,7 +151,7 @@ class Paper(Method):
             inverse=jnp.eye(width, dtype=dtype),
             offset=jnp.zeros(width, dtype),
             map_logits=jax.random.uniform(map_key, (num_target, num_reference), dtype),
-            # As published: a softmax of the prior itself, so D starts closer to uniform than the prior is.
+            # As published: a softmax of the prior itself, so the initial D is closer to uniform than the prior.
             prior_logits=class_prior(*reference.labelled, reference.weights),
         )
         if self.setting == "learned":
@@ -185,7 +186,7 @@ class Paper(Method):
     def evaluate(
         self, transformation: Transformation, reference: Task, target: Task, block_sizes: tuple[int, int] | None
     ) -> tuple[Relatedness, Contributions]:
-        """The bound, with the published estimate beside it."""
+        """The bound together with the published estimate."""
         result, contributions = super().evaluate(transformation, reference, target, block_sizes)
         published = _published_estimate(transformation, reference, target, self, block_sizes)
         return dataclasses.replace(result, published=published), contributions
@@ -198,7 +199,7 @@ class Paper(Method):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _Variables:
-    """A, its would-be inverse, b, and the logits of B (softmax of each column) and of D."""
+    """A, its approximate inverse Abar, b, and the logits of B (softmax of each column) and of D."""
 
     matrix: Float[Array, "d d"]
     inverse: Float[Array, "d d"]
@@ -218,7 +219,7 @@ def _descend(
 ) -> _Variables:
     """Five Adam optimisers; with a given Q only those of A, Abar and b.
 
-    Adam treats every number by itself, so five of them are one with five rates.
+    Adam treats every parameter separately, so five optimisers are one with five learning rates.
     """
     import optax
 
@@ -226,7 +227,7 @@ def _descend(
     rate, prior_rate = method.learning_rate, method.prior_learning_rate
     class_rates = (rate, prior_rate) if conditional is None else (0.0, 0.0)
     rates = _Variables(*jax.tree.map(jnp.asarray, (rate, rate, rate, *class_rates)))
-    # Of all training samples, once: the head does not change.
+    # Computed once from all training samples, as the head does not change.
     class_losses = _class_losses(sampler.reference, head(sampler.reference.features))
     gradient_of = jax.grad(_objective)
 
@@ -258,7 +259,7 @@ def _label_distances(columns: Float[Array, "t r"]) -> Float[Array, "t r"]:
 def _class_plan(variables: _Variables, prior: Float[Array, " t"]) -> Float[Array, "t r"]:
     """The plan between P_T and D at the least label distance: the first stage of the lexicographic plan."""
     class_weights = jax.nn.softmax(variables.prior_logits)
-    # A constant changes no plan, and keeps the relative gap meaningful where all distances vanish.
+    # A constant does not change the plan, and keeps the relative gap meaningful if all distances vanish.
     cost = 1 + _label_distances(jax.nn.softmax(variables.map_logits, axis=0))
     cost, class_weights = jax.lax.stop_gradient((cost, class_weights))
     result = sinkhorn(cost, prior, class_weights, relative_gap=_CLASS_PLAN_GAP)
@@ -317,8 +318,8 @@ def _published_estimate(
 ) -> PublishedEstimate:
     """Re-weighted loss + H(B, D) + tau_hat W1 on these samples, by the definitions of the published code.
 
-    tau_hat there is the largest norm of a sum of two gradients of the head's loss; here twice the largest norm of one,
-    over both samples.
+    In the published code tau_hat is the largest norm of a sum of two gradients of the loss of the head; here it is
+    twice the largest norm of one gradient, over both samples.
     """
     if transformation.feature_map is None:
         raise ValueError("the published estimate needs a transformation learned in feature space.")
@@ -366,7 +367,7 @@ def _published_estimate(
 def _largest_gradient(
     head: Head, logits: Float[Array, "n r"], labels: Int[Array, " n"], weights: Float[Array, " n"]
 ) -> Float[Array, ""]:
-    """`max_i ||W^T (softmax(u_i) - e_{y_i})||_2`, the gradient of the loss with respect to what the head sees."""
+    """`max_i ||W^T (softmax(u_i) - e_{y_i})||_2`, of the gradient of the loss with respect to the input of the head."""
     residuals = jax.nn.softmax(logits) - jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
     norms = jnp.linalg.norm(residuals @ head.weights, axis=1)
     return jnp.max(jnp.where(weights > 0, norms, 0))

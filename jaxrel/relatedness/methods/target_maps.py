@@ -1,4 +1,4 @@
-"""The target map M, m that learning starts from, and the ridge, chosen on samples kept aside."""
+"""The initial target map M, m, and the ridge, chosen on a validation split."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ RIDGES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 def fit_target_map(
     target: Task, conditional: Float[Array, "t r"], ridge: float | None, classes: ClassOrder
 ) -> tuple[Head, Float[Array, ""]]:
-    """M, m that minimise the loss of the transformed head plus the ridge on the target, and the ridge.
+    """M, m that minimise the loss of the transformed head on the target plus the ridge, and the ridge.
 
-    Where the ridge is to be chosen, every candidate is fitted without every fourth sample of each class and judged on
-    these; the last round of the same loop fits the best one on all samples.
+    If the ridge is to be chosen, each candidate is fitted without every fourth sample of each class and evaluated on
+    these. The last round of the same loop fits the best candidate on all samples.
     """
     labels, _ = target.labelled
     prior = class_prior(*target.labelled, target.weights)

@@ -1,4 +1,4 @@
-"""Tasks that are not in memory at once: learned on a part, evaluated on all samples in blocks."""
+"""Streamed tasks: learn from a subsample, then evaluate on all samples in blocks."""
 
 from jaxrel.relatedness.streaming.devices import Progress, told
 from jaxrel.relatedness.streaming.evaluation import check_evaluation, evaluated

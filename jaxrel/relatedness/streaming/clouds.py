@@ -1,4 +1,4 @@
-"""The reference cloud of each target class and its target samples, cut into blocks, and these on the devices."""
+"""The reference cloud and the target samples of each target class, cut into blocks that are placed on devices."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Blocks", "Clouds", "placed"]
 
 @dataclass(frozen=True)
 class Clouds:
-    """The reference cloud of each target class and its target samples, in the orders in which they are cut."""
+    """The reference cloud and the target samples of each target class, in the order in which they are cut."""
 
     reference: Task
     target: Task
@@ -41,7 +41,7 @@ class Clouds:
         return np.asarray(self.reference.weights), np.asarray(self.target.weights)
 
     def sizes(self) -> tuple[int, int]:
-        """Points of the largest reference cloud that is in use, and of the largest target class."""
+        """Number of points of the largest reference cloud in use, and of the largest target class."""
         labels_r, labels_t = self.labels
         counts_r = np.bincount(labels_r[self.order_r], minlength=self.conditional.shape[1])
         counts_t = np.bincount(labels_t[self.order_t], minlength=self.conditional.shape[0])
@@ -49,7 +49,7 @@ class Clouds:
         return max(1, int((used @ counts_r).max())), max(1, int(counts_t.max()))
 
     def blocks(self, rows: int, columns: int) -> Iterator[tuple[int, Block]]:
-        """Target class by target class, all blocks; none for a class without samples or without reference classes."""
+        """All blocks, by target class. A class without samples or without reference classes has none."""
         (labels_r, labels_t), (weights_r, weights_t) = self.labels, self.weights
         along_r, along_t = labels_r[self.order_r], labels_t[self.order_t]
         for k, row in enumerate(self.conditional):
@@ -62,7 +62,7 @@ class Clouds:
                 yield from ((k, block) for block in cut_together(x, a, y, weights_t[y], rows=rows, columns=columns))
 
     def rounding(self, k: int) -> float:
-        """Mass that float64 may have put elsewhere in cutting class k: a few roundings of a share for each point."""
+        """Mass that float64 may have misplaced in cutting class k: a few roundings of a share for each point."""
         labels_r, labels_t = self.labels
         points = np.count_nonzero(self.conditional[k, labels_r] > 0) + np.sum(labels_t == k)
         return float(8 * points * np.finfo(np.float64).eps)
@@ -71,7 +71,7 @@ class Clouds:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Blocks:
-    """g blocks padded to equal sizes by points of weight 0; an unused block has none with weight, and mass 0."""
+    """g blocks padded to equal sizes by points of weight 0. An unused block has only such points, and mass 0."""
 
     x: Float[Array, "g n d"]
     a: Float[Array, "g n"]
@@ -84,10 +84,10 @@ class Blocks:
 def placed(
     call: list[tuple[int, Block]], per_call: int, clouds: Clouds, sizes: BlockSizes, dtype: Any, devices: Mesh
 ) -> Blocks:
-    """The blocks of one call on the devices, each of which is given, and has read, its own only."""
+    """The blocks of one call on the devices. Each device reads and receives only its own."""
 
     def padded(width: int, filler: int, parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-        # Unused slots hold a sample of the same block, which has a cost to all the others.
+        # Unused slots hold a sample of the same block, so that all costs are finite.
         index, weights = np.full((per_call, width), filler), np.zeros((per_call, width), dtype)
         for number, (which, share) in enumerate(parts):
             index[number] = which[0]

@@ -1,15 +1,14 @@
-r"""Two weighted clouds cut into blocks that agree in mass, so that plans within blocks make a plan of the whole.
+r"""Two weighted clouds cut into blocks of equal mass, so that plans within blocks form a plan between the clouds.
 
-Lay the points of a cloud of mass 1 side by side on [0, 1], each as long as its weight, and cut the line of either cloud
-at the same places e_0 = 0 < e_1 < ... < e_B = 1. Block b is what lies between e_b and e_{b+1} on both lines: of mass
-e_{b+1} - e_b on either side, exactly, whatever the weights and whether or not the numbers of points are divisible. A
-point that a cut goes through is in two blocks, with the two parts of its weight. Any plans within blocks therefore sum
-to a plan between the clouds, and
+Lay the points of a cloud of mass 1 side by side on [0, 1], each as long as its weight, and cut the lines of both clouds
+at the same places e_0 = 0 < e_1 < ... < e_B = 1. Block b lies between e_b and e_{b+1} on both lines. It has exactly the
+mass e_{b+1} - e_b on each side, for any weights and any numbers of points. A point at a cut is in two blocks, with its
+weight split between them. Any plans within blocks therefore sum to a plan between the clouds, and
 
     W(a, b) <= sum_b (e_{b+1} - e_b) W(a_b, b_b)        (optimal transport is jointly convex in its marginals)
 
-with a_b, b_b the blocks scaled to mass 1. One block makes it an equality. How much is lost depends on how alike blocks
-are: points in an order that means nothing, but spread evenly over strata, lose least.
+with a_b, b_b the blocks scaled to mass 1. With one block it is an equality. The loss is small if blocks are alike:
+shuffle the points and spread them evenly over strata.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ __all__ = ["Block", "cut_together", "stratified_order"]
 
 @dataclass(frozen=True)
 class Block:
-    """Points of both clouds by their indices, their weights within the block (of sum 1 each), and its mass."""
+    """Indices of the points of both clouds, their weights within the block (each sums to 1), and the mass."""
 
     x: Int[np.ndarray, " n"]
     a: Float[np.ndarray, " n"]
@@ -37,7 +36,7 @@ class Block:
 def stratified_order(
     labels: Int[np.ndarray, " n"], weights: Float[np.ndarray, " n"], rng: np.random.Generator
 ) -> Int[np.ndarray, " k"]:
-    """Samples with weight, shuffled, every class spread evenly: any stretch has about its share of each class."""
+    """Shuffle the samples of positive weight with classes spread evenly: any slice has its share of each class."""
     order = rng.permutation(np.flatnonzero(weights > 0))
     order = order[np.argsort(labels[order], kind="stable")]
     along = weights[order].astype(np.float64)
@@ -58,14 +57,14 @@ def cut_together(
     rows: int,
     columns: int,
 ) -> Iterator[Block]:
-    """Blocks of at most `rows` points of x and `columns` of y; one block where that is room for all.
+    """Blocks of at most `rows` points of x and `columns` points of y; a single block if all points fit.
 
     Args:
         x, y: indices of the points, in the order in which they are cut.
-        a, b: their positive weights, of any sums; what counts is their share in it.
-        rows, columns: at least 3.
+        a, b: their positive weights, of any sum; only their shares matter.
+        rows, columns: the largest numbers of points, at least 3.
 
-    Blocks have equal masses unless weights are so uneven that some would have too many points; these are cut further.
+    Blocks have equal masses unless uneven weights give some of them too many points; these are cut further.
     """
     up_to_a, up_to_b = (_shares_up_to(weights) for weights in (a, b))
     num_equal = 1
@@ -89,7 +88,7 @@ def cut_together(
 
 
 def _shares_up_to(weights: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """Cumulative shares, the last exactly 1; correctly rounded where weights are whole numbers."""
+    """Cumulative shares, the last exactly 1. They are correctly rounded if the weights are whole numbers."""
     up_to = np.cumsum(weights, dtype=np.float64)
     return up_to / up_to[-1]
 
@@ -97,7 +96,7 @@ def _shares_up_to(weights: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
 def _between(
     up_to: Float[np.ndarray, " n"], first: int, low: float, high: float
 ) -> tuple[slice, Float[np.ndarray, " k"]]:
-    """The points from `first` on that lie between two places of the line, and how much of them does."""
+    """The points from `first` on that lie between two places of the line, and the part of each in between."""
     end = int(np.searchsorted(up_to, high, side="left")) + 1
     edges = np.concatenate([[low], np.minimum(up_to[first:end], high)])
     return slice(first, end), np.diff(edges)

@@ -1,4 +1,4 @@
-"""Passes over devices: each is given its own rows, and what they have summed up is put together at the end."""
+"""Passes over data on several devices: each device sums over its own rows, and the sums are combined at the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def in_one_row(mesh: Mesh | None) -> Mesh:
-    """The devices in one row; a mesh of its own, for axes of the caller's may be manual or explicit."""
+    """The devices along one axis. It is a new mesh, as axes of the caller's mesh may be manual or explicit."""
     return Mesh(np.array(jax.devices()[:1]) if mesh is None else mesh.devices.reshape(-1), (AXIS,))
 
 
@@ -35,9 +35,9 @@ def accumulated(
     told: Callable[[int], None],
     across: Callable[[Any, str], Any] = jax.lax.psum,
 ) -> Any:
-    """All batches added to the sums of each device, and these put together `across` devices; on the host.
+    """Add all batches to the sums of each device and combine these `across` devices, on the host.
 
-    The next batch is read while the devices are busy with one, and no more than that one is read ahead.
+    The next batch, and no more, is read while the devices compute.
     """
     sums = jax.tree.map(lambda leaf: sharded(leaf, devices), start)
     done = 0
@@ -54,7 +54,7 @@ def accumulated(
 
 @functools.partial(compiled, static_argnames=("devices", "across"))
 def _over_devices(sums: Any, *, devices: Mesh, across: Callable[[Any, str], Any]) -> Any:
-    """What the devices have summed up by themselves, together: the only time they exchange anything."""
+    """Combine the sums of the devices. This is their only communication."""
 
     def together(sums: Any) -> Any:
         return across(jax.tree.map(lambda leaf: leaf[0], sums), AXIS)
@@ -68,7 +68,7 @@ def sharded(values: np.ndarray, devices: Mesh) -> Array:
 
 
 def read_by_devices(read: Callable[[slice], np.ndarray], shape: tuple[int, ...], devices: Mesh) -> Array:
-    """An array whose rows are divided among the devices; `read` gives the rows of one."""
+    """An array whose rows are divided among the devices; `read` returns the rows of one device."""
 
     def part(where: tuple[slice, ...] | None) -> np.ndarray:
         return read(where[0] if where else slice(None))
@@ -77,7 +77,7 @@ def read_by_devices(read: Callable[[slice], np.ndarray], shape: tuple[int, ...],
 
 
 def told(progress: Progress | None, what: str, total: int) -> Callable[[int], None]:
-    """What passes on how much of something is done."""
+    """A callback that reports the completed part of a step to `progress`."""
 
     def told(done: int) -> None:
         if progress is not None:

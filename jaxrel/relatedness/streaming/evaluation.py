@@ -1,21 +1,22 @@
-r"""Task-relatedness of tasks with very many samples: read from disk, within a budget of memory, over many devices.
+r"""Task-relatedness of very large tasks, read from disk within a memory budget and spread over devices.
 
-Every term of the bound is a sum over samples or over blocks of samples, so that none ever needs all of them at once:
+Every term of the bound is a sum over samples or over blocks of samples, so none needs all samples at once:
 
     loss of reference class c      = sum of w_i / W_c times the loss of sample i, in one pass over the reference
     P_k, W_c                       = sums of the weights of the whole tasks, in float64
-    label mismatch                 = - sum_kc P_k Q_kc log B_kc, from these alone: blocks have no part in it
+    label mismatch                 = - sum_kc P_k Q_kc log B_kc, which does not depend on the blocks
     transformed loss, target loss  = sum_b m_b times that of block b
     transport of target class k   <= sum_b m_b W(a_b, b_b)
 
-The last line is the only inequality. Block b of target class k has the mass m_b of the reference cloud a^k and the same
-mass of the target samples of class k: both are cut at the same places, points at a cut being split (`streaming.cuts`).
-Marginals of blocks add up to those of the whole task by construction, without remainders, so plans within
-blocks form a plan of the whole and their costs its cost: an upper end, certified block by block. The reference is
-ordered so that its classes are spread evenly: every block has its share of each, up to one sample.
+Only the last line is an inequality. Block b of target class k has mass m_b of the reference cloud a^k and the same mass
+of the target samples of class k: both are cut at the same places, and points at a cut are split (`streaming.cuts`). The
+marginals of the blocks sum exactly to those of the whole task, so plans within blocks form a plan between the whole
+tasks, with the sum of their costs: an upper end, certified block by block. The reference is ordered so that its classes
+are spread evenly: every block has its share of each, up to one sample.
 
-The lower end costs nothing. Each ground cost is at least `ell_k(v) - ell_k(u)`, so `-ell_k` and `ell_k` are feasible
-dual potentials, and the transport of class k at least its mean target loss less its mean transformed reference loss.
+The lower end needs no computation. Each ground cost is at least `ell_k(v) - ell_k(u)`, so `-ell_k` and `ell_k` are
+feasible dual potentials, and the transport cost of class k is at least its mean target loss minus its mean transformed
+reference loss.
 """
 
 from __future__ import annotations
@@ -51,20 +52,20 @@ __all__ = ["check_evaluation", "evaluated"]
 def check_evaluation(
     reference: Task, target: Task, *, num_reference: int, num_target: int, width: int | None = None
 ) -> None:
-    """A ValueError for samples that a transformation of so many classes and features cannot be evaluated on."""
+    """Raise a ValueError for samples that do not match the classes and features of the transformation."""
     for name, task, known in (("reference", reference, num_reference), ("target", target, num_target)):
         check_all_named(name, task.class_names, known)
         if width not in (None, task.num_features):
             raise ValueError(
-                f"the {name} to evaluate on has {task.num_features} features, learned from were {width}: extract all "
-                "of them with the same encoder."
+                f"the {name} to evaluate on has {task.num_features} features, but the transformation was learned from "
+                f"{width}: extract all of them with the same encoder."
             )
         labels = np.asarray(task.labels)
         unknown = np.flatnonzero((labels >= known) & (np.asarray(task.weights) > 0))
         if unknown.size:
             raise ValueError(
-                f"labels[{unknown[0]}] of the {name} to evaluate on is {labels[unknown[0]]}, but learned were "
-                f"classes 0 .. {known - 1}: leave such samples out, or learn with them."
+                f"labels[{unknown[0]}] of the {name} to evaluate on is {labels[unknown[0]]}, but the transformation "
+                f"was learned from classes 0 .. {known - 1}: leave such samples out, or learn with them."
             )
 
 
@@ -76,7 +77,7 @@ def evaluated(
     plan: Plan,
     key: Key,
 ) -> Relatedness:
-    """All terms on all samples."""
+    """Evaluate all terms on all samples."""
     method, devices, progress = method.for_evaluation(), plan.devices, plan.progress
     num_target, num_reference = transformation.conditional.shape
     dtype = transformation.conditional.dtype
@@ -94,7 +95,7 @@ def evaluated(
     everywhere = jax.device_put(transformation, NamedSharding(devices, P()))
     sums, num_blocks = sums_over_blocks(clouds, sizes, everywhere, method, devices, progress)
     reference_loss = reference_losses(reference, totals_r, sizes, everywhere, devices, progress)
-    # Terms that are summed up one after the other: of a block, of the blocks of a class, of devices.
+    # Number of terms in a sequential sum: within a block, over the blocks of a class, over devices.
     depth = sizes.rows + sizes.columns + num_blocks + devices.size + num_reference + num_target + 32
     depth += SUM_WIDTH + -(-reference.num_samples // SUM_WIDTH)
     rounding = depth * float(jnp.finfo(dtype).eps)
@@ -107,7 +108,7 @@ def evaluated(
 def _with_lower_ends(
     sums: Sums, clouds: Clouds, num_blocks: Int[np.ndarray, " t"], rounding: Float[np.ndarray, " t"]
 ) -> ClassMeans:
-    """Means whose `upper` has a price for mass that cutting put elsewhere, and `lower` is of the whole classes."""
+    """Means whose `upper` allows for mass misplaced by the cuts and whose `lower` is that of the whole classes."""
     means = jax.tree.map(np.float64, sums.means)
     reach = np.float64(sums.largest_size).sum(axis=-1)  # no cost is larger
     misplaced = np.array([clouds.rounding(k) for k in range(reach.size)]) * reach

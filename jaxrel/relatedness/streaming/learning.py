@@ -1,4 +1,4 @@
-"""Learning from a subsample of tasks that are too large to learn from whole."""
+"""Learning from a subsample of tasks that do not fit into the memory budget."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def learned(
     plan: Plan,
     key: Key,
 ) -> tuple[Transformation, Method]:
-    """The transformation learned on subsamples, and the method with what the budget and they decided."""
+    """The transformation learned on subsamples, and the method with the options they and the budget determined."""
     rng = host_generator(key, 0)
     num_samples, method = learned_within(plan.budget, plan.work, method)
     reference, target = checked_training_tasks(*(subsample(task, num_samples, rng) for task in (reference, target)))
@@ -43,9 +43,9 @@ def learned(
 
 
 def subsample(task: Task, size: int, rng: np.random.Generator) -> Task:
-    """About `size` samples as a task in memory, drawn class by class, at least one of each class that has one.
+    """A task in memory of about `size` samples, drawn class by class, with at least one of each non-empty class.
 
-    Weights are scaled so that every class weighs what it does in the whole: the class prior is that of the whole.
+    Weights are scaled so that the class prior is that of the whole task.
     """
     all_labels, num_classes = np.asarray(task.labels), task.labelled[1]
     all_weights = np.asarray(task.weights, np.float64)

@@ -30,7 +30,7 @@ def reference_losses(
     devices: Mesh,
     progress: Progress | None,
 ) -> Float[np.ndarray, " r"]:
-    """Mean loss of every reference class under the head, in one pass over the file in its order."""
+    """Mean loss of each reference class under the head, in one sequential pass over the file."""
     num_rows = sizes.rows_at_once * devices.size
     starts = range(0, reference.num_samples, num_rows)
     dtype = transformation.conditional.dtype

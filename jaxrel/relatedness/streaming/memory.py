@@ -1,7 +1,7 @@
-"""What fits into a budget: whole tasks, or sizes of blocks, of calls, of what is read at a time and learned from.
+"""What fits into a memory budget: whole tasks, or sizes of blocks, calls, reads and subsamples for learning.
 
-Estimates, not measurements: how many arrays of a kind are alive at once was counted by their effect on the memory of
-processes. All sizes are powers of two, so that budgets and tasks of about one size share what is compiled.
+These are estimates: the number of live arrays of each kind was inferred from the memory use of processes. All sizes are
+powers of two, so that budgets and tasks of similar size share compiled programs.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ __all__ = [
 _BYTES_PER_SAMPLE = 64  # labels, weights, orders, and what sorting them takes
 _COST_ARRAYS = 8  # of the size of the cost array of a block: itself, scaled, the kernel, and temporaries
 _FEATURE_COPIES = 5  # read ahead, on the device, in use, standardised
-_LEARNING_COPIES = 8  # of features and logits that are learned from: given, standardised, kept aside, of line searches
+_LEARNING_COPIES = 8  # of features and logits in learning: given, standardised, held out, in line searches
 _MINIBATCH_COPIES = 6
 _CLOUD_COPIES = 8  # of weights and potentials of every sample for every target class, where tasks are taken whole
 _LARGEST_SIDE, _SMALLEST_SIDE = 1024, 32  # samples of a block of as many of each task
-_LARGEST_SKEW = 3  # log2 of how much longer than that one side of a block may be, where one cloud is larger
-_ENTRIES_ON_CPU, _ENTRIES = 2**20, 2**24  # of cost arrays solved side by side: what a cache holds, what a GPU likes
+_LARGEST_SKEW = 3  # log2 of the largest factor by which one side of a block may exceed that, if one cloud is larger
+_ENTRIES_ON_CPU, _ENTRIES = 2**20, 2**24  # of cost arrays solved side by side: fits a cache, suits a GPU
 _GROUPS = 4  # of blocks solved side by side in a call
 _MOST_LEARNING = 2**15
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What decides how much memory things take: both tasks, in rows of `width` numbers of `itemsize` bytes.
+    """The sizes that determine memory use: both tasks, with rows of `width` numbers of `itemsize` bytes.
 
-    `num_samples` counts all samples that labels and weights are held of. A mesh has `num_devices`.
+    `num_samples` counts all samples whose labels and weights are in memory. The mesh has `num_devices` devices.
     """
 
     num_samples: int
@@ -55,7 +55,7 @@ class Workload:
 
     @classmethod
     def of(cls, tasks: set[Task], reference: Task, target: Task, devices: Any) -> Workload:
-        """That of these tasks, of which `reference` and `target` are one pair."""
+        """The sizes of these tasks; `reference` and `target` are one pair of them."""
         return cls(
             num_samples=sum(task.num_samples for task in tasks),
             width=reference.num_features,
@@ -68,40 +68,40 @@ class Workload:
 
     @property
     def state(self) -> int:
-        """Bytes that are held all the time."""
+        """Bytes in use all the time."""
         return _BYTES_PER_SAMPLE * self.num_samples
 
     @property
     def whole_bytes(self) -> int:
-        """Bytes of learning from, and evaluating on, all samples at once."""
+        """Bytes for learning from, and evaluating on, all samples at once."""
         costs = _COST_ARRAYS * min(LARGEST_PLAN, self.num_samples**2)
         clouds = _CLOUD_COPIES * self.num_target * self.num_samples
         return self.itemsize * (costs + clouds) + self.learning_bytes(self.num_samples) // 2
 
     def block_bytes(self, rows: int, columns: int, at_once: int = 1, blocks: int = 1) -> int:
-        """Bytes of a call that solves some blocks, `at_once` of them side by side on each device."""
+        """Bytes for a call that solves blocks, `at_once` of them side by side on each device."""
         costs = _COST_ARRAYS * at_once * rows * columns
         features = _FEATURE_COPIES * blocks * (rows + columns) * self.width
         return self.num_devices * self.itemsize * (costs + features)
 
     def learning_bytes(self, num_samples: int) -> int:
-        """Bytes of learning from so many samples of each task, minibatches left out."""
+        """Bytes for learning from this many samples of each task, without minibatches."""
         return 2 * _LEARNING_COPIES * self.itemsize * num_samples * (self.width + self.num_reference)
 
     def minibatch_bytes(self, points: int, space: str) -> int:
-        """Bytes of a step of learning with so many points of each target class."""
+        """Bytes for a learning step with this many points of each target class."""
         costs = points**2 * (self.num_reference if space == "prediction" else 1)
         return _MINIBATCH_COPIES * self.itemsize * self.num_target * (costs + 2 * points * self.width)
 
     @property
     def fewest_learned(self) -> int:
-        """Samples of each task below which nothing is to be learned."""
+        """The smallest number of samples of each task for learning."""
         return 8 * max(self.num_reference, self.num_target)
 
 
 @dataclass(frozen=True)
 class BlockSizes:
-    """Most samples of a block, blocks solved side by side and in one call of a device, rows read at a time."""
+    """Sizes: samples in a block, blocks solved side by side and in one device call, and rows read at a time."""
 
     rows: int
     columns: int
@@ -111,12 +111,12 @@ class BlockSizes:
 
 
 def fits_whole(budget: int, work: Workload) -> bool:
-    """Whether tasks may be taken whole."""
+    """Whether the tasks fit as a whole."""
     return work.state + work.whole_bytes <= budget
 
 
 def checked_budget(budget: int, work: Workload, method: Method | None = None) -> int:
-    """The budget; a ValueError says the least that would do, for `method` with learning."""
+    """The budget; if it is too small, a ValueError names the smallest that suffices (with learning if `method`)."""
     least = work.block_bytes(_SMALLEST_SIDE, _SMALLEST_SIDE)
     if method is not None:
         least = max(least, 2 * work.learning_bytes(work.fewest_learned), 2 * work.minibatch_bytes(4, method.space))
@@ -129,7 +129,7 @@ def checked_budget(budget: int, work: Workload, method: Method | None = None) ->
 
 
 def learned_within(budget: int, work: Workload, method: Method) -> tuple[int, Method]:
-    """As many samples of each task as half of what is left can hold, and the method with minibatches for the other."""
+    """The samples of each task that half of the free budget holds, and the method with minibatches for the rest."""
     half = (budget - work.state) // 2
     num_samples = min(_MOST_LEARNING, largest_power(half // work.learning_bytes(1)))
     fitting = method.within(lambda points: work.minibatch_bytes(points, method.space) <= half)
@@ -161,7 +161,7 @@ def block_sizes_within(budget: int, work: Workload, clouds: tuple[int, int]) -> 
 
 
 def rows_at_once(budget: int, work: Workload) -> int:
-    """Rows that a device is given at a time in a pass over a file."""
+    """Rows that a device receives at a time in a pass over a file."""
     row = work.num_devices * work.itemsize * _FEATURE_COPIES * (work.width + work.num_reference)
     return rows_within(budget - work.state, row)
 

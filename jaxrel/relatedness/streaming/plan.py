@@ -1,4 +1,4 @@
-"""Whether tasks are streamed, and within what."""
+"""The decision whether tasks are streamed, and the limits of streaming."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Plan", "plan_of"]
 
 @dataclass(frozen=True)
 class Plan:
-    """A budget of memory, what it is spent on, the devices in one row, and who is told how far things are."""
+    """The memory budget, the work it covers, the devices along one axis, and the progress callback."""
 
     budget: int
     work: Workload
@@ -33,9 +33,9 @@ def plan_of(
     progress: Progress | None,
     method: Method | None = None,
 ) -> Plan | None:
-    """How to stream the tasks, a reference and a target first, or None where they are taken whole.
+    """How to stream the tasks (a reference and a target come first), or None to use them whole.
 
-    `method` is the one to learn by, None where nothing is learned. Values that are stored are checked here.
+    `method` is the method of learning, or None if nothing is learned. Stored values are checked here.
     """
     reference, target, *_ = tasks = list(named.values())
     budget = limit_of(memory_budget, in_memory=all(task.in_memory for task in tasks))

@@ -1,4 +1,4 @@
-"""What blocks add to the terms of each target class: certified transport within each of them, and means of losses."""
+"""Contributions of blocks to the terms of each target class: certified transport within blocks, and mean losses."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ _log = logging.getLogger(__name__)
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Sums:
-    """Sums over blocks for each target class, weighted by their masses; largest sizes of points, not weighted.
+    """Sums over blocks for each target class, weighted by mass, and the largest sizes of points, not weighted.
 
-    No two points cost more than their sizes together, see `GroundCost.size`.
+    The cost between two points is at most the sum of their sizes, see `GroundCost.size`.
     """
 
     means: ClassMeans
@@ -59,7 +59,7 @@ def sums_over_blocks(
     devices: Mesh,
     progress: Progress | None,
 ) -> tuple[Sums, Int[np.ndarray, " t"]]:
-    """The sums over all blocks, and how many blocks each target class has."""
+    """The sums over all blocks, and the number of blocks of each target class."""
     num_target, dtype = transformation.conditional.shape[0], transformation.conditional.dtype
     num_blocks = np.zeros(num_target, np.int64)
     for k, _ in clouds.blocks(sizes.rows, sizes.columns):
@@ -100,7 +100,7 @@ def _with_blocks(
     devices: Mesh,
     at_once: int,
 ) -> Sums:
-    """The sums of each device with its share of the blocks added; no device hears of another."""
+    """Add its blocks to the sums of each device, without communication."""
 
     def on_one_device(sums: Sums, blocks: Blocks, transformation: Transformation, method: Method) -> Sums:
         groups = jax.tree.map(lambda leaf: leaf.reshape(-1, at_once, *leaf.shape[1:]), blocks)
@@ -116,7 +116,7 @@ def _with_blocks(
 
 
 def _sums_of(blocks: Blocks, transformation: Transformation, method: Method) -> Sums:
-    """What g blocks add."""
+    """The contribution of g blocks."""
     k, a, b = blocks.target_class, blocks.a, blocks.b
     log_map = log_label_map(transformation.label_map)[k]
     u, v = transformation.reference_logits(blocks.x), transformation.target_logits(blocks.y)
@@ -132,7 +132,7 @@ def _sums_of(blocks: Blocks, transformation: Transformation, method: Method) -> 
     sizes = tuple(
         scale * jnp.max(jnp.where(weights > 0, cost.size(points), 0), axis=-1) for points, weights in ((x, a), (y, b))
     )
-    # Casting and normalising weights moves mass within the block, at its largest cost at most.
+    # Casting and normalising weights moves mass within the block, at no more than the largest cost.
     moved = rounding_allowance(sum_depth(a.shape[-1]) + sum_depth(b.shape[-1]), x.dtype) * (sizes[0] + sizes[1])
     alpha, beta = point_rounding(transformation, x, y, u, v, log_map)
 
