@@ -132,9 +132,11 @@ def test_rank_with_regression_says_what_is_not_defined(
     monkeypatch.setattr(encoders, "source_state", lambda name, **_: None)
     words = ["rank", "--target", "toy.csv", "--label-column", "price", "--encoder", "noise", "rooms", "--no-plot"]
     assert cli.main([*words, "--regression"]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert shown.index("rooms") < shown.index("noise")
-    assert "Transferability, task-relatedness and the metrics of classes are not defined here." in shown
+    shown = capsys.readouterr()
+    assert shown.out.index("rooms") < shown.out.index("noise")
+    assert "Transferability, task-relatedness and the metrics of classes are not defined here." in " ".join(
+        shown.err.split()
+    )
     scores = json.loads(Path("jaxrel-results/scores.json").read_text())["scores"]
     assert [(score["encoder"], score["metric"]) for score in scores[:2]] == [
         ("rooms", "ridge_regression"),
@@ -145,4 +147,4 @@ def test_rank_with_regression_says_what_is_not_defined(
         assert "--regression is for one target" in capsys.readouterr().err
     shutil.rmtree("jaxrel-results")
     assert cli.main(words) == 1
-    assert "to predict numbers pass regression=True (--regression)" in " ".join(capsys.readouterr().out.split())
+    assert "to predict numbers pass regression=True (--regression)" in " ".join("".join(capsys.readouterr()).split())

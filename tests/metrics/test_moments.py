@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -167,13 +166,6 @@ def test_scan_and_vmap_collect():
 
 def of_shard(*shard: Any) -> Moments:
     return moments.merge_across(moments.update(start(shard[0]), *shard), "devices")
-
-
-def test_the_example_of_the_documentation_runs(capsys):
-    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
-    code = page.partition("## In a training loop")[2].partition("```python\n")[2].partition("```")[0]
-    exec(code, {})
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["logme", "h_score", "rankme"]
 
 
 @pytest.mark.parametrize("factored", [pytest.param(True, marks=pytest.mark.slow), False])

@@ -45,7 +45,7 @@ TERMS = ("reweighted_reference_loss", "label_mismatch", "distribution_mismatch")
 def browser() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
-        give_up = pytest.fail if os.environ.get("JAXREL_REQUIRE_ASSETS") == "1" else pytest.skip
+        give_up = pytest.fail if os.environ.get("JAXREL_REQUIRE_BROWSER") == "1" else pytest.skip
         give_up("needs chromium: apt-get install chromium")
     with sync_playwright() as playwright:
         # Root, as in containers, has no sandbox.

@@ -141,7 +141,7 @@ class VisionTransformer(nnx.Module):
             tokens = self.norm_before(tokens).astype(tokens.dtype)
         return tokens
 
-    def _features(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b d"]:
+    def _features(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b e"]:
         if "pool.probe" in FAMILIES[self.config.family].tensors:
             tokens = self.norm_after(tokens)
             pooled = _attend(self.pool.attn, _repeated(self.pool.probe, tokens), tokens, None)
