@@ -13,6 +13,7 @@ features; the same command goes on.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import time
@@ -24,6 +25,7 @@ from typing import Any, Literal
 
 import numpy as np
 from class_names import DESCRIPTIONS
+from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
 from sklearn.decomposition import TruncatedSVD
@@ -57,6 +59,7 @@ TAU = "weighted_kendall_tau_symmetric"
 TUNING = FineTuning(learning_rates=(2e-4,), epochs=4, patience=2, batch_size=24)
 PROBE_SEEDS = (0, 1, 2)
 KINDS = ("probe", "fine_tuned")
+SUPERVISION = ("labels", "class names", "class descriptions")
 PEERS = ("logme", "nearest_neighbours", "h_score", "ridge_probe")
 LABEL_FREE = ("transferability", "rankme")
 LEAST = 2  # resamples: with some, studies in one process share what is compiled
@@ -154,7 +157,7 @@ def values_of(records: Sequence[Record], encoders: Sequence[Encoder]) -> dict[st
     }
 
 
-def measured(target: Target, work: Path, done: Callable[[str], None]) -> dict[str, Any]:
+def measured(target: Target, work: Path, done: Callable[[str], None], *, tuned: bool) -> dict[str, Any]:
     """Every score and accuracy of a target: lists over encoders, of accuracies lists over seeds of them."""
     encoders = list(encoders_of(target))
     labelled = values_of(target.study(encoders, ("transferability", *PEERS), work), encoders)
@@ -172,45 +175,49 @@ def measured(target: Target, work: Path, done: Callable[[str], None]) -> dict[st
     done("class names")
     probe = values_of(target.study(encoders, ("probe_accuracy",), work, seeds=PROBE_SEEDS), encoders)["probe_accuracy"]
     done("probe")
-    (tuned,) = values_of(target.study(encoders, ("fine_tuned_accuracy",), work), encoders)["fine_tuned_accuracy"]
-    done("fine-tuning")
-    fine_tuned = np.where(np.isnan(tuned), np.mean(probe, axis=0), tuned)
+    accuracies = {"probe": probe}
+    if tuned:
+        (found,) = values_of(target.study(encoders, ("fine_tuned_accuracy",), work), encoders)["fine_tuned_accuracy"]
+        accuracies["fine_tuned"] = [np.where(np.isnan(found), np.mean(probe, axis=0), found).tolist()]
+        done("fine-tuning")
     return {
         "target": target.name,
         "encoders": [encoder.name for encoder in encoders],
         "num_parameters": [encoder.num_parameters or 0 for encoder in encoders],
         "scores": scores,
-        "probe": probe,
-        "fine_tuned": [fine_tuned.tolist()],
+        "accuracies": accuracies,
     }
 
 
 def judged(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The weighted tau of every score with both kinds of accuracy, the mean over targets, and differences to peers."""
-    scores = {name: np.stack([result["scores"][name] for result in found], axis=-1) for name in found[0]["scores"]}
-    scores["number of parameters"] = np.stack([result["num_parameters"] for result in found], axis=-1)
-    truth = {kind: np.stack([np.array(result[kind]) for result in found], axis=-1) for kind in KINDS}
     rows: dict[str, Any] = {}
-    for name, values in scores.items():
-        # A metric that has no value for an encoder says the worst of it.
-        filled = np.where(np.isfinite(values), values, -1e30)
-        rows[name] = {}
-        for kind, accuracies in truth.items():
-            tau = bootstrap_intervals(filled, accuracies.mean(axis=0), statistic=TAU)
-            rows[name][kind] = ends(tau.mean) | {"per_target": np.asarray(tau.per_target.estimate).tolist()}
-    differences = []
-    for said in ("labels", "class names", "class descriptions"):
-        ours = scores[f"transferability, {said}"]
-        for peer in ("logme", "nearest_neighbours"):
-            row: dict[str, Any] = {"score": f"transferability, {said}", "baseline": f"{peer}, {said}"}
-            differences.append(row)
-            for kind, accuracies in truth.items():
-                theirs = np.where(np.isfinite(scores[row["baseline"]]), scores[row["baseline"]], -1e30)
-                row[kind] = ends(compare_scores(ours, theirs, accuracies.mean(axis=0), statistic=TAU).difference)
-    best = {
-        kind: ends(ceiling(accuracies, num_test=NUM_TEST, statistic=TAU).mean) for kind, accuracies in truth.items()
-    }
-    return {"rows": rows, "differences": differences, "ceiling": best}
+    differences: dict[tuple[str, str], Any] = {}
+    best = {}
+    for kind in KINDS:
+        trained = [result for result in found if kind in result["accuracies"]]
+        targets = [result["target"] for result in trained]
+        truth = np.stack([np.array(result["accuracies"][kind]) for result in trained], axis=-1)
+        scores = {name: stacked([result["scores"][name] for result in trained]) for name in found[0]["scores"]}
+        scores["number of parameters"] = stacked([result["num_parameters"] for result in trained])
+        for name, values in scores.items():
+            tau = bootstrap_intervals(values, truth.mean(axis=0), statistic=TAU)
+            per_target = np.asarray(tau.per_target.estimate).tolist()
+            found_there = {"per_target": dict(zip(targets, per_target, strict=True))}
+            rows.setdefault(name, {})[kind] = ends(tau.mean) | found_there
+        for said, peer in itertools.product(SUPERVISION, ("logme", "nearest_neighbours")):
+            pair = f"transferability, {said}", f"{peer}, {said}"
+            paired = compare_scores(scores[pair[0]], scores[pair[1]], truth.mean(axis=0), statistic=TAU)
+            differences.setdefault(pair, {})[kind] = ends(paired.difference)
+        best[kind] = ends(ceiling(truth, num_test=NUM_TEST, statistic=TAU).mean)
+    told = [{"score": ours, "baseline": theirs} | kinds for (ours, theirs), kinds in differences.items()]
+    return {"rows": rows, "differences": told, "ceiling": best}
+
+
+def stacked(columns: Sequence[Sequence[float]]) -> Float[np.ndarray, "e t"]:
+    """A column for each target; a metric that has no value for an encoder says the worst of it."""
+    values = np.stack(columns, axis=-1)
+    return np.where(np.isfinite(values), values, -1e30)
 
 
 def ends(found: Any) -> dict[str, float]:
@@ -233,6 +240,9 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", nargs="+", choices=DESCRIPTIONS, default=list(DESCRIPTIONS))
+    parser.add_argument(
+        "--fine-tune", nargs="*", choices=DESCRIPTIONS, default=list(DESCRIPTIONS), help="targets to fine-tune on"
+    )
     parser.add_argument("--data-path", nargs="+", default=[], metavar="NAME=PATH", help="as given to `jaxrel rank`")
     parser.add_argument("--work", type=Path, default=WORK, help="folder of what is finished")
     parser.add_argument("--output", type=Path, default=RESULTS)
@@ -246,7 +256,7 @@ def main() -> None:
         def done(what: str, name: str = name) -> None:
             console.print(f"{name}, {what}: {time.perf_counter() - start:.0f} s")
 
-        found.append(measured(target, options.work, done))
+        found.append(measured(target, options.work, done, tuned=name in options.fine_tune))
     evaluation = judged(found)
     console.print(shown(evaluation))
     versions = {name: version(name) for name in ("jax", "numpy", "jaxrel", "scikit-learn")}

@@ -54,7 +54,7 @@ SCRIPTS = {
     "Thai": (0xE01, 0xE30),
 }
 """First and last code point of the letters of each script that Noto has in several styles."""
-LETTERS_OF_A_SCRIPT = 400
+MOST_OF_A_CLASS = 400
 SUBJECTS = (
     *("shapes/stars", "signs_and_symbols/flags", "recreation/games", "signs_and_symbols/map_symbols"),
     *("animals/mammals", "recreation/music", "transportation/roadsigns", "shapes/arrows", "special/patterns"),
@@ -105,22 +105,19 @@ def read_scripts(folder: Path) -> Samples:
             if name.partition("-")[0] in {f"NotoSans{script}", f"NotoSerif{script}"}:
                 images = (glyph(font, chr(code)) for code in range(first, last + 1))
                 found[label] += [(image, label) for image in images if image is not None]
-    generator = np.random.default_rng(0)
-    drawn = [
-        own[index] for own in found for index in sorted(generator.permutation(len(own))[:LETTERS_OF_A_SCRIPT].tolist())
-    ]
-    return stacked(drawn)
+    return stacked(drawn(found))
 
 
 def read_subjects(folder: Path) -> Samples:
     """Drawings of ten subjects of Open Clip Art, none of which is a class of `clip-art`."""
-    found = []
+    found: list[list[tuple[np.ndarray, int]]] = [[] for _ in SUBJECTS]
     for name, content in files_of_deb(opened(folder, "openclipart-png_1%3a0.18+dfsg-19_all.deb")):
         parts = Path(name).parts
         subject = "/".join(parts[parts.index("png") + 1 :][:2]) if "png" in parts else ""
         if subject in SUBJECTS and name.endswith(".png") and len(content) < LARGEST_CLIP_ART:
-            found.append((grey(Image.open(io.BytesIO(content))), SUBJECTS.index(subject)))
-    return stacked(found)
+            label = SUBJECTS.index(subject)
+            found[label].append((grey(Image.open(io.BytesIO(content))), label))
+    return stacked(drawn(found))
 
 
 @cache
@@ -131,10 +128,13 @@ def not_for_pretraining(name: str, folder: Path) -> Samples:
 
 
 def read_turns(folder: Path) -> Samples:
-    """Clothes that are turned by none to three quarters, which is the class."""
+    """Clothes in a mirror that are turned by none to three quarters, which is the class.
+
+    The split goes by the content of an image: without the mirror, those that are not turned would all be on one side.
+    """
     images, _ = not_for_pretraining("fashion-mnist", folder)
     turns = np.random.default_rng(0).integers(4, size=SCENES)
-    return stacked([(np.rot90(image, turn), turn) for image, turn in zip(images, turns, strict=False)])
+    return stacked([(np.rot90(image[:, ::-1], turn), turn) for image, turn in zip(images, turns, strict=False)])
 
 
 def read_counts(folder: Path) -> Samples:
@@ -151,6 +151,12 @@ def read_counts(folder: Path) -> Samples:
             scene[top : top + 9, left : left + 9] = np.asarray(digit)
         found.append((scene, count - 1))
     return stacked(found)
+
+
+def drawn(found: list[list[tuple[np.ndarray, int]]]) -> list[tuple[np.ndarray, int]]:
+    """At most 400 of each class, at random."""
+    generator = np.random.default_rng(0)
+    return [own[index] for own in found for index in sorted(generator.permutation(len(own))[:MOST_OF_A_CLASS].tolist())]
 
 
 def stacked(found: list[tuple[np.ndarray, int]]) -> Samples:
