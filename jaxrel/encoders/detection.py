@@ -94,7 +94,7 @@ def is_checkpoint(name: str) -> bool:
 
 
 def kind_of(checkpoint: str) -> str:
-    """The name of the encoder whose weights a file, a folder or a repository of the Hugging Face hub has.
+    """The name of the encoder whose weights a file, a folder or a repository of the Hugging Face Hub has.
 
     Of a repository, config.json alone is fetched. Of files, what was found is remembered until they change.
 
@@ -151,6 +151,7 @@ def _kind_of_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> str:
         if any(name.endswith(ending) and np.shape(tensor)[:1] == (width,) for name, tensor in tensors.items()):
             return kind
     raise CheckpointError(
-        f"it cannot be told by its tensors ({', '.join(list(tensors)[:3])}, ...) what {path} is: put its config.json "
+        f"it cannot be determined by its tensors ({', '.join(list(tensors)[:3])}, ...) what {path} is: put its "
+        f"config.json "
         f"beside it, or say which of the encoders it is, such as resnet-50@{path}"
     )

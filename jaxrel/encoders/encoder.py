@@ -109,7 +109,7 @@ class Encoder:
         image_size: height and width in pixels to which each image is brought; None for texts.
         lengths: of texts, in tokens or letters, so that a batch can hold texts of similar length; None for images.
         weights_sha256: SHA-256 of the weights alone, with their names; "" where they are not known.
-        preprocessing: what is done to samples before the network, for people; "" where it is not known.
+        preprocessing: what is done to samples before the network, for people; "" if unknown.
         layers: those of its network, which :func:`jaxrel.encoders.extract_layers` takes; None where they are not known.
     """
 
@@ -168,8 +168,8 @@ def from_network(
         licence: the licence of the weights.
 
     Raises:
-        ValueError: it is no network of Flax NNX, a variable is not finite, the network does not take such images, or
-            what it gives is no features.
+        ValueError: it is not a network of Flax NNX, a variable is not finite, the network does not take such images, or
+            its output is not features.
     """
     from flax import nnx
 
@@ -224,7 +224,7 @@ def from_linen(
         options: of every call of the module, such as `train=False`.
 
     Raises:
-        ValueError: a variable is not finite, the module does not take such images, or what it gives is no features.
+        ValueError: a variable is not finite, the module does not take such images, or its output is not features.
     """
     encoder = image_encoder(
         partial(_apply_linen, module, tuple(options.items())),

@@ -59,7 +59,7 @@ PRESETS: Mapping[str, tuple[Listed, ...]] = {
         Listed("bert@FacebookAI/roberta-base", 125, _MIT),
     ),
 }
-"""The small ones come from archives of the package index, the strong ones from the Hugging Face hub."""
+"""The small ones come from archives of the package index, the strong ones from the Hugging Face Hub."""
 
 
 def expanded(names: Iterable[str]) -> list[str]:

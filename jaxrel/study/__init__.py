@@ -100,9 +100,9 @@ def rank(
             only what is missing.
         settings: sample counts, method, seed, intervals.
         data_paths: by data set name, where you have the data.
-        progress: told `(what, done, total)` as work goes on.
-        executor: has its workers score, one encoder a call, to the same numbers: any of `concurrent.futures`, such as
-            :class:`jaxrel.study.ray.RayExecutor`. None is this process with its devices.
+        progress: called with `(what, done, total)` as work goes on.
+        executor: runs the scoring on its workers, one encoder a call, to the same numbers: any of
+            `concurrent.futures`, such as :class:`jaxrel.study.ray.RayExecutor`. None is this process with its devices.
 
     Returns:
         The tables, largest transferability first; bounds and losses are in nats. An encoder or a data set that fails is
@@ -141,8 +141,8 @@ def rank_regression(
         output: folder in which finished scores are kept, as of :func:`rank`.
         settings: sample counts, seed, columns; `regression` is set.
         data_paths: by data set name, where you have the data.
-        progress: told `(what, done, total)` as work goes on.
-        executor: has its workers score, as of :func:`rank`.
+        progress: called with `(what, done, total)` as work goes on.
+        executor: runs the scoring on its workers, as of :func:`rank`.
 
     Raises:
         ValueError: as of :func:`rank`, and where the settings look for classes.
@@ -168,8 +168,9 @@ def score(
         encoders: by name, arrays of the same target.
         metrics: names in `jaxrel.metrics.METRICS`; None is all that the arrays of every encoder suffice for.
         output: folder in which finished scores are kept (`records.jsonl`): the same call goes on where it was stopped.
-        executor: any of `concurrent.futures` has its workers score, one encoder a call; None is this process.
-        progress: told `(what, done, total)` as work goes on.
+        executor: any of `concurrent.futures` runs the scoring on its workers, one encoder per call; None uses this
+            process.
+        progress: called with `(what, done, total)` as work goes on.
 
     Raises:
         ValueError: for no encoder, an unknown metric or array, and a metric whose needs an encoder lacks. What is wrong

@@ -96,7 +96,7 @@ def as_text(value: Any) -> str:
         TypeError: it is not.
     """
     if not isinstance(value, str):
-        raise TypeError(f"{value!r:.40} is no text")
+        raise TypeError(f"{value!r:.40} is not a text")
     return value
 
 

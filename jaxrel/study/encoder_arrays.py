@@ -184,7 +184,7 @@ def from_file(path: Path, *, strict: bool = False) -> EncoderArrays:
         ValueError: for a name of an array that no metric needs.
     """
     if not path.exists():
-        raise DataError(f"{path} is no .npz file: there is no such file.")
+        raise DataError(f"{path} is not an .npz file: there is no such file.")
     where = str(path.resolve())
     try:
         with zipfile.ZipFile(path) as archive:
@@ -192,7 +192,7 @@ def from_file(path: Path, *, strict: bool = False) -> EncoderArrays:
         if not members:  # which a damaged table of contents looks like
             raise ValueError("it holds no array")
     except _DAMAGED as error:
-        unreadable = DataError(f"{path} is no .npz file: {error}. Write one with numpy.savez(path, features=...).")
+        unreadable = DataError(f"{path} is not an .npz file: {error}. Write one with numpy.savez(path, features=...).")
         if strict:
             raise unreadable from error
         fail = functools.partial(_fail, unreadable)
@@ -228,7 +228,7 @@ def _read(path: Path, *_: Progress, wanted: Sequence[str] | None = None) -> Arra
         raise DataError(f"{path} cannot be read: {str(error) or type(error).__name__}".replace("\n", " ")) from error
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
-            raise DataError(f"{path} cannot be read: its {name} is no array.")
+            raise DataError(f"{path} cannot be read: its {name} is not an array.")
     return arrays
 
 

@@ -58,7 +58,7 @@ def run_parts(executor: Executor, parts: Iterable[Part[T]]) -> Generator[tuple[P
         Each part with its value, as they complete. Close the iterator where it is left early, which cancels the rest.
 
     Raises:
-        TypeError: it is no executor.
+        TypeError: it is not an executor.
         EngineError: after all that could be done, where workers were lost or the executor refused a part.
         Exception: the first that a call raised, at once.
     """
@@ -127,7 +127,7 @@ def _engine_error(executor: Executor, lost: dict[str, Exception]) -> EngineError
     reason = " ".join(str(first).split())[:500].rstrip(".") or "no reason given"
     error = EngineError(
         f"{type(executor).__name__} lost {len(names)} of the parts ({listed}): {type(first).__name__}: {reason}. "
-        "What is finished is kept: the same call goes on from there."
+        "Finished work is kept: the same call continues from there."
     )
     error.__cause__ = first
     return error

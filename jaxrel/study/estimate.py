@@ -61,7 +61,7 @@ def estimate(plan: Plan, *, output: Path | str | None = None, progress: Progress
     Args:
         plan: `Study(...).plan()`.
         output: folder that has finished records, if there is one.
-        progress: told `(what, done, total)` as work goes on.
+        progress: called with `(what, done, total)` as work goes on.
     """
     logs = [] if output is None else logs_of(Path(output))
     records = {key: record for path in logs for key, record in read_records(path).items()}

@@ -64,22 +64,22 @@ def run(
         output: folder that keeps finished records (`records.jsonl`), so that a second call computes only what is
             missing, and names the samples that were left out as they cannot be read (`left_out.json`). None keeps
             them nowhere.
-        executor: has its workers score: any of `concurrent.futures`, such as :class:`jaxrel.study.ray.RayExecutor`.
-            None is this process with its devices.
+        executor: runs the scoring on its workers: any of `concurrent.futures`, such as
+            :class:`jaxrel.study.ray.RayExecutor`. None is this process with its devices.
         mesh: its devices do the work; None takes all devices of this process. An executor's workers take all of theirs.
         memory_budget: bytes that a call may take on each device, by an estimate. Where memory does not suffice all the
             same, calls are halved; a single score that it does not suffice for has a status that says so, and is tried
             again by the next call. Rows kept on the host take as much at most.
         compilation_cache: folder that keeps compiled programs, on the hosts of workers where there is an executor; None
             leaves JAX's settings as they are.
-        command: the words of the command line, for the records.
-        progress: told `(what, done, total)` as work goes on.
+        command: the arguments of the command line, for the records.
+        progress: called with `(what, done, total)` as work goes on.
 
     Returns:
         A record for every unit. One that could not be computed says why, and keeps no other from being so.
 
     Raises:
-        ValueError: a number is out of its range, or the folder has records of another version.
+        ValueError: a number is out of range, or the folder has records of another version.
         OSError: `output` cannot be written to; BlockingIOError where another process writes there.
         Exception: the first that a score fails with, where the settings are strict.
         EngineError: the executor lost some of the calls, which it names; the others are finished and kept.

@@ -38,7 +38,7 @@ def curve_figure(
     Args:
         panels: curves by the title of their panel.
         x_label, y_label: what the axes are.
-        names_of: of places on the first, where they are no numbers.
+        names_of: of places on the first, where they are not numbers.
 
     Returns:
         A figure.

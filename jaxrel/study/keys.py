@@ -54,7 +54,7 @@ def way_of(unit: Unit, plan: Plan) -> Way:
 
 
 def keyed(plan: Plan, progress: Progress) -> Iterator[tuple[Unit, Record]]:
-    """Every unit with its key, and its record without numbers; without a key where it cannot be had, and why."""
+    """Every unit with its key, and its record without numbers; without a key where it cannot be obtained, and why."""
     fingerprints: dict[tuple[str, str], str | Exception] = {}
     dtype = jnp.result_type(float).name
     for done, unit in enumerate(plan.units):

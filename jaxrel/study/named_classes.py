@@ -122,7 +122,7 @@ def default_teacher(encoder_names: Sequence[str]) -> str:
     """The teacher of samples that these encoders encode.
 
     Raises:
-        ValueError: they are no texts, or it is not known that they are.
+        ValueError: they are not texts, or it is not known that they are.
     """
     try:
         kinds = {encoders.modality(name) for name in encoder_names}

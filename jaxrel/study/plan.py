@@ -181,7 +181,7 @@ class Study:
 
         Raises:
             ValueError: a name is unknown or given twice, features, views or held-out samples are missing, a number is
-                out of its range, a metric needs what there is not, or the only reference of a target is itself.
+                out of range, a metric needs what there is not, or the only reference of a target is itself.
         """
         self._check_names()
         metrics = self._checked_metrics()

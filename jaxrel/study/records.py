@@ -81,11 +81,11 @@ class StudyLog(RecordLog[Record]):
     """Finished records by their keys, with what made them."""
 
     def __init__(self, path: Path, command: Sequence[str] = ()) -> None:
-        """Open the log, made if need be.
+        """Open the log, created if needed.
 
         Args:
             path: the file.
-            command: the words of the command line that is running, if any.
+            command: the arguments of the command line that is running, if any.
 
         Raises:
             ValueError: it has records of another version of the format.

@@ -75,10 +75,10 @@ def write_files(
     Args:
         results: what to write.
         figures: pictures by name.
-        folder: where to; made if need be.
+        folder: where to; created if needed.
         formats: of pictures beside PNG, among `jaxrel.study.drawing.FORMATS`.
         data_paths: by data set name, where the user has the data.
-        command: the words of the command line that made it, if any.
+        command: the arguments of the command line that made it, if any.
 
     Returns:
         The files.

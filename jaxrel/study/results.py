@@ -219,7 +219,7 @@ class Results(Tabular):
         Args:
             path: the file, which is replaced, or a folder for `study.json`.
             data_paths: by data set name, where the user has the data.
-            command: the words of the command line that made it, if any.
+            command: the arguments of the command line that made it, if any.
 
         Raises:
             OSError: it cannot be written.
@@ -282,7 +282,7 @@ class Results(Tabular):
         """`y` against an axis: a panel for each target, means over seeds in their range.
 
         Raises:
-            ValueError: `x` is no such axis, or there is no number `y`.
+            ValueError: `x` is not such an axis, or there is no number `y`.
         """
         if x not in _CURVES:
             raise ValueError(f"x is {x!r}: pass one of {', '.join(_CURVES)}.")
@@ -335,7 +335,7 @@ class Results(Tabular):
         """
         for axis in (rows, columns):
             if axis not in AXES:
-                raise ValueError(f"{axis!r} is no axis: there are {', '.join(AXES)}.")
+                raise ValueError(f"{axis!r} is not an axis: there are {', '.join(AXES)}.")
         found = {name: self.numbers(name) for name in (self.metrics if y is None else [y])}
         records = [record for numbers in found.values() for record, _ in numbers]
         lines, across = (

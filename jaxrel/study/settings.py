@@ -51,7 +51,7 @@ class Settings:
         strict: whether the first data set or score that fails ends the work, in place of being named and left out.
 
     Raises:
-        ValueError: a number is out of its range, or fewer than two classes are named, or one twice.
+        ValueError: a number is out of range, or fewer than two classes are named, or one twice.
     """
 
     samples: int = 1000

@@ -48,7 +48,7 @@ class Section:
         title: what it is about.
         rows: text by heading, at least one, all with the same headings in the same order. A heading may have lines.
         key: the heading of the names, which are shown again where the columns do not fit beside each other.
-        notes: what to know before reading it.
+        notes: notes to read first.
         complaints: what went wrong.
         failed: positions of the rows that a complaint is about.
         names: headings of columns of names, which may be shortened where they are too long.
@@ -147,7 +147,7 @@ def _csv(records: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     for record in records:
         writer.writerow({name: " ".join(value) if isinstance(value, list) else value for name, value in record.items()})
-    # A name of a file that is no text has characters that cannot be written.
+    # A name of a file that is not a text has characters that cannot be written.
     return stream.getvalue().encode(errors="backslashreplace").decode()
 
 

@@ -269,7 +269,7 @@ def test_what_is_loaded_is_read_only(make_toy: Callable[..., None], tmp_path: Pa
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown data set 'cifar'; known are mnist, fashion-mnist"):
         jaxrel.data.load("cifar")
-    with pytest.raises(ValueError, match="unknown split 'validation'; wanted one of train, test"):
+    with pytest.raises(ValueError, match="unknown split 'validation'; expected one of train, test"):
         jaxrel.data.load("digits", split="validation")
 
 
@@ -483,7 +483,7 @@ def test_csv_pixels_are_scaled_to_bytes(tmp_path: Path) -> None:
         (b"0,-1,0,0,1\n", "outside of 0 to 16"),
         (b"0,nan,0,0,1\n", "no integers"),
         (b"0,1,0,0,1.5\n", "no integers"),
-        (b"0,1,0,1\n", "4 columns, wanted 4 pixels and a label"),
+        (b"0,1,0,1\n", "4 columns, expected 4 pixels and a label"),
         (b"0,x,0,0,1\n", "could not convert"),
     ]:
         path.write_bytes(gzip.compress(content))
@@ -505,7 +505,7 @@ def test_a_malicious_pickle_runs_nothing(tmp_path: Path) -> None:
     touched = tmp_path / "touched"
     for content in (Evil(touched), [np.zeros(3, np.uint8), Evil(touched)], np.array([Evil(touched)], object)):
         (tmp_path / "evil").write_bytes(pickle.dumps(content))
-        with pytest.raises(ValueError, match="is no pickled array of integers"):
+        with pytest.raises(ValueError, match="is not a pickled array of integers"):
             read_numpy_pickle(tmp_path / "evil")
     assert not touched.exists()
     pickle.loads((tmp_path / "evil").read_bytes())
@@ -534,7 +534,7 @@ GOOD_PICKLE = pickle.dumps(np.zeros((2, 2), np.uint8), 4)
 )
 def test_a_pickle_of_anything_else_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
-    with pytest.raises(ValueError, match=r"file (is no pickled array|holds a)"):
+    with pytest.raises(ValueError, match=r"file (is not a pickled array|holds a)"):
         read_numpy_pickle(tmp_path / "file")
 
 
@@ -549,7 +549,7 @@ def test_a_pickle_of_anything_else_is_refused(content: bytes, tmp_path: Path) ->
         (np.zeros((2, 3, 3, 1)), np.zeros(2, np.int32), "type float64, wanted"),
         (np.zeros((2, 3, 3, 1), np.uint8), np.zeros(3, np.int32), r"labels of mine have shape \(3,\)"),
         (np.zeros((2, 3, 3, 1), np.uint8), np.zeros(2, np.int64), "int64, wanted"),
-        (np.zeros((2, 3, 3, 1), np.uint8), np.full(2, 2, np.int32), "from 2 to 2, wanted 0 to 1 for 2 class"),
+        (np.zeros((2, 3, 3, 1), np.uint8), np.full(2, 2, np.int32), "from 2 to 2, expected 0 to 1 for 2 class"),
         (np.zeros((2, 3, 3, 1), np.uint8), np.full(2, -2, np.int32), "from -2 to -2"),
     ],
 )

@@ -51,7 +51,7 @@ def test_numbers_stay_with_their_samples(name: str, tmp_path: Path) -> None:
     drawn = jaxrel.data.load(source, label_column="price", regression=True, limit=9)
     assert drawn.targets is not None
     assert [PRICES[text] for text in drawn.samples] == drawn.targets.tolist()
-    with pytest.raises(DataError, match=r"labels are numbers such as .*, which are no classes: .* regression=True"):
+    with pytest.raises(DataError, match=r"labels are numbers such as .*, which are not classes: .* regression=True"):
         jaxrel.data.load(source, label_column="price")
 
 
@@ -63,7 +63,7 @@ def test_the_fingerprint_is_of_the_numbers_too(tmp_path: Path) -> None:
         )
         prints.append(jaxrel.data.load(str(tmp_path / "toy.npz"), regression=True).fingerprint)
     assert prints[0] != prints[1]
-    with pytest.raises(DataError, match=r"type float64, wanted .*; to predict numbers pass regression=True"):
+    with pytest.raises(DataError, match=r"type float64, expected .*; to predict numbers pass regression=True"):
         jaxrel.data.load(str(tmp_path / "toy.npz"))
 
 

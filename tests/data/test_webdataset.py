@@ -134,7 +134,7 @@ def link(name: str, target: str) -> tarfile.TarInfo:
 @pytest.mark.parametrize(
     ("members", "special", "message"),
     [
-        ({}, [link("x.png", "/etc/passwd")], "x.png of .*toy.tar is no plain file: take it out"),
+        ({}, [link("x.png", "/etc/passwd")], "x.png of .*toy.tar is not a plain file: take it out"),
         (
             {"x.png": png(1), "x.jpg": png(2)},
             [],
@@ -143,7 +143,7 @@ def link(name: str, target: str) -> tarfile.TarInfo:
         ({"x.cls": b"1"}, [], "toy.tar has no pictures"),
         ({"x.png": png(1), "x.PNG": png(2)}, [], "toy.tar has x.PNG twice"),
         ({"x.png": png(1), "x.cls": b"\xff"}, [], "x.cls of .*toy.tar is not UTF-8"),
-        ({"x.png": png(1), "x.json": b"{"}, [], "x.json of .*toy.tar is no JSON"),
+        ({"x.png": png(1), "x.json": b"{"}, [], "x.json of .*toy.tar is not JSON"),
         ({"x.png": png(1), "x.json": b'{"a": 1, "b": 2}'}, [], r"keys a, b: pass .* label_column \(--label-column\)"),
         (
             {"x.png": png(1), "x.json": b'{"label": [1, 2]}'},
@@ -166,7 +166,7 @@ def test_damaged_and_packed_shards_are_refused(tmp_path: Path) -> None:
     cut = write_shard(tmp_path / "cut.tar", {"x.png": png(1), "y.png": os.urandom(2000)})
     cut.write_bytes(cut.read_bytes()[:2500])
     for shard in (packed, cut):
-        with pytest.raises(DataError, match=f"{shard} is no tar archive, or damaged: .* a packed one"):
+        with pytest.raises(DataError, match=f"{shard} is not a tar archive, or damaged: .* a packed one"):
             jaxrel.data.load(str(shard))
     with pytest.raises(DataError, match=r"no sample has a member \.json, of which 'age' would be the key"):
         jaxrel.data.load(str(write_shard(tmp_path / "toy.tar", {"x.png": png(1)})), label_column="age")

@@ -414,10 +414,10 @@ def test_a_local_path_comes_first(hub, offline, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["owner/absent", "absent", "owner/two--dashes"])
 def test_a_repository_that_cannot_be_had_is_refused(name, hub, offline):
     with pytest.raises(
-        CheckpointError, match=rf"no local file or folder '{name}', and the repository .* cannot be had"
+        CheckpointError, match=rf"no local file or folder '{name}', and the repository .* cannot be obtained"
     ):
         locate_checkpoint(name)
-    with pytest.raises(CheckpointError, match="at revision 'v2' cannot be had"):
+    with pytest.raises(CheckpointError, match="at revision 'v2' cannot be obtained"):
         locate_checkpoint("owner/model", revision="v2")
 
 

@@ -234,7 +234,7 @@ def test_curves_have_a_point_for_each_place_and_a_line_for_each_encoder(varied: 
     for call, message in (
         (lambda: results.plot(x="target"), "x is 'target': pass"),
         (lambda: results.plot(y="nothing"), "no record has 'nothing': there are transferability"),
-        (lambda: results.plot_heat_map("colour"), "'colour' is no axis"),
+        (lambda: results.plot_heat_map("colour"), "'colour' is not an axis"),
         (lambda: results.values, "are varied"),
         (lambda: study.ranking_of(results), "are varied"),
         (lambda: study.scoreboard_of(results), "are varied"),

@@ -1,4 +1,4 @@
-"""Finds and reads checkpoints: local files, local folders and repositories of the Hugging Face hub.
+"""Finds and reads checkpoints: local files, local folders and repositories of the Hugging Face Hub.
 
 Nothing in a checkpoint is run: pickled files are read by an allow-list, and names in an index never lead out of its
 folder.
@@ -65,7 +65,7 @@ def locate_checkpoint(
     """The file or folder of a checkpoint: `source` itself if there is such a path, else a repository of that name.
 
     Args:
-        source: a local file, a local folder, or the name of a repository of the Hugging Face hub ("owner/name").
+        source: a local file, a local folder, or the name of a repository of the Hugging Face Hub ("owner/name").
         revision: branch, tag or commit of the repository.
         files: which files of the repository are wanted beside its weights, as glob patterns.
 
@@ -91,7 +91,7 @@ def locate_checkpoint(
 
 
 def fetch_repository(name: str, *, revision: str | None = None, files: Sequence[str]) -> Path:
-    """Files of a repository of the Hugging Face hub, from the hub's cache where they are there already.
+    """Files of a repository of the Hugging Face Hub, from the hub's cache where they are there already.
 
     Without a network, or with HF_HUB_OFFLINE=1, what the cache holds is used.
 
@@ -113,8 +113,9 @@ def fetch_repository(name: str, *, revision: str | None = None, files: Sequence[
     except (OSError, ValueError) as error:  # no network, no such repository, a name the hub does not allow
         at = "" if revision is None else f" at revision {revision!r}"
         raise CheckpointError(
-            f"there is no local file or folder {name!r}, and the repository of that name{at} cannot be had from the "
-            f"Hugging Face hub: {error}\nCheck the name and the network, or pass a local folder with the files."
+            f"there is no local file or folder {name!r}, and the repository of that name{at} cannot be obtained "
+            f"from the "
+            f"Hugging Face Hub: {error}\nCheck the name and the network, or pass a local folder with the files."
         ) from error
 
 
@@ -192,10 +193,10 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     safetensors = import_extra("safetensors", extra="text")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is not a mapping
     except Exception as error:  # beside the library's own: types that NumPy lacks, such as float8
         raise CheckpointError(
-            f"{path} is no safetensors file, or it is truncated or damaged, or has a type that is not read ({error})"
+            f"{path} is not a safetensors file, or it is truncated or damaged, or has a type that is not read ({error})"
         ) from error
 
 
@@ -204,7 +205,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         return read_npz(path)
     except ValueError as error:
         raise CheckpointError(
-            f"{path} is no .npz file of plain arrays, or it is truncated or damaged ({error})"
+            f"{path} is not an .npz file of plain arrays, or it is truncated or damaged ({error})"
         ) from error
 
 
@@ -222,5 +223,5 @@ _READERS: Mapping[str, Callable[[Path], dict[str, np.ndarray]]] = {
     ".pt": _read_torch,
     ".pth": _read_torch,
     ".ckpt": _read_torch,
-    ".tar": _read_torch,  # .pth.tar, which is no archive of that kind
+    ".tar": _read_torch,  # .pth.tar, which is not a tar archive
 }

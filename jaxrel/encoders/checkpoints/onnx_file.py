@@ -33,7 +33,7 @@ def read_initialisers(path: Path) -> dict[str, np.ndarray]:
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except Exception as error:  # what the parser raises is protobuf's own
-        raise CheckpointError(f"{path} is no ONNX model, or it is truncated or damaged ({error})") from error
+        raise CheckpointError(f"{path} is not an ONNX model, or it is truncated or damaged ({error})") from error
     for tensor in graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise CheckpointError(f"{path} keeps {tensor.name!r} in another file; save the model as a single file")

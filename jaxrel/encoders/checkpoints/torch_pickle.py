@@ -37,7 +37,7 @@ PROTOCOL_VERSION = 1001
 
 
 class TorchFileError(ValueError):
-    """The file is no PyTorch file of plain tensors, or it is damaged; the message says which."""
+    """The file is not a PyTorch file of plain tensors, or it is damaged; the message says which."""
 
 
 class _Storage(NamedTuple):
@@ -179,7 +179,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
             raise TorchFileError(f"{path}: {error}") from error
         except Exception as error:  # a damaged pickle raises almost any exception
             raise TorchFileError(
-                f"{path} is no zip of PyTorch and no legacy PyTorch file, or it is truncated or damaged ({error}); "
+                f"{path} is not a zip of PyTorch and no legacy PyTorch file, or it is truncated or damaged ({error}); "
                 "fetch it again"
             ) from error
 

@@ -122,5 +122,5 @@ def _side(size: Any, default: Any) -> int:
     elif isinstance(size, list) and len(size) == 2:
         height, width = size
     if type(height) is not int or height < 1 or height != width:
-        raise ValueError(f"the size {size!r} is no square")
+        raise ValueError(f"the size {size!r} is not a square")
     return height

@@ -67,7 +67,7 @@ def state_of(
     """The tensors of a network in a checkpoint of one's own, and the number of its classes.
 
     The names may have any prefix ("module.", "backbone.", ...); tensors without it are of something else. A head that
-    is no linear classifier of the name, with a bias, is left out, and then there are no classes.
+    is not a linear classifier of the name, with a bias, is left out, and then there are no classes.
 
     Args:
         tensors: PyTorch's state dictionary.

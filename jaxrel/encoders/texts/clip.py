@@ -200,7 +200,7 @@ def load_clip_text_encoder(
 
     Args:
         checkpoint: a local folder with config.json, tokenizer.json and weights, a file of weights beside the other
-            two, or the name of a repository of the Hugging Face hub.
+            two, or the name of a repository of the Hugging Face Hub.
         name: the encoder's name, part of its fingerprint. Default: `checkpoint`.
         revision: branch, tag or commit of the repository.
         dtype: type of the weights; features are float32 in any case.
@@ -208,7 +208,7 @@ def load_clip_text_encoder(
         licence: the licence of the weights.
 
     Raises:
-        ValueError: the checkpoint cannot be had or read, or is of another architecture (`CheckpointError`); its
+        ValueError: the checkpoint cannot be obtained or read, or is of another architecture (`CheckpointError`); its
             tokenizer does not end texts by the token that the network looks for.
         ImportError: the extra "text" is not installed.
     """

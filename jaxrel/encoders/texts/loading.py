@@ -57,7 +57,7 @@ def load_text_encoder(
 
     Args:
         checkpoint: a local folder with config.json, tokenizer.json and weights, a file of weights beside the other
-            two, or the name of a repository of the Hugging Face hub.
+            two, or the name of a repository of the Hugging Face Hub.
         name: the encoder's name, part of its fingerprint. Default: `checkpoint`.
         revision: branch, tag or commit of the repository.
         family: "bert", or one of `texts.families.FAMILIES`. Default: that of the `model_type` of config.json.
@@ -76,8 +76,8 @@ def load_text_encoder(
         licence: the licence of the weights.
 
     Raises:
-        ValueError: the checkpoint cannot be had or read (`CheckpointError`), is of another architecture, or an option
-            does not fit it; modules.json has another pooling or module.
+        ValueError: the checkpoint cannot be obtained or read (`CheckpointError`), is of another architecture, or an
+            option does not fit it; modules.json has another pooling or module.
         ImportError: the extra "text" is not installed.
     """
     from jaxrel.encoders.texts.sentence import sentence_encoder

@@ -80,7 +80,7 @@ def load_packaged(name: str, *, rng: np.random.Generator | None = None, layer: i
 
     Raises:
         ValueError: the name is unknown, word vectors are asked for at random, or there is no such layer.
-        AssetError: an archive cannot be had.
+        AssetError: an archive is not available.
         ImportError: an extra is not installed.
     """
     if name == "glove-6b-50d" and rng is None:

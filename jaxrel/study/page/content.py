@@ -75,7 +75,7 @@ class Part:
         title: what it is.
         grids: tables that are sorted and filtered; none is empty.
         sections: tables that are not, as the terminal has them.
-        notes: what to know before reading it.
+        notes: notes to read first.
         complaints: what went wrong.
         settings: how it was computed, if the result says.
         expensive: by target, names of its most expensive classes, of which samples are worth a look.

@@ -31,7 +31,7 @@ def class_samples(sources: Iterable[Source], classes: Mapping[str, Sequence[str]
     """The first samples of classes, held-out ones where there are any; none without Pillow.
 
     Args:
-        sources: the data sets of a study; those that are no images in memory have no pictures.
+        sources: the data sets of a study; those that are not images in memory have no pictures.
         classes: names of classes by data set.
     """
     if importlib.util.find_spec("PIL") is None:

@@ -49,14 +49,14 @@ def write_page(
         results: at least one.
         sources: data sets of the study; those whose images are in memory give samples of the most expensive classes.
         charts: whether to have charts, which make the file larger by about a megabyte.
-        command: the words of the command line that made it, if any.
+        command: the arguments of the command line that made it, if any.
         origins: what made the files that the results were read from, if they were.
 
     Returns:
         The file.
 
     Raises:
-        ValueError: there is no result, or the file is no page of jaxrel, and would be lost.
+        ValueError: there is no result, or the file is not a page of jaxrel, and would be lost.
         OSError: it cannot be written.
     """
     if not results:

@@ -28,7 +28,7 @@ def within_limits(
         plan: what would be scored.
         max_parameters: the most parameters that an encoder may have.
         max_width: the most features that it may make of a sample.
-        progress: told `(what, done, total)` as encoders are loaded.
+        progress: called with `(what, done, total)` as encoders are loaded.
 
     Raises:
         ValueError: no encoder is left, or a limit is below 1.

@@ -118,11 +118,11 @@ def write_files(
 
     Args:
         ranking: what to write.
-        folder: where to; made if need be.
+        folder: where to; created if needed.
         plot: whether to draw.
         formats: of pictures beside PNG, among `jaxrel.study.drawing.FORMATS`.
         data_paths: by data set name, where the user has the data.
-        command: the words of the command line that made it, if any.
+        command: the arguments of the command line that made it, if any.
 
     Returns:
         The files.

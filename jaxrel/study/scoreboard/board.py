@@ -120,7 +120,7 @@ class Scoreboard(Tabular):
 
         Args:
             path: the file, which is replaced, or a folder for `scores.json`.
-            command: the words of the command line that made it, if any.
+            command: the arguments of the command line that made it, if any.
 
         Raises:
             OSError: it cannot be written.

@@ -85,10 +85,10 @@ def write_files(
 
     Args:
         board: what to write.
-        folder: where to; made if need be.
+        folder: where to; created if needed.
         plot: whether to draw.
         formats: of pictures beside PNG, among `jaxrel.study.drawing.FORMATS`.
-        command: the words of the command line that made it, if any.
+        command: the arguments of the command line that made it, if any.
 
     Returns:
         The files.

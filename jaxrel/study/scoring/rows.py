@@ -43,7 +43,7 @@ def outline_of(task: Task) -> Outline:
 
 
 def rows_of(task: Task) -> Rows:
-    """The samples of a task, read if need be; where some have no label, those that have one."""
+    """The samples of a task, read if needed; where some have no label, those that have one."""
     task = task.of_labelled()
     labels = None if task.labels is None else _occurring(task)[0]
     return Rows(task.rows(slice(None)), labels, np.asarray(task.weights))

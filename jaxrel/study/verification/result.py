@@ -48,7 +48,7 @@ class Verification(Tabular):
         columns: the scores.
         agreements: of every score with every kind of accuracy that two encoders have.
         settings: how it was computed.
-        notes: what to know before reading it.
+        notes: notes to read first.
         complaints: what went wrong.
         data_paths: where the data were, by data set, of what was read from a file.
     """
@@ -110,7 +110,7 @@ class Verification(Tabular):
         Args:
             path: the file, which is replaced, or a folder for `verification.json`.
             data_paths: by data set name, where the user has the data.
-            command: the words of the command line that made it, if any.
+            command: the arguments of the command line that made it, if any.
 
         Raises:
             OSError: it cannot be written.

@@ -62,12 +62,12 @@ def verify(
             is missing.
         settings: sample counts, image size, intervals, how networks are tuned; None are those of the scores.
         data_paths: by data set name, where you have the data.
-        progress: told `(what, done, total)` as work goes on.
-        executor: has its workers train, one encoder a call; None is this process.
+        progress: called with `(what, done, total)` as work goes on.
+        executor: runs the training on its workers, one encoder per call; None uses this process.
 
     Raises:
         ValueError: fewer than two encoders, a name that is unknown, no labels, a class with fewer than two training
-            samples, a number out of its range, or no encoder has an accuracy (why the first has none).
+            samples, a number out of range, or no encoder has an accuracy (why the first has none).
         OSError: `output` cannot be written to; BlockingIOError where another process writes there.
         EngineError: the executor lost encoders, which it names; the others are finished and kept.
     """

@@ -131,7 +131,7 @@ def load_hierarchical_network(
 
     Args:
         checkpoint: a local folder with weights and perhaps a config.json (of `transformers` or `timm`) and a
-            preprocessor_config.json, a file of weights, or the name of a repository of the Hugging Face hub.
+            preprocessor_config.json, a file of weights, or the name of a repository of the Hugging Face Hub.
         family: "convnext" (both versions), "swin" or "clip-resnet".
         revision: branch, tag or commit of the repository.
         image_size: height and width in pixels to which images are brought. Default: that of the checkpoint.
@@ -140,8 +140,8 @@ def load_hierarchical_network(
         dtype: type of the weights and of products; features are float32 at least.
 
     Raises:
-        ValueError: the checkpoint cannot be had or read (`CheckpointError`), is of another architecture, or has no such
-            stage; the image size does not fit it.
+        ValueError: the checkpoint cannot be obtained or read (`CheckpointError`), is of another architecture, or has
+            no such stage; the image size does not fit it.
     """
     network, preprocessing, _ = _load(
         checkpoint, family=family, revision=revision, image_size=image_size, layer=layer, dtype=dtype

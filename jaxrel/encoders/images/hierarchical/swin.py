@@ -27,7 +27,7 @@ from jaxrel.encoders.images.layers import global_mean
 
 __all__ = ["Swin"]
 
-_MASKED = -100.0  # added to logits of pairs that are no neighbours, as in the original
+_MASKED = -100.0  # added to logits of pairs that are not neighbours, as in the original
 
 
 class WindowAttention(nnx.Module):

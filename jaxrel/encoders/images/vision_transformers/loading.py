@@ -37,7 +37,7 @@ def load_vision_transformer(
 
     Args:
         checkpoint: a local folder with config.json and weights, a file of weights beside it, or the name of a
-            repository of the Hugging Face hub.
+            repository of the Hugging Face Hub.
         family: "vit", "clip", "clip-image" (CLIP in the joint space of images and texts), "siglip", "dinov2",
             "dinov3" or "beit" (data2vec as well).
         name: the encoder's name, part of its fingerprint. Default: `checkpoint`.
@@ -54,7 +54,7 @@ def load_vision_transformer(
         licence: the licence of the weights.
 
     Raises:
-        ValueError: the checkpoint cannot be had or read (`CheckpointError`), is of
+        ValueError: the checkpoint cannot be obtained or read (`CheckpointError`), is of
             another architecture, or the image size does not fit it; it has fewer blocks than `layer`.
         ImportError: the extra "vit" is not installed.
     """
