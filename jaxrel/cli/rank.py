@@ -20,7 +20,7 @@ from jaxrel.study.ranking.costs import within_limits
 __all__ = ["run"]
 
 _OF_NUMBERS = (
-    "Labels are regression targets. Encoders are ordered by ridge_regression, the share of their variance (R^2) that a "
+    "Labels are numbers to predict. Encoders are ordered by ridge_regression, the share of their variance (R^2) that a "
     "linear probe explains on samples it was not fitted to; logme_regression is the log evidence of a linear model. "
     "Transferability, task-relatedness and the metrics of classes are not defined here."
 )

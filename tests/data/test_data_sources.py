@@ -149,7 +149,7 @@ def test_labels_that_are_ids_are_numbered_and_keep_their_names(labels: list[Any]
 
 def test_several_labels_a_sample_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "toy.npz", images=noise(4, 3, 2), labels=np.eye(4, dtype=int))
-    with pytest.raises(DataError, match=r"for one-hot labels pass labels.argmax.axis=1.; where a sample has several"):
+    with pytest.raises(DataError, match=r"for one-hot labels pass labels.argmax.axis=1.; if a sample has several"):
         jaxrel.data.load(str(tmp_path / "toy.npz"))
 
 
@@ -269,7 +269,7 @@ def test_a_damaged_picture_is_left_out_by_name(
     assert re.search(f"{name} {message}", reason)
     assert f"toy: {file} is left out: {reason}" in caplog.messages
     with pytest.raises(
-        DataError, match=rf"^{file} {message}.*: mend it or take it out, or pass skip_broken=True \(--skip"
+        DataError, match=rf"^{file} {message}.*: repair or remove it, or pass skip_broken=True \(--skip"
     ):
         jaxrel.data.load(str(tmp_path / "toy"))
     (good.parent / "worse.png").write_bytes(b"")
@@ -366,7 +366,7 @@ def test_more_than_8_bits_are_refused(tmp_path: Path) -> None:
         (lambda root: (root / "x").mkdir(), "x is empty: a class needs at least one sample"),
         (
             lambda root: save(root / "train" / "x" / "1.png", noise(2, 2)),
-            "train, taken for a class, holds the folder x",
+            "train, read as a class, holds the folder x",
         ),
         (
             lambda root: save(root / "x" / "1.png", noise(2, 2)).with_name("a.md").touch(),
@@ -486,7 +486,7 @@ def test_columns_that_the_user_names_come_first(columns: Columns, wanted: tuple[
         (Columns(("a", "picture")), "'picture' is not a column of texts"),
         (Columns(("tags",)), "'tags' is not a column of images or texts"),
         (Columns(("a",), "picture"), "column 'picture': it has no labels"),
-        (Columns(("a",), "tags"), "column 'tags': a sample has one class here, not several labels: make of each"),
+        (Columns(("a",), "tags"), "column 'tags': a sample must have one class, not several labels: make a column for each"),
     ],
 )
 def test_columns_that_do_not_fit_are_refused(columns: Columns, message: str) -> None:
@@ -789,7 +789,7 @@ def test_a_set_without_random_access_is_read_by_tensorflow(monkeypatch: pytest.M
 
     builder.as_dataset = without_tensorflow
     with pytest.raises(
-        DataError, match="/data holds tfrecord files, which TensorFlow reads, and that is not installed"
+        DataError, match="/data holds tfrecord files, which only TensorFlow reads, and it is not installed"
     ):
         jaxrel.data.load("tfds:toy")
     builder.as_dataset = lambda split: [{"text": b"caf\xe9", "label": 0}]
@@ -893,7 +893,7 @@ def test_labels_of_a_data_set_need_no_named_classes(datasets: Any) -> None:
     assert len(loaded(None, datasets.DatasetDict({"train": found, "test": hidden}))) == len(loaded(None)) == 12
     for column, message in (
         ("stars", "labels are numbers such as 0.5, which are not classes"),
-        ("tags", "column 'tags': a sample has one class here, not several labels"),
+        ("tags", "column 'tags': a sample must have one class, not several labels"),
         ("age", "no column 'age': the columns are premise"),
     ):
         with pytest.raises(DataError, match=message):

@@ -70,12 +70,12 @@ def test_the_fingerprint_is_of_the_numbers_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("price", "shown"), [("", "''"), ("1,5", "'1,5'"), ("nan", "'nan'"), ("cheap", "'cheap'")])
 def test_what_is_no_number_is_refused(price: str, shown: str, tmp_path: Path) -> None:
     (tmp_path / "toy.csv").write_text(f'text,label\none,1\ntwo,"{price}"\nthree,3e2\n')
-    with pytest.raises(DataError, match=f"sample 1 has {shown} for its number to predict .1 such samples.: take these"):
+    with pytest.raises(DataError, match=f"sample 1 has {shown} for its number to predict .1 such samples.: remove these"):
         jaxrel.data.load(str(tmp_path / "toy.csv"), regression=True)
 
 
 def test_known_sets_have_classes() -> None:
-    with pytest.raises(ValueError, match=r"mnist has classes, and no numbers to predict: leave out regression"):
+    with pytest.raises(ValueError, match=r"mnist has classes, and no regression targets: leave out regression"):
         jaxrel.data.load("mnist", regression=True)
 
 
@@ -110,7 +110,7 @@ def test_encoders_are_ranked_by_numbers(own: list[encoders.Encoder], tmp_path: P
     np.testing.assert_array_equal(again.values, board.values)
     for metric in ("transferability", "bound", "probe_accuracy", "logme", "task_relatedness"):
         used = study.Settings(regression=True, label_column="price")
-        with pytest.raises(ValueError, match=f"{metric} is about classes and not defined for numbers to predict"):
+        with pytest.raises(ValueError, match=f"{metric} is about classes and not defined for regression targets"):
             study.Study(own, [target], metrics=[metric], settings=used).plan()
     with pytest.raises(ValueError, match="references and drawn samples are for classes"):
         study.Study(own, [target], samples=[10], settings=used).plan()
@@ -118,7 +118,7 @@ def test_encoders_are_ranked_by_numbers(own: list[encoders.Encoder], tmp_path: P
         study.Settings(regression=True, label_free=True)
     arrays = study.FeatureArrays("bare", {"rooms": jaxrel.Task(features)})
     bare = study.rank_regression(arrays, ["rooms"], output=tmp_path / "bare")
-    assert "'bare' has no numbers to predict" in bare.messages["rooms", "ridge_regression"][0]
+    assert "'bare' has no regression targets" in bare.messages["rooms", "ridge_regression"][0]
 
 
 def test_rank_with_regression_says_what_is_not_defined(

@@ -116,7 +116,7 @@ def test_images_and_texts_have_one_rule() -> None:
             np.zeros(3, np.int32),
             r"labels of mine have shape \(3,\) and type int32, expected \(2,\) and int32",
         ),
-        (("a", "b"), np.zeros(2, np.int64), "int64, wanted"),
+        (("a", "b"), np.zeros(2, np.int64), "int64, expected"),
         (("a", "b"), np.array([0, 2], np.int32), "from 0 to 2, expected 0 to 1 for 2 class"),
         (("a", "b"), np.array([-2, 0], np.int32), "from -2 to 0"),
     ],
@@ -236,7 +236,7 @@ def test_a_long_text_is_read_and_the_limit_of_the_csv_module_is_left_alone(tmp_p
         (
             "toy.csv",
             b"a film, really;pos\nb, too;neg\nc, not;pos\n",
-            "cannot be determined which of ',' ';' parts the columns",
+            "cannot be determined which of ',' ';' separates the columns",
         ),
         ("toy.csv", b"t\0e\0x\0t\0", "holds the character NUL, as UTF-16 without a byte order mark does"),
         ("toy.csv", b"\xff\xfet\0e", "is not UTF-16"),
@@ -403,7 +403,7 @@ def test_rows_of_named_columns_are_read(name: str, tmp_path: Path) -> None:
         ({"text": "a", "label": {}}, "line 3 of .* has {} for 'label', expected a name or a number"),
         (
             {"text": "a", "label": ["x"]},
-            r"line 3 of .* has \['x'\] for 'label': a sample has one class here, not several",
+            r"line 3 of .* has \['x'\] for 'label': a sample must have one class, not several",
         ),
     ],
 )
@@ -608,7 +608,7 @@ def test_rated_sentences_are_found_in_every_form(tmp_path: Path) -> None:
     ("write", "message"),
     [
         (lambda path: path.write_bytes(b"no zip"), "is damaged or no archive"),
-        (lambda path: zip_of(path), f"holds {TAR} 0 times, wanted once"),
+        (lambda path: zip_of(path), f"holds {TAR} 0 times, expected once"),
         (lambda path: zip_of(path, (f"a/{TAR}", b""), (f"b/{TAR}", b"")), "2 times"),
         (lambda path: zip_of(path, (TAR, b"no tar")), "is damaged or no archive"),
         (lambda path: zip_of(path, (TAR, tar_of((RATED_FILE, RATED))[:-30])), "is damaged or no archive"),
