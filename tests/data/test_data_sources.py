@@ -486,7 +486,10 @@ def test_columns_that_the_user_names_come_first(columns: Columns, wanted: tuple[
         (Columns(("a", "picture")), "'picture' is not a column of texts"),
         (Columns(("tags",)), "'tags' is not a column of images or texts"),
         (Columns(("a",), "picture"), "column 'picture': it has no labels"),
-        (Columns(("a",), "tags"), "column 'tags': a sample must have one class, not several labels: make a column for each"),
+        (
+            Columns(("a",), "tags"),
+            "column 'tags': a sample must have one class, not several labels: make a column for each",
+        ),
     ],
 )
 def test_columns_that_do_not_fit_are_refused(columns: Columns, message: str) -> None:

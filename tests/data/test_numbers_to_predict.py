@@ -70,7 +70,9 @@ def test_the_fingerprint_is_of_the_numbers_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("price", "shown"), [("", "''"), ("1,5", "'1,5'"), ("nan", "'nan'"), ("cheap", "'cheap'")])
 def test_what_is_no_number_is_refused(price: str, shown: str, tmp_path: Path) -> None:
     (tmp_path / "toy.csv").write_text(f'text,label\none,1\ntwo,"{price}"\nthree,3e2\n')
-    with pytest.raises(DataError, match=f"sample 1 has {shown} for its number to predict .1 such samples.: remove these"):
+    with pytest.raises(
+        DataError, match=f"sample 1 has {shown} for its number to predict .1 such samples.: remove these"
+    ):
         jaxrel.data.load(str(tmp_path / "toy.csv"), regression=True)
 
 
