@@ -168,7 +168,7 @@ def test_damaged_and_packed_shards_are_refused(tmp_path: Path) -> None:
     for shard in (packed, cut):
         with pytest.raises(DataError, match=f"{shard} is not a tar archive, or damaged: .*; decompress"):
             jaxrel.data.load(str(shard))
-    with pytest.raises(DataError, match=r"no sample has a member \.json, of which 'age' would be the key"):
+    with pytest.raises(DataError, match=r"no sample has a member \.json to hold the label under the key 'age'"):
         jaxrel.data.load(str(write_shard(tmp_path / "toy.tar", {"x.png": png(1)})), label_column="age")
 
 

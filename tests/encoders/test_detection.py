@@ -78,7 +78,7 @@ def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
     np.savez(path, a=np.zeros(3), b=np.zeros(3))
     with pytest.raises(
         CheckpointError,
-        match=r"cannot be determined by its tensors \(a, b, \.\.\.\) what "
+        match=r"cannot be determined from the tensors \(a, b, \.\.\.\) what "
         ".*net.npz is: put",
     ):
         encoders.load(str(path))

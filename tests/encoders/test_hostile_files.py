@@ -142,7 +142,7 @@ def test_no_damaged_byte_of_a_compressed_array_gives_other_values(tmp_path: Path
         try:
             np.testing.assert_array_equal(read_npz(path)[0], images)
         except ValueError as error:
-            assert str(error).startswith(f"{path} is no ")  # noqa: PT017 (or it is read as it was)
+            assert str(error).startswith((f"{path} is not a ", f"{path} is not an "))  # noqa: PT017 (or it is read as it was)
             refused += 1
     assert refused > 50
 
@@ -154,7 +154,7 @@ def test_an_archive_whose_table_of_contents_has_size_0_is_refused(tmp_path: Path
     damaged[-10:-6] = bytes(4)
     (tmp_path / "toy.npz").write_bytes(damaged)
     for read in (read_npz, read_checkpoint):
-        with pytest.raises(ValueError, match=r"toy\.npz is no .*table of contents has 0 of"):
+        with pytest.raises(ValueError, match=r"toy\.npz is not an .*table of contents has 0 of"):
             read(tmp_path / "toy.npz")
 
 
