@@ -1,4 +1,4 @@
-"""Texts as rows of tokens, and the tokenizers that make them."""
+"""Texts as rows of tokens, and tokenizers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def check_texts(texts: Sequence[str]) -> list[str]:
         except UnicodeEncodeError as error:
             raise ValueError(
                 f"the text at position {i} is not valid Unicode ({error}); "
-                "mend it, e.g. text.encode(errors='replace').decode()"
+                "repair it, e.g. text.encode(errors='replace').decode()"
             ) from error
     return texts
 

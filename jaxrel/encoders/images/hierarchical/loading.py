@@ -33,7 +33,7 @@ HierarchicalNetwork: TypeAlias = ConvNeXt | Swin | ClipResNet
 
 @dataclass(frozen=True)
 class Family:
-    """What the checkpoints of a family have in common.
+    """Properties that the checkpoints of a family share.
 
     Args:
         network: its class.
@@ -134,7 +134,7 @@ def load_hierarchical_network(
             preprocessor_config.json, a file of weights, or the name of a repository of the Hugging Face Hub.
         family: "convnext" (both versions), "swin" or "clip-resnet".
         revision: branch, tag or commit of the repository.
-        image_size: height and width in pixels to which images are brought. Default: that of the checkpoint.
+        image_size: height and width in pixels to which images are resized. Default: that of the checkpoint.
         layer: the stage, from 1, whose mean over the image gives the features; there are logits after the last only.
             Default: the last, pooled as it was trained.
         dtype: type of the weights and of products; features are float32 at least.
@@ -158,7 +158,7 @@ def _load(
     layer: int | None = None,
     dtype: DTypeLike = np.float32,
 ) -> tuple[HierarchicalNetwork, CroppedPreprocessing, dict[str, Any]]:
-    """With what config.json says of epsilon and activation."""
+    """The tensors and options of a network, with epsilon and activation from config.json."""
     if family not in FAMILIES:
         raise ValueError(f"there is no family {family!r}; choose from {', '.join(FAMILIES)}")
     entry = FAMILIES[family]

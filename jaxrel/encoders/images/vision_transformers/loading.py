@@ -42,14 +42,14 @@ def load_vision_transformer(
             "dinov3" or "beit" (data2vec as well).
         name: the encoder's name, part of its fingerprint. Default: `checkpoint`.
         revision: branch, tag or commit of the repository.
-        image_size: height and width in pixels to which images are brought, a multiple of the patch size; learned
+        image_size: height and width in pixels to which images are resized, a multiple of the patch size; learned
             positions are interpolated as `transformers` does. Default: that of the checkpoint's
             preprocessor_config.json, which also says how images are resized, cropped and scaled; where there is none,
             that of config.json, with the preprocessing the family was published with. Images that are not square are
-            cropped, where `transformers` squeezes those for ViT, SigLIP and DINOv3.
+            cropped, whereas `transformers` distorts those for ViT, SigLIP and DINOv3.
         layer: take the tokens after this many blocks, normalised and pooled as at the end; then there are no logits but
             after the last. Default: after the last.
-        dtype: type of the weights and of what is computed, e.g. `jnp.bfloat16`; features are float32 in any case.
+        dtype: type of the weights and the computation, e.g. `jnp.bfloat16`; features are always float32.
         pretraining: what the weights were trained on.
         licence: the licence of the weights.
 
