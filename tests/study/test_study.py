@@ -124,7 +124,7 @@ def test_odd_choices_of_classes_are_refused(text: str) -> None:
         ({"seeds": [-1]}, "seeds has -1"),
         ({"seeds": [True]}, "seeds has True"),
         ({"seeds": [2**32]}, "seeds has 4294967296"),
-        ({"reference_classes": []}, "no choice of reference classes is given"),
+        ({"reference_classes": []}, "no choice of reference classes was passed"),
         ({"metrics": ["tau"]}, "unknown metric 'tau'"),
         ({"metrics": ["logme"], "settings": Settings(label_free=True)}, "logme needs labels, which label_free ignores"),
         ({"reference_classes": ["nearest:2"], "settings": Settings(label_free=True)}, "use target labels"),
