@@ -270,7 +270,7 @@ def test_files_of_names():
     ("names", "says"),
     [
         ("sea", "class_names is the text 'sea'"),
-        (["sea"], "has 'sea' alone"),
+        (["sea"], "has 'sea' as the only name"),
         (["sea", "sky", "sea"], "has 'sea' twice"),
         (["sea", " "], "has the name ' ', which is empty"),
         ({"sea": "water", "sky": ()}, "has .'sea', 'water'.: pass a name"),
