@@ -1,4 +1,4 @@
-"""What each command takes, and the module that carries it out, which is imported when it is called."""
+"""The arguments of each command, and the module that runs it, which is imported when the command is called."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ SHELLS = ("bash", "zsh", "fish")
 AXES = ("samples", "reference_classes", "layer")
 COLUMNS = ("encoder", "reference", "target", "samples", "reference_classes")
 VERIFIED = ("samples", "held_out", "image_size", "prompt", "width", "batch_size", "resamples", "confidence")
-"""Settings that `jaxrel verify` takes from the results where there are any, unless they are given."""
+"""Settings that `jaxrel verify` reads from the results, if there are any, unless they are passed."""
 
 _NAMES = (
     f"A data set is one of {', '.join(names.DATA_SETS)}; or the path of a file or folder; or hf:NAME of the Hugging "
     f"Face Hub, or tfds:NAME of tensorflow-datasets.\n\nAn encoder is one of {', '.join(names.ENCODERS)}; NAME:random "
-    "is the same network with random weights, NAME@CHECKPOINT has those of a file, a folder or a Hugging Face "
+    "is the same network with random weights, NAME@CHECKPOINT uses the weights of a file, a folder or a Hugging Face "
     "repository, such as vit@google/vit-base-patch16-224."
 )
-_KEPT = "What is finished is kept: the same command goes on where it was stopped."
+_KEPT = "Finished work is kept: run the same command again to continue where it stopped."
 
 
 class _Groups(NamedTuple):
-    """The groups of options that commands have in common."""
+    """The groups of options that commands share."""
 
     data: argparse._ArgumentGroup
     encoders: argparse._ArgumentGroup
@@ -58,7 +58,7 @@ class _Groups(NamedTuple):
 def _command(
     commands: Any, name: str, usage: str, text: str, *, description: str, examples: Sequence[str], named: bool = True
 ) -> argparse.ArgumentParser:
-    """A new command; `named` where its help says which data sets and encoders there are."""
+    """A new command; with `named`, its help lists the data sets and encoders."""
     epilog = "\n".join(["Examples:", *(f"  jaxrel {name} {example}" for example in examples)])
     command: argparse.ArgumentParser = commands.add_parser(
         name,
@@ -80,8 +80,8 @@ def _rank(commands: Any) -> None:
         commands,
         "rank",
         "--target T [T ...] --encoder E [E ...] [options]",
-        "rank encoders for target tasks, and say why",
-        description="Rank encoders for every target by transferability, one number that is computed from features and "
+        "rank encoders for target tasks, and explain the ranking",
+        description="Rank encoders for every target by transferability, one number computed from the features and "
         "labels of the target, or with --label-free from features alone. --reference adds the terms of "
         f"task-relatedness, which say why. {_KEPT}",
         examples=(
@@ -96,21 +96,23 @@ def _rank(commands: Any) -> None:
     )
     add_number(group.data, "--samples", 1000, "Take N training samples of each data set, or all where there are fewer")
     add_number(
-        group.data, "--held-out", 400, "With --reference, evaluate the terms on N other samples of each data set"
+        group.data, "--held-out", 400, "With --reference, evaluate the terms on N held-out samples of each data set"
     )
     add_columns(group.data)
     add_regression(group.data)
     add_encoders(group.encoders, "Rank these encoders", required=True)
     add_encoder_options(group.encoders)
     add_batch_size(group.encoders)
-    add_number(group.encoders, "--max-parameters", None, "Leave out encoders of more than N parameters")
-    add_number(group.encoders, "--max-width", None, "Leave out encoders of more than N features")
+    add_number(group.encoders, "--max-parameters", None, "Leave out encoders with more than N parameters")
+    add_number(group.encoders, "--max-width", None, "Leave out encoders with more than N features")
     group.scoring.add_argument(
         "--label-free",
         action="store_true",
-        help="Leave target labels alone, and rank by clusters that augmented views of the training images agree on.",
+        help="Ignore target labels, and rank by clusters that augmented views of the training images agree on.",
     )
-    add_number(group.scoring, "--target-classes", None, "With --label-free, take N target classes (default: estimated)")
+    add_number(
+        group.scoring, "--target-classes", None, "With --label-free, assume N target classes (default: estimated)"
+    )
     group.scoring.add_argument(
         "--class-names",
         type=path_argument,
@@ -121,7 +123,7 @@ def _rank(commands: Any) -> None:
     teacher = group.scoring.add_argument(
         "--teacher",
         metavar="E",
-        help=f"With --class-names, have this encoder see samples and names (default: {names.TEACHER} for texts; for "
+        help=f"With --class-names, embed samples and names with this encoder (default: {names.TEACHER} for texts; for "
         "images clip-image@CHECKPOINT is to be named).",
     )
     teacher.completer = lambda **_: encoder_names()  # type: ignore[attr-defined]
@@ -134,10 +136,10 @@ def _rank(commands: Any) -> None:
         help="Transport predictions or features (default: %(default)s).",
     )
     group.scoring.add_argument(
-        "--cost", choices=names.COSTS, help="Measure transport by this cost (default: the tightest of the space)."
+        "--cost", choices=names.COSTS, help="Use this ground cost (default: the tightest one of the space)."
     )
     group.scoring.add_argument(
-        "--fixed-head", action="store_true", help="Keep the head as it was fitted on the reference."
+        "--fixed-head", action="store_true", help="Keep the reference head fixed instead of learning it further."
     )
     add_output(group.output, "jaxrel-results", pictures="the ranking")
     add_running(group.running)
@@ -150,7 +152,8 @@ def _score(commands: Any) -> None:
         "score",
         "(FILE.npz [FILE.npz ...] | --target T --encoder E [E ...]) [options]",
         "score encoders by many metrics",
-        description="Score encoders on one target by any metrics of `jaxrel metrics`: from .npz files, one for each "
+        description="Score encoders on one target by any of the metrics of `jaxrel metrics`: from .npz files, "
+        "one for each "
         "encoder, with arrays by the names that `jaxrel metrics` lists (features, labels, ...), or from named data "
         f"sets and encoders. {_KEPT}",
         examples=(
@@ -160,17 +163,17 @@ def _score(commands: Any) -> None:
     )
     group = _groups(score)
     group.data.add_argument(
-        "files", nargs="*", type=path_argument, metavar="FILE.npz", help="The arrays of one encoder in each file."
+        "files", nargs="*", type=path_argument, metavar="FILE.npz", help="Files with the arrays of one encoder each."
     )
     add_data_set(group.data, "--target", "Score the encoders on this data set.")
-    add_data_set(group.data, "--reference", "Take this data set as reference for the metrics that need one.")
+    add_data_set(group.data, "--reference", "Use this data set as the reference of the metrics that need one.")
     add_number(group.data, "--samples", 1000, "Take N training samples of each data set, or all where there are fewer")
     add_columns(group.data)
     add_regression(group.data)
-    add_encoders(group.encoders, "Score these encoders, in place of files")
+    add_encoders(group.encoders, "Score these encoders instead of files")
     add_encoder_options(group.encoders)
     add_batch_size(group.encoders)
-    add_metrics(group.scoring, "Score by these metrics (default: all that the arrays suffice for).")
+    add_metrics(group.scoring, "Compute these metrics (default: all whose arrays are present).")
     group.scoring.add_argument(
         "--views", action="store_true", help="Make two augmented views of the target, which cross_view needs."
     )
@@ -185,9 +188,10 @@ def _study(commands: Any) -> None:
         commands,
         "study",
         "--target T [T ...] --encoder E [E ...] [options]",
-        "vary samples, seeds, references, their classes and metrics, and draw what comes of it",
+        "vary samples, seeds, references, their classes and metrics, and plot the results",
         description="Compute every metric of every encoder on every target, with every reference where the metric "
-        "needs one, for every number of samples, seed and choice of reference classes, and draw it: a curve over what "
+        "needs one, for every number of samples, seed and choice of reference classes, and plot the results: a "
+        "curve over what "
         f"is varied, the terms of the bound, or a heat map. {_KEPT}",
         examples=(
             "--target digits --encoder mobilenet-v2 pixels --image-size 96 --samples 50 100 200 --seed 0 1 2",
@@ -200,13 +204,15 @@ def _study(commands: Any) -> None:
     group.data.add_argument(
         "--samples", nargs="+", type=int, default=[], metavar="N", help="Draw these numbers of samples of each target."
     )
-    add_number(group.data, "--held-out", 400, "Evaluate the bound and accuracies on N other samples of each data set")
+    add_number(
+        group.data, "--held-out", 400, "Evaluate the bound and accuracies on N held-out samples of each data set"
+    )
     group.data.add_argument(
         "--reference-classes",
         nargs="+",
         default=["all"],
         metavar="C",
-        help="Keep these classes of the references: all, nearest:3, learned:3, random:3, or names with commas.",
+        help="Keep these classes of the references: all, nearest:3, learned:3, random:3, or names separated by commas.",
     )
     add_columns(group.data)
     add_regression(group.data)
@@ -226,8 +232,8 @@ def _study(commands: Any) -> None:
         "--seed", nargs="+", type=int, default=[0], metavar="N", help="Draw and score with these seeds (default: 0)."
     )
     add_accuracy(group.scoring, samples="target samples")
-    group.output.add_argument("--x", choices=AXES, help="Draw a curve over this axis (default: what is varied).")
-    group.output.add_argument("--y", metavar="NUMBER", help="Draw this metric, or this other number of the records.")
+    group.output.add_argument("--x", choices=AXES, help="Plot a curve over this axis (default: the axis that varies).")
+    group.output.add_argument("--y", metavar="NUMBER", help="Plot this metric, or another number of the records.")
     group.output.add_argument(
         "--heat-map",
         nargs=2,
@@ -236,7 +242,9 @@ def _study(commands: Any) -> None:
         help=f"Draw a heat map of two of {', '.join(COLUMNS)}.",
     )
     add_output(group.output, "jaxrel-study", pictures="the study")
-    group.running.add_argument("--plan", action="store_true", help="Say what there is to compute, and compute nothing.")
+    group.running.add_argument(
+        "--plan", action="store_true", help="Print what would be computed, without computing it."
+    )
     add_running(group.running)
     study.set_defaults(log=names.LOG, computes=True)
 
@@ -257,30 +265,30 @@ def _verify(commands: Any) -> None:
     )
     group = _groups(verify)
     add_data_set(group.data, "--target", "Train on this data set (default: that of --results).")
-    add_number(group.data, "--samples", 1000, "Train on N samples, of which a fifth is kept aside for choices")
+    add_number(group.data, "--samples", 1000, "Train on N samples, of which a fifth is the validation split")
     add_number(group.data, "--held-out", 400, "Test on N samples")
     add_columns(group.data)
     add_encoders(group.encoders, "Train these encoders (default: those of --results)", default=[])
-    add_number(group.encoders, "--best", None, "With --results, train the best N of its encoders alone")
+    add_number(group.encoders, "--best", None, "With --results, train only its best N encoders")
     add_encoder_options(group.encoders)
     add_batch_size(group.encoders)
     group.scoring.add_argument(
         "--results",
         type=path_argument,
         metavar="FOLDER",
-        help="Verify the scores that `jaxrel rank` or `jaxrel study` wrote there, by its settings unless others are "
-        "given.",
+        help="Verify the scores that `jaxrel rank` or `jaxrel study` wrote to this folder, with its settings "
+        "unless others are passed.",
     )
     group.scoring.add_argument(
         "--seed", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="Train with these seeds (default: 0 1 2)."
     )
-    add_number(group.scoring, "--epochs", None, "Pass over the training samples N times at most (default: 15)")
+    add_number(group.scoring, "--epochs", None, "Train for at most N epochs (default: 15)")
     group.scoring.add_argument(
         "--learning-rate",
         nargs="+",
         type=float,
         metavar="R",
-        help="Choose the best of these on the validation samples (default: 3e-5 3e-4).",
+        help="Choose among these learning rates on the validation split (default: 3e-5 3e-4).",
     )
     add_accuracy(group.scoring, samples="test samples")
     add_output(group.output, "jaxrel-verify", pictures="the verification")
@@ -293,7 +301,7 @@ def _report(commands: Any) -> None:
         commands,
         "report",
         "FOLDER [FOLDER ...] [options]",
-        "make tables and pictures again from the files of earlier runs",
+        "recreate tables and pictures from the files of earlier runs",
         description="Print what `jaxrel rank`, `score`, `study` and `verify` found, from their results.json, "
         "scores.json, study.json and verification.json alone: neither data nor encoders are needed. Folders of equal "
         "settings are put into one table. With --output the files and pictures of all of them are written too, and "
@@ -302,12 +310,12 @@ def _report(commands: Any) -> None:
         named=False,
     )
     data, output = report.add_argument_group("data"), report.add_argument_group("output")
-    data.add_argument("folders", nargs="+", type=path_argument, metavar="FOLDER", help="The outputs of earlier runs.")
+    data.add_argument(
+        "folders", nargs="+", type=path_argument, metavar="FOLDER", help="Output folders of earlier runs."
+    )
     form = output.add_mutually_exclusive_group()
     form.add_argument("--format", choices=FORMATS, default="text", help="Print in this format (default: %(default)s).")
-    form.add_argument(
-        "--json", action="store_const", dest="format", const="json", help="Print JSON in place of tables."
-    )
+    form.add_argument("--json", action="store_const", dest="format", const="json", help="Print JSON instead of tables.")
     output.add_argument(
         "--output", type=path_argument, metavar="DIR", help="Write files and pictures into this folder."
     )
@@ -359,7 +367,9 @@ def _extract(commands: Any) -> None:
         help="Keep features in the store of this folder (default: $JAXREL_CACHE/features, or jaxrel/features in the "
         "user's cache folder).",
     )
-    group.output.add_argument("--list", action="store_true", help="Say what the store holds, and extract nothing.")
+    group.output.add_argument(
+        "--list", action="store_true", help="List the contents of the store, without extracting anything."
+    )
     add_printing(group.output, "what was extracted", quiet="no progress, no notes")
     add_running(group.running)
     extract.set_defaults(log="", computes=True)
@@ -370,7 +380,7 @@ def _metrics(commands: Any) -> None:
         commands,
         "metrics",
         "[--json]",
-        "list the metrics, what each needs and where it is from",
+        "list the metrics, what each needs and its source",
         description="List the metrics that `jaxrel score` and `jaxrel study` take, what each needs and where it is "
         "from.",
         examples=("", "--json"),
@@ -384,7 +394,7 @@ def _completion(commands: Any) -> None:
         commands,
         "completion",
         "bash|zsh|fish",
-        "print a script that has a shell complete commands, options and names",
+        "print a script for shell completion of commands, options and names",
         description="Print a script that has a shell complete commands, options, encoders, data sets and metrics, "
         "those of installed plugins included.",
         examples=(
@@ -400,4 +410,4 @@ def _completion(commands: Any) -> None:
 
 
 ADD = (_rank, _score, _study, _verify, _report, _extract, _metrics, _completion)
-"""Adds a command to the subparsers of a parser, each of them one."""
+"""Adds a command to the subparsers of a parser; each subparser is one command."""

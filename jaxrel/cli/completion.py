@@ -1,4 +1,4 @@
-"""`jaxrel completion`: what a shell reads to complete command lines of jaxrel."""
+"""`jaxrel completion`: the script by which a shell completes command lines of jaxrel."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ __all__ = ["run"]
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print the script, which asks the command itself at each key press."""
+    """Print the script, which calls the command itself for each completion."""
     print(shellcode(["jaxrel"], shell=options.shell))

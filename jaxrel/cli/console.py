@@ -1,4 +1,4 @@
-"""What is shown: results on stdout; progress, the log and notes on stderr."""
+"""Console output: results on stdout; progress, the log and notes on stderr."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 def literal_console(width: int | None = None, *, stderr: bool = False) -> Console:
-    """One that prints names as they are: what looks like markup or the name of an emoji is text."""
+    """A console that prints names verbatim: text that looks like markup or an emoji name is not interpreted."""
     return Console(highlight=False, markup=False, emoji=False, width=width, stderr=stderr)
 
 
@@ -41,21 +41,21 @@ def conclude(
     *,
     notes: Sequence[str] = (),
 ) -> None:
-    """Print the result, which the first of the files holds, then how to read it and what was written."""
+    """Print the result, which the first of the files holds, then how to read it and which files were written."""
     if options.json:
         print(files[0].read_text(encoding="utf-8"), end="")
     else:
         print_tables(literal_console())
     if options.quiet:
         return
-    sys.stdout.flush()  # before what comes below it in a terminal
+    sys.stdout.flush()  # so that it precedes the stderr output in a terminal
     for paragraph in () if options.json else notes:
         literal_console(stderr=True).print("\n" + paragraph)
     print_files([*files, options.output / options.log])
 
 
 def print_files(paths: Sequence[Path]) -> None:
-    """List what was written, if anything was."""
+    """List the files that were written, if any."""
     console = literal_console(stderr=True)
     if paths:
         console.print("\nThe files:")
@@ -64,15 +64,15 @@ def print_files(paths: Sequence[Path]) -> None:
 
 
 def can_plot(wanted: bool) -> bool:
-    """Whether pictures are wanted and can be drawn; a warning where only the first is true."""
+    """Whether pictures are requested and can be drawn; warns if they are requested but cannot be drawn."""
     plot = wanted and importlib.util.find_spec("matplotlib") is not None
     if wanted and not plot:
-        _log.warning("no plot, as matplotlib is not installed: pip install 'jaxrel[plot]'")
+        _log.warning("no plot, because matplotlib is not installed: pip install 'jaxrel[plot]'")
     return plot
 
 
 class _Handler(RichHandler):
-    """Escapes what a terminal would obey, as names in messages are data."""
+    """Escapes control characters, because names in messages are data."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record), lines=True)
@@ -86,9 +86,9 @@ def narrator(*, quiet: bool) -> Iterator[Progress]:
     level, propagate = _log.level, _log.propagate
     _log.addHandler(handler)
     _log.setLevel(logging.WARNING if quiet else logging.INFO)
-    _log.propagate = False  # some libraries give the root logger a handler, which would write every line again
+    _log.propagate = False  # some libraries add a handler to the root logger, which would write every line twice
     try:
-        # Colours may be wanted in a file; a line that moves is not.
+        # Colours may be useful in a file; a live progress line is not.
         with _Line(console, moving=sys.stderr.isatty() and not quiet, plain=not quiet) as line:
             yield line
     finally:
@@ -98,7 +98,8 @@ def narrator(*, quiet: bool) -> Iterator[Progress]:
 
 
 class _Line:
-    """One line for the part at hand and those that it is a part of: a bar on a terminal, else a line now and then."""
+    """One line for the current part and the parts that contain it: a bar on a terminal, otherwise a plain line at
+    intervals."""
 
     def __init__(self, console: Console, *, moving: bool, plain: bool) -> None:
         self._plain = plain and not moving
@@ -111,7 +112,7 @@ class _Line:
             bars.TextColumn("{task.fields[rate]}"),
             bars.TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=console,
-            expand=True,  # A long name is cut off, and no number.
+            expand=True,  # Long names are truncated; numbers never are.
             disable=not moving,
             transient=True,
         )
@@ -125,9 +126,9 @@ class _Line:
         self._shown.stop()
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Show how far `what` is; it is a part of what was begun before it and is not finished."""
+        """Show the progress of `what`, which is part of whatever started earlier and is not finished."""
         if what in self._parts:
-            while next(reversed(self._parts)) != what:  # Its own parts are over, finished or not.
+            while next(reversed(self._parts)) != what:  # Its own parts have ended, finished or not.
                 self._end_last()
         else:
             self._begin(what, total)

@@ -29,14 +29,14 @@ _log = logging.getLogger(__name__)
 
 
 def run(options: argparse.Namespace) -> str:
-    """Extract, or list; returns what is missing of it."""
+    """Extract features or list the store; returns what is missing."""
     if options.output is None:
         options.output = study.feature_store().root
     if options.list:
         _show(listed(FeatureStore(options.output)), _LISTED, options)
         return ""
     if not (options.encoder and options.data):
-        raise ValueError("no encoder or no data set is named: pass --encoder and --data, or --list.")
+        raise ValueError("no encoder or no data set was passed: pass --encoder and --data, or --list.")
     with console.narrator(quiet=options.quiet) as progress:
         records = list(extract(options, progress))
     _show([record for record in records if "failure" not in record], _EXTRACTED, options)
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> str:
 
 
 def listed(store: FeatureStore) -> list[dict[str, Any]]:
-    """What there is to say of each table of a store, by data set, split and encoder; all shards are checked.
+    """A record of each table of a store, sorted by data set, split and encoder; all shards are checked.
 
     Raises:
         StoreError: a newer jaxrel has made one of the tables.
@@ -71,13 +71,13 @@ def _listed(table: Table) -> dict[str, Any]:
 
 
 def extract(options: argparse.Namespace, progress: Progress) -> Iterator[dict[str, Any]]:
-    """Extract what the options ask for, and tell of each table of features when it is complete.
+    """Extract the requested features, and yield a record of each table when it is complete.
 
-    What fails, unless the options are strict, is a record of the "failure" alone.
+    Unless the options are strict, a failure is a record that holds only "failure".
 
     Raises:
-        ValueError: a name is unknown, or a number out of its range.
-        DataError: the data set cannot be had.
+        ValueError: a name is unknown, or a number is out of range.
+        DataError: the data set is not available.
         StoreError: the store cannot be written to.
     """
     for name in options.encoder:
@@ -99,7 +99,7 @@ def extract(options: argparse.Namespace, progress: Progress) -> Iterator[dict[st
 
 
 def _load(options: argparse.Namespace) -> list[data.LabelledData]:
-    """The splits that the options ask for."""
+    """The requested splits."""
     return [
         data.load(
             options.data,
@@ -123,7 +123,7 @@ def _on_worker(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
 def _of_encoder(
     name: str, parts: Sequence[data.LabelledData], options: argparse.Namespace, progress: Progress
 ) -> Iterator[dict[str, Any]]:
-    """Extract what the options ask for under one encoder."""
+    """Extract the requested features under one encoder."""
     make_view = encoders.VIEWS[parts[0].modality]
     views = [None, *(make_view(number, seed=options.seed) for number in range(2) if options.views)]
     progress(f"{name}: loading", 0, 1)
@@ -151,7 +151,7 @@ def _extracted(
     options: argparse.Namespace,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Extract one table of features; what there is to say of it."""
+    """Extract one table of features; returns its record."""
     which = "samples" if view is None else f"view {view.number + 1}"
     done: list[int] = []
 
@@ -191,7 +191,7 @@ def _extracted(
 
 
 def _all_devices() -> Mesh | None:
-    """The devices of this process, where there are several."""
+    """The devices of this process, if there are several."""
     import jax
     from jax.sharding import Mesh
 
@@ -234,6 +234,6 @@ def _show(records: list[dict[str, Any]], columns: Columns, options: argparse.Nam
     shown = Shown(*columns, box=None)
     for record in records:
         shown.add_row(*(printable(text(record)) for text in columns.values()))
-    console.literal_console(width=1000).print(shown)  # wide, so that nothing is cut off
+    console.literal_console(width=1000).print(shown)  # wide, so that nothing is truncated
     if not options.quiet:
         console.literal_console(stderr=True).print(f"\nThe features are in {options.output}.", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The `jaxrel` command: which module carries it out, and what its exit status says."""
+"""The `jaxrel` command: runs the module of each command and sets the exit status."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def main(arguments: Sequence[str] | None = None, *, programs: Path | None = None
     """Run the command line; returns the exit status, which `jaxrel --help` explains.
 
     Args:
-        arguments: the words after `jaxrel`; None are those of this process.
-        programs: folder that keeps what JAX compiles; None leaves JAX's settings as they are.
+        arguments: the arguments after `jaxrel`; None reads those of this process.
+        programs: folder of JAX's compilation cache; None leaves JAX's settings unchanged.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     read = parser()
@@ -54,11 +54,11 @@ def main(arguments: Sequence[str] | None = None, *, programs: Path | None = None
 def _interrupted(options: argparse.Namespace, words: Sequence[str]) -> int:
     kept = f" What is finished is in {options.output / options.log}." if "log" in options else ""
     again = shlex.join(["jaxrel", *words])
-    return _complain(f"interrupted.{kept} To go on from there:\n  {again}", interrupts.status() or INTERRUPTED)
+    return _complain(f"interrupted.{kept} To continue:\n  {again}", interrupts.status() or INTERRUPTED)
 
 
 def _failed(error: Exception, options: argparse.Namespace) -> int:
-    """Say what is wrong in a line; an error that was not foreseen keeps its traceback."""
+    """Print the error in one line; an unexpected error keeps its traceback."""
     match error:
         case BlockingIOError():
             return _complain(f"another process is writing into {options.output}: choose another --output.", FAILURE)

@@ -1,4 +1,4 @@
-"""`jaxrel metrics`: what there is to score by."""
+"""`jaxrel metrics`: the list of metrics."""
 
 from __future__ import annotations
 

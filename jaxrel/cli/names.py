@@ -1,4 +1,5 @@
-"""What the parser says of the library without importing it, as JAX takes most of a second; tests hold it to be true."""
+"""Names that the parser needs without importing the library, because importing JAX takes most of a second. Tests keep
+them true."""
 
 from __future__ import annotations
 
@@ -43,5 +44,5 @@ LOG = "records.jsonl"
 
 
 def with_plugins(kind: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names, and those of the "encoders", "metrics" or "data" of other packages."""
+    """The names, followed by the "encoders", "metrics" or "data" of installed plugins."""
     return (*names, *(point.name for point in entry_points(group=f"jaxrel.{kind}")))

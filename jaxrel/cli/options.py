@@ -1,4 +1,4 @@
-"""Options that several commands have, in groups; nothing here may import JAX."""
+"""Options that several commands share, in groups; nothing here may import JAX."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Group = argparse._ArgumentGroup
 def add_number(
     group: Group, option: str, default: float | None, text: str, *, kind: Callable[[str], float] = int, **given: Any
 ) -> None:
-    """A number, which the text describes up to its default."""
+    """A number; the help text is completed by its default."""
     shown = "" if default is None else f" (default: {default})"
     group.add_argument(option, type=kind, default=default, metavar="N", help=f"{text}{shown}.", **given)
 
@@ -50,7 +50,7 @@ def add_data_set(group: Group, option: str, text: str, **given: Any) -> None:
 
 
 def add_columns(group: Group) -> None:
-    """Where named data sets are and how they are read."""
+    """Where named data sets are located and how they are read."""
     add_official_splits(group)
     group.add_argument(
         "--data-path",
@@ -64,30 +64,30 @@ def add_columns(group: Group) -> None:
 
 
 def add_reading(group: Group) -> None:
-    """How samples are read, of every command that reads them."""
+    """How samples are read, for every command that reads them."""
     group.add_argument(
         "--text-column",
         nargs="+",
         default=(),
         metavar="NAME",
-        help="Join these columns of a table or of a set of a hub to a text.",
+        help="Join these columns of a table or of a Hub data set to one text.",
     )
     group.add_argument(
-        "--label-column", metavar="NAME", help="Take the labels from this column of a table or of a set of a hub."
+        "--label-column", metavar="NAME", help="Take the labels from this column of a table or of a Hub data set."
     )
     group.add_argument(
         "--skip-broken",
         action="store_true",
-        help="Leave out pictures and texts that cannot be read, and say which.",
+        help="Leave out pictures and texts that cannot be read, and list them.",
     )
 
 
 def add_regression(group: Group) -> None:
-    """The option of every command whose data sets may have numbers to predict."""
+    """The option of every command that supports regression targets."""
     group.add_argument(
         "--regression",
         action="store_true",
-        help="Take labels as numbers to predict, for which no metric of classes is computed.",
+        help="Treat labels as regression targets; metrics of classes are not computed.",
     )
 
 
@@ -96,7 +96,7 @@ def add_official_splits(group: Group) -> None:
     group.add_argument(
         "--official-splits",
         action="store_true",
-        help="Take the training samples that a data set itself declares, in place of three quarters of all.",
+        help="Use the data set's own training split, instead of three quarters of all samples.",
     )
 
 
@@ -104,11 +104,11 @@ def add_official_splits(group: Group) -> None:
 
 
 class _Encoders(argparse.Action):
-    """Names of encoders, with those of a list in the place of `@LIST`."""
+    """Names of encoders, with each `@LIST` replaced by its encoders."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
         if any(name.startswith("@") for name in values):
-            from jaxrel import encoders  # which takes its time, and is not needed to refuse other words
+            from jaxrel import encoders  # imported late: it is slow, and not needed to refuse other arguments
 
             try:
                 values = encoders.expanded(values)
@@ -124,7 +124,7 @@ def add_encoders(group: Group, text: str, **given: Any) -> None:
         nargs="+",
         action=_Encoders,
         metavar="E",
-        help=f"{text}; a list has many in one word: {', '.join(names.LISTS)}.",
+        help=f"{text}; a list stands for several encoders: {', '.join(names.LISTS)}.",
         **given,
     )
     _complete(action, encoder_names)
@@ -136,19 +136,19 @@ def encoder_names() -> tuple[str, ...]:
 
 
 def add_encoder_options(group: Group) -> None:
-    """How encoders are loaded, of every command that loads them."""
+    """How encoders are loaded, for every command that loads them."""
     add_number(group, "--image-size", None, "Scale images to N pixels (default: each network's own size)")
     group.add_argument(
         "--prompt",
         metavar="NAME_OR_TEXT",
-        help="Put this before each text, of checkpoints of texts: the name of a prompt of theirs, or a text (default: "
-        "each one's own default).",
+        help="For text checkpoints, prefix each text with this: the name of one of their prompts, or a text "
+        "(default: each checkpoint's own).",
     )
-    add_number(group, "--width", None, "Keep the first N features alone, of checkpoints of texts")
+    add_number(group, "--width", None, "For text checkpoints, keep only the first N features")
 
 
 def add_batch_size(group: Group) -> None:
-    """Of the extraction of features."""
+    """Options of feature extraction."""
     add_number(group, "--batch-size", 32, "Encode N samples in one forward pass")
 
 
@@ -162,9 +162,9 @@ def add_metrics(group: Group, text: str, more: tuple[str, ...] = ()) -> None:
 
 
 def add_accuracy(group: Group, *, samples: str) -> None:
-    """How sure numbers are."""
+    """Options of confidence intervals."""
     add_number(group, "--resamples", 1000, f"Resample the {samples} N times for the intervals; 0 leaves them out")
-    add_number(group, "--confidence", 0.9, "Have intervals hold this share of the resamples", kind=float)
+    add_number(group, "--confidence", 0.9, "Let intervals contain this share of the resamples", kind=float)
 
 
 # Output
@@ -177,7 +177,7 @@ def add_output(group: Group, folder: str, *, pictures: str) -> None:
         type=path_argument,
         default=Path(folder),
         metavar="DIR",
-        help="Write results, pictures and what is finished into this folder (default: %(default)s).",
+        help="Write results, pictures and finished work to this folder (default: %(default)s).",
     )
     add_pictures(group, pictures)
     add_printing(group, "the results file", quiet="no progress, no notes")
@@ -192,34 +192,34 @@ def add_pictures(group: Group, name: str) -> None:
         choices=names.PICTURES,
         default=[],
         metavar="F",
-        help=f"Draw {name} into files of these formats beside a png: {', '.join(names.PICTURES[1:])}.",
+        help=f"Draw {name} into files of these formats in addition to png: {', '.join(names.PICTURES[1:])}.",
     )
     plots.add_argument("--no-plot", action="store_false", dest="plot", help="Draw nothing.")
 
 
 def add_printing(group: Group, document: str, *, quiet: str = "") -> None:
-    """What is printed: the option of every command, and a second one of those that take time."""
-    group.add_argument("--json", action="store_true", help=f"Print {document} as JSON in place of a table.")
+    """What is printed: an option of every command, and a second one for commands that take time."""
+    group.add_argument("--json", action="store_true", help=f"Print {document} as JSON instead of a table.")
     if quiet:
-        group.add_argument("--quiet", action="store_true", help=f"Print the result alone: {quiet}.")
+        group.add_argument("--quiet", action="store_true", help=f"Print only the result: {quiet}.")
 
 
 # Running
 
 
 def add_running(group: Group) -> None:
-    """Options of every command that computes."""
+    """Options of every command that computes results."""
     group.add_argument("--strict", action="store_true", help="Stop at the first encoder or data set that fails.")
     group.add_argument(
         "--ray",
         metavar="ADDRESS",
-        help="Have workers of a Ray cluster do the work: auto, HOST:PORT, ray://HOST:PORT, or local for one of this "
-        "host alone (pip install 'jaxrel[ray]'); features and data are best kept in folders that all hosts see.",
+        help="Run the work on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT, or local for a cluster on this "
+        "host only (pip install 'jaxrel[ray]'); keep features and data in folders that all hosts share.",
     )
 
 
 def _complete(action: argparse.Action, words: Callable[[], tuple[str, ...]]) -> None:
-    """Have a shell complete these words."""
+    """Let a shell complete these words."""
     action.completer = lambda **_: words()  # type: ignore[attr-defined] # which argcomplete looks for
 
 
@@ -231,7 +231,7 @@ def _named_path(text: str) -> tuple[str, Path]:
 
 
 def path_argument(text: str) -> Path:
-    """A path on the command line, `~` included, which a shell leaves alone in `--output=~/folder`."""
+    """A path on the command line, with `~` expanded, because a shell does not expand it in `--output=~/folder`."""
     if not text:
         raise argparse.ArgumentTypeError("the path is empty: pass a folder or a file, or . for this folder")
     try:

@@ -1,6 +1,6 @@
-"""How the `jaxrel` command line is read, explained and refused.
+"""The parser of the `jaxrel` command line: arguments, help and errors.
 
-Nothing here may import JAX: help, completion and refusals are to be at once.
+Nothing here may import JAX, so that help, completion and errors appear at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Examples:
   jaxrel rank --help
 
 Exit status:
-  0    everything that was asked for is there
+  0    everything that was requested is there
   1    something failed or was left out, which is named on stderr; the rest is there
   2    the command is wrong: an option, a name or a file is not what it should be
   130  it was interrupted by Ctrl-C, 143 by SIGTERM; what is finished is kept
@@ -34,7 +34,7 @@ The result is on stdout, everything else on stderr. NO_COLOR=1 has no colours, F
 
 
 class _Formatter(argparse.HelpFormatter):
-    """Fills paragraphs with names in one piece; lines that begin with spaces, as examples do, are left alone."""
+    """Wraps paragraphs without breaking names; lines that begin with spaces, such as examples, are left unchanged."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         lines = ([line] if line.startswith(" ") else _filled(line, width) or [""] for line in text.splitlines())
@@ -49,13 +49,14 @@ def _filled(text: str, width: int) -> list[str]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses in two lines, and asks whether a name was meant that is like the wrong one."""
+    """Reports errors in two lines, and suggests the name nearest to a misspelled one."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(formatter_class=_Formatter, **given)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As in the base class, but what is unknown is refused: first of all options, which may be those missing."""
+        """As in the base class, but unknown arguments are errors. Unknown options are reported first, since they may
+        be misspelled required ones."""
         words = list(sys.argv[1:] if args is None else args)
         if self._subparsers is None:
             given = itertools.takewhile(lambda word: word != "--", words)
@@ -79,12 +80,12 @@ class _Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"invalid choice: {value!r}{asked}: choose from {', '.join(known)}")
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong, and where there is more to read."""
+        """Print the error and a pointer to the help."""
         self.exit(2, f"{self.prog}: error: {printable(message, lines=True)}\nTry: {self.prog} --help\n")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser; of the options that it finds, `module` carries out the command."""
+    """The parser; the parsed option `module` names the module that runs the command."""
     whole = _Parser(
         prog="jaxrel",
         usage="jaxrel COMMAND ...",
@@ -92,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
     )
     whole.add_argument("--version", action="version", version=f"jaxrel {__version__}")
-    # Without a prog of its own it would be called by the usage.
+    # Without an explicit prog, argparse would use the usage text.
     found = whole.add_subparsers(required=True, prog="jaxrel", metavar="COMMAND", title="commands")
     for add in commands.ADD:
         add(found)

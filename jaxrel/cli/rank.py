@@ -1,4 +1,4 @@
-"""`jaxrel rank`: encoders ranked for targets by transferability, with the terms that say why."""
+"""`jaxrel rank`: encoders ranked for targets by transferability, with the terms that explain the ranking."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OF_NUMBERS = (
 
 
 def run(options: argparse.Namespace) -> str:
-    """Rank; returns what is missing of it."""
+    """Rank; returns what is missing."""
     if options.regression:
         return _rank_by_numbers(options)
     method = Joint(space=options.space, cost=options.cost, learn_head=not options.fixed_head)
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> str:
 
 
 def _rank_by_numbers(options: argparse.Namespace) -> str:
-    """A scoreboard of the metrics that take numbers to predict."""
+    """A scoreboard of the metrics that take regression targets."""
     if options.reference or options.label_free or options.class_names or len(options.target) > 1:
         raise ValueError(
             "--regression is for one target, without --reference, --label-free and --class-names, which are about "
@@ -72,7 +72,7 @@ def _rank_by_numbers(options: argparse.Namespace) -> str:
 
 
 def _incomplete(result: study.Ranking, plan: study.Plan) -> str:
-    """What of the ranking is not as it was asked for; empty where nothing is."""
+    """What is missing from the ranking; empty if it is complete."""
     if scores := result.incomplete:
         names = ", ".join(dict.fromkeys(f"{score.encoder} on {score.target}" for score in scores))
         total = len(plan.pairs) * len(plan.encoders)

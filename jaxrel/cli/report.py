@@ -1,4 +1,4 @@
-"""`jaxrel report`: tables and pictures again, from the files of one or several folders."""
+"""`jaxrel report`: recreates tables and pictures from the files of one or several folders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RANKING, SCORES, STUDY, VERIFICATION = FILES = "results.json", "scores.json", "s
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print, and write where a folder is named."""
+    """Print the tables, and write them if a folder is passed."""
     folders = list(dict.fromkeys(options.folders))
     for folder in folders:
         if not any((folder / name).is_file() for name in FILES):
@@ -65,7 +65,7 @@ class _Found(NamedTuple):
 
     @property
     def results(self) -> dict[str, Ranking | Scoreboard | Results | Verification]:
-        """Those that there are."""
+        """The results that exist."""
         found = {
             "results": self.ranking,
             "scores": self.board,
@@ -76,7 +76,7 @@ class _Found(NamedTuple):
 
 
 def _written(found: _Found, options: argparse.Namespace) -> list[Path]:
-    """The files and pictures; none is written where one of them would replace those of another run."""
+    """Write the files and pictures, or none of them if one would replace files of another run."""
     places = found.data_paths
     if found.ranking is not None:
         report.check_replaced(found.ranking, options.output, data_paths=places)

@@ -1,4 +1,4 @@
-"""How a command carries out what its options ask for."""
+"""Runs a study with the options of a command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["executor", "run_plan", "settings_of"]
 
 @contextlib.contextmanager
 def executor(options: argparse.Namespace) -> Iterator[Executor | None]:
-    """The workers that the options ask for; None is this process."""
+    """The requested workers; None is this process."""
     if options.ray is None:
         yield None
         return
@@ -27,19 +27,19 @@ def executor(options: argparse.Namespace) -> Iterator[Executor | None]:
 
     config: Any = jax.config  # whose settings have no types
     if not config.jax_platforms:
-        config.update("jax_platforms", "cpu")  # accelerators of this host are for its workers
+        config.update("jax_platforms", "cpu")  # accelerators of this host are reserved for its workers
     with RayExecutor(options.ray) as workers:
         yield workers
 
 
 def settings_of(options: argparse.Namespace, **given: Any) -> Settings:
-    """The settings that options of the same names have, or that are given in place of them."""
+    """The settings from the options of the same names, overridden by those passed."""
     names = [field.name for field in dataclasses.fields(Settings) if hasattr(options, field.name)]
     return Settings(**({name: getattr(options, name) for name in names} | given))
 
 
 def run_plan(plan: Plan, options: argparse.Namespace, progress: Progress) -> Results:
-    """Run a study as the options have it; workers keep compiled programs as this command keeps its own."""
+    """Run a study with these options; workers use the same compilation cache as this command."""
     with executor(options) as workers:
         return run(
             plan,

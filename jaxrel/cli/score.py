@@ -28,12 +28,12 @@ _ORIGIN = (
 
 
 def run(options: argparse.Namespace) -> str:
-    """Score; returns what is missing of it."""
+    """Score; returns what is missing."""
     return scored(options, *(_of_files(options) if options.files else of_data_sets(options)))
 
 
 def scored(options: argparse.Namespace, asked: Study, origins: Mapping[str, str], *notes: str) -> str:
-    """Score what is asked for, show and write it; what failed of it."""
+    """Compute, print and write the requested scores; returns what failed."""
     with console.narrator(quiet=options.quiet) as progress:
         plan = asked.plan()
         report.check_output(origins, plan.metrics, options.output)
@@ -49,7 +49,7 @@ def scored(options: argparse.Namespace, asked: Study, origins: Mapping[str, str]
 
 
 def _of_files(options: argparse.Namespace) -> tuple[Study, dict[str, str]]:
-    """A study of the encoders of files, and which file each is of."""
+    """A study of the encoders of files, and the file of each encoder."""
     if options.encoder or options.target:
         raise ValueError(_USAGE)
     if options.reference is not None or options.views or options.data_path or options.regression:
@@ -64,7 +64,7 @@ def _of_files(options: argparse.Namespace) -> tuple[Study, dict[str, str]]:
 
 
 def of_data_sets(options: argparse.Namespace) -> tuple[Study, dict[str, str]]:
-    """A study of the encoders that are named, and of which data sets by which options their scores are."""
+    """A study of the named encoders, and the data sets and options of their scores."""
     if not (options.encoder and options.target):
         raise ValueError(_USAGE)
     needs = [
@@ -79,7 +79,7 @@ def of_data_sets(options: argparse.Namespace) -> tuple[Study, dict[str, str]]:
     metrics = options.metric or applicable
     if not options.views and (viewed := [name for name in metrics if _needs_views(name)]):
         raise ValueError(f"{', '.join(viewed)} needs views of the samples: pass --views.")
-    settings = settings_of(options, held_out=0, resamples=0)  # no metric looks at held-out samples
+    settings = settings_of(options, held_out=0, resamples=0)  # no metric uses held-out samples
     asked = Study(
         options.encoder,
         [options.target],

@@ -1,4 +1,4 @@
-"""`jaxrel study`: encoders by references by targets by metrics, and what else is varied."""
+"""`jaxrel study`: encoders x references x targets x metrics, and further axes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["run"]
 
 
 def run(options: argparse.Namespace) -> str:
-    """Compute a study, or say what it takes; returns what is missing of it."""
+    """Compute a study, or print its cost; returns what is missing."""
     settings = settings_of(options, samples=Settings().samples, seed=options.seed[0])
     asked = Study(
         options.encoder,

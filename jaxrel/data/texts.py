@@ -24,15 +24,15 @@ class TextData(LabelledData):
         name: name of the data set.
         split: ``"train"`` or ``"test"``.
         texts: n strings; an empty one is a sample like any other.
-        labels: class of each text; -1 where it is not known.
+        labels: class of each text; -1 if unknown.
         class_names: name of each class.
         licence: the licence as stated where the data came from.
         provider: where the data came from.
-        skipped: name of each file that cannot be read, and why.
-        targets: numbers to predict, where there are no classes.
+        skipped: name of each unreadable file, and the reason.
+        targets: regression targets, if there are no classes.
 
     Raises:
-        ValueError: the texts are no tuple of strings, or a label does not fit.
+        ValueError: the texts are not a tuple of strings, or a label does not fit.
     """
 
     modality: ClassVar[Modality] = "texts"
@@ -49,10 +49,10 @@ class TextData(LabelledData):
     def __post_init__(self) -> None:
         """Check texts and labels against one another."""
         if not isinstance(self.texts, tuple):
-            raise ValueError(f"texts of {self.name} are a {type(self.texts).__name__}, wanted a tuple of strings")
+            raise ValueError(f"texts of {self.name} are a {type(self.texts).__name__}, expected a tuple of strings")
         for index, text in enumerate(self.texts):
             if not isinstance(text, str):
-                raise ValueError(f"text {index} of {self.name} is a {type(text).__name__}, wanted a string")
+                raise ValueError(f"text {index} of {self.name} is a {type(text).__name__}, expected a string")
         self._check_labels()
 
     @property
@@ -84,4 +84,4 @@ def hash_order(
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")  # a lone surrogate is no character, but may be in a string
+    return text.encode("utf-8", "surrogatepass")  # a lone surrogate is not a character, but a string may contain it

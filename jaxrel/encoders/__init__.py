@@ -1,9 +1,9 @@
-"""Frozen encoders of images and texts behind one contract, and features of many samples.
+"""Frozen encoders of images and texts with a common interface, and feature extraction for many samples.
 
 `names()` lists the encoders, `load(name)` gives an :class:`Encoder`, `extract_features(encoder, samples)` applies it to
 any number of samples, `extract_layers(encoder, layers, samples)`
-gives those of several layers of it. `from_function` makes an encoder of any function of your own, `from_network`,
-`from_linen`, `from_torch` and `from_transformers` of a network of Flax NNX, Flax Linen, PyTorch and transformers,
+extracts several of its layers. `from_function` makes an encoder from your own function; `from_network`, `from_linen`,
+`from_torch` and `from_transformers` from a network of Flax NNX, Flax Linen, PyTorch and transformers,
 `jaxrel.encoders.texts.text_encoder` one of texts, `jaxrel.encoders.images.vision_transformers` those of ViT,
 CLIP, SigLIP and DINO checkpoints. `ImageView` and `TextView` make augmented copies of samples, for scoring without
 labels, `class_prompts` sentences of names of classes. Importing this package does not import Flax; making an encoder
@@ -69,4 +69,4 @@ __all__ = [
 VIEWS: Mapping[Modality, Callable[..., ImageView | TextView]] = MappingProxyType(
     {"images": ImageView, "texts": TextView}
 )
-"""What makes augmented views of each kind of samples."""
+"""The augmented views of each modality."""

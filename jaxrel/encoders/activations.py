@@ -1,4 +1,4 @@
-"""Activations by the names that configurations of Hugging Face have for them."""
+"""Activations by their names in Hugging Face configurations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _identity(x: jax.Array) -> jax.Array:
     return x
 
 
-# Functions of the module, so that networks of one architecture compare equal.
+# Module-level functions, so that networks of one architecture compare equal.
 ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
     "gelu_new": functools.partial(jax.nn.gelu, approximate=True),

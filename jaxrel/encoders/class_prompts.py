@@ -1,4 +1,4 @@
-"""From the names of classes to what is said of their samples."""
+"""Prompts from class names."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ IMAGE_TEMPLATES = (
     "a black and white photo of a {}.",
     "a low resolution photo of a {}.",
 )
-"""What is said of pictures, among what [CLIP](https://arxiv.org/abs/2103.00020) was tried with."""
+"""Templates for pictures, from those tried with [CLIP](https://arxiv.org/abs/2103.00020)."""
 
 
 def class_prompts(
     names: Sequence[str] | Mapping[str, Sequence[str]], *, modality: Modality
 ) -> dict[str, tuple[str, ...]]:
-    """Prompts of each class, in their order: names or descriptions in sentences about images, as they are for texts.
+    """Prompts of each class, in order: names or descriptions, inserted into sentences for images and unchanged for
+    texts.
 
     Args:
-        names: of the classes; or of each class its descriptions, which stand for the name where there are any.
-        modality: of the samples.
+        names: names of the classes, or the descriptions of each class, which replace the name if there are any.
+        modality: modality of the samples.
     """
     described = names if isinstance(names, Mapping) else dict.fromkeys(names, ())
     templates = IMAGE_TEMPLATES if modality == "images" else ("{}",)

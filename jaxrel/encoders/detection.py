@@ -1,4 +1,4 @@
-"""What a checkpoint is, where its name does not say: by its configuration, else by the names of its tensors."""
+"""Detects the architecture of a checkpoint from its configuration or the names of its tensors."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ _RESNETS: Mapping[tuple[tuple[int, ...], bool], str] = {
     ((3, 4, 23, 3), True): "resnet-101",
     ((3, 8, 36, 3), True): "resnet-152",
 }
-# The end of a tensor's name that the others lack.
+# Suffix of a tensor name that identifies a network.
 _NAMES = (
     ("clip-resnet", "attnpool.positional_embedding"),
     ("convnext", "stages.0.layers.0.pwconv1.weight"),
@@ -78,7 +78,7 @@ _NAMES = (
     ("swin", "layers.0.blocks.0.attention.self.relative_position_bias_table"),
     ("swin", "layers.0.blocks.0.attn.relative_position_bias_table"),
 )
-# A tensor that the others lack, or have of another width.
+# A tensor that other networks lack or have with another width.
 _SIGNS = (
     ("mobilenet-v2", "features.18.0.weight", 1280),
     ("squeezenet-1.1", "features.3.squeeze.weight", 16),
@@ -89,17 +89,17 @@ _SIGNS = (
 
 
 def is_checkpoint(name: str) -> bool:
-    """Whether a name is that of a file or folder, or can be that of a repository, "owner/name"."""
+    """Whether a name is a file or folder, or a possible repository, "owner/name"."""
     return bool(name) and (user_path(name).exists() or _REPOSITORY.fullmatch(name) is not None)
 
 
 def kind_of(checkpoint: str) -> str:
-    """The name of the encoder whose weights a file, a folder or a repository of the Hugging Face hub has.
+    """The name of the encoder whose weights are in a file, a folder or a repository of the Hugging Face Hub.
 
-    Of a repository, config.json alone is fetched. Of files, what was found is remembered until they change.
+    For a repository, only config.json is fetched. For files, the result is cached until they change.
 
     Raises:
-        CheckpointError: it is not there, or it is none of the encoders that are known.
+        CheckpointError: it does not exist, or it is not a known encoder.
     """
     path = user_path(checkpoint)
     if path.exists():
@@ -118,7 +118,7 @@ def _kind_of_files(path: Path, states: str) -> str:
 
 
 def _config_beside(folder: Path) -> dict[str, Any]:
-    """The configuration of the network in a folder, that of sentence-transformers included; {} where there is none."""
+    """The configuration of the network in a folder, including that of sentence-transformers; {} if there is none."""
     for place in (folder, folder / "0_Transformer"):
         if (place / "config.json").is_file():
             return read_json(place / "config.json")
@@ -151,6 +151,8 @@ def _kind_of_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> str:
         if any(name.endswith(ending) and np.shape(tensor)[:1] == (width,) for name, tensor in tensors.items()):
             return kind
     raise CheckpointError(
-        f"it cannot be told by its tensors ({', '.join(list(tensors)[:3])}, ...) what {path} is: put its config.json "
+        f"the architecture cannot be determined from the tensors ({', '.join(list(tensors)[:3])}, ...) what "
+        f"{path} is: put its "
+        f"config.json "
         f"beside it, or say which of the encoders it is, such as resnet-50@{path}"
     )

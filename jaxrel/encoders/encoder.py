@@ -1,4 +1,4 @@
-"""The contract of an encoder: images or texts in, features (and logits, where there is a classifier) out."""
+"""The interface of an encoder: images or texts in, features (and logits, if there is a classifier) out."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ __all__ = [
 Modality = Literal["images", "texts"]
 Samples = UInt8[Array | np.ndarray, "b h w c"] | Sequence[str]
 
-# Part of every fingerprint: to be raised when the same weights come to give other features.
+# Part of every fingerprint; increased when the same weights give other features.
 REVISION = 1
 
 
 class EncoderOutput(NamedTuple):
-    """What an encoder says of a batch of samples."""
+    """The output of an encoder for a batch of samples."""
 
     features: Float[Array, "b d"]
     logits: Float[Array, "b c"] | None
 
 
 class _FeaturesOfLayers(Protocol):
-    """Features of several layers, of weights and prepared samples."""
+    """Maps weights and prepared samples to the features of several layers."""
 
     def __call__(self, layers: tuple[int, ...], state: Any, arrays: Any, /) -> tuple[Float[Array, "b _"], ...]:
-        """Those of each of the layers, in their order."""
+        """The features of each layer, in order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +63,8 @@ class Layers:
     """The layers of an encoder's network.
 
     Args:
-        stopped: makes the encoder that stops after a layer; ValueError where there is no such layer.
-        features: gives those of several layers, in one pass.
+        stopped: returns the encoder that stops after a layer; ValueError if there is no such layer.
+        features: returns the features of several layers, in one pass.
         state: the weights of the whole network.
     """
 
@@ -74,16 +74,16 @@ class Layers:
     _made: dict[int, Encoder] = field(default_factory=dict, init=False, repr=False)
 
     def at(self, layer: int) -> Encoder:
-        """The encoder that stops after a layer, made once; ValueError where there is no such layer."""
+        """The encoder that stops after a layer, cached; ValueError if there is no such layer."""
         if layer not in self._made:
             encoder = replace(self.stopped(layer), layers=None)
-            if encoder.num_logits is None:  # With the weights that are here already, where it has a copy of them.
+            if encoder.num_logits is None:  # Share the weights that are already loaded, instead of a copy.
                 encoder = replace(encoder, forward=jax.tree_util.Partial(partial(self._only, layer), self.state))
             self._made[layer] = encoder
         return self._made[layer]
 
     def forward(self, layers: Sequence[int]) -> Callable[[Any], tuple[Float[Array, "b _"], ...]]:
-        """The map from prepared samples to the features of these layers."""
+        """The function from prepared samples to the features of these layers."""
         return jax.tree_util.Partial(partial(self.features, tuple(layers)), self.state)
 
     def _only(self, layer: int, state: Any, arrays: Any) -> EncoderOutput:
@@ -92,25 +92,26 @@ class Layers:
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """A frozen encoder, preprocessing included. :func:`jaxrel.encoders.load` makes one.
+    """A frozen encoder, including its preprocessing; made by :func:`jaxrel.encoders.load`.
 
     Args:
         name: the name it was loaded by.
         modality: what it encodes, "images" or "texts".
         feature_width: length of the feature vector of a sample.
-        num_logits: number of classes of the pre-trained classifier; None where there is none.
-        num_parameters: count of trained numbers (running statistics are not among them).
+        num_logits: number of classes of the pre-trained classifier; None if there is none.
+        num_parameters: number of trained parameters (without running statistics).
         pretraining: what the weights were trained on.
         licence: the licence of the weights, as their distribution states it.
         fingerprint: SHA-256 of name, weights, preprocessing and input size; equal fingerprints give equal features.
-        prepare: what is done on the host: from a batch of samples to arrays, or a ValueError that says what is wrong.
-        forward: the compiled map from these arrays to an :class:`EncoderOutput`; as a `jax.tree_util.Partial` of its
+        prepare: function on the host from a batch of samples to arrays; raises ValueError for invalid samples.
+        forward: the compiled function from these arrays to an :class:`EncoderOutput`; as a `jax.tree_util.Partial` of
+            its
             weights, so that they can be placed on several devices.
-        image_size: height and width in pixels to which each image is brought; None for texts.
-        lengths: of texts, in tokens or letters, so that a batch can hold texts of similar length; None for images.
-        weights_sha256: SHA-256 of the weights alone, with their names; "" where they are not known.
-        preprocessing: what is done to samples before the network, for people; "" where it is not known.
-        layers: those of its network, which :func:`jaxrel.encoders.extract_layers` takes; None where they are not known.
+        image_size: height and width in pixels to which each image is resized; None for texts.
+        lengths: lengths of texts, in tokens or letters, to batch texts of similar length; None for images.
+        weights_sha256: SHA-256 of the weights alone, with their names; "" if unknown.
+        preprocessing: readable description of the preprocessing; "" if unknown.
+        layers: layers of its network, for :func:`jaxrel.encoders.extract_layers`; None if unknown.
     """
 
     name: str
@@ -130,7 +131,7 @@ class Encoder:
     layers: Layers | None = field(default=None, repr=False)
 
     def __call__(self, samples: Samples) -> EncoderOutput:
-        """Features and logits of a batch of samples. Deterministic; compiled once for each shape of batch.
+        """Features and logits of a batch of samples. Deterministic, and compiled once per batch shape.
 
         Args:
             samples: for images `(b, h, w, c)` uint8 pixels 0..255 of any height and width, c = 1 (grey) or 3 (RGB),
@@ -141,7 +142,8 @@ class Encoder:
             Features `(b, feature_width)` and logits `(b, num_logits)` or None, both float32.
 
         Raises:
-            ValueError: the images have another rank, dtype or number of channels, or no pixels; the texts are none.
+            ValueError: the images have another rank, dtype or number of channels, or no pixels; the texts are not
+                strings.
         """
         return self.forward(self.prepare(as_samples(samples)))
 
@@ -154,13 +156,13 @@ def from_network(
     pretraining: str = "unknown",
     licence: str = "unknown",
 ) -> Encoder:
-    """Make an encoder of a Flax NNX network.
+    """Make an encoder from a Flax NNX network.
 
     Args:
         network: maps preprocessed images `(b, s, s, channels)` to an :class:`EncoderOutput`, or to an array of features
             `(b, d)` alone. The channels are those of the mean of `preprocessing`: one number makes one (grey) channel.
-            Its variables are taken as they are now. Where it has `stopped_after(layer)` and `features_of_layers(x, *,
-            layers)`, as those of this library, the encoder has `layers`.
+            Its variables are copied. If it has `stopped_after(layer)` and `features_of_layers(x, *, layers)`, like the
+            networks of this library, the encoder has `layers`.
         preprocessing: maps uint8 images to the network's input.
         name: the encoder's name, part of its fingerprint: networks that differ in more than their variables (in a
             stride, say) need different ones.
@@ -168,8 +170,8 @@ def from_network(
         licence: the licence of the weights.
 
     Raises:
-        ValueError: it is no network of Flax NNX, a variable is not finite, the network does not take such images, or
-            what it gives is no features.
+        ValueError: it is not a network of Flax NNX, a variable is not finite, the network does not take such images, or
+            its output is not features.
     """
     from flax import nnx
 
@@ -212,19 +214,19 @@ def from_linen(
     licence: str = "unknown",
     **options: Any,
 ) -> Encoder:
-    """Make an encoder of a Flax Linen module of images.
+    """Make an encoder from a Flax Linen module for images.
 
     Args:
-        module: maps preprocessed images to features, as the network of :func:`from_network` does.
-        variables: its collections, such as `{"params": ..., "batch_stats": ...}`, as they are now.
+        module: maps preprocessed images to features, like the network of :func:`from_network`.
+        variables: its collections, such as `{"params": ..., "batch_stats": ...}`, which are copied.
         preprocessing: maps uint8 images to the module's input.
         name: the encoder's name, part of its fingerprint, as are options and variables, and what the module computes.
         pretraining: what the weights were trained on.
         licence: the licence of the weights.
-        options: of every call of the module, such as `train=False`.
+        options: keyword arguments of every call of the module, such as `train=False`.
 
     Raises:
-        ValueError: a variable is not finite, the module does not take such images, or what it gives is no features.
+        ValueError: a variable is not finite, the module does not take such images, or its output is not features.
     """
     encoder = image_encoder(
         partial(_apply_linen, module, tuple(options.items())),
@@ -252,10 +254,10 @@ def image_encoder(
     """Make an encoder of images.
 
     Args:
-        apply: what there is for preprocessed images with weights.
+        apply: function of weights and preprocessed images.
         state: the weights.
-        preprocessing: maps uint8 images to what `apply` takes.
-        identity: what beside the weights decides the features, for the fingerprint.
+        preprocessing: maps uint8 images to the input of `apply`.
+        identity: everything besides the weights that determines the features, for the fingerprint.
         facts: other fields of the encoder.
 
     Raises:
@@ -280,10 +282,10 @@ def image_encoder(
 
 
 def _output_shapes(forward: Callable[[Any], EncoderOutput], size: int, channels: int) -> EncoderOutput:
-    """Shapes of what an encoder gives for an image.
+    """Shapes of the output of an encoder for an image.
 
     Raises:
-        ValueError: it does not take such images, or gives no features.
+        ValueError: it does not take such images, or does not return features.
     """
     try:
         return jax.eval_shape(forward, np.zeros((1, size, size, 3), np.uint8))
@@ -303,11 +305,11 @@ def _apply_to_images(
     return apply(state, preprocess(preprocessing, images))
 
 
-# Compiled apart, so that images of another size do not compile the network again; and at module level, so that
-# encoders of one architecture share what is compiled.
+# Compiled separately, so that images of another size do not recompile the network; and at module level, so that
+# encoders of one architecture share programs.
 @partial(compiled, static_argnums=0)
 def preprocess(preprocessing: Preprocessing, images: jax.Array) -> jax.Array:
-    """Preprocessed images, by a program of their own."""
+    """Preprocessed images, by a separate program."""
     return preprocessing(images)
 
 
@@ -347,10 +349,10 @@ def _apply_linen(
 
 
 def as_output(given: Any) -> EncoderOutput:
-    """What a network gives, with no logits where it gives an array of features alone.
+    """The output of a network, without logits if it returns only an array of features.
 
     Raises:
-        TypeError: it gives something else, or arrays of other shapes.
+        TypeError: it returns something else, or arrays of other shapes.
     """
     output = given if isinstance(given, EncoderOutput) else EncoderOutput(given, None)
     for what, array in (("features", output.features), ("logits", output.logits)):
@@ -361,7 +363,7 @@ def as_output(given: Any) -> EncoderOutput:
 
 
 def fingerprint(description: str, state: Any) -> str:
-    """SHA-256 of a description, but for addresses in memory, and of the arrays of a pytree, with their names."""
+    """SHA-256 of a description, without memory addresses, and of the arrays of a pytree, with their names."""
     digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", description).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
@@ -370,7 +372,7 @@ def fingerprint(description: str, state: Any) -> str:
 
 
 def check_finite(state: Any) -> None:
-    """Raise ValueError where a variable of a network has a number that is not finite."""
+    """Raise ValueError if a variable of a network is not finite."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         if jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact) and not np.isfinite(np.asarray(leaf)).all():
             name = jax.tree_util.keystr(path)
@@ -378,7 +380,7 @@ def check_finite(state: Any) -> None:
 
 
 def checked_images(images: Any) -> Any:
-    """The images, or a ValueError that says what is wrong."""
+    """The images; ValueError if they are invalid."""
     check_images(images)
     return images
 

@@ -1,4 +1,4 @@
-"""Features of many samples: fixed batch shapes, any number of devices, and resumption from a store."""
+"""Feature extraction for many samples: fixed batch shapes, any number of devices, and resumption from a store."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from jaxrel.version import __version__
 __all__ = ["SHARD_SIZE", "SampleSource", "View", "extract_features", "extract_layers"]
 
 SHARD_SIZE = 512
-"""Samples in a shard, at most (more only if one batch has more)."""
+"""Maximum number of samples in a shard (more only if one batch has more)."""
 
 IN_FLIGHT = 2
-"""Batches that devices may work on while the host prepares the next one."""
+"""Batches in flight on the devices while the host prepares the next one."""
 
 Progress = Callable[[int, int], None]
 Forward = Callable[[Any], tuple[Array, ...]]
@@ -36,7 +36,7 @@ class SampleSource(Protocol):
     """Samples that need not be in memory at once."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of samples."""
 
     def __getitem__(self, rows: slice, /) -> UInt8[np.ndarray, "m h w c"] | Sequence[str]:
         """Consecutive images, or texts."""
@@ -46,10 +46,10 @@ Samples = UInt8[np.ndarray, "n h w c"] | Sequence[str] | SampleSource
 
 
 class View(Protocol):
-    """What takes the place of samples, such as :class:`jaxrel.encoders.ImageView`; its `repr` says all about it."""
+    """A transformation of samples, such as :class:`jaxrel.encoders.ImageView`; its `repr` identifies it."""
 
     def __call__(self, samples: Any, /, *, first: int) -> Any:
-        """As many other samples; `first` is the position of the first of them in the whole."""
+        """The transformed samples; `first` is the position of the first one in the whole set."""
 
 
 @overload
@@ -99,40 +99,40 @@ def extract_features(
 ) -> Float[np.ndarray, "n d"] | Table:
     """Features of all samples, in order.
 
-    Each batch has `batch_size` samples (the last one is filled up by copies, whose features are cut off), so images of
-    one size compile the encoder once, and texts once for each length that they are padded to. Texts of similar length
+    Each batch has `batch_size` samples (the last one is padded by copies, whose features are dropped), so images of
+    one size compile the encoder once, and texts once for each padded length. Texts of similar length
     share a batch. While devices compute, the host prepares the next batch.
 
     With a `store`, features are kept in shards of about 512 samples, no more than a few of which are ever in memory.
-    A run that was killed goes on with the shards that are missing, and on the same devices ends with the same bits as
-    one that was not.
+    A killed run continues with the missing shards, and on the same devices gives bitwise the same result as an
+    uninterrupted one.
 
     Args:
-        encoder: what gives the features.
+        encoder: the encoder.
         samples: `(n, h, w, c)` uint8 images, c = 1 or 3; or n strings, for an encoder of texts; or either in the types
             of other libraries (tensors of PyTorch, series of pandas and polars, columns of `datasets`, lists of
-            pictures; see :func:`jaxrel.encoders.samples.as_samples`); or a source that gives either by slices, so that
-            they need not be in memory at once.
+            pictures; see :func:`jaxrel.encoders.samples.as_samples`); or a source that returns either by slices, so
+            that they need not be in memory at once.
         batch_size: samples encoded at once, on all devices together.
-        mesh: devices of this process that share each batch equally, whatever the mesh's axes; each gets the weights
-            once. Default: one device.
-        store: keeps finished shards.
+        mesh: devices of this process over which each batch is split equally, whatever the mesh's axes; weights are
+            copied to each once. Default: one device.
+        store: store of finished shards.
         dtype: type of the features, "float32" or "bfloat16".
-        view: encodes an augmented view of each sample in place of the sample, such as `ImageView(0)`.
+        view: encode an augmented view of each sample instead of the sample, such as `ImageView(0)`.
         progress: called with (samples done, n) before the first batch and after each one.
-        data_fingerprint: a hash of exactly these samples in this order, which the store tells them by. Default: the
-            SHA-256 of `samples`; a source that gives slices has to bring its own.
-        provenance: what the store is to say of the samples (data set, split, ...), as JSON values; facts of the
+        data_fingerprint: a hash of exactly these samples in this order, by which the store identifies them. Default:
+            the SHA-256 of `samples`; required for a source of slices.
+        provenance: description of the samples for the store (data set, split, ...), as JSON values; facts about the
             encoder are added.
 
     Returns:
-        `(n, d)` features, d = encoder.feature_width: an array, or with a `store` the complete table, which is read from
-        the disk where it is indexed and is an array to whatever calls `np.asarray`.
+        `(n, d)` features, d = encoder.feature_width: an array, or with a `store` the complete table, which is read
+        from disk when indexed and converts to an array by `np.asarray`.
 
     Raises:
-        ValueError: there are no samples, or not of the kind that the encoder takes; a feature is NaN or infinite, or
-            all features of a full shard are the same although its samples are not; batch_size is below 1 or no multiple
-            of the number of devices; a source comes with a store but without a data_fingerprint.
+        ValueError: there are no samples, or they have another modality; a feature is NaN or infinite, or all features
+            of a full shard are the same although its samples are not; batch_size is below 1 or not a multiple of the
+            number of devices; a source of slices is passed with a store but without a data_fingerprint.
         StoreError: the store cannot be written to.
     """
     (features,) = _extracted(
@@ -156,22 +156,23 @@ def extract_layers(
 ) -> list[Float[np.ndarray, "n _"] | Table]:
     """Features of all samples after each of several layers of an encoder's network, in one pass of it.
 
-    They are those of :func:`extract_features` for the encoders `encoder.layers.at(layer)`, which are those of the names
-    `NAME#LAYER`: a store keeps them by the same keys, and what it has of them is not computed again. They may differ
-    by rounding, as programs do that compute one layer or several.
+    They are the features of :func:`extract_features` for the encoders `encoder.layers.at(layer)`, named `NAME#LAYER`:
+    a store keeps them under the same keys, and does not recompute existing ones. They may differ by rounding between
+    programs of one and of several layers.
 
     Args:
-        encoder: of a network that has layers, loaded without one: see :func:`jaxrel.encoders.load`.
+        encoder: encoder of a network with layers, loaded without a layer: see :func:`jaxrel.encoders.load`.
         layers: their numbers, each once.
-        samples: as :func:`extract_features` takes them.
-        options: those of :func:`extract_features`.
+        samples: samples, as in :func:`extract_features`.
+        options: further arguments of :func:`extract_features`.
 
     Returns:
         The features of each layer, in the order of `layers`. Their widths may differ.
 
     Raises:
-        ValueError: the layers of the encoder are not known, or there is no such layer, or none or one twice is asked
-            for; as :func:`extract_features`, for the first layer that fails, once those of the others are finished.
+        ValueError: the layers of the encoder are unknown, there is no such layer, or `layers` is empty or has
+            duplicates; otherwise as :func:`extract_features`, for the first layer that fails, once the others are
+            finished.
         StoreError: the store cannot be written to.
     """
     known = encoder.layers
@@ -203,7 +204,7 @@ def _extracted(
     data_fingerprint: str | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> list[Any]:
-    """Features of encoders that differ in where they stop; `forward` gives those of some of them in one pass."""
+    """Features of encoders that differ in their last layer; `forward` returns those of some of them in one pass."""
     encoder, given = encoders[0], cast(Any, samples)
     samples = as_samples(np.asarray(given) if isinstance(given, jax.Array) else given)
     _check_samples(encoder, samples)
@@ -264,7 +265,7 @@ def _extracted(
 
 
 class _Memory(NamedTuple):
-    """An array of features that is filled as a :class:`Table` is."""
+    """An array of features that is filled like a :class:`Table`."""
 
     features: Float[np.ndarray, "n d"]
     spans: Sequence[slice]
@@ -282,7 +283,7 @@ _ADVICE = "its weights or its preprocessing do not fit these samples, or numbers
 
 
 class _Batch(NamedTuple):
-    """A batch on its way through the encoder: where in which shard, whose samples vary or not, its features belong."""
+    """A batch in flight: the shard and rows of its features, and whether the samples of the shard vary."""
 
     shard: int
     vary: bool
@@ -302,7 +303,7 @@ def _encoded_shards(
     widths: Sequence[int],
     count: Callable[[int], None],
 ) -> Iterator[tuple[int, bool, list[Float[np.ndarray, "m _"]]]]:
-    """Each of the shards, whether its samples vary, and the features of each layer."""
+    """Each shard, whether its samples vary, and the features of each layer."""
 
     def started() -> Iterator[_Batch]:
         for shard in shards:
@@ -326,12 +327,12 @@ def _encoded_shards(
 
 
 def _check_rows(encoder: Encoder, rows: Float[np.ndarray, "m d"], span: slice, *, vary: bool) -> None:
-    """Raise ValueError where features are not finite, or all the same although their samples vary."""
+    """Raise ValueError if features are not finite, or all the same although the samples vary."""
     if not np.isfinite(rows).all():
         sample = span.start + int(np.argmin(np.isfinite(rows).all(axis=1)))
         raise ValueError(f"{encoder.name} gives features of sample {sample} that are NaN or infinite: {_ADVICE}")
-    # Numbers that overflow inside of a network end as 0 wherever it divides by a deviation. The few samples left for a
-    # last shard may be alike.
+    # Overflowing numbers inside a network become 0 wherever it divides by a deviation. The few samples of a last shard
+    # may be alike.
     if vary and not _vary(rows):
         raise ValueError(
             f"{encoder.name} gives the same features of all samples from {span.start} to {span.stop - 1}, which are "
@@ -340,12 +341,12 @@ def _check_rows(encoder: Encoder, rows: Float[np.ndarray, "m d"], span: slice, *
 
 
 def _vary(items: Sequence[Any] | np.ndarray) -> bool:
-    """Whether one differs from the first."""
+    """Whether any sample differs from the first."""
     return any(not np.array_equal(item, items[0]) for item in items[1:])
 
 
 def _ahead(items: Iterable[T], number: int) -> Iterator[T]:
-    """The items, each given only when `number` later ones have been started."""
+    """The items, each yielded only when `number` later ones have been started."""
     waiting: deque[T] = deque()
     for item in items:
         waiting.append(item)
@@ -355,7 +356,7 @@ def _ahead(items: Iterable[T], number: int) -> Iterator[T]:
 
 
 def _batches(encoder: Encoder, samples: Any, batch_size: int) -> list[Int[np.ndarray, " b"]]:
-    """Positions of the samples of each batch: consecutive ones, or those of similar length."""
+    """Positions of the samples of each batch: consecutive ones, or ones of similar length."""
     order = np.arange(len(samples)) if encoder.lengths is None else np.argsort(encoder.lengths(samples), kind="stable")
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
@@ -365,7 +366,7 @@ def _chosen(samples: Any, positions: Int[np.ndarray, " b"]) -> Any:
 
 
 def _filled_up(arrays: Any, batch_size: int) -> Any:
-    """The arrays with copies of their last row, so that they have `batch_size` rows."""
+    """The arrays, padded to `batch_size` rows by copies of their last row."""
 
     def fill_up(leaf: np.ndarray) -> np.ndarray:
         padding = [(0, batch_size - len(leaf))] + [(0, 0)] * (leaf.ndim - 1)
@@ -379,7 +380,7 @@ def _alone(forward: Callable[[Any], EncoderOutput], arrays: Any) -> tuple[Any, .
 
 
 def _forward_on(mesh: Mesh | None, encoder: Encoder, forward: Forward, batch_size: int) -> Forward:
-    """The map from arrays on the host: every device has the weights, and takes its share of the rows."""
+    """The function of arrays on the host: every device has the weights and takes its share of the rows."""
     if mesh is None:
         return forward
     devices = mesh.devices.reshape(-1)
@@ -392,16 +393,16 @@ def _forward_on(mesh: Mesh | None, encoder: Encoder, forward: Forward, batch_siz
         )
     if isinstance(encoder.forward, OwnForward) and encoder.forward.on_host:
         raise ValueError(f"{encoder.name} is no program of JAX, which devices could share: leave out mesh")
-    # A mesh of its own, for that of the caller may have axes on which an encoder's operations need annotations.
+    # A separate mesh, because the caller's may have axes for which an encoder's operations need annotations.
     mesh = Mesh(devices, "rows")
     rows = NamedSharding(mesh, PartitionSpec("rows"))
-    if isinstance(encoder.forward, jax.tree_util.Partial):  # Or its weights would be copied for each batch.
+    if isinstance(encoder.forward, jax.tree_util.Partial):  # Otherwise its weights would be copied for each batch.
         forward = jax.device_put(forward, NamedSharding(mesh, PartitionSpec()))
     return lambda arrays: forward(jax.device_put(arrays, rows))
 
 
 def _counter(progress: Progress | None, done: int, total: int) -> Callable[[int], None]:
-    """Tells of what is done at the start, and takes how much more is."""
+    """Reports the number of finished samples, initially and after each increment."""
 
     def count(more: int) -> None:
         nonlocal done
@@ -414,7 +415,7 @@ def _counter(progress: Progress | None, done: int, total: int) -> Callable[[int]
 
 
 def _check_samples(encoder: Encoder, samples: Any) -> None:
-    """Raise ValueError where it shows beforehand that the encoder cannot take the samples."""
+    """Raise ValueError if the encoder evidently cannot take the samples."""
     in_memory = isinstance(samples, np.ndarray | list | tuple | str)
     if encoder.modality == "texts" and in_memory:
         check_texts(samples)
@@ -427,7 +428,7 @@ def _check_samples(encoder: Encoder, samples: Any) -> None:
 
 
 def _facts(encoder: Encoder) -> dict[str, Any]:
-    """What a store says of the encoder."""
+    """The provenance of the encoder in a store."""
     return {
         "encoder": encoder.name,
         "weights_sha256": encoder.weights_sha256,

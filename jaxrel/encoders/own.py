@@ -1,4 +1,4 @@
-"""Encoders of any function: the user's own, or the call of a network of another library."""
+"""Encoders from any function: the user's own, or a network of another library."""
 
 from __future__ import annotations
 
@@ -34,25 +34,26 @@ def from_function(
     image_size: int | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> Encoder:
-    """Make an encoder of any function from a batch to features.
+    """Make an encoder from any function of a batch that returns features.
 
-    It is called at once with an example: two images of noise, or two texts. A function of images that JAX can trace is
-    compiled, once for each shape of batch; any other is called on the host.
+    The function is called immediately with an example: two images of noise, or two texts. A function of images that
+    JAX can trace is compiled, once per batch shape; any other is called on the host.
 
     Args:
         function: maps a batch to features `(b, d)`, an array, a tensor of PyTorch on any device or a list of rows. The
-            batch is an array of images `(b, h, w, 3)`, uint8 or as `preprocessing` makes them, or a list of b texts.
+            batch is an array of images `(b, h, w, 3)`, uint8 or preprocessed by `preprocessing`, or a list of b texts.
         name: the encoder's name, part of its fingerprint.
-        version: part of the fingerprint, by which a store knows features again: pass another one whenever the function
-            or its weights change. The features of the example are a part too, so that most changes show by themselves.
+        version: part of the fingerprint, by which a store identifies features: change it whenever the function or its
+            weights change. The features of the example are also part of it, so that most changes are detected.
         modality: what it encodes, "images" or "texts".
-        image_size: height and width in pixels to which the central square of each image is brought, in uint8. Default:
-            images are given as they are; the width of the features is that of images of 224 pixels then.
-        preprocessing: of images, in place of `image_size`; the batch is float32, with a channel for each of its means.
+        image_size: height and width in pixels to which the central square of each image is resized, in uint8. Default:
+            images are passed unchanged, and the width of the features is that for images of 224 pixels.
+        preprocessing: preprocessing of images, instead of `image_size`; the batch is float32, with one channel per
+            mean.
 
     Raises:
-        ValueError: the function fails with the example or gives no real numbers `(b, d)`, there is no version, the
-            modality is unknown, or `image_size` and `preprocessing` are both given, or one of them for texts.
+        ValueError: the function fails on the example or does not return real numbers `(b, d)`; the version is empty;
+            the modality is unknown; or `image_size` and `preprocessing` are both passed, or one of them for texts.
     """
     if not version:
         raise ValueError("version is empty: pass any text, such as '1', and another one when the function changes")
@@ -82,13 +83,13 @@ def from_function(
 
 @dataclass(frozen=True)
 class OwnForward:
-    """From samples to features that are checked.
+    """A function from samples to checked features.
 
     Args:
-        name: of the encoder, for errors.
-        takes: gives what `apply` takes of samples.
-        apply: gives features, in any form in which users hold arrays.
-        width: of the features; None before it is known.
+        name: name of the encoder, for errors.
+        takes: converts samples to the input of `apply`.
+        apply: returns features as any kind of array.
+        width: width of the features; None if not yet known.
     """
 
     name: str
@@ -98,11 +99,11 @@ class OwnForward:
 
     @property
     def on_host(self) -> bool:
-        """Whether it is no program of JAX, which several devices could share."""
+        """Whether it runs on the host, so that several devices cannot share it."""
         return not (isinstance(self.apply, partial) and self.apply.func is _compiled)
 
     def __call__(self, samples: Any) -> EncoderOutput:
-        """Features `(b, d)`, float32; ValueError where there are none or of another shape."""
+        """Features `(b, d)`, float32; ValueError if they are missing or have another shape."""
         given, what = self.apply(self.takes(samples)), f"the features of {self.name}"
         if isinstance(given, tuple | dict):
             parts = f" of {', '.join(given)}" if isinstance(given, dict) else ""
@@ -128,15 +129,15 @@ def host_encoder(
     image_size: int | None = None,
     **facts: Any,
 ) -> Encoder:
-    """Make an encoder, whose width is that of the features of an example.
+    """Make an encoder with the feature width of an example.
 
     Args:
-        forward: gives features of what is prepared.
+        forward: returns the features of prepared samples.
         modality: what it encodes.
         identity: what beside the weights decides the features, for the fingerprint.
-        weights: by name, where they are known. The features of the example are in the fingerprint beside them, as code
-            may change behind the same weights.
-        image_size: of the images, where it is known.
+        weights: weights by name, if known. The features of the example are also in the fingerprint, because code may
+            change with the same weights.
+        image_size: size of the images, if known.
         facts: other fields of the encoder.
 
     Raises:
@@ -197,11 +198,11 @@ def _compiled(function: Callable[[Any], Any], batch: jax.Array) -> Any:
 
 
 def _on_host(function: Callable[[Any], Any], batch: jax.Array) -> Any:
-    return function(np.array(batch))  # a copy that may be written to, which some functions need
+    return function(np.array(batch))  # a writable copy, which some functions need
 
 
 def _is_traceable(function: Callable[[Any], Any], batch: Any) -> bool:
-    """Whether JAX can compile it; a mistake in it shows where it is called instead."""
+    """Whether JAX can compile it; errors in it appear when it is called."""
     try:
         jax.eval_shape(function, batch)
     except Exception:

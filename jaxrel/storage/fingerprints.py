@@ -1,6 +1,6 @@
-"""Fingerprints of data sets and encoders, kept by what they were computed from, so that nothing is read twice for them.
+"""Fingerprints of data sets and encoders, cached by the state of their files, so that nothing is read twice for them.
 
-What was read is told by the path, size and times of change of each file: an edited, added or removed one is another.
+The state is the path, size and times of change of each file, so an edited, added or removed file changes it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from jaxrel.version import __version__
 __all__ = ["FileState", "file_states", "remembered", "states_beside"]
 
 FileState = tuple[str, int, int, int]
-"""Path, size, and times of change of the content and of the entry in the file system; -1 where they are not known."""
+"""Path, size, and times of change of the content and of the entry in the file system; -1 if unknown."""
 
 _log = logging.getLogger(__name__)
 
 
 def file_states(path: Path) -> list[FileState]:
-    """Path, size and times of change of a file, or of all files below a folder; none where nothing is there.
+    """Path, size and times of change of a file, or of all files below a folder; empty if nothing is there.
 
-    The times are those of the content and of the entry in the file system, of which no program sets back the second.
-    Folders, and files that cannot be looked at, have their path alone.
+    The times are those of the content and of the entry in the file system, and no program can set back the latter.
+    Folders and inaccessible files have only their path.
     """
     if not path.is_dir():
         return [_state(path)] if os.path.lexists(path) else []
@@ -45,7 +45,7 @@ def file_states(path: Path) -> list[FileState]:
 
 
 def states_beside(file: Path) -> list[FileState]:
-    """Those of all files in the folder of a file, which may refer to them."""
+    """The states of all files in the folder of a file, which may refer to them."""
     return sorted(_state(entry) for entry in file.absolute().parent.iterdir() if not entry.is_dir())
 
 
@@ -62,12 +62,11 @@ def _unknown(path: Path | str) -> FileState:
 
 
 def remembered(source: Any, compute: Callable[[], Any]) -> Any:
-    """What `compute` gave the last time that its source was this one, else what it gives now.
+    """The cached value of `compute` for this source, or its value now.
 
     Args:
-        source: everything the value depends on, as JSON holds it; None where that is not known, so that nothing is
-            kept.
-        compute: gives a value that JSON holds.
+        source: everything the value depends on, as a JSON value; None if unknown, so that nothing is kept.
+        compute: returns a JSON value.
     """
     if source is None:
         return compute()

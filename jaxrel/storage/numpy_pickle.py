@@ -1,4 +1,4 @@
-"""NumPy arrays out of pickles, without running anything that a pickle names."""
+"""Reads NumPy arrays from pickles without running any code that a pickle names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _PickledDtype:
 
 
 class _PickledArray:
-    """Stand-in for ``numpy.ndarray`` in a pickle: it reads bytes and never lets numpy rebuild objects."""
+    """Stand-in for ``numpy.ndarray`` in a pickle, which reads bytes and never lets NumPy rebuild objects."""
 
     array: np.ndarray
 
@@ -41,7 +41,7 @@ class _PickledArray:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickler of NumPy arrays, to which no other name is known."""
+    """Unpickler of NumPy arrays that resolves no other name."""
 
     def __init__(self, content: bytes, element_types: Collection[str]) -> None:
         super().__init__(io.BytesIO(content))
@@ -59,7 +59,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def unpickle_arrays(content: bytes, *, element_types: Collection[str]) -> Any:
-    """The arrays in a pickle, by themselves or in lists or dictionaries nested at most two deep.
+    """The arrays in a pickle, alone or in lists or dictionaries nested at most two deep.
 
     Args:
         content: the pickle, of a protocol up to 4.
@@ -74,7 +74,7 @@ def unpickle_arrays(content: bytes, *, element_types: Collection[str]) -> Any:
     try:
         check_pickle(io.BytesIO(content))
         return _plain(_ArrayUnpickler(content, element_types).load(), depth=2)
-    # A damaged pickle fails in many ways; those of these classes were found by changing bytes of a good one.
+    # A damaged pickle raises many errors; these types were found by changing bytes of a valid one.
     except (
         pickle.UnpicklingError,
         EOFError,
@@ -89,7 +89,8 @@ def unpickle_arrays(content: bytes, *, element_types: Collection[str]) -> Any:
 
 
 def _plain(loaded: object, *, depth: int) -> Any:
-    """What was loaded, with arrays for their stand-ins. The depth is bounded, as a pickled list can hold itself."""
+    """The loaded value, with arrays in place of their stand-ins. The depth is bounded, because a pickled list can
+    contain itself."""
     match loaded:
         case _PickledArray():
             return loaded.array

@@ -1,4 +1,4 @@
-"""Files and records on disk that survive a kill: written whole or not at all, and over nothing of another's."""
+"""Files and records on disk that survive a kill: written whole or not at all, and never over files of another run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from typing import Any, Generic, Self, TypeVar
 
 _log = logging.getLogger(__name__)
 
-_OPENING = b'{"jaxrel": "'  # of every line of a log; what follows is its checksum
+_OPENING = b'{"jaxrel": "'  # the start of every line of a log; its checksum follows
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` so that readers meet the old file or the new one, never a part.
+    """Write ``content`` to ``path`` so that readers see the old file or the new one, never a part.
 
     Raises:
         OSError: it names `path`.
@@ -39,18 +39,18 @@ def write_atomically(path: Path, content: bytes) -> None:
                 os.fsync(file.fileno())
             temporary.replace(path)
         except BaseException:
-            with contextlib.suppress(OSError):  # the error that is raised already says more
+            with contextlib.suppress(OSError):  # the original error is more informative
                 temporary.unlink()
             raise
 
 
 def check_replaceable(paths: Sequence[Path], rows: Collection[Any], rows_of: Callable[[Any], Iterable[Any]]) -> None:
-    """Raise ValueError where writing these files would lose results of another run.
+    """Raise ValueError if writing these files would lose results of another run.
 
     Args:
-        paths: files that are written together; the first is JSON and says what they are about.
-        rows: what the new files will be about.
-        rows_of: what an old document is about. Nothing is lost where the new files have all of it.
+        paths: files that are written together; the first is JSON and holds the rows.
+        rows: the rows of the new files.
+        rows_of: returns the rows of an old document. Nothing is lost if the new files have all of them.
     """
     first, *others = paths
     try:
@@ -69,21 +69,21 @@ T = TypeVar("T")
 
 
 class RecordLog(Generic[T]):
-    """Finished results, a line of JSON each, in a file that one process at a time writes.
+    """Finished results, one line of JSON each, in a file that only one process writes at a time.
 
     Each line begins with a checksum of the rest. A line, or the lines of a batch, are written by a single call and are
-    on the disk before the next begin. What a kill may have left of a last line is cut off when the file is opened, and
-    a line that is damaged is passed over: those results are computed again. A file of anything else is left alone.
-    Several logs make one when they are concatenated, or lie beside each other: `records.jsonl` has what is in
+    on disk before the next begins. An incomplete last line, as a kill may leave it, is cut off when the file is
+    opened, and a damaged line is skipped: those results are computed again. Other files are left untouched.
+    Several logs form one when they are concatenated or in the same folder: `records.jsonl` includes the records of
     `records-7.jsonl`.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file, made if need be.
+        """Open the file, created if needed.
 
         Raises:
             BlockingIOError: another process writes to it.
-            OSError: it cannot be written to, is a link, or is not such a log.
+            OSError: it cannot be written to, is a link, or is not a log.
         """
         self.path = path
         with _naming(path):
@@ -106,7 +106,7 @@ class RecordLog(Generic[T]):
                 raise
 
     def encoded(self, item: T) -> dict[str, Any]:
-        """What JSON has of a result, its "key" included."""
+        """The JSON record of a result, including its "key"."""
         raise NotImplementedError
 
     def decoded(self, record: dict[str, Any]) -> T:
@@ -114,7 +114,7 @@ class RecordLog(Generic[T]):
         raise NotImplementedError
 
     def __enter__(self) -> Self:
-        """Keep other processes from writing."""
+        """Lock the log against writing by other processes."""
         return self
 
     def __exit__(
@@ -131,34 +131,34 @@ class RecordLog(Generic[T]):
         os.close(self._descriptor)
 
     def find(self, key: str) -> T | None:
-        """The finished result of this key, if there is one."""
+        """The finished result of this key, if any."""
         record = self._records.get(key)
         return None if record is None else self.decoded(record)
 
     def append(self, item: T) -> None:
-        """Put a finished result on the disk."""
+        """Write a finished result to disk."""
         self.extend([item])
 
     def extend(self, items: Iterable[T]) -> None:
-        """Put finished results on the disk, all of them by one call."""
+        """Write finished results to disk in a single call."""
         records = [self.encoded(item) for item in items]
         lines = b"".join(map(_line, records))
         if not lines:
             return
         with _naming(self.path):
             if os.write(self._descriptor, lines) != len(lines):
-                raise OSError(errno.ENOSPC, "took only a part of a score: is the disk full?")
+                raise OSError(errno.ENOSPC, "stored only a part of a score: is the disk full?")
             os.fsync(self._descriptor)
         self._records.update((record["key"], record) for record in records)
 
 
 def read_records(path: Path) -> dict[str, dict[str, Any]]:
-    """Finished results by key, of a file that another process may be writing: what is no whole line is left out."""
+    """Finished results by key, from a file that another process may be writing; incomplete lines are left out."""
     return dict(_records(_whole(path.read_bytes()), path))
 
 
 def json_number(value: float) -> float | str | None:
-    """`value`; where JSON has no number for it, "inf", "-inf" or, for a number that is missing (NaN), None."""
+    """`value` as JSON stores it: "inf" or "-inf" for infinities, and None for a missing number (NaN)."""
     if math.isnan(value):
         return None
     return value if math.isfinite(value) else str(value)
@@ -171,7 +171,7 @@ def from_json_number(value: float | str | None) -> float:
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Name the file in an OSError, which has none (a full disk) or that of a temporary file."""
+    """Name the file in an OSError that names none (a full disk) or a temporary file."""
     try:
         yield
     except OSError as error:
@@ -179,7 +179,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _line(record: dict[str, Any]) -> bytes:
-    """A record as its log has it."""
+    """The log line of a record."""
     return json.dumps({"jaxrel": _checksum(record), **record}, allow_nan=False).encode() + b"\n"
 
 
@@ -194,16 +194,16 @@ def _content(descriptor: int) -> bytes:
 
 
 def _check_ours(descriptor: int) -> None:
-    """Raise OSError for a file that holds anything but a log."""
+    """Raise OSError for a file that is not a log."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        raise OSError(errno.EINVAL, "is no regular file")
+        raise OSError(errno.EINVAL, "is not a regular file")
     content = _content(descriptor)
     if content and not any(line.startswith(_OPENING) for line in content.splitlines()):
-        raise OSError(errno.EEXIST, "is no log of this version of jaxrel: move it away, or pass another --output")
+        raise OSError(errno.EEXIST, "is not a log of this version of jaxrel: move it away, or pass another --output")
 
 
 def _whole(content: bytes) -> bytes:
-    """The lines that end."""
+    """The complete lines."""
     return content[: content.rfind(b"\n") + 1]
 
 

@@ -81,37 +81,36 @@ def rank(
     """Rank encoders on every target, by `jaxrel.transferability_score` of its training samples.
 
     A data set is a name that :mod:`jaxrel.data` knows, or anything that has features (:class:`Source`);
-    arrays of your own go into :class:`FeatureArrays`, whose encoder names may be any:
+    pass your own arrays as :class:`FeatureArrays`, with any encoder names:
 
         mine = FeatureArrays("mine", {"my-net": Task(x, y), "other-net": Task(z, y)})
         ranking = rank([mine], ["my-net", "other-net"], output="results")
         ranking.tables[0].rows[0].score.encoder  # the best
 
-    References add the bound of :func:`jaxrel.task_relatedness` and its terms, and change no order. It is a
-    :class:`Study` of these two metrics, where more can be varied.
+    References add the bound of :func:`jaxrel.task_relatedness` and its terms, without changing the order. To vary
+    more, use a :class:`Study` of these two metrics.
 
     Args:
         targets: data sets to transfer to.
         encoders: encoder names, where `NAME:random` is the same network with random weights, and encoders of your own,
             such as :func:`jaxrel.encoders.from_function` makes.
-        references: data sets whose labels a bound on the target loss is transferred from; each makes a table of its own
-            with every other data set as target.
-        output: folder in which finished scores are kept (`records.jsonl`), so that a second call computes
-            only what is missing.
+        references: data sets that serve as reference of the bound on the target loss; each has its own table for every
+            other data set as target.
+        output: folder of finished scores (`records.jsonl`), so that a second call computes only missing ones.
         settings: sample counts, method, seed, intervals.
         data_paths: by data set name, where you have the data.
-        progress: told `(what, done, total)` as work goes on.
-        executor: has its workers score, one encoder a call, to the same numbers: any of `concurrent.futures`, such as
-            :class:`jaxrel.study.ray.RayExecutor`. None is this process with its devices.
+        progress: called with `(what, done, total)` as work goes on.
+        executor: runs the scoring on its workers, one encoder per call, with identical results: any executor of
+            `concurrent.futures`, such as :class:`jaxrel.study.ray.RayExecutor`. None uses the devices of this process.
 
     Returns:
-        The tables, largest transferability first; bounds and losses are in nats. An encoder or a data set that fails is
-        named in `incomplete`, and the others go on.
+        The tables, largest transferability first; bounds and losses are in nats. An encoder or a data set that fails
+        is listed in `incomplete`, and the others continue.
 
     Raises:
-        ValueError: a name is unknown or given twice, features are missing, a setting is out of range.
+        ValueError: a name is unknown or passed twice, features are missing, or a setting is out of range.
         OSError: `output` cannot be written to; BlockingIOError where another process writes there.
-        Exception: the first that a score fails with, where the settings are strict.
+        Exception: the first exception of a score, if the settings are strict.
         EngineError: the executor lost encoders, which it names; the others are finished and kept.
     """
     study = Study(encoders, targets, references, settings=settings or Settings(), data_paths=data_paths or {})
@@ -128,24 +127,24 @@ def rank_regression(
     progress: Progress = silent,
     executor: Executor | None = None,
 ) -> Scoreboard:
-    """Rank encoders on a target whose labels are numbers to predict, by how well a linear probe predicts them.
+    """Rank encoders on a regression target, by how well a linear probe predicts it.
 
-    Encoders are ordered by the cross-validated R^2 of ridge regression, beside which stands LogME. Transferability,
+    Encoders are ordered by the cross-validated R^2 of ridge regression; LogME is computed as well. Transferability,
     task-relatedness and the other metrics of classes are not defined for numbers.
 
         rank_regression("prices.csv", ["glove-6b-50d", "all-minilm-l6-v2"], output="results")
 
     Args:
         target: the data set.
-        encoders: as of :func:`rank`.
-        output: folder in which finished scores are kept, as of :func:`rank`.
+        encoders: as in :func:`rank`.
+        output: folder of finished scores, as in :func:`rank`.
         settings: sample counts, seed, columns; `regression` is set.
         data_paths: by data set name, where you have the data.
-        progress: told `(what, done, total)` as work goes on.
-        executor: has its workers score, as of :func:`rank`.
+        progress: called with `(what, done, total)` as work goes on.
+        executor: runs the scoring on its workers, as in :func:`rank`.
 
     Raises:
-        ValueError: as of :func:`rank`, and where the settings look for classes.
+        ValueError: as in :func:`rank`, and if the settings are for classes.
     """
     used = dataclasses.replace(settings or Settings(), regression=True, held_out=0, resamples=0)
     study = Study(encoders, [target], settings=used, data_paths=data_paths or {})
@@ -160,20 +159,21 @@ def score(
     executor: Executor | None = None,
     progress: Progress = silent,
 ) -> Scoreboard:
-    """Score encoders, given as arrays by the names of `jaxrel.metrics.NEEDS`, by many metrics.
+    """Score encoders by many metrics, from arrays with the names of `jaxrel.metrics.NEEDS`.
 
         score({"mine": {"features": x, "labels": y}, "other": {...}}, output="results")
 
     Args:
-        encoders: by name, arrays of the same target.
-        metrics: names in `jaxrel.metrics.METRICS`; None is all that the arrays of every encoder suffice for.
-        output: folder in which finished scores are kept (`records.jsonl`): the same call goes on where it was stopped.
-        executor: any of `concurrent.futures` has its workers score, one encoder a call; None is this process.
-        progress: told `(what, done, total)` as work goes on.
+        encoders: arrays of the same target, by the name of the encoder.
+        metrics: names in `jaxrel.metrics.METRICS`; None selects all metrics whose arrays every encoder has.
+        output: folder in which finished scores are kept (`records.jsonl`): the same call continues where it stopped.
+        executor: any of `concurrent.futures` runs the scoring on its workers, one encoder per call; None uses this
+            process.
+        progress: called with `(what, done, total)` as work goes on.
 
     Raises:
-        ValueError: for no encoder, an unknown metric or array, and a metric whose needs an encoder lacks. What is wrong
-            with the arrays of one encoder is in its messages.
+        ValueError: there is no encoder, a metric or array is unknown, or an encoder lacks arrays of a metric. Errors
+            in the arrays of one encoder are in its messages.
         EngineError: the executor lost encoders, which it names; the others are finished and kept.
         OSError: `output` cannot be written to; BlockingIOError where another process writes there.
     """

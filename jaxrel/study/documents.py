@@ -1,4 +1,4 @@
-"""What all files of a study share: JSON that any reader takes, what made it, and settings as data."""
+"""Common parts of the files of a study: strict JSON, its origin, and settings as data."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ __all__ = [
 ]
 
 SCHEMA = 1
-"""Raised when readers of an earlier version would misread the files."""
+"""Increased when readers of an earlier version would misread the files."""
 
 _DAMAGED = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError)
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write JSON that any reader takes: no NaN, infinite numbers as text."""
+    """Write strict JSON: no NaN, and infinite numbers as text."""
     write_atomically(path, (json.dumps(as_data(document), indent=1, allow_nan=False) + "\n").encode())
 
 
 def origin_of(command: Sequence[str]) -> dict[str, Any]:
-    """What made a file: when, by which command line, if by any, and by which versions."""
+    """The origin of a file: time, command line (if any) and versions."""
     versions = {name: importlib.metadata.version(name) for name in ("jax", "numpy")}
     return {
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -57,19 +57,19 @@ def origin_of(command: Sequence[str]) -> dict[str, Any]:
 
 
 def origin_in(path: Path) -> dict[str, Any]:
-    """What made a file that one of the commands wrote, and that was read before."""
+    """The origin of a file that was written by a command and read before."""
     document = json.loads(path.read_bytes())
     return {name: document.get(name) for name in ("written", "command", "versions")}
 
 
 def file_at(path: Path | str, name: str) -> Path:
-    """The file of a path, which may be its folder."""
+    """The file at a path, which may be its folder."""
     path = Path(path)
     return path / name if path.is_dir() else path
 
 
 def shown_paths(data_paths: Mapping[str, Path]) -> dict[str, str]:
-    """Paths as they are wherever the file is read."""
+    """Absolute paths, valid wherever the file is read."""
     return {name: str(path.resolve()) for name, path in sorted(data_paths.items())}
 
 
@@ -90,13 +90,13 @@ def as_data(value: Any) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """`value`, where it is text.
+    """`value`, if it is text.
 
     Raises:
         TypeError: it is not.
     """
     if not isinstance(value, str):
-        raise TypeError(f"{value!r:.40} is no text")
+        raise TypeError(f"{value!r:.40} is not a text")
     return value
 
 
@@ -104,11 +104,11 @@ T = TypeVar("T")
 
 
 def parsed(path: Path, build: Callable[[Mapping[str, Any]], T], command: str) -> T:
-    """What is built of a document that a command wrote.
+    """The object built from a document that a command wrote.
 
     Raises:
         OSError: there is no such file.
-        ValueError: it is damaged, or of another version; it is named.
+        ValueError: it is damaged or has another version; the message names it.
     """
     content = path.read_bytes()
     try:
@@ -123,19 +123,20 @@ def parsed(path: Path, build: Callable[[Mapping[str, Any]], T], command: str) ->
 
 
 def settings_as_data(settings: Settings) -> dict[str, Any]:
-    """Everything that decides numbers, as data; the method by its name and fields, defaults filled in."""
+    """Every setting that determines numbers, as data; the method is stored by its name and fields, with defaults
+    filled in."""
     fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    for name in ("strict", "skip_broken"):  # which change no number
+    for name in ("strict", "skip_broken"):  # these change no number
         del fields[name]
     for name in ("fine_tuning", "prompt", "width", "regression"):
         if not fields[name] and fields[name] != "":
-            del fields[name]  # which files of studies without it do not have
+            del fields[name]  # absent from files of studies without it
     data: dict[str, Any] = as_data(fields | {"method": settings.joint()})
     return data
 
 
 def settings_from_data(data: Mapping[str, Any]) -> Settings:
-    """The settings of which `settings_as_data` gave the data."""
+    """The settings from the data of `settings_as_data`."""
     fields = dict(data) | {"method": _method(data["method"])}
     if (tuning := data.get("fine_tuning")) is not None:
         fields["fine_tuning"] = _fine_tuning(tuning)
@@ -155,7 +156,7 @@ def _method(data: Mapping[str, Any]) -> Joint | None:
 
     fields = {name: value for name, value in data.items() if name != "name"}
     if data["name"] != "Joint" or isinstance(fields["cost"], Mapping):
-        raise ValueError(f"its method, {data['name']!s:.40}, cannot be made again from the file")
+        raise ValueError(f"its method, {data['name']!s:.40}, cannot be restored from the file")
     if isinstance(fields["class_map"], list):
         fields["class_map"] = tuple(tuple(part) if isinstance(part, list) else part for part in fields["class_map"])
     method = Joint(**fields)

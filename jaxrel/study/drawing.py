@@ -1,4 +1,4 @@
-"""What all pictures share: fonts for names in any script, long names in lines, colours, files."""
+"""Common parts of all pictures: fonts for names in any script, wrapping of long names, colours, files."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = ["FORMATS", "contrasting", "file_of", "in_lines", "row_edges", "typogr
 
 FORMATS = ("png", "svg", "pdf")
 _BASE = "DejaVu Sans"  # which comes with matplotlib
-# A font of boxes, and fonts of colour bitmaps, which matplotlib cannot draw.
+# A font of placeholder boxes, and fonts of colour bitmaps, which matplotlib cannot draw.
 _UNUSABLE = re.compile("Last Resort|Color")
 
 
 @contextlib.contextmanager
 def typography(texts: Iterable[str]) -> Iterator[None]:
-    """Fonts that have the characters of `texts`, and no markup: a name may hold dollar signs."""
+    """Fonts that have the characters of `texts`, without markup, because a name may contain dollar signs."""
     from matplotlib import rc_context
 
     families = _families(frozenset("".join(map(printable, texts))))
@@ -38,7 +38,8 @@ def typography(texts: Iterable[str]) -> Iterator[None]:
 
 
 def in_lines(name: str, width: int = 40) -> str:
-    """A name as a picture shows it: in lines of at most `width` columns, with escapes for what no font has."""
+    """A name as shown in a picture: in lines of at most `width` columns, with escapes for characters that no font
+    has."""
     shown = printable(name)
     covered = _covered(frozenset(shown))
     shown = "".join(c if c in covered else escaped(c) for c in shown)
@@ -56,12 +57,12 @@ def in_lines(name: str, width: int = 40) -> str:
 
 
 def row_edges(names: Iterable[str]) -> list[float]:
-    """Where rows begin and end, in inches from the top, that are as high as the lines of their names."""
+    """Start and end of rows in inches from the top; each row is as high as the lines of its name."""
     return [0.0, *itertools.accumulate(max(0.34, 0.14 + 0.16 * (1 + name.count("\n"))) for name in names)]
 
 
 def width_of(texts: Iterable[Any]) -> float:
-    """Inches that the widest of some text artists takes."""
+    """Width in inches of the widest text artist."""
     return max((text.get_window_extent().width / text.get_figure(root=True).dpi for text in texts), default=0.0)
 
 
@@ -73,7 +74,7 @@ def contrasting(colour: Iterable[float]) -> str:
 
 
 def write_pictures(figures: Mapping[str, Figure], folder: Path, formats: Sequence[str]) -> list[Path]:
-    """Write figures by their names, as PNG and in further formats; the files."""
+    """Write figures under their names, as PNG and in further formats; returns the files."""
     paths = []
     for name, figure in figures.items():
         for kind in dict.fromkeys(("png", *formats)):
@@ -90,14 +91,14 @@ def file_of(figure: Figure, kind: str) -> bytes:
 
 
 def _covered(characters: frozenset[str]) -> frozenset[str]:
-    """Those that some font has."""
+    """The characters that any of the fonts has."""
     fonts = (_BASE, *_families(characters))
     return frozenset(c for c in characters if any(ord(c) in _characters(font) for font in fonts))
 
 
 @functools.lru_cache(maxsize=64)
 def _families(characters: frozenset[str]) -> tuple[str, ...]:
-    """Fonts of this machine that have, between them, what the base font lacks."""
+    """Fonts of this machine that together have the characters missing from the base font."""
     missing = {ord(c) for c in characters} - _characters(_BASE)
     chosen = []
     for family in sorted(_files()) if missing else ():
@@ -109,7 +110,7 @@ def _families(characters: frozenset[str]) -> tuple[str, ...]:
 
 @functools.cache
 def _files() -> dict[str, str]:
-    """The file of each upright font of usual weight that can be drawn."""
+    """The file of each drawable upright font of regular weight."""
     from matplotlib.font_manager import fontManager
 
     upright = [entry for entry in fontManager.ttflist if (entry.style, entry.weight) == ("normal", 400)]
@@ -118,7 +119,7 @@ def _files() -> dict[str, str]:
 
 @functools.cache
 def _characters(family: str) -> frozenset[int]:
-    """The characters of a font; none of one that cannot be read."""
+    """The characters of a font; none if it cannot be read."""
     from matplotlib import font_manager
 
     try:

@@ -1,4 +1,4 @@
-"""Parts of data sets: fewer samples of a target, some classes of a reference; what axes of a study are made of."""
+"""Parts of data sets for the axes of a study: fewer samples of a target, some classes of a reference."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _COUNTED = ("nearest", "learned", "random")
 
 @dataclass(frozen=True)
 class ReferenceClasses:
-    """Which classes of a reference are kept.
+    """The choice of classes that are kept of a reference.
 
     Attributes:
         rule: "all"; or one of `jaxrel.relatedness.select_reference_classes`, which keeps `count` of them; or "named".
-        names: of the rule "named", class names or numbers.
+        names: class names or numbers, for the rule "named".
     """
 
     rule: Rule = "all"
@@ -34,7 +34,7 @@ class ReferenceClasses:
 
     @classmethod
     def parsed(cls, text: str) -> Self:
-        """From "all", "nearest:3", "learned:3", "random:3", or names with commas between them.
+        """Parse "all", "nearest:3", "learned:3", "random:3", or comma-separated names.
 
         Raises:
             ValueError: it is none of these.
@@ -57,7 +57,7 @@ class ReferenceClasses:
         return self.rule if self.rule == "all" else f"{self.rule}:{self.count}"
 
     def chosen_from(self, reference: Task, target: Task, *, seed: int) -> tuple[int, ...]:
-        """The numbers of the classes.
+        """The numbers of the chosen classes.
 
         Raises:
             ValueError: the reference has no such class, or fewer; the rule needs labels that the target lacks.
@@ -66,7 +66,7 @@ class ReferenceClasses:
 
         if self.rule != "named":
             rule = cast("Literal['nearest', 'learned', 'random']", self.rule)
-            beside = reference if rule == "random" else target  # which may have no labels
+            beside = reference if rule == "random" else target  # the target may have no labels
             return select_reference_classes(reference, beside, num_classes=self.count, rule=rule, key=seed)
         _, num_classes = reference.labelled
         known = list(map(str, reference.class_names or range(num_classes)))
@@ -80,7 +80,7 @@ ALL_CLASSES = ReferenceClasses()
 
 @dataclass(frozen=True)
 class DataSetPart:
-    """A part of a data set, which has its name; with all views, unless it has a `views` of its own."""
+    """A part of a data set under the same name, with all views unless it overrides `views`."""
 
     source: Source
 
@@ -105,10 +105,10 @@ class DataSetPart:
 
 @dataclass(frozen=True)
 class DrawnSamples(DataSetPart):
-    """A data set of which some training samples are drawn; the held-out ones stay.
+    """A data set with a draw of its training samples; the held-out samples are unchanged.
 
-    Draws by one seed are nested: the first 100 of 300 are those of a draw of 100. Classes have the shares in them that
-    they have in the whole, up to one sample, unless `labels_looked_at` is False; samples of unknown class come last.
+    Draws with one seed are nested: the first 100 of 300 are the draw of 100. Draws keep the shares of the classes, up
+    to one sample, unless `labels_looked_at` is False; samples of unknown class come last.
     """
 
     num_samples: int
@@ -161,25 +161,23 @@ class DrawnSamples(DataSetPart):
     def _rows(self, task: Task) -> np.ndarray:
         live = np.flatnonzero(np.asarray(task.weights) > 0)
         if live.size < self.num_samples:
-            raise ValueError(
-                f"{self.name!r} has {live.size} training samples, of which {self.num_samples} are to be drawn."
-            )
+            raise ValueError(f"{self.name!r} has {live.size} training samples, so {self.num_samples} cannot be drawn.")
         shuffled = np.random.default_rng(self.seed).permutation(live)
         if task.labels is None or not self.labels_looked_at:
             return np.sort(shuffled[: self.num_samples])
-        # In each class the samples lie at equal distances on the unit interval, of which a part is taken.
+        # The samples of each class are equally spaced on the unit interval, and a prefix of the interval is drawn.
         labels = np.asarray(task.labels)[shuffled]
         order = np.argsort(labels, kind="stable")
         _, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
         places = np.empty(live.size)
         places[order] = (np.arange(live.size) - np.repeat(starts, sizes) + 0.5) / np.repeat(sizes, sizes)
-        # Samples of known class are used up before others, as where a data set is drawn from.
+        # Samples of known class are drawn before others, as in the draw from a data set.
         return np.sort(shuffled[np.lexsort((places, labels < 0))[: self.num_samples]])
 
 
 @dataclass(frozen=True)
 class KeptClasses(DataSetPart):
-    """A reference of which some classes are kept, chosen on training samples, beside those of a target."""
+    """A reference restricted to some classes, chosen on its training samples and those of a target."""
 
     target: Source
     classes: ReferenceClasses
@@ -210,7 +208,7 @@ class KeptClasses(DataSetPart):
 
 
 def underlying(source: Source) -> Source:
-    """The data set that a part is of."""
+    """The data set of a part."""
     while isinstance(source, DataSetPart):
         source = source.source
     return source

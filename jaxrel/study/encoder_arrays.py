@@ -1,4 +1,4 @@
-"""Encoders of which arrays are given, in memory or in files, as the target of a study."""
+"""Encoders with arrays in memory or in files, as the target of a study."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from jaxrel.task import Task
 
 __all__ = ["Arrays", "EncoderArrays", "Hub", "from_arrays", "from_file", "from_files"]
 
-# What zipfile and numpy raise for a file that is damaged, or was made to harm.
+# Errors of zipfile and NumPy for a damaged or malicious file.
 _DAMAGED = (
     OSError, ValueError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, SyntaxError, EOFError,
     KeyError, TypeError, OverflowError, MemoryError, RuntimeError, RecursionError,
@@ -39,15 +39,15 @@ COMMON = (*SHARED, *WEIGHTS)
 
 @dataclass(frozen=True)
 class EncoderArrays:
-    """An encoder as metrics see it.
+    """The arrays of an encoder, for metrics.
 
     Attributes:
-        name: how tables and files call it.
-        needs: which arrays there are, keys of `jaxrel.metrics.NEEDS` and `WEIGHTS`.
-        fingerprint: what the arrays are determined by: equal fingerprints mean equal arrays.
-        load: gives the arrays; a worker is sent it, with what it needs.
-        common: gives those of them that all encoders have to have in common.
-        origin: which file they are of; empty for arrays in memory.
+        name: its name in tables and files.
+        needs: names of the available arrays, keys of `jaxrel.metrics.NEEDS` and `WEIGHTS`.
+        fingerprint: hash that determines the arrays: equal fingerprints mean equal arrays.
+        load: returns the arrays; it is sent to workers with its data.
+        common: returns the arrays that must be equal for all encoders.
+        origin: file of the arrays; empty for arrays in memory.
     """
 
     name: str
@@ -59,17 +59,17 @@ class EncoderArrays:
 
 
 class Hub:
-    """Encoders of one target, each with the arrays that metrics need: what :func:`jaxrel.study.scoreboard` is about."""
+    """Encoders of one target, each with the arrays that metrics need: the input of :func:`jaxrel.study.scoreboard`."""
 
     def __init__(self, encoders: Sequence[EncoderArrays], name: str = "target") -> None:
-        """Put encoders together; nothing is loaded yet.
+        """Combine encoders; nothing is loaded yet.
 
         Raises:
-            ValueError: for no encoder, and two of one name.
+            ValueError: there is no encoder, or two have the same name.
         """
         names = [encoder.name for encoder in encoders]
         if not names:
-            raise ValueError("no encoder is given: pass at least one.")
+            raise ValueError("no encoder was passed: pass at least one.")
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"encoder given twice: {', '.join(twice)}; name each once.")
         self.name = name
@@ -77,7 +77,7 @@ class Hub:
         self._common: dict[str, np.ndarray] = {}
 
     def metrics(self) -> tuple[str, ...]:
-        """All that what is there of every encoder suffices for.
+        """All metrics whose arrays every encoder has.
 
         Raises:
             ValueError: there is none.
@@ -89,13 +89,13 @@ class Hub:
         return names
 
     def check_needs(self, metric: str, needs: Sequence[str]) -> None:
-        """Raise ValueError where an encoder lacks what a metric needs."""
+        """Raise ValueError if an encoder lacks arrays of a metric."""
         for encoder in self.encoders.values():
             if missing := sorted(set(needs) - encoder.needs):
                 raise ValueError(f"{metric} needs {', '.join(missing)}, which there is not of {encoder.name}.")
 
     def check(self, encoder: str, *, views: bool, held_out: bool) -> None:  # noqa: ARG002 - metrics say what they need
-        """Raise ValueError where there is no such encoder, or a held-out task is asked for."""
+        """Raise ValueError if there is no such encoder, or a held-out task is requested."""
         if encoder not in self.encoders:
             raise ValueError(f"there is no encoder {encoder!r}: there are {', '.join(self.encoders)}.")
         if held_out:
@@ -134,7 +134,7 @@ class Hub:
 
 
 def from_arrays(name: str, arrays: Arrays) -> EncoderArrays:
-    """Of arrays in memory.
+    """Encoder of arrays in memory.
 
     Raises:
         ValueError: for a name of an array that no metric needs.
@@ -152,14 +152,15 @@ def from_arrays(name: str, arrays: Arrays) -> EncoderArrays:
 
 
 def from_files(paths: Sequence[Path], *, strict: bool = False) -> list[EncoderArrays]:
-    """Of files as :func:`from_file`, each called by its stem, or by as much of its path as tells it from the others.
+    """Encoders of files as in :func:`from_file`, each named by its stem, or by as much of its path as makes the name
+    unique.
 
     Raises:
         ValueError: a file is given twice; see `from_file` for the rest.
     """
     for place, path in enumerate(paths):
         if any(path.resolve() == other.resolve() for other in paths[:place]):
-            raise ValueError(f"{path} is given twice: name each file once.")
+            raise ValueError(f"{path} was passed twice: pass each file once.")
     tails = [(*path.absolute().parent.parts, path.stem) for path in paths]
 
     def name_of(path: Path, tail: tuple[str, ...]) -> str:
@@ -175,24 +176,24 @@ def from_files(paths: Sequence[Path], *, strict: bool = False) -> list[EncoderAr
 
 
 def from_file(path: Path, *, strict: bool = False) -> EncoderArrays:
-    """Of an `.npz` file of one encoder, with arrays by the names of `jaxrel.metrics.NEEDS`; nothing is unpickled.
+    """Encoder of an `.npz` file, with arrays named as in `jaxrel.metrics.NEEDS`; nothing is unpickled.
 
-    A file that is none is an encoder of which nothing can be loaded, so that others are scored, unless `strict`.
+    Unless `strict`, an invalid file becomes an encoder that fails when it is loaded, so that others are still scored.
 
     Raises:
-        DataError: where there is no such file, or, if `strict`, it is none.
+        DataError: there is no such file, or, if `strict`, it is invalid.
         ValueError: for a name of an array that no metric needs.
     """
     if not path.exists():
-        raise DataError(f"{path} is no .npz file: there is no such file.")
+        raise DataError(f"{path} is not an .npz file: there is no such file.")
     where = str(path.resolve())
     try:
         with zipfile.ZipFile(path) as archive:
             members = [member.removesuffix(".npy") for member in archive.namelist()]
-        if not members:  # which a damaged table of contents looks like
+        if not members:  # a damaged table of contents reads as empty
             raise ValueError("it holds no array")
     except _DAMAGED as error:
-        unreadable = DataError(f"{path} is no .npz file: {error}. Write one with numpy.savez(path, features=...).")
+        unreadable = DataError(f"{path} is not an .npz file: {error}. Write one with numpy.savez(path, features=...).")
         if strict:
             raise unreadable from error
         fail = functools.partial(_fail, unreadable)
@@ -228,7 +229,7 @@ def _read(path: Path, *_: Progress, wanted: Sequence[str] | None = None) -> Arra
         raise DataError(f"{path} cannot be read: {str(error) or type(error).__name__}".replace("\n", " ")) from error
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
-            raise DataError(f"{path} cannot be read: its {name} is no array.")
+            raise DataError(f"{path} cannot be read: its {name} is not an array.")
     return arrays
 
 
@@ -241,7 +242,7 @@ def _check_names(what: str, names: Sequence[str] | Arrays) -> None:
 
 
 def common_fingerprint(arrays: Arrays) -> str:
-    """A hash of what all encoders of a target have in common."""
+    """A hash of the arrays that all encoders of a target share."""
     return _digest({name: array for name, array in arrays.items() if name in COMMON})
 
 

@@ -1,4 +1,4 @@
-"""Parts of a study on an executor, any of `concurrent.futures`: threads, processes, Dask's, or one on Ray."""
+"""Runs parts of a study on an executor of `concurrent.futures`: threads, processes, Dask or Ray."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from jaxrel.version import __version__
 __all__ = ["EngineError", "Part", "num_workers", "run_parts"]
 
 _UNKNOWN_WORKERS = 32
-_WAITING = 2  # calls for each worker, so that it always finds one when it is done
+_WAITING = 2  # calls in flight per worker, so that the next one is ready when it finishes
 
 T = TypeVar("T")
 
 
 class EngineError(RuntimeError):
-    """An executor lost parts of a study, or is gone; the message names them. What is finished is kept."""
+    """An executor lost parts of a study or is gone; the message names the parts. Finished work is kept."""
 
 
 class Part(NamedTuple, Generic[T]):
-    """A call that a worker makes, with what it needs and no more, and its name for people."""
+    """A call for a worker, with exactly the data that it needs, and a readable name."""
 
     name: str
     function: Callable[..., T]
@@ -35,31 +35,32 @@ class Part(NamedTuple, Generic[T]):
 
 
 class _Outcome(NamedTuple):
-    """What a call returned or raised; an exception of the future itself is that of the executor."""
+    """The result or exception of a call; an exception of the future itself comes from the executor."""
 
     value: Any = None
     error: Exception | None = None
 
 
 def num_workers(executor: Executor) -> int:
-    """How many calls run at once: the executor's `num_workers`, or what the standard library's have; else a guess."""
+    """The number of calls that run at once: the executor's `num_workers`, the standard library's attribute, or a
+    guess."""
     told = getattr(executor, "num_workers", None) or getattr(executor, "_max_workers", None)
     return int(told or _UNKNOWN_WORKERS)
 
 
 def run_parts(executor: Executor, parts: Iterable[Part[T]]) -> Generator[tuple[Part[T], T]]:
-    """Make every call on the executor, with the caller's 64-bit setting, a bounded number of them at a time.
+    """Run every call on the executor, with the caller's 64-bit setting and a bounded number in flight.
 
     Args:
         executor: left open.
-        parts: taken as there is room.
+        parts: calls, submitted as there is room.
 
     Yields:
-        Each part with its value, as they complete. Close the iterator where it is left early, which cancels the rest.
+        Each part with its value, as they complete. Close the iterator to cancel the remaining calls.
 
     Raises:
-        TypeError: it is no executor.
-        EngineError: after all that could be done, where workers were lost or the executor refused a part.
+        TypeError: it is not an executor.
+        EngineError: workers were lost or the executor refused a part; raised after everything else is done.
         Exception: the first that a call raised, at once.
     """
     if not isinstance(executor, Executor):
@@ -100,7 +101,7 @@ def _submitted(executor: Executor, part: Part[T]) -> Future[_Outcome]:
 
 
 def _call(version: str, wide: bool, function: Callable[..., Any], arguments: tuple[Any, ...]) -> _Outcome:
-    """On a worker."""
+    """Runs on a worker."""
     try:
         if version != __version__:
             raise RuntimeError(f"a worker has jaxrel {__version__}, this process {version}: install the same version.")
@@ -111,7 +112,7 @@ def _call(version: str, wide: bool, function: Callable[..., Any], arguments: tup
 
 
 def _portable(error: Exception) -> Exception:
-    """The error as another process can read it, with its traceback as a note."""
+    """The error in a form that another process can unpickle, with its traceback as a note."""
     told = "".join(traceback.format_exception(error))
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - made here
@@ -127,7 +128,7 @@ def _engine_error(executor: Executor, lost: dict[str, Exception]) -> EngineError
     reason = " ".join(str(first).split())[:500].rstrip(".") or "no reason given"
     error = EngineError(
         f"{type(executor).__name__} lost {len(names)} of the parts ({listed}): {type(first).__name__}: {reason}. "
-        "What is finished is kept: the same call goes on from there."
+        "Finished work is kept: the same call continues from there."
     )
     error.__cause__ = first
     return error

@@ -1,4 +1,4 @@
-"""What a plan takes: programs, memory and time, before it is run."""
+"""Estimates the programs, memory and time of a plan before it is run."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ __all__ = ["Estimate", "estimate"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a plan takes.
+    """The estimated cost of a plan.
 
     Attributes:
-        units: numbers of the plan.
-        finished: how many of them are in the folder already.
-        programs: how many are compiled for metrics that many units share a program of; other numbers take several each.
-        row_bytes: features that are read for these.
-        largest_unit_bytes: an estimate of what the largest of these takes, its rows included.
-        seconds: of scoring what is missing, by what finished numbers of the same metric in the folder took; without
-            extraction and compilation. NaN where a metric has none: run a part, and ask again.
+        units: number of values in the plan.
+        finished: how many of them are already in the folder.
+        programs: number of programs to compile for metrics whose units share programs; other numbers compile several
+            each.
+        row_bytes: bytes of features that are read for these.
+        largest_unit_bytes: estimated memory of the largest of these, including its rows.
+        seconds: estimated time of the missing scores, from the time of finished numbers of the same metric in the
+            folder, without extraction and compilation. NaN if a metric has no finished number: run a part first.
     """
 
     units: int
@@ -42,7 +43,7 @@ class Estimate:
     seconds: float
 
     def __str__(self) -> str:
-        """In lines."""
+        """The estimate as lines of text."""
         time = "unknown until some are finished" if math.isnan(self.seconds) else f"about {self.seconds:.3g} s"
         return "\n".join(
             [
@@ -56,12 +57,12 @@ class Estimate:
 
 
 def estimate(plan: Plan, *, output: Path | str | None = None, progress: Progress = silent) -> Estimate:
-    """What there is to compute of a plan; features that are yet to be extracted are extracted, as shapes follow.
+    """The remaining cost of a plan; missing features are extracted, because shapes follow from them.
 
     Args:
         plan: `Study(...).plan()`.
-        output: folder that has finished records, if there is one.
-        progress: told `(what, done, total)` as work goes on.
+        output: folder of finished records, if any.
+        progress: called with `(what, done, total)` as work goes on.
     """
     logs = [] if output is None else logs_of(Path(output))
     records = {key: record for path in logs for key, record in read_records(path).items()}

@@ -1,4 +1,4 @@
-"""Computes what a plan asks for and is not there yet; what is finished reaches the disk at once."""
+"""Computes the missing numbers of a plan; each is written to disk as soon as it is finished."""
 
 from __future__ import annotations
 
@@ -53,41 +53,42 @@ def run(
     command: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Results:
-    """Everything that a plan asks for.
+    """Compute every number of a plan.
 
-    Metrics of features and labels are computed in programs that each serve all units of one metric and shape: the
-    number of samples is rounded up by at most 2^(1/2) (and 7 samples) with samples of weight 0, widths and class counts
-    are exact. Each device runs a loop of its own over units, and no device waits for another.
+    Metrics of features and labels are computed by one program for all units of one metric and shape: the
+    number of samples is rounded up by at most 2^(1/2) (and 7 samples) with samples of weight 0; widths and class
+    counts are exact. Each device runs its own loop over units, and no device waits for another.
 
     Args:
         plan: `Study(...).plan()`.
-        output: folder that keeps finished records (`records.jsonl`), so that a second call computes only what is
-            missing, and names the samples that were left out as they cannot be read (`left_out.json`). None keeps
-            them nowhere.
-        executor: has its workers score: any of `concurrent.futures`, such as :class:`jaxrel.study.ray.RayExecutor`.
-            None is this process with its devices.
-        mesh: its devices do the work; None takes all devices of this process. An executor's workers take all of theirs.
-        memory_budget: bytes that a call may take on each device, by an estimate. Where memory does not suffice all the
-            same, calls are halved; a single score that it does not suffice for has a status that says so, and is tried
-            again by the next call. Rows kept on the host take as much at most.
-        compilation_cache: folder that keeps compiled programs, on the hosts of workers where there is an executor; None
-            leaves JAX's settings as they are.
-        command: the words of the command line, for the records.
-        progress: told `(what, done, total)` as work goes on.
+        output: folder of finished records (`records.jsonl`), so that a second call computes only missing ones, and of
+            the list of unreadable samples that were left out (`left_out.json`). None keeps nothing.
+        executor: runs the scoring on its workers: any executor of `concurrent.futures`, such as
+            :class:`jaxrel.study.ray.RayExecutor`. None uses the devices of this process.
+        mesh: devices to use; None uses all devices of this process. Workers of an executor use all of theirs.
+        memory_budget: estimated bytes that a call may take on each device. If memory still runs out, calls are halved;
+            a single score that does not fit has a status that says so, and is tried again by the next call. Rows kept
+            on the host take at most as much.
+        compilation_cache: folder of compiled programs, on the hosts of the workers if there is an executor; None
+            leaves JAX's settings unchanged.
+        command: the arguments of the command line, for the records.
+        progress: called with `(what, done, total)` as work goes on.
 
     Returns:
-        A record for every unit. One that could not be computed says why, and keeps no other from being so.
+        A record for every unit. A unit that fails has a status that says why, and the others are still computed.
 
     Raises:
-        ValueError: a number is out of its range, or the folder has records of another version.
+        ValueError: a number is out of range, or the folder has records of another version.
         OSError: `output` cannot be written to; BlockingIOError where another process writes there.
-        Exception: the first that a score fails with, where the settings are strict.
+        Exception: the first exception of a score, if the settings are strict.
         EngineError: the executor lost some of the calls, which it names; the others are finished and kept.
     """
     if memory_budget < 1:
         raise ValueError(f"memory_budget is {memory_budget}: pass a number of bytes, such as 2 * 2**30.")
     if mesh is not None and executor is not None:
-        raise ValueError("mesh is of this process, and an executor has devices of its own: pass one of them.")
+        raise ValueError(
+            "mesh selects devices of this process, but an executor has its own devices: pass only one of them."
+        )
     devices = _devices(mesh) if executor is None else []
     with contextlib.ExitStack() as stack:
         log = None if output is None else stack.enter_context(StudyLog(Path(output) / LOG, command))
@@ -126,7 +127,7 @@ def run(
 
 
 def _tell_of_broken(plan: Plan, output: Path | str | None) -> None:
-    """Name samples that cannot be read and were left out in a file beside the records, and count them in the log."""
+    """List unreadable samples that were left out in a file beside the records, and count them in the log."""
     named = [source for source in plan.sources.values() if isinstance(source, NamedSource)]
     broken = {source.name: [list(sample) for sample in source.skipped] for source in named if source.skipped}
     for name, samples in broken.items():
@@ -140,7 +141,7 @@ def _tell_of_broken(plan: Plan, output: Path | str | None) -> None:
 
 
 def _devices(mesh: Mesh | None) -> list[jax.Device]:
-    """Those of the mesh that are of this process."""
+    """The devices of the mesh that belong to this process."""
     here = jax.process_index()
     given = jax.devices() if mesh is None else mesh.devices.flat
     if devices := [device for device in given if device.process_index == here]:
@@ -167,13 +168,13 @@ def _findings(
     compilation_cache: Path | str | None,
     progress: Progress,
 ) -> Generator[list[Finding]]:
-    """What is found of all units, as it is ready."""
+    """The findings of all units, as they are ready."""
     kinds: dict[Way, list[Unit]] = {"batched": [], "arrays": [], "reasons": []}
     order = {encoder: place for place, encoder in enumerate(plan.encoders)}
     for unit in sorted(missing, key=lambda unit: order[unit.encoder]):
         kinds[way_of(unit, plan)].append(unit)
     if executor is not None:
-        # Beside what is scored in batches, the layers of networks, which calls of their own would extract apart.
+        # Besides units scored in batches, the layers of networks, which separate calls would extract separately.
         extracted = [
             unit for unit in missing if split_layer(unit.encoder)[1] is not None or way_of(unit, plan) == "batched"
         ]
@@ -220,14 +221,14 @@ def _named_sources(units: Iterable[Unit], sources: Mapping[str, Source]) -> Iter
 
 
 def _grouped(units: Sequence[Unit], of: Callable[[Unit], Any]) -> list[list[Unit]]:
-    """Units that are computed together."""
+    """The units that are computed together."""
     groups: dict[Any, list[Unit]] = {}
     for unit in units:
         groups.setdefault(of(unit), []).append(unit)
     return list(groups.values())
 
 
-# What comes of it
+# Results
 
 
 def _filled(record: Record, finding: Finding) -> Record:

@@ -23,7 +23,7 @@ _MOST_MARKERS = "os^Dv<>pPX*h"
 
 
 class Line(NamedTuple):
-    """A curve: means of the values at each place, which are shaded from the least to the largest."""
+    """A curve: means of the values at each position, shaded from the smallest to the largest value."""
 
     name: str
     x: Sequence[float]
@@ -33,12 +33,12 @@ class Line(NamedTuple):
 def curve_figure(
     panels: Mapping[str, Sequence[Line]], x_label: str, y_label: str, names_of: Mapping[int, str]
 ) -> Figure:
-    """A panel for each entry, with one legend for all.
+    """One panel per entry, with a shared legend.
 
     Args:
-        panels: curves by the title of their panel.
-        x_label, y_label: what the axes are.
-        names_of: of places on the first, where they are no numbers.
+        panels: curves, by the title of their panel.
+        x_label, y_label: labels of the axes.
+        names_of: names of positions on the x axis, if they are not numbers.
 
     Returns:
         A figure.
@@ -85,13 +85,13 @@ def curve_figure(
 def heat_figure(
     rows: Sequence[str], columns: Sequence[str], panels: Mapping[str, np.ndarray], axes_of: tuple[str, str]
 ) -> Figure:
-    """Values as colours, in panels below each other, with the numbers where there is room for them.
+    """Heat maps in panels below each other, with the numbers where they fit.
 
     Args:
-        rows: names of the lines.
+        rows: names of the rows.
         columns: names of the columns.
-        panels: by title, `(rows, columns)` values; those that are not finite are left white.
-        axes_of: what the lines and the columns are.
+        panels: `(rows, columns)` values, by title; values that are not finite are white.
+        axes_of: labels of the rows and the columns.
 
     Returns:
         A figure that is as large as its names and their numbers need.
@@ -119,11 +119,11 @@ def heat_figure(
 
 
 def terms_figure(names: Sequence[str], numbers: Sequence[Mapping[str, float]]) -> Figure:
-    """A stacked bar of the terms of the bound for each entry, with its target loss.
+    """A stacked bar of the terms of the bound for each entry, with the target loss.
 
     Args:
-        names: of the entries.
-        numbers: of each entry, the terms, "target_loss" and "vacuous_level".
+        names: names of the entries.
+        numbers: the terms of each entry, its "target_loss" and its "vacuous_level".
 
     Returns:
         A figure that is as large as its names need.

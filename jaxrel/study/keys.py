@@ -1,4 +1,4 @@
-"""What determines the numbers of a study, and by which way each is computed."""
+"""The keys of the numbers of a study, and how each number is computed."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _OF_TASKS = {"features", "labels", "reference_features", "reference_labels"}
 
 
 def _has_reasons(unit: Unit, settings: Settings) -> bool:
-    """Whether there is more to a number than its value."""
+    """Whether a record has more than the value of the metric."""
     intervals = unit.metric == TRANSFERABILITY and (settings.resamples > 0 or settings.label_free)
     return unit.metric in OF_STUDIES or intervals
 
 
 def way_of(unit: Unit, plan: Plan) -> Way:
-    """How a unit is computed: with reasons, in a program that serves all units of its shape, or from arrays."""
+    """How a unit is computed: with an explanation, by a program shared by all units of its shape, or from arrays."""
     if _has_reasons(unit, plan.settings):
         return "reasons"
     if isinstance(plan.sources[unit.target_source], Hub) or not set(METRICS[unit.metric].needs) <= _OF_TASKS:
@@ -54,7 +54,7 @@ def way_of(unit: Unit, plan: Plan) -> Way:
 
 
 def keyed(plan: Plan, progress: Progress) -> Iterator[tuple[Unit, Record]]:
-    """Every unit with its key, and its record without numbers; without a key where it cannot be had, and why."""
+    """Every unit with its key and its record without numbers; if the key is not available, the reason instead."""
     fingerprints: dict[tuple[str, str], str | Exception] = {}
     dtype = jnp.result_type(float).name
     for done, unit in enumerate(plan.units):
@@ -86,7 +86,7 @@ def keyed(plan: Plan, progress: Progress) -> Iterator[tuple[Unit, Record]]:
 
 
 def _told_of_labels(target: Source) -> dict[str, str]:
-    """Where the labels of the target come from, where they are not those of its samples."""
+    """The source of the target labels, if they are not those of the samples."""
     labels = target_labels(target)
     return {} if labels == "given" else {"target_labels": labels}
 
@@ -94,7 +94,7 @@ def _told_of_labels(target: Source) -> dict[str, str]:
 def _fingerprint(
     source: str, encoder: str, plan: Plan, known: dict[tuple[str, str], str | Exception]
 ) -> str | Exception:
-    """Found once for each source and encoder, or failed once."""
+    """Computed once for each source and encoder; a failure is remembered too."""
     if (source, encoder) not in known:
         try:
             known[source, encoder] = plan.sources[source].fingerprint(encoder)
@@ -106,7 +106,7 @@ def _fingerprint(
 
 
 def _options(unit: Unit, settings: Settings) -> dict[str, Any]:
-    """What a number depends on beside the samples."""
+    """Everything that a number depends on besides the samples."""
     options: dict[str, Any] = {"seed": unit.seed}
     if not _has_reasons(unit, settings):
         return options
@@ -122,7 +122,7 @@ def _options(unit: Unit, settings: Settings) -> dict[str, Any]:
 
 
 def _key(unit: Unit, origin: Mapping[str, Any]) -> str:
-    """Equal keys mean equal numbers: a hash of everything that they depend on."""
+    """A hash of everything that a number depends on: equal keys mean equal numbers."""
     names = [unit.metric, unit.encoder, unit.reference, unit.target]
     determined_by = {"version": __version__, "schema": SCHEMA, "names": names, **origin}
     return hashlib.sha256(json.dumps(determined_by, sort_keys=True).encode()).hexdigest()

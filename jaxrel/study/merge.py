@@ -1,4 +1,4 @@
-"""Results of several folders put together, from their files alone."""
+"""Merges the results of several folders from their files alone."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _log = logging.getLogger(__name__)
 
 
 def merged_ranking(stored: Mapping[Path, Stored]) -> Ranking:
-    """All encoders in one ranking.
+    """Merge all encoders into one ranking.
 
-    Where the logs of finished scores lie beside the files, ties between encoders of different folders are found by
-    their resamples; where they do not, there are the ties that each file has.
+    If the logs of finished scores are beside the files, ties between encoders of different folders are computed from
+    their resamples; otherwise only the ties of each file are known.
 
     Args:
-        stored: what was read, by its folder; at least one.
+        stored: at least one ranking, by its folder.
 
     Raises:
         ValueError: settings or data differ, or one encoder has two scores on the same pair.
@@ -70,10 +70,10 @@ def merged_ranking(stored: Mapping[Path, Stored]) -> Ranking:
 
 
 def merged_results(found: Mapping[Path, Results]) -> Results:
-    """All records in one study, its axes those of all together.
+    """Merge all records into one study, whose axes are the unions of the axes.
 
     Args:
-        found: what was read, by its folder; at least one.
+        found: at least one study, by its folder.
 
     Raises:
         ValueError: settings differ, or one unit has two numbers.
@@ -109,10 +109,10 @@ def merged_results(found: Mapping[Path, Results]) -> Results:
 
 
 def the_verification(found: Mapping[Path, Verification]) -> Verification:
-    """The one that there is.
+    """The only verification.
 
     Raises:
-        ValueError: there are several, whose trainings are not of one run.
+        ValueError: there are several, which were trained in different runs.
     """
     if len(found) > 1:
         raise ValueError(f"{', '.join(map(str, found))} have a verification each: report the folders one by one.")
@@ -120,10 +120,10 @@ def the_verification(found: Mapping[Path, Verification]) -> Verification:
 
 
 def merged_paths(stored: Iterable[tuple[Path, Stored | Results | Verification]]) -> dict[str, Path]:
-    """Where the data were, by data set.
+    """The paths of the data, by data set.
 
     Raises:
-        ValueError: one data set was in two places.
+        ValueError: one data set has two paths.
     """
     paths: dict[str, str] = {}
     for folder, other in stored:
@@ -134,10 +134,10 @@ def merged_paths(stored: Iterable[tuple[Path, Stored | Results | Verification]])
 
 
 def merged_scoreboard(boards: Mapping[Path, Scoreboard]) -> Scoreboard:
-    """All encoders in one scoreboard, by the metrics that every one of them has.
+    """Merge all encoders into one scoreboard of the metrics that all of them have.
 
     Args:
-        boards: by their folder; at least one.
+        boards: at least one scoreboard, by its folder.
 
     Raises:
         ValueError: data sets or options differ, an encoder has two different scores, or no metric is common to all.

@@ -1,4 +1,4 @@
-"""Targets whose classes are named: a teacher gives their samples labels, by which every encoder is judged."""
+"""Targets with class names: a teacher labels their samples, and every encoder is scored on these labels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from jaxrel.task import Task
 __all__ = ["TEACHER", "NamedClasses", "default_teacher", "named_classes", "read_class_names"]
 
 TEACHER = "all-minilm-l6-v2"
-"""Of texts, where no other is asked for."""
+"""The default teacher for texts."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,14 +42,14 @@ class _Names(NamedTuple):
 
 @dataclass(frozen=True)
 class NamedClasses(DataSetPart):
-    """A data set of which each sample has the class whose name is nearest; its own labels are not looked at.
+    """A data set whose samples are labelled with the nearest class name; its own labels are not used.
 
     Attributes:
-        seen: the data set as the teacher sees it.
+        seen: the data set as input of the teacher.
         teacher: the encoder that sees samples and names.
-        prompts: what is said of each class.
+        prompts: prompts of each class.
         seed: of a teacher with random weights.
-        found: gives the names that the teacher finds, of all samples at once.
+        found: returns the names that the teacher assigns to all samples.
     """
 
     seen: Source
@@ -60,16 +60,16 @@ class NamedClasses(DataSetPart):
 
     @property
     def target_labels(self) -> str:
-        """What made the labels."""
+        """The source of the labels."""
         return f"class names, by {self.teacher}"
 
     def check(self, encoder: str, *, views: bool, held_out: bool) -> None:
-        """As the data set, also of the teacher."""
+        """Check the data set, and also the teacher."""
         self.source.check(encoder, views=views, held_out=held_out)
         self.seen.check(self.teacher, views=False, held_out=held_out)
 
     def fingerprint(self, encoder: str) -> str:
-        """Those of the data set under the encoder and under the teacher, and of what is said of the classes."""
+        """The fingerprints of the data set under the encoder and under the teacher, and of the prompts."""
         said = hashlib.sha256(json.dumps(list(self.prompts.items())).encode()).hexdigest()
         of_names = encoders.encoder_of_names(self.teacher)
         state = encoders.source_state(of_names, seed=self.seed)
@@ -77,12 +77,12 @@ class NamedClasses(DataSetPart):
         return "/".join([self.source.fingerprint(encoder), self.seen.fingerprint(self.teacher), told, said])
 
     def samples_fingerprint(self, task: Task) -> str:
-        """Of which samples there are, and of the labels that they were given."""
+        """A hash of the samples and of their assigned labels."""
         labels = np.asarray(task.labels).tobytes()
         return hashlib.sha256(samples_fingerprint(self.source, task).encode() + labels).hexdigest()
 
     def features(self, encoder: str, progress: Progress) -> Split:
-        """With the labels that the teacher gives, numbered by the names that occur in training."""
+        """The tasks with the teacher's labels, numbered by the names that occur among the training samples."""
         train, held_out = self.source.features(encoder, progress)
         names = self.found(self.teacher)
         named = train.with_labels(names.train)
@@ -91,7 +91,7 @@ class NamedClasses(DataSetPart):
         return Split(named, held_out.with_labels(names.held_out).with_classes_of(named))
 
     def restricted_to(self, names: Collection[str]) -> NamedClasses:
-        """What a worker needs for these encoders; what the teacher finds is found once on each."""
+        """The part that a worker needs for these encoders; the teacher runs once on each worker."""
         own, seen = restricted_to(names, self.source), restricted_to([self.teacher], self.seen)
         return dataclasses.replace(self, source=own, seen=seen)
 
@@ -99,14 +99,14 @@ class NamedClasses(DataSetPart):
 def named_classes(
     source: Source, names: Prompts, teacher: str, *, seed: int, seen: Source | None = None
 ) -> NamedClasses:
-    """A data set with classes of these names, by this teacher; nothing is loaded yet.
+    """A data set with these class names, labelled by this teacher; nothing is loaded yet.
 
     Args:
-        source: the data set, as the encoders see it that are judged.
-        names: of each class its descriptions, or none.
+        source: the data set as input of the scored encoders.
+        names: descriptions of each class, if any, by its name.
         teacher: the encoder that sees samples and names.
         seed: of a teacher with random weights.
-        seen: the same samples as the teacher sees them, where these are other images. Default: `source`.
+        seen: the same samples as input of the teacher, if these differ in image size, for example. Default: `source`.
 
     Raises:
         ValueError: the teacher is unknown, or embeds no names.
@@ -119,29 +119,29 @@ def named_classes(
 
 
 def default_teacher(encoder_names: Sequence[str]) -> str:
-    """The teacher of samples that these encoders encode.
+    """The teacher for samples of these encoders.
 
     Raises:
-        ValueError: they are no texts, or it is not known that they are.
+        ValueError: they are not texts, or it is not known that they are.
     """
     try:
         kinds = {encoders.modality(name) for name in encoder_names}
-    except ValueError:  # names of arrays of one's own
+    except ValueError:  # names of the user's own arrays
         kinds = set()
     if kinds != {"texts"}:
         raise ValueError(
-            "class names need a teacher that sees samples and names: pass teacher (--teacher), for images "
+            "class names need a teacher that embeds samples and names: pass teacher (--teacher), for images "
             "clip-image@CHECKPOINT, such as clip-image@openai/clip-vit-base-patch32, for texts any encoder of texts."
         )
     return TEACHER
 
 
 def read_class_names(path: Path) -> dict[str, tuple[str, ...]]:
-    """The names in a file of text, and the descriptions of each.
+    """The class names in a text file, with the descriptions of each.
 
     Args:
-        path: of a file in UTF-8, or UTF-16 with a byte order mark. A line is `NAME` or `NAME<TAB>DESCRIPTION`; several
-            of the latter are several descriptions of one class. Empty lines are passed over.
+        path: a file in UTF-8, or UTF-16 with a byte order mark. A line is `NAME` or `NAME<TAB>DESCRIPTION`; several
+            lines with the same name are several descriptions of the class. Empty lines are skipped.
 
     Raises:
         ValueError: the file is no such text or names fewer than two classes, or a line has no name, an empty
@@ -169,7 +169,7 @@ def read_class_names(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def _names_of(source: Source, prompts: Prompts, seed: int, teacher: str) -> _Names:
-    """The names that are nearest to the samples."""
+    """The name nearest to each sample."""
     from jaxrel.pseudo_labels import ClassNames, pseudo_label
 
     _log.info("%s gives the samples of %s one of %d class names", teacher, source.name, len(prompts))
@@ -186,15 +186,15 @@ def _names_of(source: Source, prompts: Prompts, seed: int, teacher: str) -> _Nam
 
 
 def _class_embeddings(prompts: Prompts, encoder: str, seed: int) -> Float[np.ndarray, "k t"]:
-    """The mean of the prompts of each class, each at unit length.
+    """The mean embedding of the prompts of each class, each scaled to unit length.
 
     Raises:
-        ValueError: the encoder makes nothing of a prompt.
+        ValueError: the encoder maps a prompt to the zero vector.
     """
     said = [prompt for of_class in prompts.values() for prompt in of_class]
     embeddings = np.asarray(encoders.extract_features(encoders.load(encoder, seed=seed), said), np.float64)
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     if (lengths == 0).any():
-        raise ValueError(f"{encoder} makes nothing of {said[int(np.argmin(lengths))]!r}: say it in other words.")
+        raise ValueError(f"{encoder} has no features for {said[int(np.argmin(lengths))]!r}: use other words.")
     ends = np.cumsum([len(of_class) for of_class in prompts.values()])[:-1]
     return np.stack([part.mean(axis=0) for part in np.split(embeddings / lengths, ends)])

@@ -1,4 +1,4 @@
-"""A study, and what it will compute: checked before any work, and nothing is loaded."""
+"""A study and its plan, which is checked before any work; nothing is loaded."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ __all__ = [
 BOUND, TRANSFERABILITY = "bound", "transferability"
 PROBE_ACCURACY, FINE_TUNED_ACCURACY = "probe_accuracy", "fine_tuned_accuracy"
 TRAINED = (PROBE_ACCURACY, FINE_TUNED_ACCURACY)
-"""Accuracies after training, which scores are there to predict."""
+"""Accuracies after training, which scores predict."""
 OF_STUDIES = (BOUND, *TRAINED)
-"""What is none of `METRICS`: each is evaluated on held-out samples."""
+"""Metrics that are not in `METRICS`; each is evaluated on held-out samples."""
 OF_NUMBERS = ("ridge_regression", "logme_regression")
-"""What encoders are ranked by where the labels are numbers to predict, the first before all others."""
+"""Metrics of regression targets; encoders are ranked by the first."""
 _VIEWS = {"first_view", "second_view"}
 _OF_DATA_SETS = {"features", "labels", "reference_features", "reference_labels", *_VIEWS}
 
@@ -64,12 +64,12 @@ def needs_reference(metric: str) -> bool:
 
 @dataclass(frozen=True)
 class Unit:
-    """One number of a study, or the components of one; the fields are those of its :class:`Record`.
+    """One number of a study, or its components; the fields are those of its :class:`Record`.
 
     Attributes:
-        target_source, reference_source: which of the plan's sources the samples come from.
-        key: hash of everything the number depends on, once it is known.
-        bucket: what it is compiled for, where it is computed beside others of its shape and that is known.
+        target_source, reference_source: names of the plan's sources of the samples.
+        key: hash of everything the number depends on, once known.
+        bucket: the bucket of its shape, if it is computed in batches and the shape is known.
     """
 
     metric: str
@@ -86,12 +86,12 @@ class Unit:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Those that samples come from, the target last."""
+        """The sources of the samples, the target last."""
         return tuple(filter(None, (self.reference_source, self.target_source)))
 
 
 def needed_by(units: Sequence[Unit], sources: Mapping[str, Source]) -> dict[str, Source]:
-    """What of the sources a worker needs for these units."""
+    """The parts of the sources that a worker needs for these units."""
     encoders: dict[str, set[str]] = {}
     for unit in units:
         for name in unit.sources:
@@ -105,7 +105,7 @@ class Plan:
 
     Attributes:
         units: in the order of the axes, metric by metric.
-        sources: by name, and by what is drawn or kept of them.
+        sources: sources by name, including draws of samples and choices of classes.
         metrics, encoders, references, targets, samples, seeds, reference_classes: the axes.
     """
 
@@ -127,14 +127,14 @@ class Plan:
 
     @property
     def pairs(self) -> list[tuple[str | None, str]]:
-        """Every target with each reference that is another data set; alone where there is no reference."""
+        """Every target with each other data set among the references; without references, every target alone."""
         pairs: list[tuple[str | None, str]] = [(r, t) for r in self.references for t in self.targets if r != t]
         return pairs or [(None, target) for target in self.targets]
 
 
 @dataclass(frozen=True)
 class Study:
-    """Encoders x references x targets x metrics, and what else is varied.
+    """Encoders x references x targets x metrics, and further axes.
 
         study = Study(["pixels", "mobilenet-v2"], ["digits"], ["mnist"], samples=[50, 100, 300], seeds=[0, 1, 2])
         results = run(study.plan(), output="results")
@@ -144,24 +144,25 @@ class Study:
 
     Args:
         encoders: names, where `NAME:random` is the same network with random weights, and encoders of your own, such as
-            :func:`jaxrel.encoders.from_function` makes, which are called by their names and keep their image size.
+            :func:`jaxrel.encoders.from_function` makes, which keep their names and image size.
         targets: data sets to transfer to.
-        references: data sets to compare targets with; none is compared with itself.
-        metrics: names in `jaxrel.metrics.METRICS`; "bound", which is that of :func:`jaxrel.task_relatedness` with its
-            terms; "probe_accuracy" and "fine_tuned_accuracy", on held-out samples, of what is trained on the others.
-            "transferability" has an interval unless the settings have no resamples. None is "transferability", and
-            with references the bound.
-        samples: numbers of training samples that are drawn from each target, with each of the seeds; nested, and in
-            the shares of the classes. The largest takes the place of that of the settings, also for references. Nothing
-            is drawn where there is none.
-        seeds: of draws, scoring and resamples, in place of that of the settings.
-        layers: of every encoder, in place of its last; see :func:`jaxrel.encoders.load`. Layer 3 of NAME is the encoder
-            `NAME#3`, under which arrays of your own have its features.
-        reference_classes: which classes of the references are kept: "all"; "nearest:3", "learned:3" or "random:3" (see
-            :func:`jaxrel.relatedness.select_reference_classes`); or names with commas between them.
+        references: data sets to compare targets with; no data set is compared with itself.
+        metrics: names in `jaxrel.metrics.METRICS`; "bound", the bound of :func:`jaxrel.task_relatedness` with its
+            terms; "probe_accuracy" and "fine_tuned_accuracy", accuracies on held-out samples after training on the
+            others. "transferability" has an interval unless the settings have no resamples. None means
+            "transferability", and with references also the bound.
+        samples: numbers of training samples to draw from each target, with each of the seeds; draws are nested and
+            keep the shares of the classes. The largest replaces the number in the settings, also for references.
+            Without numbers, nothing is drawn.
+        seeds: seeds of draws, scoring and resamples, instead of the seed in the settings.
+        layers: layers of every encoder, instead of its last; see :func:`jaxrel.encoders.load`. Layer 3 of NAME is the
+            encoder
+            `NAME#3`, the name under which your own arrays must provide its features.
+        reference_classes: classes of the references to keep: "all"; "nearest:3", "learned:3" or "random:3" (see
+            :func:`jaxrel.relatedness.select_reference_classes`); or comma-separated names.
         settings: how encoders are compared.
         data_paths: by data set name, where you have the data.
-        store: where extracted features are kept; None is the store of this user.
+        store: store of extracted features; None means the user's store.
     """
 
     encoders: Sequence[str | Encoder]
@@ -177,11 +178,11 @@ class Study:
     store: FeatureStore | None = None
 
     def plan(self) -> Plan:
-        """Every unit; nothing is loaded.
+        """List every unit of the study; nothing is loaded.
 
         Raises:
-            ValueError: a name is unknown or given twice, features, views or held-out samples are missing, a number is
-                out of its range, a metric needs what there is not, or the only reference of a target is itself.
+            ValueError: a name is unknown or passed twice; features, views, held-out samples or other inputs of a
+                metric are missing; a number is out of range; or the only reference of a target is the target itself.
         """
         self._check_names()
         metrics = self._checked_metrics()
@@ -190,22 +191,22 @@ class Study:
         held_out = any(metric in OF_STUDIES for metric in metrics) and not settings.label_free
         if held_out and not settings.held_out:
             raise ValueError(
-                "held_out is 0: with references, pass at least 1 sample on which the bound is evaluated; likewise for "
-                "the accuracy of what is trained."
+                "held_out is 0: with references, pass at least 1 sample on which the bound is evaluated; "
+                "likewise for accuracies after training."
             )
         taken = settings if held_out else dataclasses.replace(settings, held_out=0)
         sources = self._sources(taken)
         references, targets = ([name_of(entry) for entry in role] for role in (self.references, self.targets))
         if settings.class_names:
             settings = dataclasses.replace(settings, teacher=settings.teacher or default_teacher(self._encoder_names))
-        own = dataclasses.replace(taken, image_size=None, prompt=None, width=None)  # what a teacher is loaded by
+        own = dataclasses.replace(taken, image_size=None, prompt=None, width=None)  # options of loading a teacher
         seen = sources if encoder_options(taken) == encoder_options(own) else self._sources(own)
         named = {target: _named(target, settings, sources, seen) for target in targets}
         views = settings.label_free or any(_VIEWS & set(_needs(metric)) for metric in metrics)
         encoders = self._planned_encoders
         if FINE_TUNED_ACCURACY in metrics and (bare := [name for name in targets if not has_inputs(sources[name])]):
             raise ValueError(
-                f"{', '.join(bare)}: there are features alone, and no network to tune: leave out the metric."
+                f"{', '.join(bare)}: there are only features and no network to tune: leave out the metric."
             )
         for encoder in encoders:
             for name, source in sources.items():
@@ -252,7 +253,7 @@ class Study:
     def _units(
         self, metric: str, encoder: str, reference: str | None, target: str, labelled: str, sources: dict[str, Source]
     ) -> list[Unit]:
-        """Those of the other axes, whose parts of data sets join the sources."""
+        """The units along the other axes, adding the parts of data sets to the sources."""
         units = []
         for samples in self.samples or (None,):
             for seed in self._seeds:
@@ -308,7 +309,7 @@ class Study:
                 raise ValueError(f"unknown metric {name!r}{suggestion(name, known)}: there are {', '.join(known)}.")
             if self.settings.regression and (name == BOUND or {"labels", "reference_labels"} & set(_needs(name))):
                 raise ValueError(
-                    f"{name} is about classes and not defined for numbers to predict (regression): for these there are "
+                    f"{name} is about classes and not defined for regression targets; for these there are "
                     f"{', '.join(OF_NUMBERS)}."
                 )
             for hub in hubs:
@@ -319,11 +320,9 @@ class Study:
                     "jaxrel.metrics.score_encoders with these arrays."
                 )
             if self.settings.class_names and name in TRAINED:
-                raise ValueError(
-                    f"{name} is that on labels of the target's own, which class_names replace: leave out one."
-                )
+                raise ValueError(f"{name} uses the target's own labels, which class_names replace: leave out one.")
             if self.settings.label_free and "labels" in _needs(name) and name != TRANSFERABILITY:
-                raise ValueError(f"{name} needs labels, which are left alone: leave it out, or label_free.")
+                raise ValueError(f"{name} needs labels, which label_free ignores: leave out one.")
         compared = not hubs and any(map(needs_reference, metrics))
         for kind, names, least in (
             ("metric", list(metrics), 1),
@@ -350,7 +349,7 @@ class Study:
         for text in self.reference_classes:
             rule = ReferenceClasses.parsed(text).rule
             if self.settings.label_free and rule in ("nearest", "learned"):
-                raise ValueError(f"reference classes {text!r} look at target labels: pass all, random:N or names.")
+                raise ValueError(f"reference classes {text!r} use target labels: pass all, random:N or names.")
 
     def _sources(self, settings: Settings) -> dict[str, Source]:
         """The data sets by name."""
@@ -367,11 +366,11 @@ class Study:
 
 
 def _named(target: str, settings: Settings, sources: dict[str, Source], seen: Mapping[str, Source]) -> str:
-    """The target with labels of a teacher, where classes are named."""
+    """The target, labelled by a teacher if classes are named."""
     if not settings.class_names:
         return target
     if isinstance(sources[target], Hub):
-        raise ValueError(f"class_names are for data sets that a teacher sees: {target!r} has arrays alone.")
+        raise ValueError(f"class_names need samples for the teacher, but {target!r} has only arrays.")
     assert settings.teacher is not None  # noqa: S101 (filled in before)
     name = f"{target}, {len(settings.class_names)} class names by {settings.teacher}"
     sources[name] = named_classes(
@@ -397,13 +396,13 @@ def _needs(metric: str) -> tuple[str, ...]:
 
 
 def name_of(entry: str | Source | Encoder | Any) -> str:
-    """The name of a data set or an encoder, which may be given by it."""
+    """The name of a data set or an encoder, which may be its name already."""
     name: str = entry if isinstance(entry, str) else entry.name
     return name
 
 
 def _check_distinct(kind: str, names: Sequence[str], least: int) -> None:
     if len(names) < least:
-        raise ValueError(f"no {kind} is given: pass at least one.")
+        raise ValueError(f"no {kind} was passed: pass at least one.")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{kind} given twice: {', '.join(twice)}; name each once.")

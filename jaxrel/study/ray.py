@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 __all__ = ["RayExecutor"]
 
-# By Ray's own, a host that is gone in silence is noticed after seven minutes.
+# With Ray's defaults, a host that disappears silently is noticed after seven minutes.
 _SETTINGS = {
     "RAY_grpc_client_keepalive_time_ms": "5000",
     "RAY_grpc_client_keepalive_timeout_ms": "5000",
@@ -45,25 +45,25 @@ class RayExecutor(Executor):
         with RayExecutor("auto") as executor:
             ranking = rank(targets, encoders, output="results", executor=executor)
 
-    A call whose worker or host is lost is made again elsewhere, three times at most. Where the head is gone, calls end
-    with a ConnectionError after about ten seconds.
+    A call whose worker or host is lost is retried elsewhere, at most three times. If the head is gone, calls fail with
+    a ConnectionError after about ten seconds.
 
     Attributes:
-        num_workers: how many calls the cluster has room for; hosts that join it count after half a minute.
+        num_workers: number of calls that the cluster can run at once; hosts that join are counted after half a minute.
     """
 
     def __init__(self, address: str | None = None) -> None:
-        """Connect, unless this process is connected already.
+        """Connect, unless this process is already connected.
 
         Args:
-            address: "auto" for the cluster of this host, "HOST:PORT" or "ray://HOST:PORT" for another, "local" for one
-                of this host's own that ends with the executor. None is as `ray.init` has it.
+            address: "auto" for the cluster of this host, "HOST:PORT" or "ray://HOST:PORT" for another, "local" for a
+                new cluster on this host that ends with the executor. None is the default of `ray.init`.
 
         Raises:
             ImportError: Ray is not installed.
             ConnectionError: there is no such cluster.
         """
-        for name, value in _SETTINGS.items():  # before Ray reads them
+        for name, value in _SETTINGS.items():  # must be set before Ray reads them
             os.environ.setdefault(name, value)
         self._ray = ray = _imported()
         self._connected_here = not ray.is_initialized()
@@ -95,12 +95,12 @@ class RayExecutor(Executor):
         self._pending.add(future)
         future.add_done_callback(functools.partial(self._finish, reference))
         reference.future().add_done_callback(functools.partial(_pass_on, future))
-        if self._lost:  # since it was looked at
+        if self._lost:  # since the last check
             self._end()
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """As every executor; what `__init__` connected is disconnected, once nothing is waited for."""
+        """As for every executor; disconnects what `__init__` connected, once no call is pending."""
         self._closed = True
         if cancel_futures:
             for future in tuple(self._pending):
@@ -120,7 +120,7 @@ class RayExecutor(Executor):
             self._ray.cancel(reference)
 
     def _watch(self, head: tuple[str, int]) -> None:
-        """Count workers from time to time; end all calls when the head is gone, of which Ray itself does not tell."""
+        """Count workers periodically, and end all calls when the head is gone, which Ray itself does not report."""
         reached = counted = time.monotonic()
         while not self._disconnected.wait(_LOOK_SECONDS):
             try:
@@ -141,7 +141,7 @@ class RayExecutor(Executor):
                 future.set_exception(self._lost)
 
 
-_wait = wait  # which `shutdown` has an argument of the name of
+_wait = wait  # `shutdown` has an argument of this name
 
 
 def _imported() -> Any:
@@ -158,15 +158,15 @@ def _connect(ray: Any, address: str | None) -> None:
         warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # of JAX; the process that is forked off is Ray's
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-        except BaseException:  # an interrupt, after which its processes would live on
+        except BaseException:  # an interrupt, after which its processes would keep running
             ray.shutdown()
             raise
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)  # of which Ray makes its own
+        signal.signal(signal.SIGTERM, before)  # Ray replaces it by its own
 
 
 def _head(ray: Any, address: str | None) -> tuple[str, int]:
-    """Where the head listens."""
+    """The address of the head."""
     client = "ray://"
     given = str(address)
     where = given if given.startswith(client) else ray.get_runtime_context().gcs_address
@@ -175,8 +175,8 @@ def _head(ray: Any, address: str | None) -> tuple[str, int]:
 
 
 def _pass_on(future: Future[Any], found: Future[Any]) -> None:
-    """Give a future what Ray's own found."""
-    with contextlib.suppress(InvalidStateError):  # it has an exception already
+    """Copy the outcome of Ray's future to a future."""
+    with contextlib.suppress(InvalidStateError):  # it already has an exception
         if not future.cancelled():
             error = found.exception()
             if error is None:
@@ -188,12 +188,12 @@ def _pass_on(future: Future[Any], found: Future[Any]) -> None:
 def _on_worker(
     folder: str, threads: int | None, function: Callable[..., T], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> T:
-    """In the folder of the caller, whose relative paths are meant, with as many threads as the task has cores."""
+    """Run a call in the caller's folder, so that relative paths stay valid, with one thread per core of the task."""
     with contextlib.suppress(OSError):
         os.chdir(folder)
     if threads is not None:
-        os.environ.setdefault("NPROC", str(threads))  # which XLA reads when it starts
-    import scipy.linalg  # noqa: F401 - has to be loaded for its threads to be counted
+        os.environ.setdefault("NPROC", str(threads))  # XLA reads this when it starts
+    import scipy.linalg  # noqa: F401 - must be loaded for its threads to be counted
 
     with threadpool_limits(threads, user_api="blas"):
         return function(*args, **kwargs)

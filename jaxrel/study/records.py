@@ -1,4 +1,4 @@
-"""What a study finds out, one record for each number, and the log in which records survive a kill."""
+"""The records of a study, one for each number, and the log in which they survive a kill."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ OK = "ok"
 
 @dataclass(frozen=True)
 class Record:
-    """What one metric says about one encoder, target and, where it needs one, reference.
+    """The result of one metric for one encoder, target and, if needed, reference.
 
     Attributes:
-        key: hash of everything the numbers depend on; empty where that could not be found out, or where another run
-            may find something else.
-        reference: None where the metric needs none.
-        samples: how many training samples of the target were drawn; None for all that the settings take.
-        seed: of the draws, of the scoring and of its resamples.
-        reference_classes: which classes of the reference were kept, see :class:`jaxrel.study.Study`.
-        status: "ok", or what is wrong with the value.
-        bits: those of `jaxrel.metrics.ScoreStatus`, where the metric is one of `jaxrel.metrics.METRICS`.
-        numbers: by name; "value" is that of the metric. Metrics that depend on the other encoders have components in
-            the log, and their value in results.
-        texts: what is no number, by name.
+        key: hash of everything the numbers depend on; empty if unknown, or if another run may give another result.
+        reference: None if the metric needs none.
+        samples: number of training samples drawn from the target; None for all that the settings select.
+        seed: seed of the draws, the scoring and its resamples.
+        reference_classes: classes of the reference that were kept, see :class:`jaxrel.study.Study`.
+        status: "ok", or the problem with the value.
+        bits: bits of `jaxrel.metrics.ScoreStatus`, for metrics in `jaxrel.metrics.METRICS`.
+        numbers: numbers by name; "value" is the value of the metric. Metrics that depend on the other encoders have
+            components in the log, and their value in results.
+        texts: text fields, by name.
         resamples: values on resampled samples, the same samples for every encoder.
-        classes: of a bound, its most expensive target classes (:meth:`jaxrel.relatedness.Explanation.class_records`).
-        origin: fingerprints and options that the key is a hash of.
+        classes: the most expensive target classes of a bound (:meth:`jaxrel.relatedness.Explanation.class_records`).
+        origin: fingerprints and options whose hash is the key.
     """
 
     key: str
@@ -57,35 +56,35 @@ class Record:
 
     @property
     def value(self) -> float:
-        """The number of the metric, NaN where there is none."""
+        """The value of the metric, NaN if there is none."""
         return self.numbers.get("value", math.nan)
 
     @property
     def tasks(self) -> str:
-        """The target, after the reference if there is one."""
+        """The target, preceded by the reference, if any."""
         return self.target if self.reference is None else f"{self.reference} → {self.target}"
 
     def failed_with(self, error: Exception) -> Record:
-        """Without a number, and why."""
+        """The record without a number, with the reason."""
         return dataclasses.replace(self, status=told(error), numbers={"value": math.nan})
 
 
 def told(error: Exception) -> str:
-    """An error in a line; its type is left out where the message was written for the user."""
+    """An error in one line; its type is left out if the message was written for the user."""
     said = " ".join(str(error).split())
     for_users = isinstance(error, ValueError) or type(error).__module__.startswith("jaxrel.")
     return f"failed: {said}" if for_users and said else f"failed: {type(error).__name__}: {said}"
 
 
 class StudyLog(RecordLog[Record]):
-    """Finished records by their keys, with what made them."""
+    """Finished records by key, with their origin."""
 
     def __init__(self, path: Path, command: Sequence[str] = ()) -> None:
-        """Open the log, made if need be.
+        """Open the log, created if needed.
 
         Args:
             path: the file.
-            command: the words of the command line that is running, if any.
+            command: the arguments of the command line that is running, if any.
 
         Raises:
             ValueError: it has records of another version of the format.
@@ -102,7 +101,7 @@ class StudyLog(RecordLog[Record]):
             )
 
     def encoded(self, item: Record) -> dict[str, Any]:
-        """As JSON has it."""
+        """The JSON form of a record."""
         record = {one.name: getattr(item, one.name) for one in dataclasses.fields(item)}
         record["numbers"] = {name: json_number(value) for name, value in item.numbers.items()}
         record["resamples"] = [json_number(value) for value in item.resamples]
@@ -113,10 +112,10 @@ class StudyLog(RecordLog[Record]):
         fields = {one.name: record[one.name] for one in dataclasses.fields(Record) if one.name != "classes"}
         fields["numbers"] = {name: from_json_number(value) for name, value in record["numbers"].items()}
         fields["resamples"] = tuple(map(from_json_number, record["resamples"]))
-        fields["classes"] = tuple(record.get("classes", ()))  # which earlier records do not have
+        fields["classes"] = tuple(record.get("classes", ()))  # absent from earlier records
         return Record(**fields)
 
 
 def logs_of(folder: Path) -> list[Path]:
-    """The logs of a folder, those beside the one of the last run included."""
+    """The logs of a folder, including those of other runs."""
     return [path for path in sorted(folder.glob("records*.jsonl")) if path.is_file()]

@@ -1,4 +1,4 @@
-"""What was loaded last, so that it is not loaded again."""
+"""A cache of the last loaded value."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ T = TypeVar("T")
 
 
 class Remembered(Generic[T]):
-    """`load`, which does not load again what it was asked for last; nor does what failed fail slowly again.
+    """`load` with a cache of its last value or error.
 
-    All copies that a worker is sent of one such function have one memory there.
+    All copies of one such function on a worker share the cache.
     """
 
     def __init__(self, load: Callable[[str], T]) -> None:
-        """Of this function; nothing is loaded yet."""
+        """Wrap a function; nothing is loaded yet."""
         self._load = load
         self._token = secrets.token_hex()
         self._last: dict[str, T | Exception] = {}
 
     def __call__(self, name: str) -> T:
-        """What is loaded by this name, or the error again."""
+        """The value of this name, or its error again."""
         found = self._last.get(name)
         if found is None:
             self._last.clear()
@@ -35,7 +35,7 @@ class Remembered(Generic[T]):
         return found
 
     def kept(self, name: str) -> T | None:
-        """What was loaded by this name, if it is what was asked for last."""
+        """The cached value of this name, if it was the last."""
         found = self._last.get(name)
         return None if isinstance(found, Exception) else found
 

@@ -27,24 +27,24 @@ _PICTURES = tuple(f"study.{kind}" for kind in FORMATS)
 
 
 def print_results(results: Results, console: Console) -> None:
-    """A table for each metric."""
+    """One table per metric."""
     print_sections(results.sections(), console)
 
 
 def figure(
     results: Results, *, x: str | None = None, y: str | None = None, heat_map: Sequence[str] | None = None
 ) -> Figure:
-    """The picture that is asked for, or that the axes ask for."""
+    """The requested picture, or the default for the axes."""
     return results.plot(x=x, y=y) if heat_map is None else results.plot_heat_map(heat_map[0], heat_map[1], y)
 
 
 def check_output(plan: Plan, folder: Path, *, data_paths: Mapping[str, Path]) -> None:
-    """Raise ValueError where the files of this plan would replace those of another, and lose what they hold."""
+    """Raise ValueError if the files of this plan would replace files of another one."""
     _check(plan.units, plan.settings, folder, data_paths)
 
 
 def check_replaced(results: Results, folder: Path, *, data_paths: Mapping[str, Path]) -> None:
-    """Raise ValueError where the files of these results would replace those of others, and lose what they hold."""
+    """Raise ValueError if the files of these results would replace files of others."""
     _check(results.entries, results.settings, folder, data_paths)
 
 
@@ -70,15 +70,15 @@ def write_files(
     data_paths: Mapping[str, Path] | None = None,
     command: Sequence[str] = (),
 ) -> list[Path]:
-    """Write `study.json`, `study.csv` and pictures; each replaces its older one.
+    """Write `study.json`, `study.csv` and pictures, replacing older files.
 
     Args:
-        results: what to write.
+        results: the results to write.
         figures: pictures by name.
-        folder: where to; made if need be.
-        formats: of pictures beside PNG, among `jaxrel.study.drawing.FORMATS`.
+        folder: output folder, created if needed.
+        formats: formats of pictures in addition to PNG, among `jaxrel.study.drawing.FORMATS`.
         data_paths: by data set name, where the user has the data.
-        command: the words of the command line that made it, if any.
+        command: the arguments of the command line that made it, if any.
 
     Returns:
         The files.

@@ -1,4 +1,4 @@
-"""What a study found: records on its axes, as tables, pictures, files, and as a ranking, a matrix or a scoreboard."""
+"""Results of a study: records on its axes, as tables, pictures, files, a ranking, a matrix or a scoreboard."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _CURVES = {
     "reference_classes": "classes of the reference",
     "layer": "layer of the encoder",
 }
-"""What a curve may be over, and what its axis is called."""
+"""Axes of curves, with their labels."""
 AXES = ("encoder", "reference", "target", "samples", "seed", "reference_classes")
 SAME = "the reference is the target"
 FILE = "study.json"
@@ -53,16 +53,16 @@ AXES_OF_FILE = ("metrics", "encoders", "references", "targets", "samples", "seed
 
 @dataclass(frozen=True)
 class Timings:
-    """What this process did in one call; what was finished before is not in it.
+    """The work of this process in one call, without numbers that were finished before.
 
     Attributes:
-        num_scores: numbers that were computed, components of one counting once.
-        num_compilations: programs of many units that were compiled, or taken from a cache; more than planned where
-            memory did not suffice.
-        compile_seconds: what these took.
-        first_result_seconds: from the start of scoring to the first batch on the disk; NaN where there was none.
-        scoring_seconds: all else: reading rows, computing, writing.
-        device_seconds: what of it devices took for these programs, copies to them included.
+        num_scores: number of computed values; components of one value count once.
+        num_compilations: batched programs that were compiled or loaded from a cache; more than planned if memory ran
+            out.
+        compile_seconds: time of these compilations.
+        first_result_seconds: time from the start of scoring to the first batch on disk; NaN if there was none.
+        scoring_seconds: remaining time: reading rows, computing, writing.
+        device_seconds: share of it that devices spent on these programs, including copies to them.
     """
 
     num_scores: int = 0
@@ -74,7 +74,7 @@ class Timings:
 
     @property
     def scores_per_second(self) -> float:
-        """Throughput after compilation: pairs per second, of one metric and encoder; NaN where nothing was computed."""
+        """Throughput after compilation: pairs of metric and encoder per second; NaN if nothing was computed."""
         return self.num_scores / self.scoring_seconds if self.num_scores else float("nan")
 
 
@@ -85,8 +85,8 @@ class Results(Tabular):
     Attributes:
         entries: a record for every unit of the plan; metrics that depend on the other encoders have their values.
         metrics, encoders, references, targets, samples, seeds, reference_classes: the axes.
-        data_paths: where the data were, by data set, of what was read from a file.
-        timings: of the call that made it.
+        data_paths: paths of data sets that were read from files, by data set.
+        timings: timings of the call that made the results.
     """
 
     entries: tuple[Record, ...]
@@ -103,7 +103,7 @@ class Results(Tabular):
 
     @classmethod
     def of(cls, plan: Plan, records: Sequence[Record], timings: Timings) -> Self:
-        """The records of a plan, in its order."""
+        """The records of a plan, in the order of the plan."""
         axes = {name: getattr(plan, name) for name in AXES_OF_FILE}
         return cls(tuple(_combined(records)), settings=plan.settings, timings=timings, **axes)
 
@@ -114,11 +114,11 @@ class Results(Tabular):
 
     @property
     def incomplete(self) -> tuple[Record, ...]:
-        """The records that lack a number, or whose number is not to be trusted; the status says why."""
+        """The records with a missing or unreliable number; the status says why."""
         return tuple(record for record in self.entries if record.status != OK)
 
     def numbers(self, name: str) -> list[tuple[Record, float]]:
-        """Every record that has a number of this name, with it; the name of a metric is that of its value.
+        """Every record with a number of this name, and the number; the name of a metric means its value.
 
         Raises:
             ValueError: there is none.
@@ -133,24 +133,24 @@ class Results(Tabular):
 
     @property
     def values(self) -> np.ndarray:
-        """`(metric, encoder, reference, target)` values, where nothing else is varied; see `status`.
+        """`(metric, encoder, reference, target)` values, if nothing else is varied; see `status`.
 
-        Metrics without a reference repeat along its axis, which has one place where there is none; metrics with one
-        are NaN where it is the target.
+        Metrics without a reference repeat along the reference axis, which has length 1 if there is no reference;
+        metrics with a reference are NaN if it is the target.
 
         Raises:
-            ValueError: samples, seeds or reference classes are varied: take `numbers` or `to_pandas`.
+            ValueError: samples, seeds or reference classes are varied: use `numbers` or `to_pandas`.
         """
         return self._array(float, math.nan, lambda record: record.value)
 
     @property
     def status(self) -> np.ndarray:
-        """Of the shape of `values`: "ok", or what is wrong with a value."""
+        """Array of the shape of `values`: "ok", or the problem with a value."""
         return self._array(object, SAME, lambda record: record.status)
 
     def _array(self, kind: type, empty: Any, of: Callable[[Record], Any]) -> np.ndarray:
         if max(len(self.samples), len(self.seeds), len(self.reference_classes)) > 1:
-            raise ValueError("samples, seeds or reference classes are varied: take numbers() or to_pandas().")
+            raise ValueError("samples, seeds or reference classes are varied: use numbers() or to_pandas().")
         axes = self.metrics, self.encoders, self.references or (None,), self.targets
         array: np.ndarray = np.full(tuple(map(len, axes)), empty, kind)
         places = [{name: place for place, name in enumerate(axis)} for axis in axes]
@@ -163,7 +163,7 @@ class Results(Tabular):
     # As tables and files
 
     def records(self) -> list[dict[str, Any]]:
-        """A flat record for each unit; a number that a metric does not have is None."""
+        """A flat record for each unit; a missing number is None."""
         names = list(dict.fromkeys(name for record in self.entries for name in record.numbers if name != "value"))
         return [
             {
@@ -177,7 +177,8 @@ class Results(Tabular):
         ]
 
     def sections(self) -> list[Section]:
-        """For each metric a column for each target, and a line for everything else that is varied; means over seeds."""
+        """One table per metric, with a column for each target and a row for every combination of the other axes; means
+        over seeds."""
         return [self._section(metric) for metric in self.metrics]
 
     def _section(self, metric: str) -> Section:
@@ -203,7 +204,7 @@ class Results(Tabular):
         return Section(metric, rows, notes=notes, complaints=complaints, names=("encoder", "reference"), texts=texts)
 
     def _axis(self, axis: str) -> list[Any]:
-        """The places of an axis of records, in order."""
+        """The positions on an axis of the records, in order."""
         if axis == "reference":
             return [None, *self.references]
         return list(getattr(self, axis if axis in ("samples", "reference_classes") else f"{axis}s"))
@@ -219,7 +220,7 @@ class Results(Tabular):
         Args:
             path: the file, which is replaced, or a folder for `study.json`.
             data_paths: by data set name, where the user has the data.
-            command: the words of the command line that made it, if any.
+            command: the arguments of the command line that made it, if any.
 
         Raises:
             OSError: it cannot be written.
@@ -232,14 +233,14 @@ class Results(Tabular):
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """What a file has; neither data nor a network are needed.
+        """Load results from a file; neither data nor a network are needed.
 
         Args:
             path: a file that `save` or `jaxrel study` wrote, or its folder.
 
         Raises:
             OSError: there is no such file.
-            ValueError: it is damaged, or of another version; it is named.
+            ValueError: it is damaged or has another version; the message names it.
         """
         return parsed(file_at(path, FILE), cls._of_document, "jaxrel study")
 
@@ -255,15 +256,15 @@ class Results(Tabular):
     # As pictures
 
     def plot(self, *, x: str | None = None, y: str | None = None) -> Figure:
-        """The picture that the axes ask for; needs matplotlib.
+        """The default picture for the axes; needs matplotlib.
 
-        A curve over `x`, where that is "samples", "reference_classes" or "layer" (the choice where x is None and one of
-        them is varied); else the terms of the bound, where there are any; else values as colours.
+        A curve over `x`, if that is "samples", "reference_classes" or "layer" (the default if x is None and one of
+        them is varied); otherwise the terms of the bound, if any; otherwise a heat map.
 
         Args:
             x: the axis of a curve.
-            y: the name of a metric, or of any other number of its records; None is the first metric, or the bound
-                where reference classes are varied.
+            y: the name of a metric, or of any other number of its records; None means the first metric, or the bound
+                if reference classes are varied.
 
         Returns:
             A figure, which `savefig` writes in any format.
@@ -279,10 +280,10 @@ class Results(Tabular):
         return self.plot_heat_map(y=y)
 
     def plot_curves(self, x: str, y: str | None = None) -> Figure:
-        """`y` against an axis: a panel for each target, means over seeds in their range.
+        """`y` against an axis: one panel per target, with means over seeds and their range.
 
         Raises:
-            ValueError: `x` is no such axis, or there is no number `y`.
+            ValueError: `x` is not such an axis, or there is no number `y`.
         """
         if x not in _CURVES:
             raise ValueError(f"x is {x!r}: pass one of {', '.join(_CURVES)}.")
@@ -292,7 +293,7 @@ class Results(Tabular):
         varied = [axis for axis in others if self._varies(axis, [record for record, _ in found])] or ["encoder"]
         panels: dict[str, dict[str, dict[float, list[float]]]] = {}
         places = [self._place(record, x) for record, _ in found]
-        # Where a number of classes is not known, choices have places side by side.
+        # If the number of classes is unknown, the choices are evenly spaced.
         side_by_side = x == "reference_classes" and any(map(math.isnan, places))
         if side_by_side:
             places = [float(self.reference_classes.index(record.reference_classes)) for record, _ in found]
@@ -314,7 +315,7 @@ class Results(Tabular):
         return curve_figure(drawn, _CURVES[x], y.replace("_", " "), names)
 
     def _place(self, record: Record, x: str) -> float:
-        """Where on an axis a record lies; NaN where that is not known."""
+        """The position of a record on an axis; NaN if unknown."""
         if x == "samples":
             return math.nan if record.samples is None else float(record.samples)
         if x == "layer":
@@ -324,18 +325,18 @@ class Results(Tabular):
         return float(count) if colon else record.numbers.get("num_reference_classes", math.nan)
 
     def plot_heat_map(self, rows: str = "encoder", columns: str = "target", y: str | None = None) -> Figure:
-        """Values as colours, means over what has no axis: a panel for each metric, or for the one number `y`.
+        """Heat maps of means over the remaining axes: one panel per metric, or one for the number `y`.
 
         Args:
             rows, columns: two of "encoder", "reference", "target", "samples", "seed" and "reference_classes".
-            y: as in `plot`; None is every metric.
+            y: as in `plot`; None means every metric.
 
         Raises:
-            ValueError: for an unknown axis or number.
+            ValueError: the axis or number is unknown.
         """
         for axis in (rows, columns):
             if axis not in AXES:
-                raise ValueError(f"{axis!r} is no axis: there are {', '.join(AXES)}.")
+                raise ValueError(f"{axis!r} is not an axis: there are {', '.join(AXES)}.")
         found = {name: self.numbers(name) for name in (self.metrics if y is None else [y])}
         records = [record for numbers in found.values() for record, _ in numbers]
         lines, across = (
@@ -366,7 +367,7 @@ class Results(Tabular):
 
 
 def comparable(settings: Settings) -> dict[str, Any]:
-    """Settings as data, without what is an axis of its own."""
+    """Settings as data, without those that are axes."""
     return {name: value for name, value in settings_as_data(settings).items() if name not in ("samples", "seed")}
 
 
@@ -376,12 +377,12 @@ def _record(data: Mapping[str, Any]) -> Record:
         as_text(fields[name])
     fields["numbers"] = {name: from_json_number(value) for name, value in data["numbers"].items()}
     fields["resamples"] = tuple(map(from_json_number, data["resamples"]))
-    fields["classes"] = tuple(data.get("classes", ()))  # which earlier files do not have
+    fields["classes"] = tuple(data.get("classes", ()))  # absent from earlier files
     return Record(**fields)
 
 
 def _combined(records: Sequence[Record]) -> list[Record]:
-    """Components that depend on the other encoders as the values that they have beside these."""
+    """Replace components that depend on the other encoders by their values among these encoders."""
     hubs = collections.defaultdict(list)
     for place, record in enumerate(records):
         definition = METRICS.get(record.metric) if record.metric not in OF_STUDIES else None

@@ -1,4 +1,4 @@
-"""How the encoders of a study are compared."""
+"""The settings of a study."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ __all__ = ["Settings"]
 
 @dataclass(frozen=True)
 class Settings:
-    """How the encoders of a ranking are compared; the same for every one of them.
+    """Settings by which the encoders of a study are compared; the same for all encoders.
 
     Args:
-        samples: training samples taken from each data set, or all that there are. `transferability` is about those of
-            the target.
-        held_out: held-out samples taken from each data set, on which the terms of the bound are evaluated; none are
-            taken where there is no reference, or no label is looked at.
-        official_splits: whether training and held-out samples are those of the data set's own publication.
+        samples: training samples used from each data set, or all if there are fewer. `transferability` is computed
+            from those of the target.
+        held_out: held-out samples used from each data set, on which the terms of the bound are evaluated; none are
+            used without a reference or without labels.
+        official_splits: whether to use the data set's published split into training and held-out samples.
         image_size: input resolution of networks of images in pixels; None means each network's own.
-        prompt: what is put before each text, of encoders of checkpoints: the name of a prompt of theirs, or a text.
-            None means each one's own default.
-        width: how many features of these are kept; None means all.
-        batch_size: samples in one forward pass.
+        prompt: prefix of each text, for text encoders of checkpoints: the name of one of their prompts, or a text.
+            None means the default of each checkpoint.
+        width: number of their features that are kept; None means all.
+        batch_size: samples per forward pass.
         seed: seed of the scoring, the resampling and of the randomly initialised encoders.
-        resamples: how often the samples are resampled for the intervals; 0 leaves them out.
+        resamples: number of resamples for the intervals; 0 means no intervals.
         confidence: share of the resamples inside an interval.
         method: how the bound on a reference is learned; None means the default of :func:`jaxrel.task_relatedness`.
-        label_free: whether target labels are left alone, and augmented views of the training samples used instead.
-        class_names: names of the target classes, or of each its descriptions (by name, or in pairs): the samples of a
-            target then have the class whose name is nearest to them, as a teacher sees both, and the labels of targets
-            are left alone. Kept as pairs.
-        teacher: the encoder that sees samples and names: one of texts, or "clip-image@CHECKPOINT". None is
-            `jaxrel.study.named_classes.TEACHER` for texts; images have none to take. It has an image size, prompt and
-            width of its own.
-        target_classes: number of target classes where labels are left alone; None estimates it.
-        text_column, label_column: names of the columns of tables, where they are other than the usual ones; several of
-            texts are joined.
-        regression: whether the labels of targets are numbers to predict: metrics of classes are not defined then.
-        fine_tuning: how networks are fine-tuned for their accuracy; None means the default of
+        label_free: whether to ignore target labels and use augmented views of the training samples instead.
+        class_names: names of the target classes, or descriptions of each (by name, or in pairs): each target sample
+            then gets the class whose name is nearest in the embedding of a teacher, and the labels of targets are
+            ignored. Kept as pairs.
+        teacher: the encoder that embeds samples and names: a text encoder, or "clip-image@CHECKPOINT". None means
+            `jaxrel.study.named_classes.TEACHER` for texts; images have no default. It has its own image size, prompt
+            and width.
+        target_classes: number of target classes if labels are ignored; None estimates it.
+        text_column, label_column: names of the columns of tables, if they are not the usual ones; several text columns
+        are joined.
+        regression: whether the labels of targets are regression targets; metrics of classes are not defined then.
+        fine_tuning: settings of fine-tuning for accuracies; None means the default of
             :class:`jaxrel.training.FineTuning`.
-        skip_broken: whether pictures and texts that cannot be read are left out; otherwise their data set fails.
-        strict: whether the first data set or score that fails ends the work, in place of being named and left out.
+        skip_broken: whether unreadable pictures and texts are left out; otherwise their data set fails.
+        strict: whether the first failing data set or score ends the run, instead of being named and left out.
 
     Raises:
-        ValueError: a number is out of its range, or fewer than two classes are named, or one twice.
+        ValueError: a number is out of range, fewer than two classes are named, or one is named twice.
     """
 
     samples: int = 1000
@@ -77,7 +77,7 @@ class Settings:
     fine_tuning: FineTuning | None = None
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of range."""
+        """Raise for numbers out of range."""
         object.__setattr__(self, "text_column", as_names(self.text_column))
         least = {
             "samples": 1,
@@ -99,7 +99,7 @@ class Settings:
             raise ValueError(f"confidence is {self.confidence}: pass a number between 0 and 1, such as 0.9.")
         object.__setattr__(self, "class_names", _as_pairs(self.class_names))
         if self.class_names and self.label_free:
-            raise ValueError("class_names give target samples labels, which label_free leaves alone: leave out one.")
+            raise ValueError("class_names assign labels to target samples, which label_free ignores: leave out one.")
         if self.teacher is not None and not self.class_names:
             raise ValueError(f"teacher is {self.teacher!r}, but there are no class_names: name the target classes.")
         if self.regression and (self.label_free or self.class_names):
@@ -109,7 +109,7 @@ class Settings:
 
     @property
     def named_classes(self) -> dict[str, tuple[str, ...]]:
-        """The descriptions of each class that is named."""
+        """The descriptions of each named class."""
         return dict(self.class_names)  # type: ignore[arg-type]  # pairs by now
 
     def joint(self) -> Joint:
@@ -119,7 +119,7 @@ class Settings:
         return self.method or Joint()
 
     def tuning(self) -> FineTuning:
-        """How networks are fine-tuned, with the default filled in."""
+        """The settings of fine-tuning, with the default filled in."""
         from jaxrel.training import FineTuning
 
         return self.fine_tuning or FineTuning()
@@ -131,7 +131,7 @@ def _as_pairs(
     """Each name with its descriptions.
 
     Raises:
-        ValueError: there is one name alone, or one is empty or given twice, or what is given is no name.
+        ValueError: there is only one name, a name is empty or passed twice, or an entry is not a name.
     """
     if isinstance(names, str):
         raise ValueError(f"class_names is the text {names!r}: pass a list of names, or descriptions by name.")
@@ -150,5 +150,5 @@ def _as_pairs(
         twice = next(name for name, _ in pairs if [other for other, _ in pairs].count(name) > 1)
         raise ValueError(f"class_names has {twice!r} twice: name each class once, with all of its descriptions.")
     if len(pairs) == 1:
-        raise ValueError(f"class_names has {pairs[0][0]!r} alone: name at least two classes.")
+        raise ValueError(f"class_names has {pairs[0][0]!r} as the only name: name at least two classes.")
     return tuple(pairs)

@@ -1,4 +1,4 @@
-"""Data sets of a study, seen through encoders: what the user has in memory, or names that are loaded and extracted."""
+"""Data sets of a study under encoders: the user's features, or named sets whose features are extracted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from jaxrel.task import Task
 
 Progress = Callable[[str, int, int], None]
-"""Told `(what, done, total)` as work goes on."""
+"""Called with `(what, done, total)` as work goes on."""
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -49,27 +49,27 @@ class Split(NamedTuple):
 
 
 class Source(Protocol):
-    """Anything that has features: what a ranking needs of a data set."""
+    """The interface of a data set: anything that provides features."""
 
     @property
     def name(self) -> str:
-        """How tables and files call it."""
+        """Its name in tables and files."""
 
     def check(self, encoder: str, *, views: bool, held_out: bool) -> None:
-        """Raise ValueError where this encoder's features, views or held-out task are missing; cheap, called first."""
+        """Raise ValueError if this encoder's features, views or held-out task are missing; cheap, and called first."""
 
     def fingerprint(self, encoder: str) -> str:
-        """What the features are determined by: equal fingerprints mean equal features."""
+        """A fingerprint of the features: equal fingerprints mean equal features."""
 
     def features(self, encoder: str, progress: Progress) -> Split:
-        """The features of the training and of the held-out samples, where there are any of the latter."""
+        """The features of the training samples and of the held-out samples, if any."""
 
     def views(self, encoder: str, progress: Progress) -> Views:
-        """Features of two augmented views of the training samples; asked for where targets have no labels."""
+        """Features of two augmented views of the training samples; needed for targets without labels."""
 
 
 def _split(given: Task | tuple[Task, Task | None]) -> Split:
-    """The tasks as given, with equal numbers for the classes of one name."""
+    """The tasks, with equal class indices for equal class names."""
     train, held_out = given if isinstance(given, tuple) else (given, None)
     if held_out is not None and train.labels is not None and held_out.labels is not None:
         held_out = held_out.with_classes_of(train)
@@ -77,18 +77,18 @@ def _split(given: Task | tuple[Task, Task | None]) -> Split:
 
 
 def restricted_to(encoder_names: Collection[str], source: Source) -> Source:
-    """What of a data set a worker needs for these encoders: all of it, unless it has a `restricted_to` of its own."""
+    """The part of a data set that a worker needs for these encoders: all of it, unless it defines `restricted_to`."""
     own: Callable[[Collection[str]], Source] | None = getattr(source, "restricted_to", None)
     return source if own is None else own(encoder_names)
 
 
 def has_inputs(source: Source) -> bool:
-    """Whether a data set has what networks take, and not features alone."""
+    """Whether a data set provides network inputs, and not only features."""
     return hasattr(source, "inputs")
 
 
 def samples_fingerprint(source: Source, task: Task) -> str:
-    """A hash of which samples a source has: of their content where it tells, else of the labels that are looked at."""
+    """A hash of the samples of a source: of their content if available, otherwise of the labels that are used."""
     own: Callable[[Task], str] | None = getattr(source, "samples_fingerprint", None)
     if own is not None:
         return own(task)
@@ -97,24 +97,25 @@ def samples_fingerprint(source: Source, task: Task) -> str:
 
 
 def target_labels(source: Source) -> str:
-    """Where the labels of a target come from: "given" with its samples, unless it says something else."""
+    """The source of the labels of a target: "given" with its samples, unless it defines another."""
     own: str = getattr(source, "target_labels", "given")
     return own
 
 
 def targets_of(source: Source) -> np.ndarray:
-    """The numbers to predict of the training samples; a ValueError where a source has none."""
+    """The regression targets of the training samples; ValueError if a source has none."""
     own: np.ndarray | None = getattr(source, "targets", None)
     if own is None:
         raise ValueError(
-            f"{source.name!r} has no numbers to predict: name a data set, with regression=True, or pass arrays with "
+            f"{source.name!r} has no regression targets: pass the name of a data set with regression=True, or "
+            f"pass arrays with "
             "`targets` to jaxrel.study.score."
         )
     return own
 
 
 class FeatureArrays:
-    """A data set whose features are there already, in memory or in a feature store.
+    """A data set with existing features, in memory or in a feature store.
 
     table = FeatureStore(folder).table({"data": "mine", "encoder": "my-net"}, shape=(50_000, 512), shard_size=1024)
     mine = FeatureArrays("mine", {"my-net": Task(table, labels), "other-net": Task(features, labels)})
@@ -127,13 +128,13 @@ class FeatureArrays:
         *,
         views: Mapping[str, Views] | None = None,
     ) -> None:
-        """Name the data set.
+        """Create the data set.
 
         Args:
-            name: how tables and files call it.
-            tasks: by encoder name, the task that is ranked by; with references and labels, a tuple of that and the task
-                that the bound is evaluated on.
-            views: by encoder name, features of two augmented views of the samples of the first task.
+            name: its name in tables and files.
+            tasks: the task for ranking, by encoder name; with references and labels, a tuple of that task and the task
+                on which the bound is evaluated.
+            views: features of two augmented views of the samples of the first task, by encoder name.
         """
         self.name = name
         self._splits = {encoder: _split(given) for encoder, given in tasks.items()}
@@ -143,7 +144,7 @@ class FeatureArrays:
         }
 
     def check(self, encoder: str, *, views: bool, held_out: bool) -> None:
-        """Raise ValueError where there are no features of this encoder, no views, or no held-out task."""
+        """Raise ValueError if there are no features of this encoder, no views, or no held-out task."""
         for kind, known in (("features", self._splits), *((("views", self._views),) if views else ())):
             if encoder not in known:
                 raise ValueError(f"{self.name!r} has no {kind} of encoder {encoder!r}: it has {_listed(known)}.")
@@ -154,7 +155,7 @@ class FeatureArrays:
             )
 
     def fingerprint(self, encoder: str) -> str:
-        """Hash of both tasks, and of the views."""
+        """A hash of both tasks and of the views."""
         digest = hashlib.sha256(encoder.encode())
         for task in filter(None, self._splits[encoder]):
             digest.update(task.fingerprint().encode())
@@ -163,11 +164,11 @@ class FeatureArrays:
         return digest.hexdigest()
 
     def features(self, encoder: str, progress: Progress) -> Split:  # noqa: ARG002 - nothing takes time here
-        """The tasks as given."""
+        """The tasks as passed."""
         return self._splits[encoder]
 
     def views(self, encoder: str, progress: Progress) -> Views:  # noqa: ARG002 - nothing takes time here
-        """The views as given."""
+        """The views as passed."""
         return self._views[encoder]
 
     def restricted_to(self, names: Collection[str]) -> FeatureArrays:
@@ -179,7 +180,7 @@ class FeatureArrays:
 
 
 class NamedSource:
-    """A data set of :mod:`jaxrel.data`, seen through an encoder of :mod:`jaxrel.encoders`."""
+    """A data set of :mod:`jaxrel.data` under encoders of :mod:`jaxrel.encoders`."""
 
     def __init__(
         self,
@@ -192,16 +193,16 @@ class NamedSource:
         encoder_names: Collection[str] = (),
         path: Path | None = None,
     ) -> None:
-        """Name the data set; nothing is loaded yet.
+        """Describe the data set; nothing is loaded yet.
 
         Args:
             name: the data set.
             settings: sample counts and batch size; without held-out samples all may be training samples.
-            store: where extracted features are kept.
-            load_encoder: gives an encoder by its name.
-            own_encoders: those of the user, by name, which are not loaded.
-            encoder_names: of which features will be asked for; those of layers of one network are extracted together.
-            path: where the user has the data; None means the data set's own providers.
+            store: store of extracted features.
+            load_encoder: returns an encoder by its name.
+            own_encoders: the user's own encoders by name, which are not loaded.
+            encoder_names: encoders whose features will be requested; layers of one network are extracted together.
+            path: path of the user's copy; None means the data set's own providers.
         """
         self.name = name
         self._settings = settings
@@ -212,7 +213,7 @@ class NamedSource:
         self._path = path
 
         self.skipped: Sequence[tuple[str, str]] = ()
-        """What of this data set could not be read and was left out, and why, once it is loaded."""
+        """The unreadable samples of this data set that were left out, with reasons, once it is loaded."""
         self._load = Remembered(self._load_parts)
 
     def _load_parts(self, name: str) -> list[data.LabelledData]:
@@ -232,32 +233,32 @@ class NamedSource:
 
     @property
     def parts(self) -> list[data.LabelledData]:
-        """The training samples, and the held-out ones where there are any; loaded when they are asked for."""
+        """The training samples and the held-out samples, if any; loaded on first use."""
         return self._load(self.name)
 
     @property
     def loaded_parts(self) -> list[data.LabelledData]:
-        """Those in memory; none where everything that was asked for was in the store."""
+        """The samples in memory; none if all requested features were in the store."""
         return self._load.kept(self.name) or []
 
     def check(self, encoder: str, *, views: bool, held_out: bool) -> None:  # noqa: ARG002 - there are views of all
-        """Raise ValueError where there is no such encoder, or it is known to encode another kind of samples."""
+        """Raise ValueError if there is no such encoder, or it is known to encode another modality."""
         own = self._own_encoders.get(encoder)
         try:
             encoded = encoders.modality(encoder) if own is None else own.modality
         except CheckpointError:
-            return  # which is said of this encoder when it is loaded, and ends no other
+            return  # reported when this encoder is loaded, without affecting others
         if self.name in data.names() and (given := data.describe(self.name).modality) != encoded:
             raise ValueError(f"{encoder!r} encodes {encoded}, {self.name!r} has {given}: pass an encoder of {given}.")
 
     def encoder(self, name: str) -> Encoder:
-        """The encoder of this name, the user's or loaded."""
+        """The encoder of this name, either the user's own or loaded."""
         return self._own_encoders.get(name) or self._load_encoder(name)
 
     def fingerprint(self, encoder: str) -> str:
-        """Those of the samples and of the encoder; the last bits depend on the batch size.
+        """The fingerprints of the samples and the encoder, and the batch size, which affects the last bits.
 
-        Neither is loaded where its files are those of an earlier run.
+        Neither is loaded if its files are unchanged since an earlier run.
         """
         settings = self._settings
         state = None
@@ -267,7 +268,7 @@ class NamedSource:
         return "/".join([*self._sample_fingerprints, encoded, str(settings.batch_size)])
 
     def samples_fingerprint(self, task: Task) -> str:  # noqa: ARG002 - their content tells
-        """A hash of the samples, whatever the encoder."""
+        """A hash of the samples, independent of the encoder."""
         return hashlib.sha256("/".join(self._sample_fingerprints).encode()).hexdigest()
 
     @functools.cached_property
@@ -284,12 +285,12 @@ class NamedSource:
         return list(fingerprints)
 
     def features(self, encoder: str, progress: Progress) -> Split:
-        """The features of both splits, extracted where the store does not hold them."""
+        """The features of both splits, extracted if the store does not have them."""
         from jaxrel.task import Task
 
         def task(part: data.LabelledData) -> Task:
             features = self._extract(encoder, part, part.split, progress)
-            # There are none where no sample has a label.
+            # There are no classes if no sample has a label.
             return Task(
                 features, part.labels, num_classes=part.num_classes or None, class_names=part.class_names or None
             )
@@ -299,11 +300,11 @@ class NamedSource:
 
     @property
     def targets(self) -> np.ndarray | None:
-        """The numbers to predict of the training samples, where there are no classes."""
+        """The regression targets of the training samples, if there are no classes."""
         return self.parts[0].targets
 
     def views(self, encoder: str, progress: Progress) -> Views:
-        """The features of two augmented views of the training samples, extracted where the store lacks them."""
+        """The features of two augmented views of the training samples, extracted if the store does not have them."""
         train = self.parts[0]
         views = [encoders.VIEWS[train.modality](number, seed=self._settings.seed) for number in range(2)]
         first, second = (
@@ -313,19 +314,19 @@ class NamedSource:
         return first, second
 
     def inputs(self, encoder: str, progress: Progress) -> tuple[Any, Any]:  # noqa: ARG002 - nothing is computed
-        """What the network of an encoder takes, of the training and of the held-out samples; held in memory."""
+        """The network inputs of the training and the held-out samples, in memory."""
         prepare = self.encoder(encoder).prepare
         train, held_out = (prepare(as_samples(part.samples[:])) for part in self.parts)
         return train, held_out
 
     def restricted_to(self, names: Collection[str]) -> NamedSource:
-        """The same data set, of which no features of other encoders will be asked for."""
+        """The same data set, restricted to the features of these encoders."""
         kept = copy.copy(self)
         kept._encoder_names = [name for name in self._encoder_names if name in names]
         return kept
 
     def _layers_beside(self, encoder: str) -> list[int]:
-        """Those of the same network whose features will be asked for, where this is a layer."""
+        """The requested layers of the same network, if this encoder is a layer."""
         network, layer = split_layer(encoder)
         if layer is None or encoder in self._own_encoders:
             return []
@@ -361,7 +362,7 @@ class NamedSource:
 
         if len(layers := self._layers_beside(encoder)) > 1:
             network, _ = split_layer(encoder)
-            # What is wrong with a layer is said when its own features are asked for.
+            # Errors of a layer are reported when its own features are requested.
             with contextlib.suppress(ValueError):
                 encoders.extract_layers(self.encoder(network), layers, part.samples, **options(network))
         features = encoders.extract_features(self.encoder(encoder), part.samples, **options(encoder))
@@ -369,7 +370,7 @@ class NamedSource:
 
 
 def encoder_options(settings: Settings) -> dict[str, Any]:
-    """What encoders are loaded by, beside their names."""
+    """The options of loading encoders, besides their names."""
     return {name: getattr(settings, name) for name in ("seed", "image_size", "prompt", "width")}
 
 
@@ -382,12 +383,12 @@ def named_sources(
     own_encoders: Mapping[str, Encoder] | None = None,
     encoder_names: Collection[str] = (),
 ) -> dict[str, Source]:
-    """Data sets of :mod:`jaxrel.data` by name; nothing is loaded yet, and the user's own encoders are at hand.
+    """Data sets of :mod:`jaxrel.data` by name, for named encoders and the user's own; nothing is loaded yet.
 
     Layers of one network that are among the `encoder_names` are extracted together.
 
     Raises:
-        ValueError: a name is unknown, or a path is given for another data set or does not exist.
+        ValueError: a name is unknown, or a path is passed for another data set or does not exist.
     """
     names, paths = list(names), dict(data_paths or {})
     for name, path in paths.items():
@@ -409,14 +410,14 @@ def named_sources(
         )
     if paths:
         raise ValueError(
-            f"a path is given for {_listed(paths)}, which is neither reference nor target: name one of "
+            f"a path was passed for {_listed(paths)}, which is neither reference nor target: name one of "
             f"{_listed(sources)}."
         )
     return sources
 
 
 def _of_layer(load: Callable[[str], Encoder], name: str) -> Encoder:
-    """The encoder of this name, of a network that is loaded once for all of its layers."""
+    """The encoder of this name; its network is loaded once for all of its layers."""
     network, layer = split_layer(name)
     if layer is None:
         return load(name)
@@ -427,8 +428,8 @@ def _of_layer(load: Callable[[str], Encoder], name: str) -> Encoder:
 def extract(
     executor: Executor, sources: Sequence[NamedSource], encoder_names: Sequence[str], progress: Progress
 ) -> None:
-    """Have workers put all features that the store lacks into it, each network and data set in a call of its own."""
-    # Any layer of a network brings all of them along.
+    """Let workers extract all features missing from the store, with one call for each network and data set."""
+    # Requesting any layer of a network extracts all of them.
     encoder_names = list({split_layer(name)[0]: name for name in encoder_names}.values())
     total = len(sources) * len(encoder_names)
     parts = (
@@ -442,7 +443,7 @@ def extract(
 
 
 def _extract_into_store(source: NamedSource, encoder: str) -> None:
-    # What fails fails again where it is asked for, which says so of that encoder alone.
+    # A failure occurs again when the features are requested, and is then reported for that encoder only.
     with contextlib.suppress(ValueError):
         source.features(encoder, silent)
 

@@ -1,4 +1,4 @@
-"""Results in the forms that people and other programs read: text, Markdown, LaTeX, CSV, pandas, Parquet."""
+"""Results as text, Markdown, LaTeX, CSV, pandas and Parquet."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Section", "Tabular", "print_sections"]
 
 _GAP = 2  # columns between columns
-_SHORTEST = 12  # that a name is shortened to
+_SHORTEST = 12  # minimum width of a shortened name
 _LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -42,17 +42,18 @@ _LATEX = str.maketrans(
 
 @dataclass(frozen=True)
 class Section:
-    """A table as people read it.
+    """A readable table.
 
     Attributes:
         title: what it is about.
-        rows: text by heading, at least one, all with the same headings in the same order. A heading may have lines.
-        key: the heading of the names, which are shown again where the columns do not fit beside each other.
-        notes: what to know before reading it.
-        complaints: what went wrong.
-        failed: positions of the rows that a complaint is about.
-        names: headings of columns of names, which may be shortened where they are too long.
-        texts: headings of columns of text, which are aligned to the left.
+        rows: text by heading; at least one row, all with the same headings in the same order. A heading may have
+            several lines.
+        key: the heading of the names, which are repeated if the columns do not fit beside each other.
+        notes: notes to read first.
+        complaints: errors and failures.
+        failed: positions of the failed rows.
+        names: headings of columns of names, which are shortened if they are too long.
+        texts: headings of text columns, which are left-aligned.
     """
 
     title: str
@@ -66,21 +67,21 @@ class Section:
 
 
 class Tabular(abc.ABC):
-    """A result that has records, and tables for people."""
+    """A result with records and readable tables."""
 
     @abc.abstractmethod
     def records(self) -> list[dict[str, Any]]:
-        """A flat record for each score, all with the same fields; a number that is missing is None."""
+        """A flat record for each score, all with the same fields; a missing number is None."""
 
     @abc.abstractmethod
     def sections(self) -> list[Section]:
-        """The tables, as `to_text`, `to_markdown` and `to_latex` have them."""
+        """The tables of `to_text`, `to_markdown` and `to_latex`."""
 
     def to_text(self, width: int = 80) -> str:
         """The tables as text.
 
         Args:
-            width: columns to fit into: tables go on below where they are wider, and long names are shortened.
+            width: maximum width in characters: wider tables continue below, and long names are shortened.
 
         Returns:
             Lines.
@@ -97,7 +98,7 @@ class Tabular(abc.ABC):
         return "\n\n".join(map(_markdown, _printable(self.sections()))) + "\n"
 
     def to_latex(self) -> str:
-        """The tables as `tabular` environments, which need no package."""
+        """The tables as LaTeX `tabular` environments, which need no package."""
         return "\n\n".join(map(_latex, _printable(self.sections()))) + "\n"
 
     def to_pandas(self) -> pd.DataFrame:
@@ -119,7 +120,7 @@ class Tabular(abc.ABC):
             path: a file to write them to.
 
         Returns:
-            What the file holds.
+            The content of the file.
         """
         text = _csv(self.records())
         if path is not None:
@@ -147,12 +148,12 @@ def _csv(records: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     for record in records:
         writer.writerow({name: " ".join(value) if isinstance(value, list) else value for name, value in record.items()})
-    # A name of a file that is no text has characters that cannot be written.
+    # A file name that is not valid text has characters that cannot be written.
     return stream.getvalue().encode(errors="backslashreplace").decode()
 
 
 def print_sections(sections: Iterable[Section], console: Console) -> None:
-    """Print tables as wide as the console at most, what failed in red; titles and notes are left to it to wrap."""
+    """Print tables no wider than the console, with failures in red; the console wraps titles and notes."""
     from rich.text import Text
 
     for section in _printable(sections):
@@ -163,9 +164,10 @@ def print_sections(sections: Iterable[Section], console: Console) -> None:
 
 
 def _text_lines(section: Section, width: int) -> list[tuple[str, bool]]:
-    """The lines of a table, and whether a row failed; what is too wide goes on below, beside the names again.
+    """The lines of a table, each with whether its row failed; a table that is too wide continues below with repeated
+    names.
 
-    Names are shortened in their middle where not even one column fits beside them.
+    Names are shortened in the middle if not even one column fits beside them.
     """
     rows = _fitting(section, width)
     cells = {heading: [*heading.split("\n"), *(row[heading] for row in rows)] for heading in rows[0]}
@@ -202,7 +204,7 @@ def _line(section: Section, cells: Mapping[str, str], widths: Mapping[str, int])
 
 
 def _fitting(section: Section, width: int) -> list[dict[str, str]]:
-    """The rows, with names no longer than the width leaves room for beside any one of the other columns."""
+    """The rows, with names shortened so that any one other column fits beside them."""
     headings = list(section.rows[0])
     cells = {heading: [*heading.split("\n"), *(row[heading] for row in section.rows)] for heading in headings}
     room = {heading: max(map(cell_len, column)) for heading, column in cells.items()}
@@ -221,7 +223,7 @@ def _fitting(section: Section, width: int) -> list[dict[str, str]]:
 
 
 def _shortened(text: str, room: int) -> str:
-    """`text` in at most `room` columns, with an ellipsis in its middle where it is longer."""
+    """`text` in at most `room` columns, with an ellipsis in the middle if it is longer."""
     if cell_len(text) <= room:
         return text
     end = _prefix(text[::-1], (room - 1) // 2)[::-1]
@@ -233,7 +235,7 @@ def _prefix(text: str, room: int) -> str:
 
 
 def _printable(sections: Iterable[Section]) -> list[Section]:
-    """The sections without a character that a terminal would obey: names are data."""
+    """The sections without control characters, because names are data."""
     return [
         dataclasses.replace(
             section,

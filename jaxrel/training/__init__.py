@@ -1,4 +1,4 @@
-"""Accuracy after transfer, measured by training: a linear probe on features, and the network tuned end to end."""
+"""Accuracy after transfer, measured by training: a linear probe on features, and end-to-end fine-tuning."""
 
 from jaxrel.training.fine_tuning import FineTuning, TunedNetwork, fine_tune, has_parameters
 from jaxrel.training.linear_probe import LinearProbe, fit_linear_probe

@@ -25,7 +25,7 @@ from jaxrel.training.quality import Quality, quality_of
 
 __all__ = ["FineTuning", "TunedNetwork", "fine_tune", "has_parameters"]
 
-_RISE = 0.1  # of all steps: the first steps of Adam move every weight by the whole learning rate
+_RISE = 0.1  # share of all steps; without warm-up, the first steps of Adam move every weight by the full learning rate
 
 Progress = Callable[[int, int], None]
 Forward = Callable[[Any, Any], EncoderOutput]
@@ -33,18 +33,18 @@ Forward = Callable[[Any, Any], EncoderOutput]
 
 @dataclass(frozen=True)
 class FineTuning:
-    """How a network is fine-tuned.
+    """Settings of fine-tuning.
 
     Args:
-        learning_rates: of AdamW, after a linear rise over a tenth of the steps and before a cosine that ends at 0; the
-            best on the validation samples is chosen.
-        epochs: passes over the training samples at most. After 0 the network is the linear probe.
-        patience: a learning rate is given up after so many epochs without a better one.
-        batch_size: training samples in a step.
-        weight_decay: of AdamW, for all weights.
+        learning_rates: peak learning rates of AdamW, with linear warm-up over a tenth of the steps and cosine decay to
+            0; the best on the validation samples is chosen.
+        epochs: maximum number of epochs. With 0 the network is the linear probe.
+        patience: number of epochs without improvement after which a learning rate is abandoned.
+        batch_size: training samples per step.
+        weight_decay: weight decay of AdamW, for all weights.
 
     Raises:
-        ValueError: a number is out of its range, or there is no learning rate.
+        ValueError: a number is out of range, or there is no learning rate.
     """
 
     learning_rates: tuple[float, ...] = (3e-5, 3e-4)
@@ -54,7 +54,7 @@ class FineTuning:
     weight_decay: float = 0.01
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of range."""
+        """Raise for numbers out of range."""
         for name, least in {"epochs": 0, "patience": 1, "batch_size": 1}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}: pass an integer of at least {least}.")
@@ -65,14 +65,14 @@ class FineTuning:
 
 
 class _Weights(NamedTuple):
-    """What is trained."""
+    """The trained parameters."""
 
     network: Any
     head: Head
 
 
 class _Fixed(NamedTuple):
-    """What is not: other variables of the network, and the standardisation of its first features."""
+    """The frozen variables: other variables of the network, and the standardisation of its initial features."""
 
     network: Any
     standardise: Standardisation
@@ -83,9 +83,9 @@ class TunedNetwork:
     """A network with a linear head, after fine-tuning.
 
     Attributes:
-        learning_rate: the one that was chosen; NaN where no epoch was better than the probe that it started from.
-        epoch: after which the weights are those of the network; 0 is the probe.
-        validation: how good it is on the samples that both were chosen by.
+        learning_rate: the chosen one; NaN if no epoch was better than the initial probe.
+        epoch: number of epochs after which the weights were taken; 0 is the probe.
+        validation: quality on the validation samples by which both were chosen.
     """
 
     learning_rate: float
@@ -97,7 +97,7 @@ class TunedNetwork:
     _batch_size: int = dataclasses.field(repr=False)
 
     def __call__(self, inputs: PyTree[np.ndarray]) -> Float[np.ndarray, "n k"]:
-        """Logits of inputs `(n, ...)`, as the encoder's `prepare` makes them, a batch at a time."""
+        """Logits of inputs `(n, ...)`, as returned by the encoder's `prepare`, one batch at a time."""
         num_samples = len(jax.tree.leaves(inputs)[0])
         batches = _batches(np.arange(num_samples), self._batch_size)
         parts = [
@@ -108,7 +108,7 @@ class TunedNetwork:
 
 
 def has_parameters(encoder: Encoder) -> bool:
-    """Whether the encoder is a network of Flax NNX with parameters, which can be tuned."""
+    """Whether the encoder is a Flax NNX network with parameters that can be tuned."""
     from flax import nnx
 
     forward = encoder.forward
@@ -130,28 +130,29 @@ def fine_tune(
 ) -> TunedNetwork:
     """Train all parameters of an encoder and a head on the cross-entropy of the training samples, by AdamW.
 
-    It starts from the linear probe of the encoder's features: from a random head, tuning spoils good features before
-    the head has found them (Kumar et al., "Fine-tuning can distort pretrained features and underperform
-    out-of-distribution", ICLR 2022). Learning rate and epoch are those of best accuracy on the validation samples, ties
-    by their cross-entropy; the start is one of the choices, so that tuning that helps none of them is left out.
+    Training starts from the linear probe of the encoder's features: with a random head, fine-tuning distorts good
+    features before the head has been learned (Kumar et al., "Fine-tuning can distort pretrained features and
+    underperform
+    out-of-distribution", ICLR 2022). Learning rate and epoch are chosen by validation accuracy, with ties broken by
+    cross-entropy; the initial probe is one of the choices, so that tuning without a gain is discarded.
 
-    Deviations from common practice: normalisation layers keep the running statistics of the pre-training, as encoders
-    have them; there are no augmentations and no dropout; all inputs are prepared once, so texts have the padding of the
-    longest. The head sees features standardised by what the encoder gave before tuning.
+    Deviations from common practice: normalisation layers keep the running statistics of the pre-training, as in
+    encoders; there are no augmentations and no dropout; all inputs are prepared once, so texts are padded to the
+    longest. The head takes features standardised by the statistics before tuning.
 
     Args:
-        encoder: a network of which `has_parameters` is true.
-        inputs: `(n, ...)` arrays, as the encoder's `prepare` makes them of all samples.
-        labels: `(n,)` classes, for which the probe has logits.
-        partition: the rows that are trained on, and those that choices are judged by.
-        probe: fitted to the features of the same training samples.
+        encoder: a network for which `has_parameters` is true.
+        inputs: `(n, ...)` arrays, as returned by the encoder's `prepare` for all samples.
+        labels: `(n,)` classes of the probe.
+        partition: the training rows and the validation rows.
+        probe: linear probe fitted to the features of the same training samples.
         settings: learning rates, epochs and batches.
-        seed: of the order of the batches.
-        progress: told `(epochs done, epochs at most)`.
+        seed: seed of the order of the batches.
+        progress: called with `(epochs done, epochs at most)`.
 
     Returns:
-        The network. Another learning rate or seed compiles nothing anew; memory is that of seven times the parameters
-        and of the activations of one batch.
+        The network. Another learning rate or seed does not recompile. Memory is seven times the parameters plus the
+        activations of one batch.
 
     Raises:
         ValueError: the encoder has no parameters.
@@ -159,7 +160,7 @@ def fine_tune(
     from flax import nnx
 
     if not has_parameters(encoder):
-        raise ValueError(f"{encoder.name} has no parameters that could be tuned: take its linear probe.")
+        raise ValueError(f"{encoder.name} has no parameters that could be tuned: use its linear probe.")
     forward: Any = encoder.forward
     parameters, others = nnx.split_state(forward.args[0], nnx.Param, ...)
     start = _Weights(parameters, probe.head)
@@ -194,7 +195,7 @@ def fine_tune(
                 )
             network = judged(weights, rate, epoch)
             if network.validation > best_of_rate.validation:
-                # The next step takes the memory of the weights.
+                # The next step donates the memory of the weights.
                 best_of_rate = dataclasses.replace(network, _weights=jax.tree.map(jnp.copy, weights))
             if progress is not None:
                 progress(place * settings.epochs + epoch, total)
@@ -207,14 +208,14 @@ def fine_tune(
 
 
 def _share_of_rate(done: float) -> float:
-    """Of the learning rate, where this share of the steps is done: a linear rise, then a cosine."""
+    """The factor of the learning rate after this share of the steps: linear warm-up, then cosine decay."""
     return min(1.0, done / _RISE) * (1 + math.cos(math.pi * done)) / 2
 
 
 def _batches(
     rows: Int[np.ndarray, " n"], batch_size: int
 ) -> Iterator[tuple[Int[np.ndarray, " b"], Float[np.ndarray, " b"]]]:
-    """Rows and their weights, the last batch filled up by copies of weight 0."""
+    """Rows and their weights; the last batch is padded by copies of weight 0."""
     for first in range(0, len(rows), batch_size):
         batch = rows[first : first + batch_size]
         yield np.resize(batch, batch_size), (np.arange(batch_size) < len(batch)).astype(np.float32)

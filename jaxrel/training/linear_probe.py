@@ -28,10 +28,10 @@ class LinearProbe:
     """A linear classifier of features.
 
     Attributes:
-        standardise: brings features to mean 0 and variance 1 on the training samples.
-        head: of standardised features.
-        ridge: the penalty that was chosen.
-        validation: how good it is on the samples that the penalty was chosen by.
+        standardise: scales features to mean 0 and variance 1 on the training samples.
+        head: linear head on standardised features.
+        ridge: the chosen penalty.
+        validation: quality on the validation samples by which the penalty was chosen.
     """
 
     standardise: Standardisation
@@ -59,13 +59,13 @@ def fit_linear_probe(
     Args:
         features: `(n, d)`.
         labels: `(n,)`, 0 to `num_classes - 1`.
-        partition: the rows that are fitted to, and those that the ridge is chosen by, ties by their cross-entropy.
+        partition: the training rows, and the validation rows by which the ridge is chosen (ties by cross-entropy).
         num_classes: k.
-        ridges: to choose from; those of a longer or shorter list compile again, other numbers do not.
+        ridges: penalties to choose from; a list of another length recompiles, other values do not.
 
     Returns:
-        The probe; it is not fitted again with the validation samples, so that a network tuned from it is compared with
-        what it started from.
+        The probe. It is not refitted with the validation samples, so that a network tuned from it is compared with its
+        starting point.
     """
     rows = jnp.asarray(features)
     weights = np.zeros(len(labels), np.float32)

@@ -1,4 +1,4 @@
-"""Which labelled samples are trained on, and on which choices are judged."""
+"""Splits labelled samples into training and validation samples."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def stratified_partition(
 ) -> Partition:
     """Draw a fifth of the samples of each class for validation, at least one, and train on the others.
 
-    How many there are of each class does not depend on the seed.
+    The number per class does not depend on the seed.
 
     Args:
         labels: class of each sample.
-        seed: of the draw.
-        class_names: what errors call the classes; None calls them by their numbers.
+        seed: seed of the draw.
+        class_names: names of the classes in errors; None uses their numbers.
 
     Raises:
-        ValueError: there is one class alone, or a class has one sample, which cannot be on both sides.
+        ValueError: there is only one class, or a class has one sample, which cannot be in both parts.
     """
     classes, sizes = np.unique(labels, return_counts=True)
     if classes.size < 2:
@@ -42,7 +42,7 @@ def stratified_partition(
         number = int(classes[sizes.argmin()])
         name = number if class_names is None else class_names[number]
         raise ValueError(
-            f"class {name!r} has 1 labelled sample, and at least 2 are needed, to train on and to validate by: pass "
+            f"class {name!r} has 1 labelled sample, and at least 2 are needed, for training and validation: pass "
             "more samples, or leave the class out."
         )
     generator = np.random.default_rng(seed)

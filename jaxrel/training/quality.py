@@ -1,4 +1,4 @@
-"""How well a classifier does on the samples that choices are judged by."""
+"""Quality of a classifier on the validation samples."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["Quality", "quality_of"]
 
 
 class Quality(NamedTuple):
-    """Larger is better: by accuracy, and among equals by the negative cross-entropy."""
+    """Larger is better: accuracy first, then the negative cross-entropy among equals."""
 
     accuracy: float
     log_likelihood: float
 
 
 def quality_of(logits: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"]) -> Quality:
-    """That of the predictions; below all others where a logit is not finite."""
+    """The quality of the predictions; below all others if a logit is not finite."""
     if not np.isfinite(logits).all():
         return Quality(-1.0, -np.inf)
     log_likelihood = logits[np.arange(len(labels)), labels] - np.logaddexp.reduce(logits, axis=1)

@@ -59,11 +59,11 @@ def test_empty_boxes_and_crowds_are_left_out_by_name(tmp_path: Path, caplog: pyt
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"categories": []}, "is no COCO file of boxes .KeyError: 2.: it has categories"),
-        ({"annotations": [{"image_id": 5, "category_id": 2, "caption": "x"}]}, "is no COCO file of boxes .*bbox"),
-        ({"images": [{"id": 5, "file_name": "../a.png"}]}, r"has the picture \.\./a\.png: wanted one beside it"),
+        ({"categories": []}, "is not a COCO file of boxes .KeyError: 2.: it has categories"),
+        ({"annotations": [{"image_id": 5, "category_id": 2, "caption": "x"}]}, "is not a COCO file of boxes .*bbox"),
+        ({"images": [{"id": 5, "file_name": "../a.png"}]}, r"has the picture \.\./a\.png: expected one beside it"),
         ({"images": [{"id": 5, "file_name": "c.png"}]}, "none of 1 pictures can be read: .*c.png"),
-        ({"images": 3}, "is no COCO file of boxes .TypeError"),
+        ({"images": 3}, "is not a COCO file of boxes .TypeError"),
     ],
 )
 def test_what_is_no_file_of_boxes_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

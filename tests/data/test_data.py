@@ -269,20 +269,20 @@ def test_what_is_loaded_is_read_only(make_toy: Callable[..., None], tmp_path: Pa
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown data set 'cifar'; known are mnist, fashion-mnist"):
         jaxrel.data.load("cifar")
-    with pytest.raises(ValueError, match="unknown split 'validation'; wanted one of train, test"):
+    with pytest.raises(ValueError, match="unknown split 'validation'; expected one of train, test"):
         jaxrel.data.load("digits", split="validation")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x, y: (x[:-1], y[:-1]), "39 images, wanted 40"),
-        (lambda x, y: (x[:, :2], y), r"shape \(2, 2, 1\) and type uint8, wanted \(3, 2, 1\)"),
-        (lambda x, y: (x / 255, y), "type float64, wanted"),
+        (lambda x, y: (x[:-1], y[:-1]), "39 images, expected 40"),
+        (lambda x, y: (x[:, :2], y), r"shape \(2, 2, 1\) and type uint8, expected \(3, 2, 1\)"),
+        (lambda x, y: (x / 255, y), "type float64, expected"),
         (lambda x, y: (x, y[:-1]), r"labels of shape \(39,\)"),
-        (lambda x, y: (x, y / 2), "type float64, wanted"),
-        (lambda x, y: (x, y + 1), "labels from 1 to 3, wanted 0 to 2"),
-        (lambda x, y: (x, y - 1), "labels from -1 to 1, wanted 0 to 2"),
+        (lambda x, y: (x, y / 2), "type float64, expected"),
+        (lambda x, y: (x, y + 1), "labels from 1 to 3, expected 0 to 2"),
+        (lambda x, y: (x, y - 1), "labels from -1 to 1, expected 0 to 2"),
     ],
 )
 def test_other_data_than_the_facts_say_is_refused(
@@ -411,8 +411,8 @@ GOOD_IDX = idx(np.arange(24).reshape(2, 3, 4))
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no IDX file"),
-        (b"\x00\x00\x0d\x01" + bytes(8), "no IDX file of unsigned bytes"),  # float32
+        (b"", "not an IDX file"),
+        (b"\x00\x00\x0d\x01" + bytes(8), "not an IDX file of unsigned bytes"),  # float32
         (GOOD_IDX[:10], "ends within its header: 10 bytes of 16"),
         (GOOD_IDX[:-1], "holds 23 elements, its header says 24"),
         (GOOD_IDX + b"\x00", "holds 25 elements, its header says 24"),
@@ -457,7 +457,7 @@ class Evil:
 def test_npz_never_unpickles(tmp_path: Path) -> None:
     path = tmp_path / "evil.npz"
     np.savez(path, images=np.array([Evil(tmp_path / "touched")]), labels=np.zeros(1))
-    with pytest.raises(ValueError, match="no npz file of images and labels: Object arrays cannot be loaded"):
+    with pytest.raises(ValueError, match="not an npz file of images and labels: Object arrays cannot be loaded"):
         read_npz(path)
     assert not (tmp_path / "touched").exists()
 
@@ -481,9 +481,9 @@ def test_csv_pixels_are_scaled_to_bytes(tmp_path: Path) -> None:
     for content, message in [
         (b"0,17,0,0,1\n", "outside of 0 to 16"),
         (b"0,-1,0,0,1\n", "outside of 0 to 16"),
-        (b"0,nan,0,0,1\n", "no integers"),
-        (b"0,1,0,0,1.5\n", "no integers"),
-        (b"0,1,0,1\n", "4 columns, wanted 4 pixels and a label"),
+        (b"0,nan,0,0,1\n", "not integers"),
+        (b"0,1,0,0,1.5\n", "not integers"),
+        (b"0,1,0,1\n", "4 columns, expected 4 pixels and a label"),
         (b"0,x,0,0,1\n", "could not convert"),
     ]:
         path.write_bytes(gzip.compress(content))
@@ -505,7 +505,7 @@ def test_a_malicious_pickle_runs_nothing(tmp_path: Path) -> None:
     touched = tmp_path / "touched"
     for content in (Evil(touched), [np.zeros(3, np.uint8), Evil(touched)], np.array([Evil(touched)], object)):
         (tmp_path / "evil").write_bytes(pickle.dumps(content))
-        with pytest.raises(ValueError, match="is no pickled array of integers"):
+        with pytest.raises(ValueError, match="is not a pickled array of integers"):
             read_numpy_pickle(tmp_path / "evil")
     assert not touched.exists()
     pickle.loads((tmp_path / "evil").read_bytes())
@@ -534,7 +534,7 @@ GOOD_PICKLE = pickle.dumps(np.zeros((2, 2), np.uint8), 4)
 )
 def test_a_pickle_of_anything_else_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
-    with pytest.raises(ValueError, match=r"file (is no pickled array|holds a)"):
+    with pytest.raises(ValueError, match=r"file (is not a pickled array|holds a)"):
         read_numpy_pickle(tmp_path / "file")
 
 
@@ -546,10 +546,10 @@ def test_a_pickle_of_anything_else_is_refused(content: bytes, tmp_path: Path) ->
     [
         (np.zeros((2, 3, 3), np.uint8), np.zeros(2, np.int32), "images of mine have shape"),
         (np.zeros((2, 3, 3, 4), np.uint8), np.zeros(2, np.int32), "images of mine have shape"),
-        (np.zeros((2, 3, 3, 1)), np.zeros(2, np.int32), "type float64, wanted"),
+        (np.zeros((2, 3, 3, 1)), np.zeros(2, np.int32), "type float64, expected"),
         (np.zeros((2, 3, 3, 1), np.uint8), np.zeros(3, np.int32), r"labels of mine have shape \(3,\)"),
-        (np.zeros((2, 3, 3, 1), np.uint8), np.zeros(2, np.int64), "int64, wanted"),
-        (np.zeros((2, 3, 3, 1), np.uint8), np.full(2, 2, np.int32), "from 2 to 2, wanted 0 to 1 for 2 class"),
+        (np.zeros((2, 3, 3, 1), np.uint8), np.zeros(2, np.int64), "int64, expected"),
+        (np.zeros((2, 3, 3, 1), np.uint8), np.full(2, 2, np.int32), "from 2 to 2, expected 0 to 1 for 2 class"),
         (np.zeros((2, 3, 3, 1), np.uint8), np.full(2, -2, np.int32), "from -2 to -2"),
     ],
 )

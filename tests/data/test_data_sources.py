@@ -120,22 +120,22 @@ def test_a_known_set_takes_names_of_classes(monkeypatch: pytest.MonkeyPatch, tmp
     assert found == dict(zip("wxyz", "abba", strict=True))
     assert {part.class_names for part in data} == {("b", "a")}
     np.savez(path, texts=np.array([*"wxyz"]), labels=np.array([*"abca"]))
-    with pytest.raises(DataError, match="the label 'c', wanted one of b, a"):
+    with pytest.raises(DataError, match="the label 'c', expected one of b, a"):
         jaxrel.data.load("toy", path=path)
     np.savez(path, images=noise(4, 2, 2), labels=np.zeros(4, int))
-    with pytest.raises(DataError, match="images, wanted texts"):
+    with pytest.raises(DataError, match="images, expected texts"):
         jaxrel.data.load("toy", path=path)
     np.savez(path, texts=np.array([*"wxyz"]), labels=np.zeros(4, int))
     images = jaxrel.data.DataSet("toy", "numbers", ("b", "a"), {4: None}, "none", image_shape=(2, 2, 1))
     monkeypatch.setattr(jaxrel.data.loading, "DATA_SETS", {"toy": images})
-    with pytest.raises(DataError, match="texts, wanted images"):
+    with pytest.raises(DataError, match="texts, expected images"):
         jaxrel.data.load("toy", path=path)
 
 
 @pytest.mark.parametrize("images", [noise(4, 3), noise(4, 3, 3, 4), noise(4, 3, 3) / 255])
 def test_other_arrays_than_images_are_refused(images: np.ndarray, tmp_path: Path) -> None:
     np.savez(tmp_path / "toy.npz", images=images, labels=np.zeros(4, int))
-    with pytest.raises(DataError, match=r"images of toy have shape .*, wanted \(n, h, w, 1 or 3\) and uint8"):
+    with pytest.raises(DataError, match=r"images of toy have shape .*, expected \(n, h, w, 1 or 3\) and uint8"):
         jaxrel.data.load(str(tmp_path / "toy.npz"))
 
 
@@ -149,7 +149,7 @@ def test_labels_that_are_ids_are_numbered_and_keep_their_names(labels: list[Any]
 
 def test_several_labels_a_sample_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "toy.npz", images=noise(4, 3, 2), labels=np.eye(4, dtype=int))
-    with pytest.raises(DataError, match=r"for one-hot labels pass labels.argmax.axis=1.; where a sample has several"):
+    with pytest.raises(DataError, match=r"for one-hot labels pass labels.argmax.axis=1.; if a sample has several"):
         jaxrel.data.load(str(tmp_path / "toy.npz"))
 
 
@@ -269,7 +269,7 @@ def test_a_damaged_picture_is_left_out_by_name(
     assert re.search(f"{name} {message}", reason)
     assert f"toy: {file} is left out: {reason}" in caplog.messages
     with pytest.raises(
-        DataError, match=rf"^{file} {message}.*: mend it or take it out, or pass skip_broken=True \(--skip"
+        DataError, match=rf"^{file} {message}.*: repair or remove it, or pass skip_broken=True \(--skip"
     ):
         jaxrel.data.load(str(tmp_path / "toy"))
     (good.parent / "worse.png").write_bytes(b"")
@@ -366,11 +366,11 @@ def test_more_than_8_bits_are_refused(tmp_path: Path) -> None:
         (lambda root: (root / "x").mkdir(), "x is empty: a class needs at least one sample"),
         (
             lambda root: save(root / "train" / "x" / "1.png", noise(2, 2)),
-            "train, taken for a class, holds the folder x",
+            "train, read as a class, holds the folder x",
         ),
         (
             lambda root: save(root / "x" / "1.png", noise(2, 2)).with_name("a.md").touch(),
-            "a.md is no sample: wanted .txt",
+            "a.md is not a sample: expected .txt",
         ),
         (lambda root: save(root / "x" / "1.png", noise(2, 2)).with_name("a.txt").touch(), "both texts .* and pictures"),
         (
@@ -483,10 +483,13 @@ def test_columns_that_the_user_names_come_first(columns: Columns, wanted: tuple[
     ("columns", "message"),
     [
         (Columns(("c",)), r"no column 'c': the columns are a \(text\), picture \(image\)"),
-        (Columns(("a", "picture")), "'picture' is no column of texts"),
-        (Columns(("tags",)), "'tags' is no column of images or texts"),
+        (Columns(("a", "picture")), "'picture' is not a column of texts"),
+        (Columns(("tags",)), "'tags' is not a column of images or texts"),
         (Columns(("a",), "picture"), "column 'picture': it has no labels"),
-        (Columns(("a",), "tags"), "column 'tags': a sample has one class here, not several labels: make of each"),
+        (
+            Columns(("a",), "tags"),
+            "column 'tags': a sample must have one class, not several labels: make a column for each",
+        ),
     ],
 )
 def test_columns_that_do_not_fit_are_refused(columns: Columns, message: str) -> None:
@@ -497,7 +500,7 @@ def test_columns_that_do_not_fit_are_refused(columns: Columns, message: str) -> 
 @pytest.mark.parametrize(
     ("kinds", "message"),
     [
-        ({"image": "image"}, r"no column of labels, wanted one: the columns are image .image.; pass label_column"),
+        ({"image": "image"}, r"no column of labels, expected one: the columns are image .image.; pass label_column"),
         ({"x": "image", "y": "class", "z": "class"}, r"2 columns \(y, z\) of labels"),
         ({"x": "image", "label": "text", "class": "number"}, r"2 columns \(label, class\) of labels"),
         ({"y": "class", "z": "other"}, "no column of images or texts"),
@@ -735,7 +738,7 @@ def test_sets_of_the_library_are_read_from_mock_data(
 
 
 def test_a_set_of_the_library_without_classes_is_refused_before_it_is_downloaded(tfds: Any, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no column of labels, wanted one: the columns are .*image"):
+    with pytest.raises(DataError, match=r"no column of labels, expected one: the columns are .*image"):
         jaxrel.data.load("tfds:celeb_a", path=tmp_path)
 
 
@@ -789,7 +792,7 @@ def test_a_set_without_random_access_is_read_by_tensorflow(monkeypatch: pytest.M
 
     builder.as_dataset = without_tensorflow
     with pytest.raises(
-        DataError, match="/data holds tfrecord files, which TensorFlow reads, and that is not installed"
+        DataError, match="/data holds tfrecord files, which only TensorFlow reads, and it is not installed"
     ):
         jaxrel.data.load("tfds:toy")
     builder.as_dataset = lambda split: [{"text": b"caf\xe9", "label": 0}]
@@ -892,8 +895,8 @@ def test_labels_of_a_data_set_need_no_named_classes(datasets: Any) -> None:
     hidden = found.map(lambda row: {"label": None})
     assert len(loaded(None, datasets.DatasetDict({"train": found, "test": hidden}))) == len(loaded(None)) == 12
     for column, message in (
-        ("stars", "labels are numbers such as 0.5, which are no classes"),
-        ("tags", "column 'tags': a sample has one class here, not several labels"),
+        ("stars", "labels are numbers such as 0.5, which are not classes"),
+        ("tags", "column 'tags': a sample must have one class, not several labels"),
         ("age", "no column 'age': the columns are premise"),
     ):
         with pytest.raises(DataError, match=message):
@@ -906,7 +909,7 @@ def test_what_is_missing_in_a_data_set_is_named_by_its_row(datasets: Any) -> Non
         part: datasets.Dataset.from_dict({"text": texts, "label": ["x"] * 3}, features=features)
         for part, texts in (("train", ["a", "b", "c"]), ("test", ["d", "e", None]))
     }
-    with pytest.raises(DataError, match="row 2 of test has None for 'text', wanted a text"):
+    with pytest.raises(DataError, match="row 2 of test has None for 'text', expected a text"):
         jaxrel.data.load(datasets.DatasetDict(parts))
     buffer = io.BytesIO()
     Image.fromarray(noise(4, 5)).save(buffer, "PNG")
@@ -926,7 +929,7 @@ def test_arrays_are_refused_where_a_name_is_wanted() -> None:
 
 def test_saved_sets_without_classes_or_whole_files_are_refused(datasets: Any, tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"text": ["a"], "y": [1]}).save_to_disk(tmp_path / "toy")
-    with pytest.raises(DataError, match=r"no column of labels, wanted one: .* y \(number\)"):
+    with pytest.raises(DataError, match=r"no column of labels, expected one: .* y \(number\)"):
         jaxrel.data.load(str(tmp_path / "toy"))
     (tmp_path / "toy" / "state.json").write_text("{")
     with pytest.raises(DataError, match="toy cannot be read"):

@@ -51,7 +51,7 @@ def test_numbers_stay_with_their_samples(name: str, tmp_path: Path) -> None:
     drawn = jaxrel.data.load(source, label_column="price", regression=True, limit=9)
     assert drawn.targets is not None
     assert [PRICES[text] for text in drawn.samples] == drawn.targets.tolist()
-    with pytest.raises(DataError, match=r"labels are numbers such as .*, which are no classes: .* regression=True"):
+    with pytest.raises(DataError, match=r"labels are numbers such as .*, which are not classes: .* regression=True"):
         jaxrel.data.load(source, label_column="price")
 
 
@@ -63,19 +63,21 @@ def test_the_fingerprint_is_of_the_numbers_too(tmp_path: Path) -> None:
         )
         prints.append(jaxrel.data.load(str(tmp_path / "toy.npz"), regression=True).fingerprint)
     assert prints[0] != prints[1]
-    with pytest.raises(DataError, match=r"type float64, wanted .*; to predict numbers pass regression=True"):
+    with pytest.raises(DataError, match=r"type float64, expected .*; to predict numbers pass regression=True"):
         jaxrel.data.load(str(tmp_path / "toy.npz"))
 
 
 @pytest.mark.parametrize(("price", "shown"), [("", "''"), ("1,5", "'1,5'"), ("nan", "'nan'"), ("cheap", "'cheap'")])
 def test_what_is_no_number_is_refused(price: str, shown: str, tmp_path: Path) -> None:
     (tmp_path / "toy.csv").write_text(f'text,label\none,1\ntwo,"{price}"\nthree,3e2\n')
-    with pytest.raises(DataError, match=f"sample 1 has {shown} for its number to predict .1 such samples.: take these"):
+    with pytest.raises(
+        DataError, match=f"sample 1 has {shown} for its number to predict .1 such samples.: remove these"
+    ):
         jaxrel.data.load(str(tmp_path / "toy.csv"), regression=True)
 
 
 def test_known_sets_have_classes() -> None:
-    with pytest.raises(ValueError, match=r"mnist has classes, and no numbers to predict: leave out regression"):
+    with pytest.raises(ValueError, match=r"mnist has classes, and no regression targets: leave out regression"):
         jaxrel.data.load("mnist", regression=True)
 
 
@@ -110,7 +112,7 @@ def test_encoders_are_ranked_by_numbers(own: list[encoders.Encoder], tmp_path: P
     np.testing.assert_array_equal(again.values, board.values)
     for metric in ("transferability", "bound", "probe_accuracy", "logme", "task_relatedness"):
         used = study.Settings(regression=True, label_column="price")
-        with pytest.raises(ValueError, match=f"{metric} is about classes and not defined for numbers to predict"):
+        with pytest.raises(ValueError, match=f"{metric} is about classes and not defined for regression targets"):
             study.Study(own, [target], metrics=[metric], settings=used).plan()
     with pytest.raises(ValueError, match="references and drawn samples are for classes"):
         study.Study(own, [target], samples=[10], settings=used).plan()
@@ -118,7 +120,7 @@ def test_encoders_are_ranked_by_numbers(own: list[encoders.Encoder], tmp_path: P
         study.Settings(regression=True, label_free=True)
     arrays = study.FeatureArrays("bare", {"rooms": jaxrel.Task(features)})
     bare = study.rank_regression(arrays, ["rooms"], output=tmp_path / "bare")
-    assert "'bare' has no numbers to predict" in bare.messages["rooms", "ridge_regression"][0]
+    assert "'bare' has no regression targets" in bare.messages["rooms", "ridge_regression"][0]
 
 
 def test_rank_with_regression_says_what_is_not_defined(

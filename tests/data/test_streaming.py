@@ -142,7 +142,7 @@ def test_a_file_that_is_no_picture_is_left_out_by_name(folder, tmp_path):
 def test_misuse_is_named(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     for options, message in (
-        ({"folder": tmp_path / "absent"}, "is no folder"),
+        ({"folder": tmp_path / "absent"}, "is not a folder"),
         ({"folder": tmp_path / "empty"}, "has no subfolders"),
         ({"split": "validation"}, "unknown split"),
         ({"side": 0}, "side is 0"),
@@ -152,7 +152,7 @@ def test_misuse_is_named(folder, tmp_path):
             jaxrel.data.stream(**{"folder": folder} | options)
     (tmp_path / "texts" / "a").mkdir(parents=True)
     (tmp_path / "texts" / "a" / "b.txt").write_text("moth")
-    with pytest.raises(ValueError, match="is no picture"):
+    with pytest.raises(ValueError, match="is not a picture"):
         jaxrel.data.stream(tmp_path / "texts")
 
 

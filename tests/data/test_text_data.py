@@ -109,15 +109,15 @@ def test_images_and_texts_have_one_rule() -> None:
 @pytest.mark.parametrize(
     ("texts", "labels", "message"),
     [
-        (["a", "b"], np.zeros(2, np.int32), "texts of mine are a list, wanted a tuple"),
-        (("a", b"b"), np.zeros(2, np.int32), "text 1 of mine is a bytes, wanted a string"),
+        (["a", "b"], np.zeros(2, np.int32), "texts of mine are a list, expected a tuple"),
+        (("a", b"b"), np.zeros(2, np.int32), "text 1 of mine is a bytes, expected a string"),
         (
             ("a", "b"),
             np.zeros(3, np.int32),
-            r"labels of mine have shape \(3,\) and type int32, wanted \(2,\) and int32",
+            r"labels of mine have shape \(3,\) and type int32, expected \(2,\) and int32",
         ),
-        (("a", "b"), np.zeros(2, np.int64), "int64, wanted"),
-        (("a", "b"), np.array([0, 2], np.int32), "from 0 to 2, wanted 0 to 1 for 2 class"),
+        (("a", "b"), np.zeros(2, np.int64), "int64, expected"),
+        (("a", "b"), np.array([0, 2], np.int32), "from 0 to 2, expected 0 to 1 for 2 class"),
         (("a", "b"), np.array([-2, 0], np.int32), "from -2 to 0"),
     ],
 )
@@ -228,7 +228,7 @@ def test_a_long_text_is_read_and_the_limit_of_the_csv_module_is_left_alone(tmp_p
     ("name", "content", "message"),
     [
         ("toy.csv", b"", "toy.csv has no rows"),
-        ("toy.csv", b"text,colour\na,x\n", "has the columns text, colour; wanted text and label, each once"),
+        ("toy.csv", b"text,colour\na,x\n", "has the columns text, colour; expected text and label, each once"),
         ("toy.csv", b"text,label\na,x\ntext,label\n", "line 3 of .*toy.csv repeats the header"),
         ("toy.csv", b"film,opinion\na,pos\nb,neg\nc,pos\nd,neg\n", r"first row of .* .film, opinion. may be a header"),
         ("toy.tsv", b"v1\tv2\nham\ta\nspam\tb\nham\tc\nham\td\nham\te\n", r"first row of .* .v1, v2. may be a header"),
@@ -236,21 +236,21 @@ def test_a_long_text_is_read_and_the_limit_of_the_csv_module_is_left_alone(tmp_p
         (
             "toy.csv",
             b"a film, really;pos\nb, too;neg\nc, not;pos\n",
-            "cannot be told which of ',' ';' parts the columns",
+            "cannot be determined which of ',' ';' separates the columns",
         ),
         ("toy.csv", b"t\0e\0x\0t\0", "holds the character NUL, as UTF-16 without a byte order mark does"),
         ("toy.csv", b"\xff\xfet\0e", "is not UTF-16"),
         ("toy.csv", b"text,label,label\na,x,y\n", "each once"),
-        ("toy.csv", b"a,b,c\n", "its first row has 3 columns; wanted two without a header"),
-        ("toy.csv", b"text,label\na,x\nb\n", "line 3 of .*toy.csv has 1 columns, wanted 2"),
-        ("toy.tsv", b"text\tlabel\na\tx\tx\n", "line 2 of .*toy.tsv has 3 columns, wanted 2"),
+        ("toy.csv", b"a,b,c\n", "its first row has 3 columns; expected two without a header"),
+        ("toy.csv", b"text,label\na,x\nb\n", "line 3 of .*toy.csv has 1 columns, expected 2"),
+        ("toy.tsv", b"text\tlabel\na\tx\tx\n", "line 2 of .*toy.tsv has 3 columns, expected 2"),
         ("toy.csv", b'text,label\n"a,x\n', "line 2 of .*toy.csv is damaged"),
         ("toy.csv", b'text,label\n"a"b,x\n', "line 2 of .*toy.csv is damaged"),
         ("toy.csv", b"text,label\nna\xefve,x\n", r"toy.csv is not UTF-8: byte 0xef at position 13; convert it"),
         ("toy.csv.gz", gzip.compress(b"text,label\n", mtime=0)[:-4], "is damaged or not gzipped"),
-        ("toy.csv", b"x,one\nx,two\ny,three\n", "it cannot be told which column of .* has the labels"),
-        ("toy.csv", b"x,a\ny,b\nx,a\ny,b\n", "it cannot be told which column of .* has the labels"),
-        ("toy.csv", b"one,x\ntwo,y\nthree,z\n", "it cannot be told which column of .* has the labels"),
+        ("toy.csv", b"x,one\nx,two\ny,three\n", "it cannot be determined which column of .* has the labels"),
+        ("toy.csv", b"x,a\ny,b\nx,a\ny,b\n", "it cannot be determined which column of .* has the labels"),
+        ("toy.csv", b"one,x\ntwo,y\nthree,z\n", "it cannot be determined which column of .* has the labels"),
     ],
 )
 def test_a_damaged_table_is_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:
@@ -364,7 +364,7 @@ def test_columns_of_a_table_are_named(tmp_path: Path) -> None:
     path.write_text("Stars,said\n5,good\n")
     with pytest.raises(ValueError, match="has the columns Stars, said: pass text_column"):
         read_table(path, Columns(label="stars"))
-    with pytest.raises(DataError, match="is no table"):
+    with pytest.raises(DataError, match="is not a table"):
         jaxrel.data.load(str(tmp_path / "x.npz"), path=tmp_path, label_column="stars")
 
 
@@ -396,14 +396,14 @@ def test_rows_of_named_columns_are_read(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ('{"text": "a"', "line 3 of .*toy.jsonl is no JSON: "),
-        ('["a"]', r"line 3 of .*toy.jsonl is no JSON object, but '\[\"a\"\]'"),
-        ({"label": "x"}, "line 3 of .* has None for 'text', wanted a text"),
-        ({"text": 3, "label": "x"}, "line 3 of .* has 3 for 'text', wanted a text"),
-        ({"text": "a", "label": {}}, "line 3 of .* has {} for 'label', wanted a name or a number"),
+        ('{"text": "a"', "line 3 of .*toy.jsonl is not JSON: "),
+        ('["a"]', r"line 3 of .*toy.jsonl is not a JSON object, but '\[\"a\"\]'"),
+        ({"label": "x"}, "line 3 of .* has None for 'text', expected a text"),
+        ({"text": 3, "label": "x"}, "line 3 of .* has 3 for 'text', expected a text"),
+        ({"text": "a", "label": {}}, "line 3 of .* has {} for 'label', expected a name or a number"),
         (
             {"text": "a", "label": ["x"]},
-            r"line 3 of .* has \['x'\] for 'label': a sample has one class here, not several",
+            r"line 3 of .* has \['x'\] for 'label': a sample must have one class, not several",
         ),
     ],
 )
@@ -416,7 +416,7 @@ def test_damaged_json_lines_are_refused(row: Any, message: str, tmp_path: Path) 
 def test_damaged_parquet_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     (tmp_path / "toy.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match=r"toy.parquet is no Parquet file, or damaged"):
+    with pytest.raises(DataError, match=r"toy.parquet is not a Parquet file, or damaged"):
         jaxrel.data.load(str(tmp_path / "toy.parquet"))
 
 
@@ -473,9 +473,13 @@ def test_a_line_may_say_what_parts_the_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.array([0.0, 1.0, 2.0]), r"labels of shape \(3,\) and type float64, wanted \(3,\) and integers or strings"),
+        (
+            np.array([0.0, 1.0, 2.0]),
+            r"labels of shape \(3,\) and type float64, expected \(3,\) and integers or "
+            "strings",
+        ),
         (np.array([0, 1]), r"labels of shape \(2,\)"),
-        (np.array(["0.5", "1", "2"]), "labels are numbers such as 0.5, which are no classes"),
+        (np.array(["0.5", "1", "2"]), "labels are numbers such as 0.5, which are not classes"),
         (np.array([1, -1, 1]), "labels are -1 and 1, and -1 marks a sample of unknown class"),
     ],
 )
@@ -492,13 +496,13 @@ def test_npz_texts_are_strings_and_never_unpickled(tmp_path: Path) -> None:
         read_npz(path)
     for texts in (np.zeros(2), np.array([["a"], ["b"]]), np.array([b"a", b"b"])):
         np.savez(path, texts=texts, labels=np.zeros(2, int))
-        with pytest.raises(ValueError, match=r"texts of shape .* wanted \(n,\) and strings"):
+        with pytest.raises(ValueError, match=r"texts of shape .* expected \(n,\) and strings"):
             read_npz(path)
     np.savez(path, texts=np.array(["a", "b"]), labels=np.zeros(2, int))
     content = bytearray(path.read_bytes())
     content[60] ^= 0xFF
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is no npz file"):
+    with pytest.raises(ValueError, match="is not an npz file"):
         read_npz(path)
 
 
@@ -522,7 +526,7 @@ def test_orange_tables_are_joined(tmp_path: Path) -> None:
     assert texts == ('one "quoted', "", "three")
     assert labels.tolist() == ["x", "y", "x"]
     (tmp_path / "2.tab").write_text(header + "x\tthree\t\n")
-    with pytest.raises(ValueError, match=r"line 5 of .*2\.tab has 3 columns, wanted a class and a text"):
+    with pytest.raises(ValueError, match=r"line 5 of .*2\.tab has 3 columns, expected a class and a text"):
         read_orange_tables(tmp_path / "1.tab", tmp_path / "2.tab")
 
 
@@ -539,7 +543,7 @@ def test_noun_definitions_are_read(tmp_path: Path) -> None:
     assert [CATEGORIES[label] for label in labels] == ["animal", "time"]
     for line in (b"00002137 29 n 01 x | y\n", b"00002137 05 n 01 x\n", b"words | y\n", b"\n"):
         path.write_bytes(b"  1\n" + line)
-        with pytest.raises(ValueError, match=r"line 2 of .*data\.noun is no noun of WordNet"):
+        with pytest.raises(ValueError, match=r"line 2 of .*data\.noun is not a noun of WordNet"):
             read_noun_definitions(tmp_path)
     with pytest.raises(FileNotFoundError):
         read_noun_definitions(tmp_path / "absent")
@@ -604,16 +608,16 @@ def test_rated_sentences_are_found_in_every_form(tmp_path: Path) -> None:
     ("write", "message"),
     [
         (lambda path: path.write_bytes(b"no zip"), "is damaged or no archive"),
-        (lambda path: zip_of(path), f"holds {TAR} 0 times, wanted once"),
+        (lambda path: zip_of(path), f"holds {TAR} 0 times, expected once"),
         (lambda path: zip_of(path, (f"a/{TAR}", b""), (f"b/{TAR}", b"")), "2 times"),
         (lambda path: zip_of(path, (TAR, b"no tar")), "is damaged or no archive"),
         (lambda path: zip_of(path, (TAR, tar_of((RATED_FILE, RATED))[:-30])), "is damaged or no archive"),
         (lambda path: zip_of(path, (TAR, tar_of(("other.txt", RATED)))), f"holds {RATED_FILE} 0 times"),
         (lambda path: zip_of(path, (TAR, tar_of(link=RATED_FILE))), f"holds {RATED_FILE} 0 times"),
         (lambda path: zip_of(path, (TAR, bytes(65 * 2**20))), "more than the 67108864 that are read"),
-        (lambda path: zip_of(path, (TAR, tar_of((RATED_FILE, b"1\t5\tx\n")))), "line 1 of .* is no rated sentence"),
-        (lambda path: zip_of(path, (TAR, tar_of((RATED_FILE, b"1\tx\ty\n")))), "line 1 of .* is no rated sentence"),
-        (lambda path: zip_of(path, (TAR, tar_of((RATED_FILE, b"1\t0\n")))), "line 1 of .* is no rated sentence"),
+        (lambda path: zip_of(path, (TAR, tar_of((RATED_FILE, b"1\t5\tx\n")))), "line 1 of .* is not a rated sentence"),
+        (lambda path: zip_of(path, (TAR, tar_of((RATED_FILE, b"1\tx\ty\n")))), "line 1 of .* is not a rated sentence"),
+        (lambda path: zip_of(path, (TAR, tar_of((RATED_FILE, b"1\t0\n")))), "line 1 of .* is not a rated sentence"),
         (lambda path: path.mkdir(), f"holds {RATED_FILE} 0 times"),
     ],
 )
@@ -630,7 +634,7 @@ def test_a_set_that_is_fetched_by_hand_says_what_to_fetch(monkeypatch: pytest.Mo
     with pytest.raises(DataError, match=r"no provider has movie-5:\nPass path= of vaderSentiment-0\.5\.zip"):
         jaxrel.data.load("movie-5")
     path = zip_of(tmp_path / "v.zip", (TAR, tar_of((RATED_FILE, RATED))))
-    with pytest.raises(DataError, match=r"v\.zip does not hold movie-5 as it should be: 6 texts, wanted 10605"):
+    with pytest.raises(DataError, match=r"v\.zip does not hold movie-5 as it should be: 6 texts, expected 10605"):
         jaxrel.data.load("movie-5", path=path)
 
 

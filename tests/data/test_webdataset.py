@@ -100,7 +100,7 @@ def test_a_sample_without_its_label_is_of_unknown_class(tmp_path: Path) -> None:
 def test_broken_pictures_are_named_by_shard_and_member(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     members = {f"{i}.{e}": c for i in range(8) for e, c in (("png", png(i)), ("cls", b"0"))}
     shard = write_shard(tmp_path / "toy.tar", members | {"../3.png": b"no picture", "../3.cls": b"1", "4x.cls": b"1"})
-    message = rf"^\.\./3\.png of {shard} cannot be read as a picture: .* \(1 more of toy cannot be read\): mend it"
+    message = rf"^\.\./3\.png of {shard} cannot be read as a picture: .* \(1 more of toy cannot be read\): repair"
     with pytest.raises(DataError, match=message):
         jaxrel.data.load(str(shard))
     data = jaxrel.data.load_splits(str(shard), test_limit=0, skip_broken=True)[0]
@@ -134,21 +134,21 @@ def link(name: str, target: str) -> tarfile.TarInfo:
 @pytest.mark.parametrize(
     ("members", "special", "message"),
     [
-        ({}, [link("x.png", "/etc/passwd")], "x.png of .*toy.tar is no plain file: take it out"),
+        ({}, [link("x.png", "/etc/passwd")], "x.png of .*toy.tar is not a plain file: remove it"),
         (
             {"x.png": png(1), "x.jpg": png(2)},
             [],
-            "x.png of .*toy.tar has another picture beside it, x.jpg: take one out",
+            "x.png of .*toy.tar has another picture beside it, x.jpg: remove one",
         ),
         ({"x.cls": b"1"}, [], "toy.tar has no pictures"),
         ({"x.png": png(1), "x.PNG": png(2)}, [], "toy.tar has x.PNG twice"),
         ({"x.png": png(1), "x.cls": b"\xff"}, [], "x.cls of .*toy.tar is not UTF-8"),
-        ({"x.png": png(1), "x.json": b"{"}, [], "x.json of .*toy.tar is no JSON"),
+        ({"x.png": png(1), "x.json": b"{"}, [], "x.json of .*toy.tar is not JSON"),
         ({"x.png": png(1), "x.json": b'{"a": 1, "b": 2}'}, [], r"keys a, b: pass .* label_column \(--label-column\)"),
         (
             {"x.png": png(1), "x.json": b'{"label": [1, 2]}'},
             [],
-            "x.json of .* has .1, 2. for 'label': a sample has one",
+            "x.json of .* has .1, 2. for 'label': a sample must have one",
         ),
         ({"x.png": b"no picture"}, [], "none of 1 pictures can be read: x.png of"),
     ],
@@ -166,9 +166,9 @@ def test_damaged_and_packed_shards_are_refused(tmp_path: Path) -> None:
     cut = write_shard(tmp_path / "cut.tar", {"x.png": png(1), "y.png": os.urandom(2000)})
     cut.write_bytes(cut.read_bytes()[:2500])
     for shard in (packed, cut):
-        with pytest.raises(DataError, match=f"{shard} is no tar archive, or damaged: .* a packed one"):
+        with pytest.raises(DataError, match=f"{shard} is not a tar archive, or damaged: .*; decompress"):
             jaxrel.data.load(str(shard))
-    with pytest.raises(DataError, match=r"no sample has a member \.json, of which 'age' would be the key"):
+    with pytest.raises(DataError, match=r"no sample has a member \.json to hold the label under the key 'age'"):
         jaxrel.data.load(str(write_shard(tmp_path / "toy.tar", {"x.png": png(1)})), label_column="age")
 
 

@@ -153,5 +153,5 @@ def test_names_of_the_towers():
     for name in ("clip-text", "clip-text:random", "clip-image"):
         with pytest.raises(ValueError, match=r"choose from clip-(text|image)@CHECKPOINT"):
             encoders.check_name(name)
-    with pytest.raises(ValueError, match="features of a layer are had of"):
+    with pytest.raises(ValueError, match="have features of layers"):
         encoders.check_name("clip-text@folder#3")

@@ -76,7 +76,11 @@ def test_every_model_type_that_is_read_is_known() -> None:
 def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "net.npz"
     np.savez(path, a=np.zeros(3), b=np.zeros(3))
-    with pytest.raises(CheckpointError, match=r"cannot be told by its tensors \(a, b, \.\.\.\) what .*net.npz is: put"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"cannot be determined from the tensors \(a, b, \.\.\.\) what "
+        ".*net.npz is: put",
+    ):
         encoders.load(str(path))
     with pytest.raises(ValueError, match="unknown encoder 'resnet18'"):
         encoders.load("resnet18")

@@ -233,7 +233,7 @@ def test_a_source_is_read_shard_by_shard(store, kind):
 
 
 def test_a_store_has_to_know_a_source_by_a_fingerprint(store):
-    with pytest.raises(ValueError, match=r"come by slices.*pass data_fingerprint"):
+    with pytest.raises(ValueError, match=r"a source of slices.*pass data_fingerprint"):
         extract_features(linear_encoder(), Slices(images_of(3)), store=store)
 
 

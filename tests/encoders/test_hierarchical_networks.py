@@ -282,7 +282,7 @@ def test_tensors_of_another_network_are_refused(case, tensors, says, write_check
         ("convnext", {"model_type": "swin"}, "model_type is 'swin', expected convnext or convnextv2"),
         ("convnext", {"hidden_act": "relu6"}, "hidden_act is 'relu6'"),
         ("swin", {"layer_norm_eps": 0}, "layer_norm_eps is 0"),
-        ("swin", {"image_size": [24, 32]}, r"the size \[24, 32\] is no square"),
+        ("swin", {"image_size": [24, 32]}, r"the size \[24, 32\] is not a square"),
     ],
 )
 def test_settings_of_another_network_are_refused(case, settings, says, write_checkpoint):

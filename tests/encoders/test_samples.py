@@ -80,7 +80,7 @@ def test_texts_of_any_library_are_strings(make: Callable[[], Any]) -> None:
         (lambda: tensor_of(IMAGES[..., 0]), r"np\.asarray\(images\)\[\.\.\., None\]"),
         (
             lambda: [IMAGES[0], IMAGES[1, :20]],
-            r"images have the shapes .20, 30, 3., .30, 30, 3.: bring them to one size",
+            r"images have the shapes .20, 30, 3., .30, 30, 3.: resize them to one size",
         ),
         (lambda: [Image.new("I;16", (4, 4))], "a picture has mode I;16"),
         (lambda: [Image.new("L", (4, 4)), None], "picture 1 cannot be read"),

@@ -429,7 +429,7 @@ def test_a_checkpoint_that_lacks_a_file_is_refused(checkpoint):
     with pytest.raises(ValueError, match="the token 73, but the network only 50"):
         text.load_text_encoder(checkpoint)
     (checkpoint / "tokenizer.json").write_text("{}")
-    with pytest.raises(ValueError, match="is no tokenizer"):
+    with pytest.raises(ValueError, match="is not a tokenizer"):
         text.load_text_encoder(checkpoint)
     (checkpoint / "tokenizer.json").unlink()
     with pytest.raises(ValueError, match=r"no file .*tokenizer\.json"):

@@ -262,8 +262,8 @@ def test_the_name_of_a_layer_is_that_of_an_encoder_which_stops_there():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("pixels#1", "features of a layer are had of resnet-18"),
-        ("glove-6b-50d#1", "features of a layer are had of resnet-18"),
+        ("pixels#1", "only resnet-18"),
+        ("glove-6b-50d#1", "only resnet-18"),
         ("resnet-18#x", "unknown encoder 'resnet-18#x'"),
         ("resnet-18#2", "choose from resnet-18:random, resnet-18@CHECKPOINT"),
     ],

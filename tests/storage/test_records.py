@@ -101,7 +101,7 @@ def test_no_damaged_byte_changes_a_record(log: Path, caplog: pytest.LogCaptureFi
 def test_files_of_other_programs_are_left_alone(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(content)
-    with pytest.raises(OSError, match="is no log of this version of jaxrel"):
+    with pytest.raises(OSError, match="is not a log of this version of jaxrel"):
         Log(path)
     assert path.read_bytes() == content
 

@@ -101,7 +101,7 @@ def test_prompts_count_alike_however_long_their_vectors_are(monkeypatch):
         "extract_features",
         lambda *_, **options: np.zeros((6, 24)) if options.get("store") is None else extract(*_, **options),
     )
-    with pytest.raises(ValueError, match="bert@tiny makes nothing of 'w1 w2 w3 w4': say it in other words"):
+    with pytest.raises(ValueError, match="bert@tiny has no features for 'w1 w2 w3 w4': use other words"):
         source_of().features(TEACHER, silent)
 
 
@@ -224,9 +224,9 @@ def test_the_bound_is_about_the_named_classes():
     ("options", "says"),
     [
         (["--class-names", "absent.txt"], "absent.txt: No such file or directory"),
-        (["--class-names", "names.txt", "--label-free"], "which label_free leaves alone"),
+        (["--class-names", "names.txt", "--label-free"], "which label_free ignores"),
         (["--teacher", "bert@tiny"], "teacher is 'bert@tiny', but there are no class_names"),
-        (["--class-names", "names.txt", "--teacher", "clip@folder"], "'clip@folder' puts no texts into the space"),
+        (["--class-names", "names.txt", "--teacher", "clip@folder"], "'clip@folder' does not embed texts in the space"),
         (["--class-names", "names.txt", "--teacher", "clip-image@folder#3"], "pass clip-image@CHECKPOINT"),
         (["--class-names", "names.txt", "--teacher", "mini"], "unknown encoder 'mini'"),
         (["--class-names", "names.txt", "--teacher", "bert"], "choose from bert@CHECKPOINT"),
@@ -270,7 +270,7 @@ def test_files_of_names():
     ("names", "says"),
     [
         ("sea", "class_names is the text 'sea'"),
-        (["sea"], "has 'sea' alone"),
+        (["sea"], "has 'sea' as the only name"),
         (["sea", "sky", "sea"], "has 'sea' twice"),
         (["sea", " "], "has the name ' ', which is empty"),
         ({"sea": "water", "sky": ()}, "has .'sea', 'water'.: pass a name"),

@@ -351,7 +351,7 @@ def test_commands_write_a_page_with_samples(monkeypatch: pytest.MonkeyPatch, tmp
     pictures = page.get_by_role("img", name="a sample of a")
     assert pictures.count() == 4
     assert pictures.first.evaluate("picture => picture.naturalWidth") == 4
-    expect(page.locator(".why").first).to_contain_text("No charts were asked for")
+    expect(page.locator(".why").first).to_contain_text("No charts were requested")
     verification().save("out")
     assert cli.main(["report", "out", "--output", "again", "--no-plot"]) == 0
     again = Path("again/report.html").read_text()

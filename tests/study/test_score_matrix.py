@@ -501,10 +501,10 @@ def test_wrong_use_is_refused_before_any_work(tmp_path, monkeypatch):
         (["tau"], [red], [green], ["plain"], "unknown metric 'tau': there are task_relatedness"),
         (["leep"], [red], [green], ["plain"], "leep needs source_probabilities, which data sets do not have"),
         (["cross_view"], [red], [green], ["plain"], "'green' has no views of encoder 'plain'"),
-        (["mmd"], [], [green], ["plain"], "no reference is given"),
-        (["mmd"], [red], [], ["plain"], "no target is given"),
-        ([], [red], [green], ["plain"], "no metric is given"),
-        (["mmd"], [red], [green], [], "no encoder is given"),
+        (["mmd"], [], [green], ["plain"], "no reference was passed"),
+        (["mmd"], [red], [], ["plain"], "no target was passed"),
+        ([], [red], [green], ["plain"], "no metric was passed"),
+        (["mmd"], [red], [green], [], "no encoder was passed"),
         (["mmd", "mmd"], [red], [green], ["plain"], "metric given twice: mmd"),
         (["mmd"], [red, red], [green], ["plain"], "reference given twice: red"),
         (["mmd"], [red], [red], ["plain"], "'red' is not compared with itself"),
@@ -525,7 +525,7 @@ def test_a_pair_that_cannot_be_compared_does_not_keep_the_others_from_scores():
     found = scored_pairs(["mmd", "logme", "ot_nce"], [red, bare], [source("green", 45), wide, bare], ["plain"])
     told = {(record.metric, record.reference, record.target): record.status for record in found.incomplete}
     widths = "failed: features of encoder 'plain' have width 6 in {!r} and 7 in 'wide': pass those of one encoder."
-    labels = "failed: {} needs {}, which 'bare' has not: pass them, or leave out this metric."
+    labels = "failed: {} needs {}, which 'bare' does not have: pass them, or leave out this metric."
     assert told == {
         ("mmd", "red", "wide"): widths.format("red"),
         ("mmd", "bare", "wide"): widths.format("bare"),

@@ -277,8 +277,8 @@ def test_score_of_named_encoders(monkeypatch, capsys):
         (["--target", "squares"], 2, "pass files"),
         (["encoder-0.npz", "--views"], 2, "are for named data sets"),
         (["encoder-0.npz", "encoder-0.npz"], 2, "given twice"),
-        (["missing.npz"], 1, "missing.npz is no .npz file"),
-        (["text.npz", "--strict"], 1, "text.npz is no .npz file"),
+        (["missing.npz"], 1, "missing.npz is not an .npz file"),
+        (["text.npz", "--strict"], 1, "text.npz is not an .npz file"),
         (["pickled.npz", "--strict"], 1, "pickled.npz cannot be read"),
         (["strange.npz"], 2, "strange.npz has arrays logits"),
         (["encoder-0.npz", "--metric", "log_me"], 2, "unknown metric 'log_me' (did you mean 'logme'?)"),
@@ -334,7 +334,7 @@ def test_one_bad_file_is_named_and_the_others_are_scored(capsys):
         captured = capsys.readouterr()
         bad = ("text", "pickled", "damaged")
         assert f"3 of 5 scores failed ({', '.join(f'rankme of {name}' for name in bad)})" in captured.err
-        assert "text, rankme: failed: text.npz is no .npz file" in captured.out
+        assert "text, rankme: failed: text.npz is not an .npz file" in captured.out
         assert "nan" not in captured.out
     document = json.loads(Path("jaxrel-scores/scores.json").read_text())
     values = {record["encoder"]: record["value"] for record in document["scores"]}

@@ -79,8 +79,8 @@ def test_accuracies_are_columns_of_a_study() -> None:
     results = run(plan, output="results")
     found = {(r.metric, r.encoder): r for r in results.entries if r.seed == 1}
     assert (
-        found["fine_tuned_accuracy", "pixels"].status == "has no parameters that could be tuned: there is its "
-        "linear probe alone"
+        found["fine_tuned_accuracy", "pixels"].status == "has no parameters that could be tuned: only its "
+        "linear probe is available"
     )
     for encoder in ("tiny", "wide"):
         tuned, probe = (found[f"{kind}_accuracy", encoder] for kind in ("fine_tuned", "probe"))
@@ -188,7 +188,7 @@ def test_samples_of_weight_0_do_not_exist() -> None:
     ).entries
     assert padded.resamples == plain.resamples
     assert padded.numbers["test_samples"] == 80
-    assert "pass weights 0 and 1, as training counts samples alike" in heavy.status
+    assert "pass weights 0 and 1, because training weights samples equally" in heavy.status
 
 
 def test_settings_of_fine_tuning_reach_a_file_and_come_back() -> None:
@@ -288,7 +288,7 @@ def test_verify_in_python_computes_transferability_beside_the_accuracies() -> No
     assert found.accuracies[0].by_seed.shape == (2, 3)
     (agreement,) = found.agreements
     assert (agreement.score, agreement.held, agreement.pairs) == ("transferability", 3, 3)
-    assert "there are features alone" in " ".join(found.notes).lower()
+    assert "there are only features" in " ".join(found.notes).lower()
     assert found.complaints == ()
     assert str(agreement) in str(found)
 
@@ -297,7 +297,7 @@ def test_the_command_writes_tables_and_pictures(capsys: pytest.CaptureFixture[st
     assert cli.main(VERIFY) == 0
     captured = capsys.readouterr()
     assert "held for" in captured.out
-    assert "No parameters to tune, so that there is the probe only: pixels." in captured.out
+    assert "No parameters to tune, so only the probe is available: pixels." in captured.out
     folder = Path("jaxrel-verify")
     files = {"records.jsonl", "report.html", *(f"verification.{kind}" for kind in ("json", "csv", "md", "png"))}
     assert {path.name for path in folder.iterdir()} == files
@@ -349,8 +349,8 @@ def test_scores_that_may_have_looked_at_test_samples_are_said() -> None:
     many = dataclasses.replace(SETTINGS, samples=500)
     scores = run(Study(["tiny", "wide"], ["./halves.npz"], settings=many).plan())
     said = study.verify(scores=scores, **(options | {"settings": many}))
-    assert "may have looked at test samples" in " ".join(said.notes)
-    assert "may have looked" not in " ".join(study.verify(["tiny", "wide"], **options).notes)
+    assert "may include test samples" in " ".join(said.notes)
+    assert "may include" not in " ".join(study.verify(["tiny", "wide"], **options).notes)
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_scores_that_may_have_looked_at_test_samples_are_said() -> None:
     [
         (["--target", "./halves.npz"], "0 encoders given: pass at least 2"),
         (["--target", "./halves.npz", "--encoder", "tiny"], "1 encoder given: pass at least 2"),
-        (["--encoder", "tiny", "wide"], "no target is given"),
+        (["--encoder", "tiny", "wide"], "no target was passed"),
         (["--target", "./halves.npz", "--encoder", "tiny", "tinny"], "unknown encoder 'tinny'"),
         (["--target", "./halves.npz", "--encoder", "tiny", "wide", "--best", "2"], "best is 2, of no scores"),
         (["--target", "./halves.npz", "--encoder", "tiny", "wide", "--held-out", "0"], "held_out is 0"),
@@ -398,7 +398,7 @@ def test_targets_without_labels_are_refused() -> None:
 
 
 def test_features_alone_cannot_be_fine_tuned() -> None:
-    with pytest.raises(ValueError, match="arrays: there are features alone, and no network to tune"):
+    with pytest.raises(ValueError, match="arrays: there are only features and no network to tune"):
         Study(["bad"], [arrays()], metrics=["fine_tuned_accuracy"], settings=SETTINGS).plan()
 
 
@@ -425,7 +425,7 @@ def test_an_encoder_that_fails_for_one_seed_has_no_accuracy(monkeypatch: pytest.
     assert (probe.encoders, tuned.encoders) == (("tiny", "wide"), ("tiny",))
     assert found.complaints == ("wide, fine_tuned_accuracy: failed: RuntimeError: no memory",)
     assert {agreement.accuracy for agreement in found.agreements} == {"probe_accuracy"}
-    assert "One encoder alone has a fine-tuned accuracy, which orders no pair: tiny." in found.notes
+    assert "Only one encoder has a fine-tuned accuracy, so there is no pair to order: tiny." in found.notes
 
 
 def test_the_picture_has_a_panel_for_each_score_and_accuracy() -> None:

@@ -1,6 +1,6 @@
-"""Readers of labelled images and texts, a file for each format.
+"""Readers of labelled images and texts, one module per format.
 
-Each gives samples and labels as they are stored; what they should be is checked by :mod:`jaxrel.data.loading`.
+Each returns samples and labels as they are stored; they are checked by :mod:`jaxrel.data.loading`.
 """
 
 from __future__ import annotations

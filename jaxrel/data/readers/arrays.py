@@ -24,12 +24,12 @@ def read_idx(path: Path) -> UInt8[np.ndarray, "*_"]:
     """Read one IDX file of bytes, plain or gzipped.
 
     Raises:
-        ValueError: the file is not IDX, does not hold unsigned bytes, or is shorter or longer than it says.
+        ValueError: the file is not IDX, does not hold unsigned bytes, or its length differs from its header.
     """
     content = read_bytes(path)
     if len(content) < 4 or content[:3] != bytes([0, 0, _IDX_UINT8]):
         raise ValueError(
-            f"{path} is no IDX file of unsigned bytes: it begins with {content[:4].hex(' ')}, not 00 00 08"
+            f"{path} is not an IDX file of unsigned bytes: it begins with {content[:4].hex(' ')}, not 00 00 08"
         )
     header_size = 4 + 4 * content[3]
     if len(content) < header_size:
@@ -78,40 +78,40 @@ def read_npz(path: Path) -> Samples:
         content = packed_files.read_npz(path, ("images", "texts", "labels"))
         labels = content["labels"]
         if {"texts", "images"} <= content.keys():
-            raise ValueError("it has both images and texts, of which one is to be classified")
+            raise ValueError("it has both images and texts; keep one of them")
         if "texts" not in content:
             return Samples(content["images"], labels)
     except (ValueError, KeyError) as error:
         raise ValueError(
-            f"{path} is no npz file of images and labels: {error}. Write it with np.savez(path, images=images, "
+            f"{path} is not an npz file of images and labels: {error}. Write it with np.savez(path, images=images, "
             "labels=labels), or np.savez(path, texts=np.array(texts), labels=labels) for a list of strings."
         ) from error
     texts = content["texts"]
     if texts.ndim != 1 or texts.dtype.kind != "U":
-        raise ValueError(f"{path} has texts of shape {texts.shape} and type {texts.dtype}, wanted (n,) and strings")
+        raise ValueError(f"{path} has texts of shape {texts.shape} and type {texts.dtype}, expected (n,) and strings")
     return Samples(tuple(texts.tolist()), labels)
 
 
 def read_csv(path: Path, *, shape: tuple[int, int], top: int) -> Samples:
-    """Read one sample a row: the pixels of an image of `shape`, then the label.
+    """Read one sample per row: the pixels of an image of `shape`, then the label.
 
     Pixels of 0 to `top` become 0 to 255.
 
     Raises:
-        ValueError: a row has another length, or an entry is no integer or out of range.
+        ValueError: a row has another length, or an entry is not an integer or out of range.
     """
     table = np.loadtxt(io.StringIO(read_bytes(path).decode("ascii")), delimiter=",", ndmin=2)
     if table.shape[1] != math.prod(shape) + 1:
-        raise ValueError(f"{path} has {table.shape[1]} columns, wanted {math.prod(shape)} pixels and a label")
+        raise ValueError(f"{path} has {table.shape[1]} columns, expected {math.prod(shape)} pixels and a label")
     pixels, labels = table[:, :-1], table[:, -1]
     if pixels.min() < 0 or pixels.max() > top or not np.array_equal(table, np.rint(table)):
-        raise ValueError(f"{path} has pixels or labels that are no integers, or pixels outside of 0 to {top}")
+        raise ValueError(f"{path} has pixels or labels that are not integers, or pixels outside of 0 to {top}")
     images = np.rint(pixels * (255 / top)).astype(np.uint8).reshape(-1, *shape)
     return Samples(images, labels.astype(np.int32))
 
 
 def read_numpy_pickle(path: Path) -> np.ndarray:
-    """Read one pickled array of integers, plain or gzipped, without running anything that the pickle names.
+    """Read one pickled array of integers, plain or gzipped, without running any code that the pickle names.
 
     Raises:
         ValueError: the pickle is damaged, or names or holds anything but an array of integers.
@@ -119,7 +119,7 @@ def read_numpy_pickle(path: Path) -> np.ndarray:
     try:
         loaded = unpickle_arrays(read_bytes(path), element_types=("u1", "i4", "i8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no pickled array of integers: {error}") from error
+        raise ValueError(f"{path} is not a pickled array of integers: {error}") from error
     if not isinstance(loaded, np.ndarray):
         raise ValueError(f"{path} holds a {type(loaded).__name__}, not an array")
     return loaded

@@ -23,11 +23,11 @@ CLIP_ART_FOLDERS = (
     "tools",
     "transportation",
 )
-"""The topics with 70 drawings or more that are told apart by what is drawn."""
+"""The topics with 70 drawings or more whose classes differ in what is drawn."""
 
 CLIP_ART_SIDE = 96
 LARGEST_CLIP_ART = 300_000
-"""Bytes from which on files are left out; one of the larger files has 623 million pixels."""
+"""Files of at least this many bytes are left out; one of the larger files has 623 million pixels."""
 
 
 def read_clip_art(folder: Path) -> Samples:

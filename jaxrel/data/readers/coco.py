@@ -1,4 +1,4 @@
-"""Bounding boxes of a COCO file, each cropped to a sample of its category."""
+"""Bounding boxes of a COCO file, each cropped to one sample of its category."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class _Box(NamedTuple):
 
 
 def read_boxes(path: Path) -> Samples:
-    """Read the boxes of a COCO file: what is in each is a picture, its category the label.
+    """Read the boxes of a COCO file: the content of each box is a picture, and its category is the label.
 
-    Pictures lie beside the file, or in a folder `images` there. Boxes of crowds are left out, and counted in the log; a
-    box that is empty, or of a picture that cannot be read, is left out by name.
+    Pictures are beside the file, or in a folder `images` there. Boxes of crowds are left out and counted in the log; a
+    box that is empty, or whose picture is unreadable, is left out and named.
 
     Raises:
-        ValueError: it is no such file, a picture is said to lie elsewhere, or none of the boxes can be read.
+        ValueError: it is not such a file, a picture has a path elsewhere, or none of the boxes can be read.
     """
     try:
         document = json.loads(read_text(path))
@@ -49,7 +49,8 @@ def read_boxes(path: Path) -> Samples:
         boxes = [_box(path, entry, files[entry["image_id"]], names[entry["category_id"]]) for entry in found]
     except (LookupError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"{path} is no COCO file of boxes ({type(error).__name__}: {error}): it has categories (id, name), images "
+            f"{path} is not a COCO file of boxes ({type(error).__name__}: {error}): it has categories (id, "
+            f"name), images "
             "(id, file_name) and annotations (image_id, category_id, bbox of left, top, width and height)"
         ) from error
     if crowds := len(document["annotations"]) - len(found):
@@ -64,7 +65,7 @@ def read_boxes(path: Path) -> Samples:
 def _box(path: Path, entry: Any, file: str, category: str) -> _Box:
     parts = PurePosixPath(file)
     if parts.is_absolute() or ".." in parts.parts:
-        raise ValueError(f"{path} has the picture {file}: wanted one beside it, or in the folder images there")
+        raise ValueError(f"{path} has the picture {file}: expected one beside it, or in the folder images there")
     beside = path.parent / parts
     left, top, width, height = map(float, entry["bbox"])
     place = beside if beside.exists() else path.parent / "images" / parts

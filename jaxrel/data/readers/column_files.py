@@ -1,4 +1,4 @@
-"""Tables whose columns have names and types: JSON lines and Parquet."""
+"""Tables with named and typed columns: JSON lines and Parquet."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ COLUMN_SUFFIXES = (".jsonl", ".ndjson", ".parquet")
 
 
 def read_json_lines(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B008 (immutable)
-    """Read a file of one JSON object a line, plain or gzipped, in UTF-8; lines of white space are skipped.
+    """Read a file of one JSON object per line, plain or gzipped, in UTF-8; blank lines are skipped.
 
     An object that lacks the label, or has `null` for it, is a sample of unknown class; one that lacks a text is an
     error. The columns are found as in `read_table`.
 
     Raises:
-        ValueError: a line is no object, a text is no string or a label none of string, whole number and truth value,
-            or the columns cannot be told.
+        ValueError: a line is not an object, a text is not a string or a label is neither a string, an integer nor a
+            boolean,
+            or the columns cannot be determined.
     """
     rows: list[Mapping[str, Any]] = []
     numbers = []
@@ -33,9 +34,9 @@ def read_json_lines(path: Path, columns: Columns = Columns()) -> Samples:  # noq
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise ValueError(f"line {number} of {path} is no JSON: {error}") from error
+            raise ValueError(f"line {number} of {path} is not JSON: {error}") from error
         if not isinstance(row, dict):
-            raise ValueError(f"line {number} of {path} is no JSON object, but {line.strip()[:40]!r}")
+            raise ValueError(f"line {number} of {path} is not a JSON object, but {line.strip()[:40]!r}")
         rows.append(row)
         numbers.append(f"line {number} of {path}")
     header = list(dict.fromkeys(key for row in rows for key in row))
@@ -43,11 +44,11 @@ def read_json_lines(path: Path, columns: Columns = Columns()) -> Samples:  # noq
 
 
 def read_parquet(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B008 (immutable)
-    """Read a Parquet file; a null for a label is a sample of unknown class. Of its columns two or more are read.
+    """Read a Parquet file; a null label is a sample of unknown class. Only the columns of texts and labels are read.
 
     Raises:
         AbsentError: pyarrow is not installed.
-        ValueError: the file is damaged, or as `read_json_lines`.
+        ValueError: the file is damaged; otherwise as `read_json_lines`.
     """
     try:
         import pyarrow  # type: ignore[import-untyped]
@@ -59,12 +60,12 @@ def read_parquet(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: 
         names = _chosen(path, file.schema_arrow.names, columns)
         rows = file.read(columns=list(filter(None, names))).to_pylist()
     except pyarrow.ArrowException as error:
-        raise ValueError(f"{path} is no Parquet file, or damaged: {error}") from error
+        raise ValueError(f"{path} is not a Parquet file, or damaged: {error}") from error
     return _samples(path, rows, [f"row {number} of {path}" for number in range(len(rows))], names)
 
 
 def _chosen(path: Path, header: Sequence[str], columns: Columns) -> list[str]:
-    """The names of the columns of texts, and that of labels after them; "" where there are no labels."""
+    """The names of the text columns, followed by the label column; "" if there are no labels."""
     places = named_columns(path, header, columns)
     if places is None:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Which columns of a hub's data set are the samples and the labels."""
+"""Finds the columns of samples and labels in a Hub data set."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from jaxrel.data.readers.text_columns import LABEL_NAMES, SEVERAL_LABELS, TEXT_N
 __all__ = ["ColumnKind", "Found", "choose_splits", "find_columns", "label_values"]
 
 ColumnKind: TypeAlias = Literal["image", "text", "class", "number", "list", "other"]
-"""A "class" is one of named classes, a "number" whole, real or a truth value, a "list" several of anything."""
+"""A "class" is one of several named classes, a "number" an integer, a float or a boolean, a "list" several of
+anything."""
 
 
 class Found(NamedTuple):
-    """Columns of a hub's data set.
+    """Columns of a Hub data set.
 
     Attributes:
-        samples: one of images, or those of texts, which are joined.
-        kind: what these are.
-        label: the column of labels; "" where there are none.
+        samples: one column of images, or columns of texts, which are joined.
+        kind: the kind of the samples.
+        label: the column of labels; "" if there is none.
     """
 
     samples: tuple[str, ...]
@@ -38,17 +39,17 @@ def find_columns(
 ) -> Found:
     """The columns of samples and of labels.
 
-    Labels are in the one column of named classes, or in one of strings or numbers that is called as labels usually are.
-    Of several columns of samples the one of images is taken, or of texts the one with a usual name, but neither where
-    there is such a text beside images.
+    Labels are in the only column of named classes, or in a column of strings or numbers with a usual name for labels.
+    Of several columns of samples, the column of images is used, or the text column with a usual name; if both exist,
+    the choice is ambiguous and an error.
 
     Args:
         kinds: what each column holds.
-        preferred: columns of samples and labels that the set names itself, used where their kinds fit.
-        columns: those that the user names, which come before all others.
+        preferred: columns of samples and labels that the set itself names, used if their kinds fit.
+        columns: columns that the user names, which take precedence over all others.
 
     Raises:
-        ValueError: a column that the user names is missing or of another kind, or the columns cannot be told.
+        ValueError: a column that the user names is missing or of another kind, or the columns cannot be determined.
     """
     listed = ", ".join(f"{name} ({kind})" for name, kind in kinds.items()) or "none"
     if absent := [name for name in (*columns.text, columns.label) if name and name not in kinds]:
@@ -63,10 +64,10 @@ def find_columns(
     ):
         if len(found) != 1:
             number = "no column" if not found else f"{len(found)} columns ({', '.join(found)})"
-            raise ValueError(f"there is {number} of {what}, wanted one: the columns are {listed}; pass {option}")
+            raise ValueError(f"there is {number} of {what}, expected one: the columns are {listed}; pass {option}")
     for name in samples:
         if kinds[name] not in (_SAMPLES if len(samples) == 1 else ("text",)):
-            raise ValueError(f"{name!r} is no column of {'texts' if samples[1:] else 'images or texts'}: {listed}")
+            raise ValueError(f"{name!r} is not a column of {'texts' if samples[1:] else 'images or texts'}: {listed}")
     if labels[0] and kinds[labels[0]] not in _LABELS:
         several = kinds[labels[0]] == "list"
         raise ValueError(f"column {labels[0]!r}: {SEVERAL_LABELS if several else f'it has no labels: {listed}'}")
@@ -95,7 +96,8 @@ def _sample_columns(kinds: Mapping[str, ColumnKind], labels: Collection[str]) ->
 def label_values(
     values: Sequence[Any], name: str, where: Sequence[str], *, regression: bool = False
 ) -> Shaped[np.ndarray, " n"]:
-    """Labels as integers, -1 where there is none, or as text, "" where there is none, as -1 may be a number to predict.
+    """Labels as integers, with -1 for a missing one, or as text, with "" for a missing one, because -1 may be a
+    regression target.
 
     Raises:
         ValueError: one is neither text nor a number or truth value; `where` says which.
@@ -106,5 +108,6 @@ def label_values(
 
 
 def choose_splits(names: Collection[str]) -> list[str]:
-    """The source's own splits that together make the set: train, validation and test; all where none is there."""
+    """The source's own splits that together form the set: train, validation and test; all splits if none has such a
+    name."""
     return [name for name in ("train", "validation", "test") if name in names] or sorted(names)

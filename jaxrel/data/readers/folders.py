@@ -35,7 +35,7 @@ _PARTS |= {"validation": "validation"}
 
 
 def has_class_folders(folder: Path) -> bool:
-    """Whether there is any subfolder, hidden ones aside."""
+    """Whether there is a subfolder that is not hidden."""
     return any(entry.is_dir() for entry in _visible(folder))
 
 
@@ -46,7 +46,7 @@ def has_samples(folder: Path) -> bool:
 
 
 def read_samples(folder: Path) -> Samples:
-    """Read one sample a file, of unknown class; see `read_class_folders`.
+    """Read one sample per file, all of unknown class; see `read_class_folders`.
 
     Raises:
         ValueError: a file is neither picture nor text, there are both, or none can be read.
@@ -56,18 +56,19 @@ def read_samples(folder: Path) -> Samples:
 
 
 def read_class_folders(folder: Path, *, encoding: str = "utf-8-sig") -> Samples:
-    """Read one sample a file, each subfolder a class that is called like it, or ``unlabelled``: of unknown class.
+    """Read one sample per file; each subfolder is a class of that name, except ``unlabelled``, which is of unknown
+    class.
 
-    The files are all pictures (see :func:`jaxrel.data.readers.pictures.stack_pictures` for what is done to their sizes)
-    or all texts (``.txt``, each read as a whole). Pictures of which an array would take more than a gibibyte stay in
-    their files until they are encoded. Hidden entries are passed over, and files beside the subfolders, which the log
-    names. A file that cannot be read is left out, by name.
+    The files are all pictures (see :func:`jaxrel.data.readers.pictures.stack_pictures` for how they are resized)
+    or all texts (``.txt``, each read as a whole). Pictures whose array would take more than a gibibyte stay in their
+    files until they are encoded. Hidden entries are skipped, and so are files beside the subfolders, which are named
+    in the log. An unreadable file is left out and named.
 
     The folder may also hold ``train`` and ``test`` (``val``, ``valid``, ``validation``), each with such subfolders.
 
     Args:
         folder: holds the subfolders.
-        encoding: of the texts; by default UTF-8.
+        encoding: encoding of the texts; UTF-8 by default.
 
     Raises:
         ValueError: a subfolder is empty or has folders within, a file is neither picture nor text, there are both
@@ -85,7 +86,7 @@ def read_class_folders(folder: Path, *, encoding: str = "utf-8-sig") -> Samples:
 
 
 def _part_folders(folder: Path) -> list[Path]:
-    """The subfolders, where they are no classes but a training part and others, each with subfolders for classes."""
+    """The subfolders, if they are not classes but splits such as ``train``, each with class subfolders."""
     folders = [entry for entry in _visible(folder) if entry.is_dir()]
     parts = [_PARTS.get(entry.name.lower()) for entry in folders]
     is_split = "train" in parts and len(parts) > 1 and None not in parts and all(map(has_class_folders, folders))
@@ -93,21 +94,21 @@ def _part_folders(folder: Path) -> list[Path]:
 
 
 def _read_files(folder: Path, files: Sequence[Path], encoding: str) -> tuple[Any, list[int], Skipped]:
-    """The samples, the indices of those that can be read, and those that cannot."""
+    """The samples, the indices of the readable ones, and the unreadable ones."""
     texts = [file for file in files if file.suffix.lower() == _TEXT_SUFFIX]
     if texts and len(texts) < len(files):
         picture = next(file for file in files if file.suffix.lower() != _TEXT_SUFFIX)
-        raise ValueError(f"{folder} holds both texts ({texts[0]}) and pictures ({picture}); part them")
+        raise ValueError(f"{folder} holds both texts ({texts[0]}) and pictures ({picture}); separate them")
     return _read_texts(files, encoding) if texts else read_picture_files(files)
 
 
 def read_picture_files(files: Sequence[PictureFile]) -> tuple[Any, list[int], Skipped]:
-    """The pictures, in memory up to a gibibyte, the indices of those that can be read, and those that cannot."""
+    """The pictures, in memory up to a gibibyte, the indices of the readable ones, and the unreadable ones."""
     return read_pictures(files) if fit_into_memory(files) else list_pictures(files)
 
 
 def _read_texts(files: Sequence[Path], encoding: str) -> tuple[tuple[str, ...], list[int], Skipped]:
-    """The texts of files, the indices of those that can be read, and those that cannot."""
+    """The texts of files, the indices of the readable ones, and the unreadable ones."""
     texts, skipped = {}, []
     for index, file in enumerate(files):
         try:
@@ -120,7 +121,7 @@ def _read_texts(files: Sequence[Path], encoding: str) -> tuple[tuple[str, ...], 
 
 
 def class_of(file: Path) -> str:
-    """The name of the class of a sample in a folder of classes; "" where it is not known."""
+    """The name of the class of a sample in a folder of classes; "" if unknown."""
     name = file.parent.name
     return "" if name.lower() in _UNKNOWN else name
 
@@ -136,7 +137,7 @@ def class_files(folder: Path) -> list[Path]:
 
 
 def tell_of_others(folder: Path, *, suffix: str = "") -> None:
-    """Name in the log what is beside that of which a set is made: subfolders, or files of this suffix."""
+    """Log the names of entries that are not part of the set, beside the subfolders or files of this suffix."""
     if suffix:
         others = [entry.name for entry in _visible(folder) if entry.suffix.lower() != suffix]
     else:
@@ -156,16 +157,16 @@ def tell_of_others(folder: Path, *, suffix: str = "") -> None:
 def _samples_of(folder: Path) -> list[Path]:
     files = _visible(folder)
     if not files:
-        raise ValueError(f"{folder} is empty: a class needs at least one sample; take the folder out")
+        raise ValueError(f"{folder} is empty: a class needs at least one sample; remove the folder")
     for file in files:
         if file.is_dir():
             raise ValueError(
-                f"{folder}, taken for a class, holds the folder {file.name}; name the folder whose subfolders are the "
-                "classes, with the samples of a class right in its subfolder"
+                f"{folder}, read as a class, holds the folder {file.name}; pass the folder whose subfolders are "
+                f"the classes, with the samples of a class directly in its subfolder"
             )
         if file.suffix.lower() not in (_TEXT_SUFFIX, *PICTURE_SUFFIXES):
             raise ValueError(
-                f"{file} is no sample: wanted {_TEXT_SUFFIX} or one of {', '.join(PICTURE_SUFFIXES)}; take it out"
+                f"{file} is not a sample: expected {_TEXT_SUFFIX} or one of {', '.join(PICTURE_SUFFIXES)}; take it out"
             )
     return files
 

@@ -29,20 +29,20 @@ def is_saved(folder: Path) -> bool:
 
 
 def read_hub(name: str, columns: Columns = Columns()) -> ClassSamples:  # noqa: B008 (immutable)
-    """Read every labelled sample of a set of the Hub, downloaded if need be; see :func:`read_saved`.
+    """Read every labelled sample of a set of the Hub, downloaded if needed; see :func:`read_saved`.
 
     Args:
         name: ``NAME`` or ``OWNER/NAME``.
         columns: of the samples and labels.
 
     Raises:
-        AbsentError: the library or the set is not there, and cannot be fetched.
+        AbsentError: the library is not installed, or the set is missing and cannot be fetched.
         ValueError: see :func:`read_saved`.
     """
     datasets = _library()
     try:
         found = datasets.load_dataset(name)
-    except Exception as error:  # unknown names, closed sets and missing networks are errors of many kinds
+    except Exception as error:  # unknown names, gated sets and missing networks raise errors of many types
         raise AbsentError(f"{type(error).__name__}: {error}") from error
     return _read(found, columns, datasets)
 
@@ -50,10 +50,10 @@ def read_hub(name: str, columns: Columns = Columns()) -> ClassSamples:  # noqa: 
 def read_saved(folder: Path, columns: Columns = Columns()) -> ClassSamples:  # noqa: B008 (immutable)
     """Read every labelled sample of a set that `save_to_disk` wrote.
 
-    The samples are those of a column of the feature `Image`, or of strings, the labels those of a column of the feature
+    The samples come from a column of the feature `Image`, or of strings; the labels from a column of the feature
     `ClassLabel`, or of strings or numbers (see :func:`jaxrel.data.readers.columns.find_columns`). The splits train,
-    validation and test are joined (all, where none is called so); a split without any label is left out; where others
-    have a label that is None, empty or -1, the class of the sample is not known. Sizes of images: see
+    validation and test are joined (all splits, if none has such a name); a split without any label is left out; in the
+    others, a label that is None, empty or -1 means that the class is unknown. For the sizes of images, see
     :func:`jaxrel.data.readers.pictures.stack_pictures`.
 
     Args:
@@ -62,19 +62,19 @@ def read_saved(folder: Path, columns: Columns = Columns()) -> ClassSamples:  # n
 
     Raises:
         AbsentError: the library is not installed.
-        ValueError: the folder is damaged, the columns cannot be told, or a text is None or a label no class; rows are
-            counted from 0 in each split.
+        ValueError: the folder is damaged, the columns cannot be determined, a text is None, or a label is not a class;
+            rows are counted from 0 in each split.
     """
     datasets = _library()
     try:
         found = datasets.load_from_disk(str(folder))
-    except Exception as error:  # damage shows in as many ways as there are files in the folder
+    except Exception as error:  # damaged files raise errors of many types
         raise ValueError(f"{folder} cannot be read: {type(error).__name__}: {error}") from error
     return _read(found, columns, datasets)
 
 
 def read_dataset(found: Any, columns: Columns = Columns()) -> ClassSamples:  # noqa: B008 (immutable)
-    """Read every labelled sample of a `Dataset` or `DatasetDict` that is open; see :func:`read_saved`."""
+    """Read every labelled sample of an open `Dataset` or `DatasetDict`; see :func:`read_saved`."""
     return _read(found, columns, _library())
 
 
@@ -123,7 +123,7 @@ def _opened(column: Any, index: int) -> Iterator[Image.Image]:
         if picture is None:
             raise ValueError("there is none")
         picture.load()
-    except Exception as error:  # whatever the decoder meets
+    except Exception as error:  # any error of the decoder
         raise ValueError(str(error)) from error
     yield picture
 

@@ -1,4 +1,4 @@
-"""What a path of the user's leads to."""
+"""Reads the file or folder at a user's path."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ FILE_SUFFIXES = (".npz", SHARD_SUFFIX, *_TABLES)
 
 
 def files_of(path: Path) -> list[Path]:
-    """What a path means: itself, or the shards of a pattern such as `train-{000..012}.tar`; they need not exist."""
+    """The paths that a path stands for: itself, or the shards of a pattern such as `train-{000..012}.tar`; they need
+    not exist."""
     return [path] if path.exists() or path.suffix.lower() != SHARD_SUFFIX else expanded(path)
 
 
 def read_path(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B008 (immutable)
-    """Read a file or folder of the user's by the reader for its kind.
+    """Read a user's file or folder with the reader for its format.
 
     Folders: the IDX files of an MNIST-like set, one subfolder for each class, samples of unknown class, or shards.
     Files: ``.npz``; a table with ``.csv``, ``.tsv``, ``.tab``, ``.jsonl`` or ``.ndjson`` (plain or ``.gz``), or
-    ``.parquet``; a ``.tar`` shard of WebDataset, or with braces in its name several; the ``.json`` of
-    COCO's boxes.
+    ``.parquet``; a ``.tar`` shard of WebDataset, or several by braces in the name; a ``.json`` file of COCO's boxes.
 
     Args:
-        path: of the file or folder.
-        columns: of a table; of shards, the key of the label in ``.json``.
+        path: path of the file or folder.
+        columns: names of columns of a table; for shards, the key of the label in ``.json``.
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: it is none of these, or damaged; columns are named of what is no table.
+        ValueError: it has none of these formats or is damaged, or columns are named but it is not a table.
     """
     for file in files_of(path):
         if not file.exists():
@@ -56,7 +56,7 @@ def read_path(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B00
     if path.is_file() and path.suffix.lower() == ".json":
         return read_boxes(path)
     if columns.named:
-        raise ValueError(f"{path} is no table ({', '.join(_TABLES)}), of which columns can be named")
+        raise ValueError(f"{path} is not a table ({', '.join(_TABLES)}), so its columns cannot be named")
     if path.is_dir() and is_idx_folder(path):
         return read_idx_folder(path)
     if path.is_dir() and has_class_folders(path):
@@ -73,6 +73,6 @@ def read_path(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B00
 
 
 def name_of(path: Path) -> str:
-    """What the set at a path is called: the folder's name, or the file's without its suffixes."""
+    """The name of the set at a path: the folder's name, or the file's name without suffixes."""
     name = path.resolve().name
     return name if path.is_dir() else Path(re.sub(r"\.gz$", "", name, flags=re.IGNORECASE)).stem

@@ -24,7 +24,7 @@ class Pictures:
 
     The largest central square of each picture is resized to `side` pixels, as :func:`jaxrel.data.load` does with
     pictures of several sizes. Files are read and decoded by Grain, several at once. A file whose content has changed
-    since it was listed is refused, as features of it would be kept under the fingerprint of the old content.
+    since it was listed is an error, because its features would be kept under the fingerprint of the old content.
     """
 
     files: tuple[Any, ...] = field(repr=False)  # paths, or members of archives
@@ -32,7 +32,7 @@ class Pictures:
     hashes: tuple[bytes, ...] = field(repr=False)
 
     def chosen(self, places: Int[np.ndarray, " m"]) -> Pictures:
-        """Those at these places, in their order."""
+        """The pictures at these positions, in order."""
         return Pictures(
             tuple(self.files[place] for place in places), self.side, tuple(self.hashes[place] for place in places)
         )
@@ -45,8 +45,8 @@ class Pictures:
         """Read the pictures of a slice.
 
         Raises:
-            ValueError: a file is gone, has changed, is damaged, no picture, or has more pixels than Pillow deems safe;
-                the message names it.
+            ValueError: a file is gone, has changed, is damaged, is not a picture, or has more pixels than Pillow
+                considers safe; the message names it.
         """
         grain = imported_grain()
         threads = min(16, 2 * (os.cpu_count() or 1))
@@ -71,9 +71,9 @@ class Pictures:
 
 
 def list_pictures(files: Sequence[PictureFile], *, side: int = SIDE) -> tuple[Pictures, list[int], Skipped]:
-    """The pictures that can be decoded, their indices among the files, and the other files.
+    """The decodable pictures, their indices among the files, and the other files.
 
-    Each file is read and decoded once, to hash it and to find damage.
+    Each file is read and decoded once, to hash it and to detect damage.
 
     Raises:
         ValueError: none of the files can be decoded.
@@ -94,11 +94,11 @@ def list_pictures(files: Sequence[PictureFile], *, side: int = SIDE) -> tuple[Pi
 
 
 def _hash_of_picture(file: PictureFile) -> bytes | Exception:
-    """The hash of a file that can be decoded to its end, else why it cannot."""
+    """The hash of a file if it can be fully decoded, otherwise the reason why it cannot."""
     try:
         content = file.read_bytes()
         with open_picture_in_thread(file, content) as picture:
-            picture.draft(None, (1, 1))  # JPEG decodes at an eighth of its size, and finds damage all the same.
+            picture.draft(None, (1, 1))  # Decoding a JPEG at an eighth of its size still detects damage.
             pixels_of(picture, side=1)
     except (OSError, ValueError) as error:
         return error
@@ -106,7 +106,7 @@ def _hash_of_picture(file: PictureFile) -> bytes | Exception:
 
 
 def imported_grain() -> Any:
-    """Grain, which reads and decodes files in threads; AbsentError where it is not installed."""
+    """Grain, which reads and decodes files in threads; AbsentError if it is not installed."""
     try:
         import grain  # type: ignore[import-untyped]
     except ImportError as error:

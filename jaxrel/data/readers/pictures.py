@@ -1,4 +1,4 @@
-"""Pictures in files, or decoded by other libraries, brought to uint8 arrays of one size."""
+"""Converts pictures, in files or decoded by other libraries, to uint8 arrays of one size."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ __all__ = [
 
 PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SIDE = 224
-"""Height and width to which pictures of several sizes are brought, in pixels: the usual input of a network."""
+"""Height and width in pixels to which pictures of several sizes are resized: the usual input of a network."""
 
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # so that no other parser meets the file
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # so that no other parser opens the file
 _GREY_MODES = ("1", "L", "LA", "La")
 _ORIENTATION = 0x0112  # the EXIF tag
 _LARGEST_STACK = 2**30  # bytes
-_LARGEST_SPARSE = 2**24  # pixels of a picture that may have any number of them for each byte of its file, ...
-_PIXELS_PER_BYTE = 100  # ... and how many a larger one may have; photographs have fewer than 50
+_LARGEST_SPARSE = 2**24  # up to this many pixels, any number of pixels per byte of the file is accepted, ...
+_PIXELS_PER_BYTE = 100  # ... and a larger picture may have this many per byte; photographs have fewer than 50
 
 Fit = Literal["crop", "pad"]
 
 
 class PictureFile(Protocol):
-    """A path, or a file within an archive; as text it is what errors name."""
+    """A path, or a file within an archive; its text is the name in error messages."""
 
     def read_bytes(self) -> bytes:
         """The content."""
@@ -58,9 +58,9 @@ class Stack(NamedTuple):
     """Pictures as one array.
 
     Attributes:
-        pixels: of the pictures that can be read.
-        kept: their indices among all.
-        skipped: name of each of the others, and why it cannot be read.
+        pixels: pixels of the readable pictures.
+        kept: their indices among all pictures.
+        skipped: name of each unreadable picture, and the reason.
     """
 
     pixels: UInt8[np.ndarray, "n h w c"]
@@ -69,7 +69,7 @@ class Stack(NamedTuple):
 
 
 Opener: TypeAlias = Callable[[], AbstractContextManager["Image.Image"]]
-"""Opens a picture for as long as its pixels are wanted; raises ValueError, then or later, where it cannot be read."""
+"""Opens a picture while its pixels are needed; raises ValueError, then or later, if it cannot be read."""
 
 
 def read_pictures(files: Sequence[PictureFile], *, side: int | None = None, fit: Fit = "crop") -> Stack:
@@ -78,9 +78,9 @@ def read_pictures(files: Sequence[PictureFile], *, side: int | None = None, fit:
 
 
 def fit_into_memory(files: Sequence[PictureFile]) -> bool:
-    """Whether :func:`read_pictures` takes at most a gibibyte for them; sizes are looked at where their number is large.
+    """Whether :func:`read_pictures` needs at most a gibibyte for them; sizes are read only if there are many pictures.
 
-    A file that cannot be read counts as one of another size.
+    An unreadable file counts as one of another size.
     """
     if len(files) * 3 * SIDE**2 <= _LARGEST_STACK:
         return True
@@ -98,18 +98,18 @@ def fit_into_memory(files: Sequence[PictureFile]) -> bool:
 
 
 def stack_pictures(pictures: Sequence[tuple[str, Opener]], *, side: int | None = None, fit: Fit = "crop") -> Stack:
-    """Pictures as one array, without those that cannot be read.
+    """Pictures as one array, without the unreadable ones.
 
-    They stay as they are where all have one size, take at most a gibibyte and no `side` is given. Otherwise the largest
+    They stay unchanged if all have one size, take at most a gibibyte and no `side` is passed. Otherwise the largest
     central square of each is resized to `side` pixels (by default :data:`SIDE`; bicubic, with antialiasing). With
-    ``fit="pad"`` the picture is put into the middle of a white square instead, of which nothing is cut off. Pictures
-    lie on white where they are transparent and are turned upright as their EXIF data say. The array is grey when every
-    picture is, else it is RGB.
+    ``fit="pad"`` the whole picture is centred in a white square instead, without cropping. Transparent pixels are
+    composited on white, and pictures are rotated upright by their EXIF data. The array is grey if every picture is
+    grey, otherwise RGB.
 
     Args:
-        pictures: name and opener of each picture, which is opened twice.
+        pictures: name and opener of each picture; each is opened twice.
         side: height and width in pixels.
-        fit: what is done to pictures that are no squares.
+        fit: how pictures that are not square become square.
 
     Raises:
         ValueError: there are no pictures, or none can be read.
@@ -123,7 +123,7 @@ def stack_pictures(pictures: Sequence[tuple[str, Opener]], *, side: int | None =
         except ValueError as error:
             reasons[index] = str(error)
     layout = None
-    while looks and layout != (found := _layout(looks.values(), side)):  # again, where one that is damaged counted
+    while looks and layout != (found := _layout(looks.values(), side)):  # again without damaged pictures, which counted
         layout = found
         pixels, kept = np.empty((len(looks), *layout.shape), np.uint8), list[int]()
         for index in looks:
@@ -142,10 +142,10 @@ def stack_pictures(pictures: Sequence[tuple[str, Opener]], *, side: int | None =
 
 
 def stack_in_memory(pictures: Sequence[Image.Image]) -> UInt8[np.ndarray, "n h w c"]:
-    """Pictures that are open as one array; see :func:`stack_pictures`.
+    """Open pictures as one array; see :func:`stack_pictures`.
 
     Raises:
-        ValueError: one cannot be read; the message has its position.
+        ValueError: a picture cannot be read; the message has its position.
     """
     stack = stack_pictures([(f"picture {i}", partial(_opened, each)) for i, each in enumerate(pictures)])
     for name, reason in stack.skipped:
@@ -157,7 +157,7 @@ def stack_in_memory(pictures: Sequence[Image.Image]) -> UInt8[np.ndarray, "n h w
 def _opened(picture: Any) -> Iterator[Image.Image]:
     try:
         picture.load()
-    except Exception as error:  # whatever the decoder meets, or no picture at all
+    except Exception as error:  # any error of the decoder, or an object that is not a picture
         raise ValueError(f"{type(error).__name__}: {error}") from error
     yield picture
 
@@ -169,11 +169,11 @@ class _Look(NamedTuple):
 
 class _Layout(NamedTuple):
     shape: tuple[int, int, int]
-    side: int | None  # to which pictures are resized
+    side: int | None  # the size to which pictures are resized
 
 
 def _layout(looks: Collection[_Look], side: int | None) -> _Layout:
-    """Shape of each picture in an array of all."""
+    """Shape of each picture in the array of all pictures."""
     channels = 1 if all(look.grey for look in looks) else 3
     (width, height), *others = {look.size for look in looks}
     if side is None and not others and len(looks) * height * width * channels <= _LARGEST_STACK:
@@ -185,7 +185,8 @@ def _layout(looks: Collection[_Look], side: int | None) -> _Layout:
 def pixels_of(
     picture: Image.Image, *, side: int | None = None, fit: Fit = "crop", grey: bool = False
 ) -> UInt8[np.ndarray, "h w c"]:
-    """Pixels of one picture: upright, on white, and of `side` by `side` pixels if given. See :func:`stack_pictures`."""
+    """Pixels of one picture: upright, on white, and `side` by `side` pixels if a side is passed. See
+    :func:`stack_pictures`."""
     from PIL import Image
 
     if picture.mode.startswith(("I", "F")):
@@ -225,14 +226,15 @@ def _upright_size(picture: Image.Image) -> tuple[int, int]:
 
 
 def _turn(picture: Image.Image) -> Image.Transpose | None:
-    """What puts a picture upright; None where its metadata do not say, or are damaged: pixels are read all the same."""
+    """The transposition that makes a picture upright; None if its metadata have none or are damaged, in which case
+    pixels are still read."""
     from PIL import Image
 
-    if picture.format == "TIFF":  # which Pillow turns itself
+    if picture.format == "TIFF":  # which Pillow rotates itself
         return None
     try:
         orientation = picture.getexif().get(_ORIENTATION)
-    except Exception:  # there are as many kinds of damage as fields
+    except Exception:  # damaged fields raise errors of many types
         return None
     turns = (
         Image.Transpose.FLIP_LEFT_RIGHT,
@@ -248,10 +250,11 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
 
 @contextmanager
 def open_picture(file: PictureFile) -> Iterator[Image.Image]:
-    """Open a picture file for as long as its pixels are wanted.
+    """Open a picture file while its pixels are needed.
 
     Raises:
-        ValueError: it is damaged, no picture, or has more pixels than Pillow deems safe; also where pixels are decoded.
+        ValueError: it is damaged, is not a picture, or has more pixels than Pillow considers safe; may also be raised
+            when pixels are decoded.
         AbsentError: Pillow is not installed.
     """
     with warnings_of_pictures(), open_picture_in_thread(file) as picture:
@@ -260,7 +263,7 @@ def open_picture(file: PictureFile) -> Iterator[Image.Image]:
 
 @contextmanager
 def warnings_of_pictures() -> Iterator[None]:
-    """Make too many pixels an error, and leave warnings of metadata alone, in all threads.
+    """Turn the warning about too many pixels into an error, and ignore warnings about metadata, in all threads.
 
     Raises:
         AbsentError: Pillow is not installed.
@@ -270,7 +273,7 @@ def warnings_of_pictures() -> Iterator[None]:
     except ImportError as error:
         raise AbsentError(f"{error}: pictures are read by Pillow (pip install 'jaxrel[pictures]')") from error
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of metadata that nothing here looks at
+        warnings.simplefilter("ignore")  # about metadata that are not used here
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 
@@ -281,7 +284,7 @@ def open_picture_in_thread(file: PictureFile, content: bytes | None = None) -> I
 
     Args:
         file: the file.
-        content: its content, where that has been read.
+        content: its content, if already read.
     """
     from PIL import Image
 
@@ -298,7 +301,7 @@ def open_picture_in_thread(file: PictureFile, content: bytes | None = None) -> I
                 raise Image.DecompressionBombError(f"{picture.width} x {picture.height} pixels in {size:,} bytes")
             yield picture
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file} is refused: {error}; make it smaller or take it out") from error
-    # Damage shows in as many ways as there are formats; these were found by cutting and changing files.
+        raise ValueError(f"{file} is refused: {error}; make it smaller or remove it") from error
+    # Damage raises different errors in each format; these were found by truncating and modifying files.
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise ValueError(f"{file} cannot be read as a picture: {error}") from error

@@ -1,4 +1,4 @@
-"""Sentences with a sentiment between -4 and 4, as the sdist of vaderSentiment 0.5 holds them."""
+"""Sentences with a sentiment between -4 and 4, from the sdist of vaderSentiment 0.5."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ __all__ = ["SENTIMENTS", "read_rated_sentences"]
 T = TypeVar("T")
 
 SENTIMENTS = ("very negative", "negative", "neutral", "positive", "very positive")
-"""The five classes, parted at -2.4, -0.8, 0.8 and 2.4: fifths of the scale. A sentiment at a border is of the upper."""
+"""The five classes, separated at -2.4, -0.8, 0.8 and 2.4: fifths of the scale. A sentiment on a border belongs to the
+upper class."""
 
 _BORDERS = (-2.4, -0.8, 0.8, 2.4)
 _ARCHIVE = "hutto_ICWSM_2014.tar.gz"
@@ -27,10 +28,10 @@ _LARGEST = 64 * 2**20  # bytes of a member; the real ones have less than 3 MB
 
 
 def read_rated_sentences(path: Path, *, file: str) -> Samples:
-    """Read a table of identifier, mean sentiment and sentence, parted by tabs, as texts of five classes.
+    """Read a tab-separated table of identifier, mean sentiment and sentence as texts of five classes.
 
-    Members of archives are found by the end of their name and read in memory, nothing is unpacked: so a name that leads
-    elsewhere leads nowhere.
+    Members of archives are found by the end of their name and read in memory. Nothing is unpacked, so an unsafe name
+    does no harm.
 
     Args:
         path: ``vaderSentiment-0.5.zip``, the archive ``hutto_ICWSM_2014.tar.gz`` within, a folder with either of them
@@ -39,7 +40,7 @@ def read_rated_sentences(path: Path, *, file: str) -> Samples:
 
     Raises:
         FileNotFoundError: nothing is at the path.
-        ValueError: an archive is damaged or holds the file not exactly once, or a line is no rated sentence.
+        ValueError: an archive is damaged or does not hold the file exactly once, or a line is not a rated sentence.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
@@ -53,7 +54,7 @@ def read_rated_sentences(path: Path, *, file: str) -> Samples:
         sentiment = _number(fields[1]) if len(fields) == 3 else math.nan
         if not -4 <= sentiment <= 4:
             raise ValueError(
-                f"line {number} of {file} in {path} is no rated sentence (identifier, sentiment between -4 and 4, "
+                f"line {number} of {file} in {path} is not a rated sentence (identifier, sentiment between -4 and 4, "
                 f"sentence): {line[:60]!r}"
             )
         sentiments.append(sentiment)
@@ -94,7 +95,7 @@ def _find_in_tar(content: bytes, file: str, path: Path) -> bytes:
 
 def _only(matches: list[T], file: str, path: Path) -> T:
     if len(matches) != 1:
-        raise ValueError(f"{path} holds {file} {len(matches)} times, wanted once")
+        raise ValueError(f"{path} holds {file} {len(matches)} times, expected once")
     return matches[0]
 
 

@@ -1,4 +1,4 @@
-"""What readers give, and what they share."""
+"""The results of readers, and functions that readers share."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ __all__ = [
 ]
 
 Skipped: TypeAlias = tuple[tuple[str, str], ...]
-"""Name of each file that cannot be read, and why."""
+"""Name of each unreadable file, and the reason."""
 
 
 class Samples(NamedTuple):
-    """Images or texts, with integers or the names of classes for labels.
+    """Images or texts, labelled by integers or class names.
 
     Attributes:
-        samples: the images or texts, or what gives images by slices.
-        labels: class of each; -1, or an empty name, where it is not known.
-        parts: the source's own split of each, "train", "validation" or "test"; None where it has no such splits.
-        skipped: files that cannot be read.
+        samples: the images or texts, or an object that returns images by slices.
+        labels: class of each; -1 or an empty name if unknown.
+        parts: the source's own split of each, "train", "validation" or "test"; None if it has no such splits.
+        skipped: unreadable files.
     """
 
     samples: UInt8[np.ndarray, "n h w *c"] | Pictures | tuple[str, ...]
@@ -49,7 +49,7 @@ class Samples(NamedTuple):
 
 
 class ClassSamples(NamedTuple):
-    """Samples with the names of their classes, or with `targets`, numbers to predict, and -1 for all labels.
+    """Samples with their class names, or with regression `targets` and -1 for all labels.
 
     The other attributes are those of :class:`Samples`.
     """
@@ -67,38 +67,38 @@ _NUMBERS = "to predict numbers pass regression=True (--regression), else make cl
 
 
 class AbsentError(Exception):
-    """What was asked for is not there, or the library that reads it is not installed; the message says which."""
+    """The requested data do not exist, or the library that reads them is not installed; the message says which."""
 
 
 def broken_samples(name: str, skipped: Skipped) -> str:
-    """What to say of samples that cannot be read, of which there is at least one."""
+    """The error message about unreadable samples, of which there is at least one."""
     (file, reason), *others = skipped
     told = reason if reason.startswith(file) else f"{file} cannot be read: {reason}"
     count = f" ({len(others):,} more of {name} cannot be read)" if others else ""
-    return f"{told}{count}: mend it or take it out, or pass skip_broken=True (--skip-broken) to leave out such samples"
+    return f"{told}{count}: repair or remove it, or pass skip_broken=True (--skip-broken) to leave out such samples"
 
 
 def find_classes(samples: Samples) -> ClassSamples:
-    """The classes that occur among the labels, named by them: numbers in their order, other names sorted.
+    """The classes that occur among the labels, named by their labels: numbers in numerical order, other names sorted.
 
-    There are none where no sample has a label.
+    There are no classes if no sample has a label.
 
     Raises:
-        ValueError: there is not one label for each sample, or labels are neither integers nor names, or are numbers
-            with a fraction, or -1 and 1.
+        ValueError: there is not one label for each sample, labels are neither integers nor names, or labels are
+            fractional numbers, or -1 and 1.
     """
     content, labels, parts, skipped = samples
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 2:
         raise ValueError(
-            f"labels have shape {labels.shape}: for one-hot labels pass labels.argmax(axis=1); where a sample has "
-            "several labels, each column is a set of its own, labels[:, j]"
+            f"labels have shape {labels.shape}: for one-hot labels pass labels.argmax(axis=1); if a sample has "
+            f"several labels, use each column labels[:, j] as a data set of its own"
         )
     if labels.shape != (len(content),) or labels.dtype.kind not in "iuU":
         raise ValueError(
-            f"labels of shape {labels.shape} and type {labels.dtype}, wanted {(len(content),)} and integers or strings"
-            + (f"; {_NUMBERS}" if labels.dtype.kind == "f" else "")
+            f"labels of shape {labels.shape} and type {labels.dtype}, expected {(len(content),)} and integers "
+            f"or strings" + (f"; {_NUMBERS}" if labels.dtype.kind == "f" else "")
         )
     known = labels != ("" if labels.dtype.kind == "U" else -1)
     if labels.dtype.kind == "i" and np.array_equal(np.unique(labels), [-1, 1]):
@@ -113,14 +113,14 @@ def find_classes(samples: Samples) -> ClassSamples:
 
 
 def find_targets(samples: Samples) -> ClassSamples:
-    """The labels as numbers to predict.
+    """The labels as regression targets.
 
     Raises:
-        ValueError: there is not one finite number for each sample.
+        ValueError: a sample does not have exactly one finite number.
     """
     content, labels, parts, skipped = samples
     if labels.shape != (len(content),):
-        raise ValueError(f"numbers to predict have shape {labels.shape}, wanted {(len(content),)}")
+        raise ValueError(f"numbers to predict have shape {labels.shape}, expected {(len(content),)}")
     targets = np.full(len(labels), np.nan)
     for index, label in enumerate(labels.tolist()):
         with suppress(ValueError):
@@ -128,42 +128,43 @@ def find_targets(samples: Samples) -> ClassSamples:
     if (bad := np.flatnonzero(~np.isfinite(targets))).size:
         raise ValueError(
             f"sample {bad[0]} has {labels[bad[0]].item()!r:.40} for its number to predict ({bad.size:,} such samples): "
-            "take these out, or pass another column"
+            "remove these, or pass another column"
         )
     unlabelled = np.full(len(labels), -1)
     return ClassSamples(content, unlabelled, (), parts=parts, skipped=skipped, targets=targets)
 
 
 def _ranks(names: Shaped[np.ndarray, " k"]) -> Int[np.ndarray, " k"]:
-    """Place of each of some sorted names: by value where all of them are whole numbers."""
+    """Position of each sorted name: by value if all names are integers."""
     try:
         numbers = names.astype(float)
     except ValueError:
         return np.arange(len(names))
     if not np.array_equal(numbers, np.rint(numbers)):
         raise ValueError(
-            f"labels are numbers such as {names[numbers != np.rint(numbers)][0]}, which are no classes: {_NUMBERS}"
+            f"labels are numbers such as {names[numbers != np.rint(numbers)][0]}, which are not classes: {_NUMBERS}"
         )
     return np.argsort(np.argsort(numbers, kind="stable"))
 
 
 def read_bytes(path: Path) -> bytes:
-    """Content of a file, unpacked when its name ends in ``.gz``.
+    """Content of a file, decompressed if its name ends in ``.gz``.
 
     Raises:
-        ValueError: the file is not gzipped though it should be, damaged, or unpacks to more than 100 times its size.
+        ValueError: the file is not gzipped although it should be, is damaged, or decompresses to more than 100 times
+            its size.
     """
     return gunzip(path) if path.suffix.lower() == ".gz" else path.read_bytes()
 
 
 def read_text(path: Path, *, encoding: str = "utf-8-sig") -> str:
-    """Content of a file as text, unpacked when its name ends in ``.gz``.
+    """Content of a file as text, decompressed if its name ends in ``.gz``.
 
-    By default it is UTF-8, or UTF-16 where a byte order mark says so; the mark is skipped.
+    The default is UTF-8, or UTF-16 if there is a byte order mark for it; the mark is skipped.
 
     Raises:
-        ValueError: bytes that are none of the encoding. They are never guessed at or replaced: a text of wrong
-            characters would be scored without a word.
+        ValueError: the bytes are invalid in this encoding. They are never guessed or replaced, because texts with
+            wrong characters would be scored silently.
     """
     content = read_bytes(path)
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -183,5 +184,5 @@ def read_text(path: Path, *, encoding: str = "utf-8-sig") -> str:
 
 
 def lines_of(text: str) -> list[str]:
-    """Lines that end in a line feed alone; `str.splitlines` would also part a text at a dozen rare characters."""
+    """Lines that end in a line feed only; `str.splitlines` would also split a text at a dozen rare characters."""
     return text.replace("\r\n", "\n").removesuffix("\n").split("\n")

@@ -1,4 +1,4 @@
-"""Tables of texts and labels: one sample a row."""
+"""Tables of texts and labels: one sample per row."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["TABLE_SUFFIXES", "read_orange_tables", "read_table"]
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
 
-# What Excel reads and writes.
+# The dialect that Excel reads and writes.
 _SEPARATOR = re.compile(r"sep=([,;\t|])[ \t,;]*(?:\r\n?|\n)", re.IGNORECASE)
 _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 
@@ -27,20 +27,20 @@ _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 def read_table(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B008 (immutable)
     """Read a table of texts and class names, UTF-8 or UTF-16 with a byte order mark, plain or gzipped.
 
-    In a ``.csv`` file commas part the columns, or semicolons or tabs where the first row has no comma, and fields that
-    hold these, quotes or line breaks are put in double quotes. In a ``.tsv`` or ``.tab`` file tabs part the columns, a
-    line is a row, and quotes are characters like any other.
+    In a ``.csv`` file commas separate the columns, or semicolons or tabs if the first row has no comma; fields that
+    contain these, quotes or line breaks are in double quotes. In a ``.tsv`` or ``.tab`` file tabs separate the
+    columns, each line is a row, and quotes are ordinary characters.
 
-    The first row is a header where a cell says "text" or "label", or cells say usual names of both (such as "review"
-    and "sentiment"), in any case, or where `columns` names one: these columns are read, several of texts joined, and
-    others left alone. Otherwise there are exactly two columns, the text and then the label; or the label first, where
-    the first column has few values that come again and the second has more. A line such as ``sep=;`` before all others
-    says what parts the columns. Empty rows are skipped. Labels lose white space at their ends; a row without one is a
-    sample of unknown class, as all are in a table of one column. Texts are kept as they are, empty ones too.
+    The first row is a header if a cell is "text" or "label", if cells are usual names of both (such as "review" and
+    "sentiment"), in any case, or if `columns` names one of them. Then these columns are read, several text columns are
+    joined, and other columns are ignored. Otherwise there are exactly two columns: the text and then the label, or the
+    label first if the first column has few repeated values and the second has more. A first line such as ``sep=;``
+    sets the separator. Empty rows are skipped. Labels are stripped of white space; a row without a label is a sample
+    of unknown class, as are all rows in a table of one column. Texts are kept unchanged, including empty ones.
 
     Raises:
-        ValueError: the file is damaged or of another encoding, a column is missing or there twice, a row has another
-            number of columns or repeats the header, or, without a header, it cannot be told which column has the
+        ValueError: the file is damaged or of another encoding, a column is missing or appears twice, a row has another
+            number of columns or repeats the header, or, without a header, it cannot be determined which column has the
             labels, or whether the first row is a header.
     """
     rows = _rows(path, columns, delimiters=",;\t" if path.name.lower().removesuffix(".gz").endswith(".csv") else "\t")
@@ -49,12 +49,12 @@ def read_table(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B0
     _, first = rows[0]
     for number, row in rows:
         if len(row) != len(first):
-            raise ValueError(f"line {number} of {path} has {len(row)} columns, wanted {len(first)}")
+            raise ValueError(f"line {number} of {path} has {len(row)} columns, expected {len(first)}")
     named = named_columns(path, first, columns)
     if named is not None:
         del rows[0]
         if again := [number for number, row in rows if row == first]:
-            raise ValueError(f"line {again[0]} of {path} repeats the header; take it out")
+            raise ValueError(f"line {again[0]} of {path} repeats the header; remove it")
     elif len(first) == 1:
         named = Places((0,), None)
     cells = [row for _, row in rows]
@@ -62,16 +62,16 @@ def read_table(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B0
 
 
 def _unnamed_columns(path: Path, rows: list[list[str]]) -> Places:
-    """Places of the texts and of the labels in a table without a header.
+    """Positions of the texts and of the labels in a table without a header.
 
     Raises:
-        ValueError: there are not two columns, or it cannot be told which is which, or whether there is a header.
+        ValueError: there are not two columns, or it cannot be determined which is which, or whether there is a header.
     """
     advice = f"name the columns of {path.name} in a first row that says text and label"
     if len(rows[0]) != 2:
         raise ValueError(
             f"{path} has no header with the columns text and label, and its first row has {len(rows[0])} columns; "
-            f"wanted two without a header, the text and then the label: {advice}"
+            f"expected two without a header, the text and then the label: {advice}"
         )
     counts = [Counter(row[column].strip() for row in rows) for column in (0, 1)]
     first, second = map(len, counts)
@@ -79,36 +79,36 @@ def _unnamed_columns(path: Path, rows: list[list[str]]) -> Places:
         text, label = 1, 0
     elif second < first:
         text, label = 0, 1
-    elif len(rows) < 3:  # which repeat nothing to tell by
+    elif len(rows) < 3:  # too few rows to see which column repeats values
         raise ValueError(f"{path} has {len(rows)} rows, of which the first may be a header: {advice}")
     else:
-        raise ValueError(f"it cannot be told which column of {path} has the labels: {advice}")
+        raise ValueError(f"it cannot be determined which column of {path} has the labels: {advice}")
     if counts[label][rows[0][label].strip()] == 1:
         raise ValueError(f"the first row of {path} ({', '.join(rows[0])}) may be a header: {advice}")
     return Places((text,), label)
 
 
 def read_orange_tables(train: Path, test: Path) -> Samples:
-    """Read tables of the Orange software: three lines of header, then a class and a text a row; empty rows skipped.
+    """Read tables of the Orange software: three header lines, then a class and a text per row; empty rows are skipped.
 
     Raises:
-        ValueError: a row has other than two columns.
+        ValueError: a row does not have two columns.
     """
     rows = []
     for part, path in (("train", train), ("test", test)):
         for number, row in _rows(path, delimiters="\t")[3:]:
             if len(row) != 2:
-                raise ValueError(f"line {number} of {path} has {len(row)} columns, wanted a class and a text")
+                raise ValueError(f"line {number} of {path} has {len(row)} columns, expected a class and a text")
             rows.append((*row, part))
     labels, texts, parts = zip(*rows, strict=True)
     return Samples(texts, np.array(labels, dtype=str), np.array(parts))
 
 
 def _rows(path: Path, columns: Columns = Columns(), *, delimiters: str) -> list[tuple[int, list[str]]]:  # noqa: B008
-    """Number of the (last) line and cells of each row with any, parted by the first delimiter that parts the first.
+    """The (last) line number and cells of each non-empty row, split by the first delimiter that splits the first row.
 
     Raises:
-        ValueError: the file is damaged, or two delimiters part all rows alike, and no header says which is right.
+        ValueError: the file is damaged, or two delimiters split all rows equally well and there is no header to decide.
     """
     text = read_text(path)
     if said := _SEPARATOR.match(text):
@@ -142,7 +142,8 @@ def _rows(path: Path, columns: Columns = Columns(), *, delimiters: str) -> list[
             possible = list(filter(names_columns, possible)) or possible
         if len(possible) > 1 and all(map(parts_all, possible)):
             raise ValueError(
-                f"it cannot be told which of {' '.join(map(repr, possible))} parts the columns of {path}: name them in "
+                f"it cannot be determined which of {' '.join(map(repr, possible))} separates the columns of "
+                f"{path}: name them in "
                 "a first row that says text and label, or put the texts in double quotes"
             )
         reader = reader_by(next(iter(possible), delimiters[0]))
@@ -154,7 +155,7 @@ def _rows(path: Path, columns: Columns = Columns(), *, delimiters: str) -> list[
 
 @contextmanager
 def _long_fields() -> Iterator[None]:
-    """Let a text be longer than the 131,072 characters at which the csv module stops by default."""
+    """Allow texts longer than the csv module's default limit of 131,072 characters."""
     limit = csv.field_size_limit(2**31 - 1)
     try:
         yield

@@ -26,22 +26,22 @@ def read_tfds(
 ) -> ClassSamples:
     """Read every labelled sample of a set for classifying images or texts.
 
-    Reading needs no TensorFlow: sets are prepared as ArrayRecord files, which are read by random access. It is asked
-    for by the preparation of some sets, and by a set that lies prepared in another format.
+    Reading needs no TensorFlow: sets are prepared as ArrayRecord files, which are read by random access. TensorFlow is
+    needed to prepare some sets, and to read a set that was prepared in another format.
 
-    The samples of the splits train, validation and test are joined (of all, where none is called so); those whose label
-    is negative or empty, by which sets mark that there is none, are left out. Images of a set that fixes their size
-    stay as they are; others become squares of 224 pixels (see :func:`jaxrel.data.readers.pictures.stack_pictures`).
+    The samples of the splits train, validation and test are joined (all splits, if none has such a name); samples with
+    a negative or empty label, which marks a missing one, are left out. Images of a set with a fixed size stay
+    unchanged; others become squares of 224 pixels (see :func:`jaxrel.data.readers.pictures.stack_pictures`).
 
     Args:
-        name: ``NAME`` or ``NAME/CONFIG``, with ``:VERSION`` or not.
+        name: ``NAME`` or ``NAME/CONFIG``, optionally with ``:VERSION``.
         columns: features of the samples and labels; see :func:`jaxrel.data.readers.columns.find_columns`.
-        data_dir: where prepared sets lie; by default the library's own choice.
-        download: whether a set that is not prepared is downloaded and prepared.
+        data_dir: folder of prepared sets; by default the library's own.
+        download: whether to download and prepare a set that is not yet prepared.
 
     Raises:
-        AbsentError: the library or the set is not there, or cannot be fetched.
-        ValueError: the columns cannot be told, or there are samples that cannot be read.
+        AbsentError: the library is not installed, or the set is missing and cannot be fetched.
+        ValueError: the columns cannot be determined, or samples cannot be read.
     """
     try:
         import tensorflow_datasets as tfds
@@ -91,14 +91,14 @@ def _prepare(builder: Any, name: str, download: bool) -> None:
         raise AbsentError(f"{name} is not prepared in {builder.data_dir}; loading tfds:{name} downloads it")
     try:
         builder.download_and_prepare(file_format="array_record")
-    except Exception as error:  # downloads and preparations fail in too many ways to list
+    except Exception as error:  # downloads and preparations raise errors of many types
         raise AbsentError(
             f"{name} is not prepared in {builder.data_dir}, and downloading or preparing it failed: {_reason(error)}"
         ) from error
 
 
 def _reason(error: BaseException) -> str:
-    """Kind and first line of what went wrong first; the library puts whole samples and catalogues around it."""
+    """Type and first line of the original error, which the library wraps in whole samples and catalogues."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
@@ -125,7 +125,7 @@ def _preferred(builder: Any) -> tuple[str, str] | None:
 
 
 def _examples(builder: Any, tfds: Any) -> Iterator[tuple[str, str, Mapping[str, Any] | Exception]]:
-    """Row and split of each example, and what it holds, or why it cannot be read."""
+    """Row and split of each example, and its content or the reason why it cannot be read."""
     for split in choose_splits(builder.info.splits.keys()):
         try:
             source = builder.as_data_source(split)
@@ -136,7 +136,7 @@ def _examples(builder: Any, tfds: Any) -> Iterator[tuple[str, str, Mapping[str, 
         for row in range(len(source)):
             try:
                 example = source[row]
-            except Exception as error:  # whatever the decoder meets
+            except Exception as error:  # any error of the decoder
                 example = error
             yield f"row {row} of {split}", split, example
 
@@ -146,14 +146,14 @@ def _streamed(builder: Any, split: str, tfds: Any) -> Any:
         return tfds.as_numpy(builder.as_dataset(split))
     except ImportError as error:
         raise AbsentError(
-            f"{builder.data_dir} holds {builder.info.file_format} files, which TensorFlow reads, and that is not "
+            f"{builder.data_dir} holds {builder.info.file_format} files, which only TensorFlow reads, and it is not "
             f'installed ({error}): install it, or prepare the set with file_format="array_record" in another folder'
         ) from error
 
 
 def _pixels(image: np.ndarray, side: int | None) -> UInt8[np.ndarray, "h w c"]:
     if image.dtype != np.uint8:
-        raise ValueError(f"images of type {image.dtype}, wanted uint8")
+        raise ValueError(f"images of type {image.dtype}, expected uint8")
     if side is None and image.shape[-1] in (1, 3):
         return image
     from PIL import Image
@@ -162,7 +162,7 @@ def _pixels(image: np.ndarray, side: int | None) -> UInt8[np.ndarray, "h w c"]:
 
 
 def _value(content: Any) -> Any:
-    """Text, or a number of Python's own."""
+    """Text, or a Python number."""
     try:
         return content.decode() if isinstance(content, bytes) else getattr(content, "item", lambda: content)()
     except UnicodeDecodeError as error:

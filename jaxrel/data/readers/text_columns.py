@@ -1,4 +1,4 @@
-"""Which columns of a table are the texts and the labels."""
+"""Finds the columns of texts and labels in a table."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ __all__ = [
 TEXT_NAMES = ("text", "texts", "sentence", "review", "content", "message", "tweet", "comment", "document", "body")
 LABEL_NAMES = ("label", "labels", "class", "category", "sentiment", "target", "topic", "intent")
 SEVERAL_LABELS = (
-    "a sample has one class here, not several labels: make of each label a column of its own that says which samples "
-    "have it, and pass these as tasks of their own"
+    "a sample must have one class, not several labels: make a column for each label that says which samples "
+    "have it, and pass each as a separate task"
 )
 
 
 class Columns(NamedTuple):
-    """Names of columns that the user gives; the usual names where there are none.
+    """Column names that the user passes; without them, the usual names are searched.
 
     Attributes:
-        text: several are joined to one text, a line each.
-        label: the class, or the number to predict; "" where there is none.
-        regression: whether labels are numbers to predict.
+        text: several columns are joined to one text, one line each.
+        label: the class or the regression target; "" if there is none.
+        regression: whether labels are regression targets.
     """
 
     text: tuple[str, ...] = ()
@@ -47,29 +47,29 @@ class Columns(NamedTuple):
 
     @property
     def named(self) -> bool:
-        """Whether any is given."""
+        """Whether any name is passed."""
         return bool(self.text) or self.label is not None
 
 
 def as_names(columns: str | Sequence[str]) -> tuple[str, ...]:
-    """One name or several."""
+    """One or several names."""
     return (columns,) if isinstance(columns, str) else tuple(columns)
 
 
 class Places(NamedTuple):
-    """Where the texts and the labels are among the columns; there may be no labels."""
+    """Positions of the texts and the labels among the columns; there may be no labels."""
 
     texts: tuple[int, ...]
     label: int | None
 
 
 def named_columns(path: Path, header: Sequence[str], columns: Columns) -> Places | None:
-    """Places of the texts and of the labels by the names of the columns, in any case; None where none is a usual name.
+    """Positions of the texts and the labels by column names, in any case; None if no name is a usual one.
 
-    One column alone is one of texts.
+    A single column holds the texts.
 
     Raises:
-        ValueError: a column that is given is missing or there twice, or one of both is neither given nor usual.
+        ValueError: a named column is missing or appears twice, or one of the two is neither named nor has a usual name.
     """
     names = [name.strip().casefold() for name in header]
     listed = ", ".join(header)
@@ -97,22 +97,22 @@ def named_columns(path: Path, header: Sequence[str], columns: Columns) -> Places
         none = ", '' where there are no labels" if columns.text else ""
         raise ValueError(f"{path} has the columns {listed}: pass {missing} too{none}")
     if "text" in names or "label" in names:
-        raise ValueError(f"{path} has the columns {listed}; wanted text and label, each once")
+        raise ValueError(f"{path} has the columns {listed}; expected text and label, each once")
     return None
 
 
 def samples_of_columns(rows: Sequence[Sequence[str]], places: Places) -> Samples:
-    """The texts, of several columns a line each, and the labels without white space at their ends."""
+    """The texts, with one line for each of several columns, and the labels stripped of white space."""
     texts = tuple("\n".join(row[place] for place in places.texts) for row in rows)
     labels = ["" if places.label is None else row[places.label].strip() for row in rows]
     return Samples(texts, np.array(labels, dtype=str))
 
 
 def joined_texts(names: Sequence[str], contents: Sequence[Iterable[Any]], where: Sequence[str]) -> tuple[str, ...]:
-    """The texts of columns, a line each where there are several.
+    """The texts of columns, with one line for each if there are several.
 
     Raises:
-        ValueError: a cell is no text; `where` has the name of each row.
+        ValueError: a cell is not a text; `where` has the name of each row.
     """
     rows = zip(where, *contents, strict=True)
     return tuple(
@@ -121,21 +121,21 @@ def joined_texts(names: Sequence[str], contents: Sequence[Iterable[Any]], where:
 
 
 def text_of(value: Any, name: str, where: str) -> str:
-    """A cell of a column of texts.
+    """A cell of a text column.
 
     Raises:
-        ValueError: it is no text; `where` says in which row.
+        ValueError: it is not a text; `where` names the row.
     """
     if not isinstance(value, str):
-        raise ValueError(f"{where} has {value!r:.40} for {name!r}, wanted a text: take it out, or pass another column")
+        raise ValueError(f"{where} has {value!r:.40} for {name!r}, expected a text: remove it, or pass another column")
     return value
 
 
 def label_of(value: Any, name: str, where: str) -> str:
-    """A cell of a column of labels as text, "" where there is none.
+    """A cell of a label column as text; "" if there is no label.
 
     Raises:
-        ValueError: it is neither text nor a number or truth value; `where` says in which row.
+        ValueError: it is neither text nor a number or boolean; `where` names the row.
     """
     if value is None or value != value:
         return ""
@@ -144,5 +144,5 @@ def label_of(value: Any, name: str, where: str) -> str:
     if isinstance(value, list | tuple):
         raise ValueError(f"{where} has {value!r:.40} for {name!r}: {SEVERAL_LABELS}")
     if not isinstance(value, str | int | float):
-        raise ValueError(f"{where} has {value!r:.40} for {name!r}, wanted a name or a number: pass another column")
+        raise ValueError(f"{where} has {value!r:.40} for {name!r}, expected a name or a number: pass another column")
     return str(value)

@@ -1,6 +1,6 @@
-"""Shards of WebDataset: `.tar` files of which the members `KEY.jpg` and `KEY.cls` make a sample.
+"""Shards of WebDataset: `.tar` files in which the members `KEY.jpg` and `KEY.cls` form a sample.
 
-Members are read where they lie in the archive; nothing is unpacked, and no name in it is ever that of a file.
+Members are read in place; nothing is unpacked, and no name in the archive is used as a file path.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["SHARD_SUFFIX", "Member", "expanded", "read_shards"]
 SHARD_SUFFIX = ".tar"
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
-_LABELS = (".cls", ".json", ".txt")  # in the order in which they are looked for
+_LABELS = (".cls", ".json", ".txt")  # in order of preference
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Member:
 
     Attributes:
         shard: the archive.
-        name: in the archive.
-        start: where its content is.
-        size: of the content in bytes.
+        name: name in the archive.
+        start: position of its content in bytes.
+        size: size of its content in bytes.
     """
 
     shard: Path
@@ -54,7 +54,7 @@ class Member:
             return archive.read(self.size)
 
     def read_text(self) -> str:
-        """The content as UTF-8, without white space at its ends; ValueError where it is not."""
+        """The content decoded as UTF-8 and stripped of white space; ValueError if it is not UTF-8."""
         try:
             return self.read_bytes().decode().strip()
         except UnicodeDecodeError as error:
@@ -62,7 +62,7 @@ class Member:
 
 
 def expanded(pattern: Path) -> list[Path]:
-    """The paths that a pattern such as `train-{000..012}.tar` or `{a,b}.tar` means."""
+    """The paths that a pattern such as `train-{000..012}.tar` or `{a,b}.tar` expands to."""
     if (braces := _BRACES.search(str(pattern))) is None:
         return [pattern]
     span = _RANGE.fullmatch(braces[1])
@@ -74,17 +74,18 @@ def expanded(pattern: Path) -> list[Path]:
 
 
 def read_shards(shards: Sequence[Path], columns: Columns = Columns()) -> Samples:  # noqa: B008 (immutable)
-    """Read shards, in their order and that of their members, which are grouped by what is before the first dot.
+    """Read shards in order, and their members in order, grouped by the part of the name before the first dot.
 
-    The label of a picture is the content of the member `.cls`, else what `.json` has (a number or a name, or an object
-    with one usual key, or the one that `columns` names), else the name in `.txt`: of these the first that any sample
-    has. A sample without it is of unknown class. Members with other endings, hidden ones and folders are passed over.
-    A sample without a picture, or with one that cannot be read, is left out by name. Pictures of which an array would
-    take more than a gibibyte stay in their shards until they are encoded.
+    The label of a picture is the content of the member `.cls`, otherwise that of `.json` (a number or a name, or an
+    object with one usual key or the key that `columns` names), otherwise the name in `.txt`: the first of these that
+    any sample has. A sample without it is of unknown class. Members with other endings, hidden members and folders are
+    skipped.
+    A sample without a readable picture is left out and named. Pictures whose array would take more than a gibibyte
+    stay in their shards until they are encoded.
 
     Raises:
-        ValueError: a shard is damaged or packed, or has a link; a sample has two members of one kind or several
-            pictures; a label cannot be told; none of the pictures can be read.
+        ValueError: a shard is damaged or compressed, or has a link; a sample has two members of one kind or several
+            pictures; a label cannot be determined; none of the pictures can be read.
     """
     samples = [sample for shard in shards for sample in _samples(shard).values()]
     labels = _labels(samples, columns)
@@ -109,14 +110,14 @@ def _samples(shard: Path) -> dict[str, dict[str, Member]]:
                 if entry.isdir() or name.startswith("."):
                     continue
                 if not entry.isfile() or entry.issparse():
-                    raise ValueError(f"{entry.name} of {shard} is no plain file: take it out")
+                    raise ValueError(f"{entry.name} of {shard} is not a plain file: remove it")
                 stem, dot, ending = name.partition(".")
                 sample = samples.setdefault(folder + slash + stem, {})
                 if sample.setdefault(dot + ending.lower(), member := _member(shard, entry)) is not member:
-                    raise ValueError(f"{shard} has {entry.name} twice: take one out")
+                    raise ValueError(f"{shard} has {entry.name} twice: remove one")
     except tarfile.TarError as error:
         raise ValueError(
-            f"{shard} is no tar archive, or damaged: {error}; a packed one (.tar.gz) is to be unpacked to .tar first"
+            f"{shard} is not a tar archive, or damaged: {error}; decompress a .tar.gz archive to .tar first"
         ) from error
     return samples
 
@@ -128,18 +129,18 @@ def _member(shard: Path, entry: tarfile.TarInfo) -> Member:
 def _picture(sample: Mapping[str, Member]) -> Member | None:
     found = [member for ending, member in sample.items() if ending in PICTURE_SUFFIXES]
     if len(found) > 1:
-        raise ValueError(f"{found[0]} has another picture beside it, {found[1].name}: take one out")
+        raise ValueError(f"{found[0]} has another picture beside it, {found[1].name}: remove one")
     return found[0] if found else None
 
 
 def _labels(samples: Sequence[Mapping[str, Member]], columns: Columns) -> list[str]:
-    """The label of each sample; "" where there is none."""
+    """The label of each sample; "" if there is none."""
     endings = (".json",) if columns.label else () if columns.label == "" else _LABELS
     ending = next((ending for ending in endings if any(ending in sample for sample in samples)), None)
     members = [sample.get(ending or "") if ending else None for sample in samples]
     texts = ["" if member is None else member.read_text() for member in members]
     if columns.label and ending is None:
-        raise ValueError(f"no sample has a member .json, of which {columns.label!r} would be the key of the label")
+        raise ValueError(f"no sample has a member .json to hold the label under the key {columns.label!r}")
     if ending != ".json":
         return texts
     values = ["" if member is None else _parsed(member, text) for member, text in zip(members, texts, strict=True)]
@@ -155,14 +156,14 @@ def _parsed(member: Member, text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{member} is no JSON: {error}") from error
+        raise ValueError(f"{member} is not JSON: {error}") from error
 
 
 def _usual(keys: Sequence[str]) -> str:
     found = [key for key in keys if key.casefold() in LABEL_NAMES]
     if keys and len(found) != 1:
         raise ValueError(
-            f"the members .json have the keys {', '.join(keys)}: pass that of the label by label_column "
+            f"the members .json have the keys {', '.join(keys)}: pass the key of the label as label_column "
             "(--label-column), or '' where there is none"
         )
     return found[0] if found else "label"

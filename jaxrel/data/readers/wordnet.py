@@ -1,4 +1,4 @@
-"""Definitions of nouns, from the database of WordNet."""
+"""Definitions of nouns from the WordNet database."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ CATEGORIES = (
     "substance",
     "time",
 )
-"""What the lexicographer files 04 to 28 are called after "noun."."""
+"""Names of the lexicographer files 04 to 28 after the prefix "noun."."""
 
 
 def read_noun_definitions(folder: Path) -> Samples:
-    """Read the definition of each noun of ``data.noun``, and the lexicographer file that it is from.
+    """Read the definition and the lexicographer file of each noun in ``data.noun``.
 
-    What stands after the first example is left out, and so are the nouns of file 03, the tops of the other categories.
+    Text from the first example on is dropped, and so are the nouns of file 03, the tops of the other categories.
 
     Raises:
         FileNotFoundError: the folder, or ``data.noun`` within, does not exist.
-        ValueError: a line is none of the database.
+        ValueError: a line is not a line of the database.
     """
     path = folder / "data.noun"
     if not path.is_file():
@@ -67,7 +67,7 @@ def read_noun_definitions(folder: Path) -> Samples:
             or not fields[1].isdigit()
             or not _TOPS <= int(fields[1]) < _FIRST + len(CATEGORIES)
         ):
-            raise ValueError(f"line {number} of {path} is no noun of WordNet: {line[:60]!r}")
+            raise ValueError(f"line {number} of {path} is not a noun of WordNet: {line[:60]!r}")
         if int(fields[1]) != _TOPS:
             files.append(int(fields[1]) - _FIRST)
             definitions.append(gloss.split('; "')[0].strip())

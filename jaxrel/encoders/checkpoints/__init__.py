@@ -1,1 +1,1 @@
-"""Readers of weights: where a checkpoint is, what its file holds, how its tensors are named."""
+"""Readers of weights: locating checkpoints, reading their files, and mapping the names of their tensors."""

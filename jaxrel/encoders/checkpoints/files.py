@@ -1,6 +1,6 @@
-"""Finds and reads checkpoints: local files, local folders and repositories of the Hugging Face hub.
+"""Finds and reads checkpoints: local files, local folders and repositories of the Hugging Face Hub.
 
-Nothing in a checkpoint is run: pickled files are read by an allow-list, and names in an index never lead out of its
+No code in a checkpoint is run: pickled files are read with an allow-list, and names in an index never lead out of its
 folder.
 """
 
@@ -29,7 +29,7 @@ __all__ = [
     "read_json",
 ]
 
-# In the order of preference; the hub's names.
+# In order of preference; the names that the Hub uses.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
@@ -62,24 +62,24 @@ def locate_checkpoint(
     revision: str | None = None,
     files: Sequence[str] = ("config.json", "tokenizer.json"),
 ) -> Path:
-    """The file or folder of a checkpoint: `source` itself if there is such a path, else a repository of that name.
+    """The file or folder of a checkpoint: `source` itself if the path exists, otherwise the repository of that name.
 
     Args:
-        source: a local file, a local folder, or the name of a repository of the Hugging Face hub ("owner/name").
+        source: a local file, a local folder, or the name of a repository of the Hugging Face Hub ("owner/name").
         revision: branch, tag or commit of the repository.
-        files: which files of the repository are wanted beside its weights, as glob patterns.
+        files: further files of the repository to fetch besides its weights, as glob patterns.
 
     Returns:
-        The local path; that of a repository is a folder of the hub's cache.
+        The local path; for a repository, a folder in the Hub's cache.
 
     Raises:
         CheckpointError: there is no such path and no such repository, or the repository cannot be fetched.
     """
-    if source != "" and user_path(source).exists():  # Path("") would be the folder one is in
+    if source != "" and user_path(source).exists():  # Path("") would be the current folder
         return user_path(source)
     if isinstance(source, Path) or not _HUB_NAME.fullmatch(source):
         raise CheckpointError(f"there is no file or folder {str(source)!r}, and no repository can have that name")
-    # Weights are had in one format: a repository often keeps several.
+    # Fetch the weights in one format only, because a repository often has several.
     folder = fetch_repository(
         source, revision=revision, files=(*files, "model*.safetensors", "model.safetensors.index.json")
     )
@@ -91,20 +91,20 @@ def locate_checkpoint(
 
 
 def fetch_repository(name: str, *, revision: str | None = None, files: Sequence[str]) -> Path:
-    """Files of a repository of the Hugging Face hub, from the hub's cache where they are there already.
+    """Files of a repository of the Hugging Face Hub, read from the Hub's cache if they are there.
 
-    Without a network, or with HF_HUB_OFFLINE=1, what the cache holds is used.
+    Without a network, or with HF_HUB_OFFLINE=1, the content of the cache is used.
 
     Args:
         name: "owner/name".
         revision: branch, tag or commit; default: the main branch.
-        files: glob patterns of the files wanted.
+        files: glob patterns of the files to fetch.
 
     Returns:
         The folder of that revision in the cache.
 
     Raises:
-        CheckpointError: there is no such repository or revision, or it is neither in the cache nor to be had.
+        CheckpointError: there is no such repository or revision, or it is neither in the cache nor available online.
         ImportError: huggingface-hub is not installed.
     """
     hub = import_extra("huggingface_hub", extra="text")
@@ -113,8 +113,9 @@ def fetch_repository(name: str, *, revision: str | None = None, files: Sequence[
     except (OSError, ValueError) as error:  # no network, no such repository, a name the hub does not allow
         at = "" if revision is None else f" at revision {revision!r}"
         raise CheckpointError(
-            f"there is no local file or folder {name!r}, and the repository of that name{at} cannot be had from the "
-            f"Hugging Face hub: {error}\nCheck the name and the network, or pass a local folder with the files."
+            f"there is no local file or folder {name!r}, and the repository of that name{at} cannot be obtained "
+            f"from the "
+            f"Hugging Face Hub: {error}\nCheck the name and the network, or pass a local folder with the files."
         ) from error
 
 
@@ -123,10 +124,10 @@ def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
 
     Args:
         path: a .safetensors, .npz, .bin, .pt, .pth, .pth.tar or .ckpt file; an index of several (.index.json); or a
-            folder with weights by the names the hub gives them.
+            folder with weights under the Hub's file names.
 
     Returns:
-        Each tensor's name and values; bfloat16 is that of `ml_dtypes`.
+        The values of each tensor by name; bfloat16 is the type of `ml_dtypes`.
 
     Raises:
         CheckpointError: the file is missing, of another kind, truncated or damaged, or an index and its files differ.
@@ -139,7 +140,7 @@ def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
     if path.name.endswith(".index.json"):
         return _read_shards(path)
     if path.suffix not in _READERS:
-        raise CheckpointError(f"{path} is no kind of checkpoint that is read here: {', '.join(_READERS)}")
+        raise CheckpointError(f"{path} is not a supported checkpoint file: {', '.join(_READERS)}")
     return _READERS[path.suffix](path)
 
 
@@ -192,10 +193,10 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     safetensors = import_extra("safetensors", extra="text")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
-    except Exception as error:  # beside the library's own: types that NumPy lacks, such as float8
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is not a mapping
+    except Exception as error:  # besides the library's own errors: types that NumPy lacks, such as float8
         raise CheckpointError(
-            f"{path} is no safetensors file, or it is truncated or damaged, or has a type that is not read ({error})"
+            f"{path} is not a safetensors file, or it is truncated or damaged, or has a type that is not read ({error})"
         ) from error
 
 
@@ -204,7 +205,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         return read_npz(path)
     except ValueError as error:
         raise CheckpointError(
-            f"{path} is no .npz file of plain arrays, or it is truncated or damaged ({error})"
+            f"{path} is not an .npz file of plain arrays, or it is truncated or damaged ({error})"
         ) from error
 
 
@@ -222,5 +223,5 @@ _READERS: Mapping[str, Callable[[Path], dict[str, np.ndarray]]] = {
     ".pt": _read_torch,
     ".pth": _read_torch,
     ".ckpt": _read_torch,
-    ".tar": _read_torch,  # .pth.tar, which is no archive of that kind
+    ".tar": _read_torch,  # .pth.tar, which is not a tar archive
 }

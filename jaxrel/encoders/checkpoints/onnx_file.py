@@ -1,7 +1,7 @@
 """Reads the weights of ONNX models as arrays, with the `onnx` package; nothing of the graph is run.
 
 An exporter that folds the transposition of a linear map's weights gives them a name of its own ("onnx::MatMul_470");
-what they belong to is then told by the graph, where their product is added to a bias that has kept its name.
+their layer is then found from the graph, where their product is added to a bias that has kept its name.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ __all__ = ["read_initialisers"]
 def read_initialisers(path: Path) -> dict[str, np.ndarray]:
     """The weights of a local ONNX model by the names of the network it was exported from.
 
-    The weights `(in, out)` of a matrix product whose result is added to the initialiser "LAYER.bias" are given as
-    "LAYER.weight", `(out, in)` as PyTorch keeps them; everything else as it is in the file.
+    The weights `(in, out)` of a matrix product whose result is added to the initialiser "LAYER.bias" are returned as
+    "LAYER.weight", `(out, in)` as in PyTorch; everything else is unchanged.
 
     Args:
         path: the .onnx file.
@@ -32,8 +32,8 @@ def read_initialisers(path: Path) -> dict[str, np.ndarray]:
     onnx = import_extra("onnx", extra="onnx")
     try:
         graph = onnx.load(path, load_external_data=False).graph
-    except Exception as error:  # what the parser raises is protobuf's own
-        raise CheckpointError(f"{path} is no ONNX model, or it is truncated or damaged ({error})") from error
+    except Exception as error:  # the parser raises errors of protobuf
+        raise CheckpointError(f"{path} is not an ONNX model, or it is truncated or damaged ({error})") from error
     for tensor in graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise CheckpointError(f"{path} keeps {tensor.name!r} in another file; save the model as a single file")
@@ -49,7 +49,7 @@ def read_initialisers(path: Path) -> dict[str, np.ndarray]:
 
 
 def _linear_layers(graph: Any, arrays: dict[str, np.ndarray]) -> dict[str, str]:
-    """Of each initialiser that a product multiplies by, the layer whose bias is then added."""
+    """For each initialiser in a product, the layer whose bias is added to the product."""
     products = {
         node.output[0]: node.input[1]
         for node in graph.node

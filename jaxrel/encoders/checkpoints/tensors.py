@@ -1,4 +1,4 @@
-"""From tensors of a checkpoint, by their names, to the variables of a network."""
+"""Maps tensors of a checkpoint, by name, to the variables of a network."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def take(
     """A tensor as the value of a variable.
 
     Args:
-        remaining: tensors that no variable has yet; loses this one.
+        remaining: tensors that are not yet assigned; this one is removed.
         name: its name.
-        shape: that of the variable.
-        dtype: that of the variable.
-        layout: brings the tensor to the variable's order of axes.
+        shape: shape of the variable.
+        dtype: dtype of the variable.
+        layout: converts the tensor to the variable's order of axes.
 
     Raises:
-        CheckpointError: there is none of this name, or it has another shape or what :func:`as_weights` refuses.
+        CheckpointError: there is no tensor of this name, it has another shape, or :func:`as_weights` raises.
     """
     if name not in remaining:
         raise CheckpointError(f"the checkpoint has no tensor {name!r}; it is not of this architecture")
@@ -50,7 +50,7 @@ def take(
 
 
 def refuse_surplus(names: Iterable[str]) -> None:
-    """Raise CheckpointError where names of tensors are left that no variable has."""
+    """Raise CheckpointError if there are unassigned tensors."""
     if surplus := list(names):
         raise CheckpointError(f"the checkpoint has tensors this architecture lacks: {', '.join(surplus[:5])}")
 
@@ -59,9 +59,9 @@ def as_weights(name: str, tensor: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     """A tensor of a checkpoint in the type of a network's variables.
 
     Raises:
-        CheckpointError: it has no floating-point numbers, or one that is not finite in this type, or whose square is
-            not: a layer that divides by a deviation then gives 0, and maxima and clipping turn NaN into 0 on a CPU, so
-            that features would not show it.
+        CheckpointError: it does not have floating-point numbers, or has one that is not finite in this type, or whose
+            square is not. A layer that divides by a deviation would then return 0, and maxima and clipping turn NaN
+            into 0 on a CPU, so that features would not show it.
     """
     if not jnp.issubdtype(tensor.dtype, jnp.floating):
         raise CheckpointError(f"tensor {name!r} has type {tensor.dtype}, expected floating-point numbers")
@@ -79,7 +79,8 @@ def as_weights(name: str, tensor: np.ndarray, dtype: DTypeLike) -> np.ndarray:
 
 
 def check_size(num_weights: int, tensors: Mapping[str, np.ndarray], folder: Path) -> None:
-    """Raise CheckpointError where config.json speaks of more weights than there are, before room is made for them."""
+    """Raise CheckpointError if config.json describes more weights than there are, before memory is allocated for
+    them."""
     held = sum(tensor.size for tensor in tensors.values())
     if num_weights > held:
         raise CheckpointError(
@@ -88,22 +89,22 @@ def check_size(num_weights: int, tensors: Mapping[str, np.ndarray], folder: Path
         )
 
 
-# Copies of the network that is meant: MoCo's moving average, and what an attacker of `robustness` attacks.
+# Copies of the network to load: MoCo's moving average, and the model inside the attacker of `robustness`.
 _COPIES = (("encoder_k.", "encoder_q."), ("attacker.", ""))
 
 
 def find_prefix(names: Iterable[str], anchor: str) -> str:
-    """What the names of a network's tensors begin with in a checkpoint of a larger whole; "" where that is not known.
+    """The prefix of a network's tensor names in a checkpoint with other parts; "" if unknown.
 
     Args:
-        names: of all tensors in the checkpoint.
-        anchor: the name that a tensor near the input has in the network alone, such as "conv1.weight".
+        names: names of all tensors in the checkpoint.
+        anchor: name of a tensor near the input of the network without prefix, such as "conv1.weight".
 
     Raises:
         CheckpointError: there are several networks of this kind, and it is not known which is a copy of the other.
     """
     found = sorted(name.removesuffix(anchor) for name in names if f".{name}".endswith(f".{anchor}"))
-    # A block inside the network may have a tensor of that name as well.
+    # A block inside the network may also have a tensor of that name.
     outermost = [prefix for prefix in found if not any(prefix != other and prefix.startswith(other) for other in found)]
     known = [
         prefix

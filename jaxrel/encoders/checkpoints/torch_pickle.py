@@ -1,4 +1,4 @@
-"""Reads tensors from PyTorch files with NumPy alone, running nothing a pickle asks for.
+"""Reads tensors from PyTorch files with NumPy alone, without running any code that a pickle names.
 
 A current file is a zip that compresses nothing: the pickled object (an ordered dictionary of tensors that refer to
 storages by key) is its member `NAME/data.pkl`, the elements of each storage are `NAME/data/KEY`, and
@@ -37,7 +37,7 @@ PROTOCOL_VERSION = 1001
 
 
 class TorchFileError(ValueError):
-    """The file is no PyTorch file of plain tensors, or it is damaged; the message says which."""
+    """The file is not a PyTorch file of plain tensors, or it is damaged; the message says which."""
 
 
 class _Storage(NamedTuple):
@@ -91,7 +91,7 @@ def _rebuild_parameter(
 
 
 class _Foreign:
-    """Stands for an object of any class that is not read, and does nothing: what is around the tensors may be any."""
+    """Stand-in for objects of other classes, which does nothing, so that any objects may surround the tensors."""
 
     name = ""
 
@@ -146,7 +146,7 @@ class _Unpickler(pickle.Unpickler):
         match pid:
             case (
                 ("storage", np.dtype() as dtype, str(key), str(), int(size))
-                | ("storage", np.dtype() as dtype, str(key), str(), int(size), None)  # as legacy files have it
+                | ("storage", np.dtype() as dtype, str(key), str(), int(size), None)  # the form in legacy files
             ):
                 return _Storage(key, dtype, size)
         raise TorchFileError(f"unknown kind of storage: {str(pid)[:200]}")
@@ -155,8 +155,9 @@ class _Unpickler(pickle.Unpickler):
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """Tensors of a state dictionary saved by PyTorch.
 
-    The dictionary may lie in another, beside an optimiser or a count of epochs, under a name such as "state_dict",
-    "model_state_dict", "model" or "ema"; where there are several, the first of these in this order is read.
+    The dictionary may be nested in another one, beside an optimiser or a count of epochs, under a name such as
+    "state_dict",
+    "model_state_dict", "model" or "ema"; if there are several, the first in this order is read.
 
     Args:
         path: the file (.pt, .pth, .ckpt or .bin), in the current or the legacy format.
@@ -165,7 +166,8 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         Each tensor's name and values, in the file's order; read-only.
 
     Raises:
-        TorchFileError: the file is truncated, in another format, or has anything but tensors in its state dictionary.
+        TorchFileError: the file is truncated, in another format, or its state dictionary has other objects than
+            tensors.
     """
     with path.open("rb") as file:
         try:
@@ -179,7 +181,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
             raise TorchFileError(f"{path}: {error}") from error
         except Exception as error:  # a damaged pickle raises almost any exception
             raise TorchFileError(
-                f"{path} is no zip of PyTorch and no legacy PyTorch file, or it is truncated or damaged ({error}); "
+                f"{path} is not a zip of PyTorch and no legacy PyTorch file, or it is truncated or damaged ({error}); "
                 "fetch it again"
             ) from error
 
@@ -201,7 +203,7 @@ def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    # PyTorch compresses nothing, so that what is read is never larger than the file.
+    # PyTorch never compresses, so the content is never larger than the file.
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         raise TorchFileError(f"{name!r} is compressed, which PyTorch does not do")
     return archive.read(name)
@@ -242,7 +244,7 @@ _STATES = (
 
 
 def _check(content: Any) -> dict[str, _Tensor]:
-    """The state dictionary in the unpickled object: itself, or what it has under one of the usual names."""
+    """The state dictionary in the unpickled object: the object itself, or its entry of one of the usual names."""
     depth = 3
     while isinstance(content, dict) and depth and not any(isinstance(value, _Tensor) for value in content.values()):
         nested = [name for name in _STATES if isinstance(content.get(name), dict)]
@@ -269,7 +271,7 @@ def _described(content: Any) -> str:
 def _values(tensors: dict[str, _Tensor], storages: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     values = {name: tensor.values(storages) for name, tensor in tensors.items()}
     held, claimed = (sum(array.size for array in arrays.values()) for arrays in (storages, values))
-    if claimed > 8 * held:  # tied weights share a storage, but not so many
+    if claimed > 8 * held:  # tied weights share a storage, but not this many
         raise TorchFileError(f"the tensors have {claimed} elements, and their storages {held}")
     return values
 

@@ -1,4 +1,4 @@
-"""Networks of inverted-residual blocks, of which MobileNetV2 and EfficientNet-Lite are."""
+"""Networks of inverted-residual blocks, such as MobileNetV2 and EfficientNet-Lite."""
 
 from __future__ import annotations
 

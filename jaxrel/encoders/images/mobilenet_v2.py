@@ -23,7 +23,7 @@ STAGES = (
 
 
 class MobileNetV2(InvertedResidualNet):
-    """MobileNetV2 as a map to features and, where there is a classifier, logits.
+    """MobileNetV2 as a function to features and, if there is a classifier, logits.
 
     Args:
         num_logits: classes of the linear classifier; None for no classifier.

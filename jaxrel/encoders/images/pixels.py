@@ -1,4 +1,4 @@
-"""The encoder that learns nothing: the image itself, small and grey."""
+"""The baseline encoder without weights: the image itself, small and grey."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Pixels"]
 
 
 class Pixels(nnx.Module):
-    """Brings an image to `side` x `side` grey pixels, which are its features."""
+    """Resizes an image to `side` x `side` grey pixels, which are its features."""
 
     def __init__(self, side: int) -> None:
         """Set the side in pixels."""

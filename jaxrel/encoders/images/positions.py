@@ -1,4 +1,4 @@
-"""Learned positions, brought to another number of patches as PyTorch's interpolation does it."""
+"""Interpolation of learned positions to another number of patches, as in PyTorch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ __all__ = ["resized_biases", "resized_positions"]
 def resized_positions(
     positions: Float[np.ndarray, "*one n d"], grid: int, *, prefix: int, antialias: bool
 ) -> Float[np.ndarray, "m d"]:
-    """Positions of the `prefix` tokens before the patches as they are, of patches interpolated to `grid` x `grid`."""
+    """Positions of the `prefix` tokens before the patches, unchanged, and of patches interpolated to `grid` x
+    `grid`."""
     flat = positions.reshape(-1, positions.shape[-1])
     old = math.isqrt(len(flat) - prefix)
     if old == grid or old**2 != len(flat) - prefix:

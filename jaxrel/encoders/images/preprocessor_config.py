@@ -1,4 +1,4 @@
-"""From uint8 images to the input of a network, as a preprocessor_config.json describes it."""
+"""Preprocessing of uint8 images as described by a preprocessor_config.json."""
 
 from __future__ import annotations
 
@@ -59,18 +59,18 @@ def read_preprocessing(
     resample: int,
     image_size: int | None = None,
 ) -> CroppedPreprocessing:
-    """What preprocessor_config.json in a folder says, or timm's part of config.json, or else what was published.
+    """The preprocessing in preprocessor_config.json or in timm's part of config.json, otherwise the published one.
 
     Args:
         folder: that of the checkpoint.
         config: the content of its config.json.
-        published_size: height and width in pixels where no file says it.
+        published_size: height and width in pixels if no file has them.
         scaling: mean and standard deviation of pixels 0..1, likewise.
         resample: Pillow's number of the interpolation, likewise.
         image_size: height and width to which images are brought instead, cropped by the same share.
 
     Raises:
-        CheckpointError: a file describes what is not known here.
+        CheckpointError: a file describes unsupported preprocessing.
     """
     path = folder / "preprocessor_config.json"
     try:
@@ -93,7 +93,7 @@ def read_preprocessing(
         # (factor * pixels - mean) / std
         factor = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1.0
         if not (len(mean) == len(std) == 3 and min(std) > 0 and factor > 0):
-            raise ValueError(f"image_mean {mean}, image_std {std} and rescale_factor {factor} are no scaling of RGB")
+            raise ValueError(f"image_mean {mean}, image_std {std} and rescale_factor {factor} do not scale RGB pixels")
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path if path.is_file() else folder / 'config.json'}: {error}") from error
     mean, std = (tuple(float(number / factor) for number in each) for each in (mean, std))
@@ -103,7 +103,7 @@ def read_preprocessing(
 
 
 def _timm_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What timm says of the preprocessing of a network, as preprocessor_config.json would."""
+    """timm's preprocessing of a network, in the form of preprocessor_config.json."""
     settings = {"image_mean": facts.get("mean"), "image_std": facts.get("std")}
     if "interpolation" in facts:
         settings["resample"] = {"bilinear": 2, "bicubic": 3}.get(facts["interpolation"], facts["interpolation"])
@@ -122,5 +122,5 @@ def _side(size: Any, default: Any) -> int:
     elif isinstance(size, list) and len(size) == 2:
         height, width = size
     if type(height) is not int or height < 1 or height != width:
-        raise ValueError(f"the size {size!r} is no square")
+        raise ValueError(f"the size {size!r} is not a square")
     return height

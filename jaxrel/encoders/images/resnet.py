@@ -135,7 +135,7 @@ class ResidualNet(nnx.Module):
         return tuple(features[layer] for layer in layers)
 
     def stopped_after(self, layer: int) -> ResidualNet:
-        """The network of the same variables that stops after a stage; ValueError where there is no such stage."""
+        """The network of the same variables that stops after a stage; ValueError if there is no such stage."""
         network: ResidualNet = nnx.merge(*nnx.split(self))
         network.layer = _checked(layer, len(self.stages))
         return network
@@ -148,7 +148,7 @@ def _checked(layer: int, last: int) -> int:
 
 
 class ResNet(ResidualNet):
-    """A ResNet as torchvision has it ("v1.5": a bottleneck halves the image in its 3 x 3 convolution).
+    """A ResNet as in torchvision ("v1.5": a bottleneck halves the image in its 3 x 3 convolution).
 
     He et al., Deep Residual Learning for Image Recognition, 2016. Weight files of torchvision's resnet18 to
     resnet152 fit, and timm's of the same names, whose tensors have the same names; timm's variants with another stem

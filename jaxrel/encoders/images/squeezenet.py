@@ -45,7 +45,7 @@ class SqueezeNet(nnx.Module):
     """SqueezeNet 1.1: features are the mean over the image of the last fire block.
 
     Iandola et al., SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size, 2016. The
-    logits are means over the image, too, of what is left by the ReLU of the last convolution, hence not negative.
+    logits are also means over the image, of the output of the last convolution after ReLU, and hence not negative.
 
     Args:
         num_logits: classes of the classifier; None for no classifier.

@@ -1,4 +1,4 @@
-"""Augmented views of images: what an encoder should not care about, for scoring without labels."""
+"""Augmented views of images, with changes that should not affect an encoder, for scoring without labels."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _CHUNK = 256  # images warped at once
 
 @dataclass(frozen=True)
 class ImageAugmentation:
-    """Ranges from which every image draws its own change, uniformly.
+    """Ranges of random changes, drawn uniformly for each image.
 
-    The defaults leave the class of digits, clothes, drawings and photographs alone. What they assume is part of the
+    The defaults preserve the class of digits, clothes, drawings and photographs. What they assume is part of the
     score: a class that differs from another by orientation alone needs `rotation=0`, one that differs by brightness
     `contrast=brightness=0`. Images are not mirrored by default, as mirrored letters are other letters.
 
     Args:
         rotation: largest angle in degrees, either way.
         scaling: largest relative change of size: 0.15 means between 0.85 and 1.15 of it.
-        shift: largest move in each direction, as a share of the side.
+        shift: largest shift in each direction, as a share of the side.
         contrast: largest relative change of the distances of pixels from the image's mean.
         brightness: largest change of all pixels, as a share of the range from black to white.
         noise: standard deviation of the noise of each pixel, as a share of the same range.
@@ -82,7 +82,7 @@ class ImageView:
             raise ValueError(f"number is {self.number}: pass an integer of at least 0.")
 
     def __call__(self, images: UInt8[ArrayLike, "n h w c"], *, first: int = 0) -> UInt8[np.ndarray, "n h w c"]:
-        """The view of images; what it makes of an image depends on its position and the fields above alone.
+        """The view of images; the view of an image depends only on its position and the fields above.
 
         Args:
             images: `(n, h, w, c)` uint8, c = 1 or 3.

@@ -1,4 +1,4 @@
-"""Tensors of PyTorch files into NNX layers."""
+"""Assigns tensors of PyTorch files to NNX layers."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def _variables(layer: Layer, prefixes: tuple[str, ...]) -> Iterator[tuple[str, n
 def state_of(
     tensors: Mapping[str, np.ndarray], *, anchor: str, classifier: str
 ) -> tuple[dict[str, np.ndarray], int | None]:
-    """The tensors of a network in a checkpoint of one's own, and the number of its classes.
+    """The tensors of a network in a user's checkpoint, and the number of its classes.
 
     The names may have any prefix ("module.", "backbone.", ...); tensors without it are of something else. A head that
-    is no linear classifier of the name, with a bias, is left out, and then there are no classes.
+    is not a linear classifier of the name, with a bias, is left out, and then there are no classes.
 
     Args:
         tensors: PyTorch's state dictionary.

@@ -1,6 +1,6 @@
-"""Encoders of texts: tokenisation, transformer networks, and means of word vectors (GloVe).
+"""Text encoders: tokenisation, transformer networks, and means of word vectors (GloVe).
 
-`text_encoder` makes an encoder of a network and a tokenizer of yours, `load_text_encoder` of a checkpoint of BERT or
+`text_encoder` makes an encoder from your own network and tokenizer, `load_text_encoder` of a checkpoint of BERT or
 another transformer, `glove_encoder` of a table of word vectors, and `load_packaged` those whose weights the package
 index has. Importing this package imports neither Flax nor tokenizers; making an encoder does.
 """

@@ -30,8 +30,8 @@ __all__ = ["MODEL_TYPES", "BertConfig", "BertEncoder", "Family", "Pooling"]
 Family = Literal["bert", "roberta", "distilbert"]
 
 Pooling = TokenPooling | Literal["pooler"]
-"""What becomes of the hidden states of a text; pooler: the first token's, through the linear map and tanh that BERT was
-pre-trained with."""
+"""Pooling of the hidden states of a text; pooler: the first token's state, through the linear map and tanh of BERT's
+pre-training."""
 
 _POOLINGS = (*get_args(TokenPooling), "pooler")
 
@@ -68,7 +68,7 @@ class BertConfig:
     epsilon: float = 1e-12
 
     def __post_init__(self) -> None:
-        """Refuse what makes no network."""
+        """Raise for an invalid architecture."""
         for field in fields(self):
             value = getattr(self, field.name)
             smallest = 0 if field.name in ("num_token_types", "first_position") else 1
@@ -250,7 +250,7 @@ class BertEncoder(nnx.Module):
 
     @property
     def description(self) -> str:
-        """What beside its variables decides the features."""
+        """Everything besides its variables that determines the features."""
         without = f" without {self.prompt_length}" if self.prompt_length else ""
         return f"{self.config} pooling={self.pooling}{without} layer={self.layer} normalise={self.normalise}"
 

@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint into a network of the BERT family."""
+"""Assigns tensors of a checkpoint to a network of the BERT family."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def load_hugging_face_tensors(
 
 
 def _tensor_name(path: Sequence[Any], family: Family) -> str:
-    """What the tensor of a variable is called that has this place in the network."""
+    """The tensor name of the variable at this path in the network."""
     end = "bias" if path[-1] == "bias" else "weight"
     if path[0] != "layers":
         return f"{_TENSORS[path[0]]}.{end}"

@@ -2,7 +2,8 @@
 
 [CLIP](https://arxiv.org/abs/2103.00020): a transformer with layer normalisation before each residual branch, in which a
 token attends to those before it; the state of the end-of-text token, normalised and mapped by a matrix, is the feature.
-It is held to `get_text_features` of `transformers`. The image tower with its matrix is the family "clip-image" of
+It is tested against `get_text_features` of `transformers`. The image tower with its matrix is the family "clip-image"
+of
 `jaxrel.encoders.images.vision_transformers`.
 """
 
@@ -58,7 +59,7 @@ class ClipTextConfig:
     end_token: int | None
 
     def __post_init__(self) -> None:
-        """Refuse what makes no network."""
+        """Raise for an invalid architecture."""
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type == "int" and (type(value) is not int or value < 1):
@@ -196,19 +197,19 @@ def load_clip_text_encoder(
     pretraining: str = "unknown",
     licence: str = "unknown",
 ) -> Encoder:
-    """Make an encoder of texts of a CLIP checkpoint: features in the joint space, as `get_text_features` gives them.
+    """Make a text encoder from a CLIP checkpoint: features in the joint space, as returned by `get_text_features`.
 
     Args:
         checkpoint: a local folder with config.json, tokenizer.json and weights, a file of weights beside the other
-            two, or the name of a repository of the Hugging Face hub.
+            two, or the name of a repository of the Hugging Face Hub.
         name: the encoder's name, part of its fingerprint. Default: `checkpoint`.
         revision: branch, tag or commit of the repository.
-        dtype: type of the weights; features are float32 in any case.
+        dtype: type of the weights; features are always float32.
         pretraining: what the weights were trained on.
         licence: the licence of the weights.
 
     Raises:
-        ValueError: the checkpoint cannot be had or read, or is of another architecture (`CheckpointError`); its
+        ValueError: the checkpoint cannot be obtained or read, or is of another architecture (`CheckpointError`); its
             tokenizer does not end texts by the token that the network looks for.
         ImportError: the extra "text" is not installed.
     """

@@ -1,4 +1,4 @@
-"""From a way to make tokens and a network on them to an encoder."""
+"""Makes an encoder from a tokenizer and a network of tokens."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def text_encoder(
     pretraining: str = "unknown",
     licence: str = "unknown",
 ) -> Encoder:
-    """Make an encoder of texts of a Flax NNX network and its tokenizer.
+    """Make a text encoder from a Flax NNX network and its tokenizer.
 
     Args:
         network: maps token ids `(b, s)` int32 and their mask `(b, s)` bool to an :class:`EncoderOutput`. Its variables
@@ -51,8 +51,8 @@ def text_encoder(
         tokenizer: of the package `tokenizers`; it adds the special tokens. Its own padding and truncation are not used.
         name: the encoder's name, part of its fingerprint: networks that differ in more than their variables need
             different names or descriptions.
-        max_length: texts are cut off after so many tokens, special ones included.
-        prompt: what is put before each text.
+        max_length: texts are truncated to this many tokens, including special ones.
+        prompt: prefix of each text.
         description: settings of the network that its variables do not show (how it pools, say), for the fingerprint.
         pretraining: what the weights were trained on.
         licence: the licence of the weights.
@@ -138,7 +138,7 @@ def make_encoder(
         apply: what there is for tokens with weights.
         state: the weights.
         max_length: how many tokens of a text count.
-        identity: what beside the weights decides the features, for the fingerprint.
+        identity: everything besides the weights that determines the features, for the fingerprint.
         facts: other fields of the encoder.
     """
     forward = jax.tree_util.Partial(apply, state)

@@ -32,7 +32,7 @@ def glove_encoder(
     pretraining: str = "unknown",
     licence: str = "unknown",
 ) -> Encoder:
-    """Make an encoder that gives the mean vector of the known words of a text.
+    """Make an encoder that returns the mean vector of the known words of a text.
 
     Words are runs of letters and digits, in lower case. A text without a known word has the zero vector.
 

@@ -1,4 +1,4 @@
-"""Encoders of checkpoints of transformers of texts."""
+"""Loads text encoders from transformer checkpoints."""
 
 from __future__ import annotations
 
@@ -50,34 +50,34 @@ def load_text_encoder(
     pretraining: str = "unknown",
     licence: str = "unknown",
 ) -> Encoder:
-    """Make an encoder of a checkpoint of a transformer of texts: BERT's relatives, and `texts.families`.
+    """Make an encoder from a checkpoint of a text transformer: BERT's relatives, and `texts.families`.
 
-    A checkpoint of sentence-transformers, which has a modules.json, is used as that project does: with its pooling, its
-    largest length, its prompt, and its modules Dense and Normalize.
+    A checkpoint of sentence-transformers, which has a modules.json, is used as in sentence-transformers, with its
+    pooling, maximum length, prompt, and modules Dense and Normalize.
 
     Args:
         checkpoint: a local folder with config.json, tokenizer.json and weights, a file of weights beside the other
-            two, or the name of a repository of the Hugging Face hub.
+            two, or the name of a repository of the Hugging Face Hub.
         name: the encoder's name, part of its fingerprint. Default: `checkpoint`.
         revision: branch, tag or commit of the repository.
         family: "bert", or one of `texts.families.FAMILIES`. Default: that of the `model_type` of config.json.
-        pooling: what becomes of the states of a text's tokens: "mean", "cls", "max", "lasttoken",
+        pooling: pooling of the states of a text's tokens: "mean", "cls", "max", "lasttoken",
             "mean_sqrt_len_tokens", "weightedmean" (`texts.pooling`), or BERT's "pooler"; then no modules.json is read.
             Default: what modules.json says, where there is one, else "mean".
         layer: take the states after this many layers. Default: after the last.
         normalise: whether features are scaled to unit length. Default: what modules.json says, else not.
-        max_length: texts are cut off after so many tokens. Default: as sentence-transformers does: what
+        max_length: texts are truncated to this many tokens. Default: as sentence-transformers does: what
             sentence_bert_config.json says, else tokenizer_config.json, but no more than the network was made for.
-        prompt: what is put before each text: a name among the `prompts` of config_sentence_transformers.json, or a text
+        prompt: prefix of each text: a name among the `prompts` of config_sentence_transformers.json, or a text
             such as "query: "; "" for nothing. Default: that of its `default_prompt_name`, where there is one.
-        width: the first so many features alone, of networks trained for that ("Matryoshka"). Default: all.
-        dtype: type of the weights, e.g. `jnp.bfloat16`; features are float32 in any case.
+        width: number of leading features to keep, for networks trained for that ("Matryoshka"). Default: all.
+        dtype: type of the weights, e.g. `jnp.bfloat16`; features are always float32.
         pretraining: what the weights were trained on.
         licence: the licence of the weights.
 
     Raises:
-        ValueError: the checkpoint cannot be had or read (`CheckpointError`), is of another architecture, or an option
-            does not fit it; modules.json has another pooling or module.
+        ValueError: the checkpoint cannot be obtained or read (`CheckpointError`), is of another architecture, or an
+            option does not fit it; modules.json has another pooling or module.
         ImportError: the extra "text" is not installed.
     """
     from jaxrel.encoders.texts.sentence import sentence_encoder

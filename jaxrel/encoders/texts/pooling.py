@@ -1,4 +1,4 @@
-"""From the states of the tokens of a text to its features."""
+"""Pooling of the states of a text's tokens to its features."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 __all__ = ["POOLINGS", "TokenPooling", "pool", "unit_length"]
 
 TokenPooling = Literal["mean", "cls", "max", "lasttoken", "mean_sqrt_len_tokens", "weightedmean"]
-"""What becomes of the states of a text's tokens, by sentence-transformers' names. mean: their mean. cls: the first.
+"""Kinds of pooling, by sentence-transformers' names. mean: their mean. cls: the first.
 max: the largest of each number. lasttoken: the last, which alone has seen all others in a causal network.
 mean_sqrt_len_tokens: their sum over the root of their number. weightedmean: their mean, weighted by 1, 2, 3, ..."""
 

@@ -1,4 +1,4 @@
-"""What sentence-transformers has after pooling, in Flax NNX."""
+"""The modules of sentence-transformers after pooling, in Flax NNX."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class SentenceEncoder(nnx.Module):
 
     @property
     def description(self) -> str:
-        """What beside its variables decides the features."""
+        """Everything besides its variables that determines the features."""
         return f"{self.network.description} {self.activations} width={self.width} normalise={self.normalise}"
 
 

@@ -74,8 +74,8 @@ def read_modules(folder: Path) -> Modules:
     """The modules that sentence-transformers puts around the network in a folder.
 
     Raises:
-        CheckpointError: modules.json is no list of modules in folders of plain names, or they are not a Transformer, a
-            Pooling and perhaps some Dense and a Normalize, or do something that is not done here.
+        CheckpointError: modules.json is not a list of modules in folders of plain names, or they are not a
+            Transformer, a Pooling and perhaps some Dense and a Normalize, or do something that is not done here.
     """
     path = folder / "modules.json"
     if not path.is_file():
@@ -84,7 +84,7 @@ def read_modules(folder: Path) -> Modules:
         listed = json.loads(path.read_text(encoding="utf-8"))
         modules = [(str(module["type"]), str(module["path"])) for module in listed]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is no list of modules with type and path, or it is damaged") from error
+        raise CheckpointError(f"{path} is not a list of modules with type and path, or it is damaged") from error
     # What is not of sentence-transformers itself keeps its whole name, and is none of these.
     kinds = [re.sub(r"^sentence_transformers\.(.*\.)?", "", kind) for kind, _ in modules]
     if not re.fullmatch("Transformer Pooling( Dense)*( Normalize)?", " ".join(kinds)):
@@ -119,7 +119,7 @@ def read_prompt(folder: Path, prompt: str | None) -> str:
         prompt: the name of a prompt of the checkpoint, or a text; None for its default.
 
     Raises:
-        CheckpointError: the default is none of the prompts, or these are no texts by name.
+        CheckpointError: the default is none of the prompts, or these are not texts by name.
         ValueError: a word is given that is not the name of one.
     """
     path = folder / "config_sentence_transformers.json"

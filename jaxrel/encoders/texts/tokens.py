@@ -1,4 +1,4 @@
-"""Texts as rows of tokens, and the tokenizers that make them."""
+"""Texts as rows of tokens, and tokenizers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_texts(texts: Sequence[str]) -> list[str]:
     """The texts as a list.
 
     Raises:
-        ValueError: there are none, one is no string or not valid Unicode, or a single string was passed.
+        ValueError: there are none, one is not a string or not valid Unicode, or a single string was passed.
     """
     if isinstance(texts, str):
         raise ValueError(f"texts must be a sequence of strings, got the string {texts[:40]!r}; pass [text]")
@@ -58,7 +58,7 @@ def check_texts(texts: Sequence[str]) -> list[str]:
         except UnicodeEncodeError as error:
             raise ValueError(
                 f"the text at position {i} is not valid Unicode ({error}); "
-                "mend it, e.g. text.encode(errors='replace').decode()"
+                "repair it, e.g. text.encode(errors='replace').decode()"
             ) from error
     return texts
 
@@ -89,7 +89,7 @@ def read_tokenizer(path: Path, *, vocabulary_size: int | None = None) -> Tokeniz
     try:
         tokenizer: Tokenizer = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the package raises nothing more particular
-        raise CheckpointError(f"{path} is no tokenizer, or it is damaged ({error})") from error
+        raise CheckpointError(f"{path} is not a tokenizer, or it is damaged ({error})") from error
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest < 0:
         raise CheckpointError(f"{path} has no tokens")

@@ -77,7 +77,7 @@ class TransformerConfig:
         max_length: tokens of the longest text that it was made for; without learned positions it takes longer ones.
         activation: of the feed-forward networks.
         epsilon: added to what normalisation takes the root of.
-        causal: whether tokens attend to those before them alone.
+        causal: whether tokens attend only to earlier tokens and themselves.
         norm_first: whether what attention and feed-forward networks take is normalised, and the states after the last
             layer; otherwise what the layers have become of it is.
         root_mean_square: whether normalisation is by the root mean square, without a bias; otherwise by mean and
@@ -132,7 +132,7 @@ class TransformerConfig:
     embedding_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what makes no network."""
+        """Raise for an invalid architecture."""
         for field in fields(self):
             value = getattr(self, field.name)
             smallest = 0 if field.name in ("num_positions", "first_position", "relative_buckets") else 1
@@ -301,7 +301,7 @@ class Transformer(nnx.Module):
 
     @property
     def description(self) -> str:
-        """What beside its variables decides the features."""
+        """Everything besides its variables that determines the features."""
         pooling = f"pooling={self.pooling} after {self.prompt_length}"
         return f"{self.config} {pooling} layer={self.layer} normalise={self.normalise}"
 

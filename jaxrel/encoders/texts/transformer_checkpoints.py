@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint into a transformer of its family."""
+"""Assigns tensors of a checkpoint to a transformer of its family."""
 
 from __future__ import annotations
 

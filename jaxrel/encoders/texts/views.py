@@ -1,4 +1,4 @@
-"""Augmented views of texts: what an encoder should not care about, for scoring without labels."""
+"""Augmented views of texts, with changes that should not affect an encoder, for scoring without labels."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TextView:
             raise ValueError(f"number is {self.number}: pass an integer of at least 0.")
 
     def __call__(self, texts: Sequence[str], *, first: int = 0) -> tuple[str, ...]:
-        """The view of n texts; what it makes of a text depends on its position and the fields above alone.
+        """The view of n texts; the view of a text depends only on its position and the fields above.
 
         Words are what white space separates; at least one of them is kept.
 

@@ -1,1 +1,1 @@
-"""Results as one HTML file that opens without a network: tables to sort and filter, charts, what made them."""
+"""Results as one HTML file that opens without a network: sortable and filterable tables, charts, and their origin."""

@@ -1,4 +1,4 @@
-"""What pages show of bounds: columns of their terms, and a table of the target classes that they come from."""
+"""Bounds on a page: columns of their terms, and a table of the target classes that contribute to them."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _COLUMNS = (
 def class_grid(
     bounds: Iterable[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]], names: Sequence[Column]
 ) -> Grid:
-    """The classes that bounds come from.
+    """The target classes that contribute to bounds.
 
     Args:
-        bounds: of each what it is about, by the fields of `names`, and its classes as records have them.
-        names: columns that say what a bound is about.
+        bounds: for each bound, the fields of `names` that identify it, and the records of its classes.
+        names: columns that identify a bound.
 
     Returns:
         A table, which may be empty.
@@ -56,7 +56,7 @@ def class_grid(
 
 
 def expensive_classes(rows: Rows) -> dict[str, list[str]]:
-    """By target, the most expensive classes of the first bound on it."""
+    """The most expensive classes of the first bound on each target, by target."""
     found: dict[str, tuple[Any, list[str]]] = {}
     for row in rows:
         bound = row["encoder"], row.get("reference")

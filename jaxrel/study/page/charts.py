@@ -1,4 +1,4 @@
-"""Charts of a page, as data of Vega-Lite, which draws them in the browser."""
+"""Charts of a page as Vega-Lite specifications, which are drawn in the browser."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxrel.study.page.content import Chart, Column, Rows
 
 __all__ = ["cost_chart", "heat_chart", "scatter_chart", "terms_chart"]
 
-_MOST_BARS = 60  # that are drawn at once, unless more are asked for
+_MOST_BARS = 60  # bars that are drawn initially
 _MOST_NAMES = 30  # of points
 _WIDTH = 560
 _CONSTANT_GUESS = "constant guess"
@@ -29,13 +29,13 @@ def terms_chart(title: str, rows: Rows, names: Sequence[Column], *, largest_firs
 
     Args:
         title: of the chart.
-        rows: of bounds; those without one are left out.
-        names: the columns that say what a bar is about.
-        largest_first: whether the largest bound is on top, and not the smallest.
+        rows: rows with bounds; rows without one are left out.
+        names: the columns that identify a bar.
+        largest_first: whether the largest bound is on top, instead of the smallest.
     """
     varied = [column for column in names if len(_values(rows, column.field)) > 1] or list(names[:1])
     everything = len(rows) <= _MOST_BARS
-    # Bars of one choice of everything but the first, by which they are named.
+    # Bars are named by the first column; the other columns are selected.
     params, filters = _choices(rows, varied[1:], everything=everything)
     label = " + ' · ' + ".join(f"datum.{column.field}" for column in (varied if everything else varied[:1]))
     spoken = {term: term.replace("_", " ") for term in TERMS}
@@ -95,14 +95,14 @@ def terms_chart(title: str, rows: Rows, names: Sequence[Column], *, largest_firs
 
 
 def heat_chart(title: str, rows: Rows, y: str, x: str, value: Column, *, data: Rows | None = None) -> Chart:
-    """Values as colours, means over what has no axis and is not chosen.
+    """A heat map of means over columns that are neither an axis nor selected.
 
     Args:
         title: of the chart.
         rows: of the table.
-        y, x: fields of lines and columns.
-        value: what is drawn.
-        data: in place of the rows of the table, if they are other ones.
+        y, x: fields of the rows and the columns.
+        value: the column that is drawn.
+        data: rows of the chart, if they are not those of the table.
     """
     drawn = rows if data is None else data
     chosen = [Column(name, name) for name in ("encoder",) if name not in (x, y)]
@@ -113,7 +113,7 @@ def heat_chart(title: str, rows: Rows, y: str, x: str, value: Column, *, data: R
         *({"field": field, "type": "nominal"} for field in (y, x)),
         mean | {"title": value.heading, "format": ".4g"},
     ]
-    # The lighter part of the colours, on which black can be read.
+    # The lighter part of the colour map, on which black text is readable.
     scale = {"scheme": {"name": "blues", "extent": [0.05, 0.6]}, "reverse": value.better == "lower"}
     spec = {
         **({} if data is None else {"data": {"values": data}}),
@@ -134,13 +134,13 @@ def heat_chart(title: str, rows: Rows, y: str, x: str, value: Column, *, data: R
 
 
 def cost_chart(rows: Rows, names: Sequence[Column], costs: Sequence[Column], qualities: Sequence[Column]) -> Chart:
-    """Quality against cost, both of choice."""
+    """Quality against cost, both selectable."""
     params, filters = _choices(rows, [column for column in names if column.field != "encoder"], everything=False)
     params += [_choice("cost", costs), _choice("quality", qualities)]
     numbers = ("cost_value", "quality_value", "quality_lower", "quality_upper")
     fields = ("cost", "quality", "quality + '_lower'", "quality + '_upper'")
     points = [{"calculate": f"datum[{field}]", "as": name} for name, field in zip(numbers, fields, strict=True)]
-    # Linear near 0, as an encoder of pixels has no parameters, and logarithmic beyond.
+    # Linear near 0, because the encoder `pixels` has no parameters, and logarithmic beyond.
     ticks = [0, *(step * 10.0**power for power in range(-2, 12) for step in (1, 2, 5))]
     axis = {"values": ticks, "labelExpr": "format(datum.value, '~s')", "labelOverlap": "greedy", "labelSeparation": 10}
     spec = {
@@ -167,7 +167,7 @@ def scatter_chart(title: str, data: Rows) -> Chart:
 
     Args:
         title: of the chart.
-        data: a row for each encoder, `score` and kind of `accuracy`: `x` and `y`, and ends of the interval of `y`.
+        data: a row for each encoder, `score` and kind of `accuracy`, with `x`, `y` and the ends of the interval of `y`.
     """
     params, filters = _choices(data, [Column("score", "score"), Column("accuracy", "accuracy")], everything=False)
     spec = {
@@ -185,7 +185,7 @@ def scatter_chart(title: str, data: Rows) -> Chart:
 
 
 def _points(rows: Rows, x: str, field: str, title: str, interval: tuple[str, str]) -> list[dict[str, Any]]:
-    """Points with upright intervals, and with names where these have room."""
+    """Points with vertical intervals, and with names where they fit."""
     lower, upper = interval
     scale = {"zero": False}
     y = {"field": field, "type": "quantitative", "title": title, "scale": scale}
@@ -208,7 +208,7 @@ def _points(rows: Rows, x: str, field: str, title: str, interval: tuple[str, str
 
 
 def _choices(rows: Rows, columns: Sequence[Column], *, everything: bool) -> tuple[list[Any], list[Any]]:
-    """Lists to choose from, for each column with several values, and the filters that they set."""
+    """A selection list for each column with several values, and the filters that the lists set."""
     params, filters = [], []
     for column in columns:
         values = _values(rows, column.field)

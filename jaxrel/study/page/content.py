@@ -1,4 +1,4 @@
-"""What a page shows, whatever kind of result it is of."""
+"""The content of a page, independent of the kind of result."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Column(NamedTuple):
     """A column of a table that is sorted and filtered.
 
     Attributes:
-        field: of the rows. Beside it a row may have `FIELD_lower` and `FIELD_upper`, an interval, and `FIELD_mark`:
-            "best", or "tied" where it cannot be told apart from the best.
-        heading: as people read it.
-        kind: "name" is text that can be chosen from a list; all but names and texts are numbers.
-        better: which end of the numbers is the better one; None where neither is.
+        field: field of the rows. A row may also have `FIELD_lower` and `FIELD_upper`, an interval, and `FIELD_mark`:
+            "best", or "tied" if it does not differ significantly from the best.
+        heading: readable heading.
+        kind: "name" is text that can be selected from a list; all kinds except names and texts are numbers.
+        better: the better end of the numbers; None if neither is better.
     """
 
     field: str
@@ -46,9 +46,9 @@ class Chart(NamedTuple):
     """A chart of the rows of a table.
 
     Attributes:
-        title: what it shows.
-        description: the same for those who do not see it.
-        spec: of Vega-Lite; its data are the rows of the table, or its own.
+        title: what the chart shows.
+        description: alternative text of the chart.
+        spec: Vega-Lite specification; its data are the rows of the table, or its own.
     """
 
     title: str
@@ -58,7 +58,7 @@ class Chart(NamedTuple):
 
 @dataclass(frozen=True)
 class Grid:
-    """A table that is sorted and filtered, and charts of its rows."""
+    """A sortable and filterable table, and charts of its rows."""
 
     title: str
     columns: Sequence[Column]
@@ -69,16 +69,16 @@ class Grid:
 
 @dataclass(frozen=True)
 class Part:
-    """One result.
+    """One result on the page.
 
     Attributes:
         title: what it is.
-        grids: tables that are sorted and filtered; none is empty.
-        sections: tables that are not, as the terminal has them.
-        notes: what to know before reading it.
-        complaints: what went wrong.
-        settings: how it was computed, if the result says.
-        expensive: by target, names of its most expensive classes, of which samples are worth a look.
+        grids: sortable and filterable tables; none is empty.
+        sections: static tables, as printed in the terminal.
+        notes: notes to read first.
+        complaints: errors and failures.
+        settings: the settings of the result, if known.
+        expensive: names of the most expensive classes whose samples are shown, by target.
     """
 
     title: str
@@ -91,7 +91,7 @@ class Part:
 
 
 def measured(field: str, value: float, interval: tuple[float, float] = (math.nan, math.nan)) -> dict[str, Any]:
-    """The fields of a number and of its interval, without what is missing."""
+    """The fields of a number and of its interval, without missing ones."""
     fields = {field: value, f"{field}_lower": interval[0], f"{field}_upper": interval[1]}
     return {name: number for name, number in fields.items() if not math.isnan(number)}
 
@@ -102,13 +102,13 @@ def mark_best(
     better: Literal["higher", "lower"],
     tied: Callable[[int, int], bool],
 ) -> None:
-    """Mark the best of rows that are compared, and all that cannot be told apart from it.
+    """Mark the best of the compared rows, and all rows that do not differ significantly from it.
 
     Args:
-        rows: which get `FIELD_mark`.
-        field: what they are compared by.
-        better: which end of it is the better one.
-        tied: whether rows at two positions, the second the best, cannot be told apart.
+        rows: the rows that get `FIELD_mark`.
+        field: the field by which they are compared.
+        better: the better end of the field.
+        tied: whether the rows at two positions, the second being the best, do not differ significantly.
     """
     sign = 1 if better == "higher" else -1
     places = [place for place, row in enumerate(rows) if field in row]
@@ -123,5 +123,5 @@ def mark_best(
 
 
 def kept_columns(columns: Sequence[Column], rows: Rows) -> list[Column]:
-    """Those that some row has something in."""
+    """The columns that are not empty in every row."""
     return [column for column in columns if any(row.get(column.field) not in (None, "") for row in rows)]

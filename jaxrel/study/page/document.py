@@ -1,4 +1,4 @@
-"""The HTML of a page: everything in one file, every name as text, and no address that a browser would go to."""
+"""The HTML of a page: a single file with all names escaped and no external addresses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jaxrel.version import __version__
 __all__ = ["GENERATOR", "document_of"]
 
 GENERATOR = '<meta name="generator" content="jaxrel'
-"""What a page of this module has, and no other file."""
+"""Identifies a page written by this module."""
 _MOST_CHOICES = 500
 
 
@@ -31,10 +31,10 @@ def document_of(
     """The page.
 
     Args:
-        parts: what it shows.
+        parts: content of the page.
         samples: pictures of classes.
-        made: what made it, and what made the files that it is made of, as `origin_of` has it.
-        charts: the library that draws charts; or, after "why: ", the sentence that says why there are none.
+        made: origin of the page and of its source files, as returned by `origin_of`.
+        charts: the library that draws charts; or "why: " followed by the reason why there are none.
     """
     library, why = ("", charts.removeprefix("why: ")) if charts.startswith("why: ") else (charts, "")
     scripts = [script for script in (library, _file("page.js")) if script]
@@ -81,7 +81,7 @@ def _file(name: str) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _hash(content: str) -> str:
-    """By which a policy allows exactly this content."""
+    """The hash by which a content security policy allows exactly this content."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
@@ -90,13 +90,13 @@ def _text(text: str) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON that holds no end of a script, whatever names are."""
+    """JSON that cannot close a script element, whatever the names are."""
     text = json.dumps(_shown(as_data(value)), allow_nan=False, separators=(",", ":"))
     return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
 
 
 def _shown(value: Any) -> Any:
-    """Data as they are shown: no control characters, no more digits than say something."""
+    """Data as displayed: without control characters and meaningless digits."""
     if isinstance(value, str):
         return printable(value, lines=True)
     if isinstance(value, float):
@@ -147,7 +147,7 @@ def _list(title: str, lines: Sequence[str], kind: str, *, opened: bool = False) 
 
 
 def _grid(grid: Grid, number: int, why: str) -> str:
-    """The frame of a table, whose rows the script puts in, and of its charts."""
+    """The frame of a table, whose rows are inserted by the script, and of its charts."""
     headings = "".join(
         f'<th scope="col" class="{column.kind}"><button type="button" data-field="{_text(column.field)}">'
         f"{_text(column.heading)}</button></th>"
@@ -178,7 +178,7 @@ def _grid(grid: Grid, number: int, why: str) -> str:
 
 
 def _choice(column: Column, grid: Grid, name: str) -> str:
-    """A list to choose from, of names of which there are several."""
+    """A selection list of the names in a column, if there are several."""
     values = list(dict.fromkeys(row[column.field] for row in grid.rows if row.get(column.field) is not None))
     if column.kind != "name" or not 1 < len(values) <= _MOST_CHOICES:
         return ""
@@ -231,7 +231,7 @@ def _gallery(samples: Sequence[ClassSamples]) -> str:
 
 
 def _made(parts: Sequence[Part], made: Sequence[Mapping[str, Any]]) -> str:
-    """Which command and versions made the page and its files, and the settings."""
+    """The commands and versions that made the page and its files, and the settings."""
     sections = [
         Section(
             "Made by",

@@ -43,8 +43,8 @@ def part_of_ranking(ranking: Ranking) -> Part:
         "Encoders",
         columns,
         rows,
-        f"Intervals in brackets hold {ranking.settings.confidence:.0%} of the resamples; encoders that tie with the "
-        "best of their target cannot be told apart from it on the same resamples.",
+        f"Intervals in brackets hold {ranking.settings.confidence:.0%} of the resamples; encoders that tie with "
+        f"the best of their target do not differ from it significantly on the same resamples.",
         _charts(rows, columns, names),
     )
     return Part(

@@ -14,7 +14,7 @@ __all__ = ["part_of_scoreboard"]
 
 
 def part_of_scoreboard(board: Scoreboard) -> Part:
-    """A row for each encoder, a column for each metric, and the ranks as a heat map."""
+    """One row per encoder, one column per metric, and the ranks as a heat map."""
     rows = [
         {"encoder": encoder, "origin": origin}
         | {

@@ -24,7 +24,7 @@ _Place = tuple[Any, ...]
 
 
 def part_of_study(results: Results) -> Part:
-    """A row for each place on the axes, a column for each metric; metrics without a reference repeat along it."""
+    """One row per position on the axes, one column per metric; metrics without a reference repeat along that axis."""
     places = _places(results)
     rows = {place: dict(zip(AXES, place, strict=True)) | _costs(found) for place, found in places.items()}
     for metric in results.metrics:
@@ -44,8 +44,8 @@ def part_of_study(results: Results) -> Part:
         "Encoders",
         columns,
         shown,
-        f"Intervals in brackets hold {results.settings.confidence:.0%} of the resamples; numbers that tie with the "
-        "best of their target cannot be told apart from it on the same resamples.",
+        f"Intervals in brackets hold {results.settings.confidence:.0%} of the resamples; numbers that tie with "
+        f"the best of their target do not differ from it significantly on the same resamples.",
         _charts(shown, columns, names, metrics),
     )
     return Part(
@@ -58,7 +58,7 @@ def part_of_study(results: Results) -> Part:
 
 
 def _places(results: Results) -> dict[_Place, dict[str, Record]]:
-    """Records by metric, by their places on the axes."""
+    """Records by metric and by their positions on the axes."""
     places: dict[_Place, dict[str, Record]] = {}
     alone: dict[_Place, dict[_Place, dict[str, Record]]] = {}
     for record in results.entries:
@@ -78,7 +78,7 @@ def _without_reference(place: _Place) -> _Place:
 
 
 def _compared(places: Mapping[_Place, Mapping[str, Record]], metric: str) -> list[list[tuple[_Place, Record]]]:
-    """Records of a metric that differ in the encoder alone."""
+    """Records of a metric that differ only in the encoder."""
     groups: dict[_Place, list[tuple[_Place, Record]]] = {}
     for place, found in places.items():
         if metric in found:
@@ -87,7 +87,7 @@ def _compared(places: Mapping[_Place, Mapping[str, Record]], metric: str) -> lis
 
 
 def _fill(metric: str, group: Sequence[tuple[dict[str, Any], Record]], confidence: float) -> None:
-    """Put the numbers of a metric into the rows of encoders that are compared by it."""
+    """Add the numbers of a metric to the rows of the compared encoders."""
     for row, record in group:
         if record.status != OK:
             row["status"] = "; ".join(filter(None, (row.get("status"), f"{metric}: {record.status}")))
@@ -113,7 +113,7 @@ def _better(metric: str) -> Literal["higher", "lower"]:
 
 
 def _costs(found: Mapping[str, Record]) -> dict[str, Any]:
-    """What the encoder is, and the seconds of all records together."""
+    """Facts about the encoder, and the total seconds of its records."""
     numbers = [record.numbers for record in found.values()]
     costs: dict[str, Any] = {}
     for name in (column.field for column in COSTS):

@@ -1,4 +1,4 @@
-"""Small pictures of samples, where a study still has them in memory."""
+"""Thumbnails of samples that a study still holds in memory."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class ClassSamples(NamedTuple):
 
 
 def class_samples(sources: Iterable[Source], classes: Mapping[str, Sequence[str]]) -> list[ClassSamples]:
-    """The first samples of classes, held-out ones where there are any; none without Pillow.
+    """The first samples of classes, held-out ones if there are any; none without Pillow.
 
     Args:
-        sources: the data sets of a study; those that are no images in memory have no pictures.
+        sources: the data sets of a study; sets other than images in memory have no pictures.
         classes: names of classes by data set.
     """
     if importlib.util.find_spec("PIL") is None:

@@ -15,7 +15,7 @@ __all__ = ["part_of_verification"]
 
 
 def part_of_verification(verification: Verification) -> Part:
-    """A row for each encoder: accuracies after training, and scores; then how these agree."""
+    """One row per encoder with accuracies after training and scores, then their agreement."""
     rows: list[dict[str, Any]] = [
         {"encoder": encoder, "target": verification.target} for encoder in verification.encoders
     ]
@@ -31,7 +31,7 @@ def part_of_verification(verification: Verification) -> Part:
         mark_best(own, accuracies.kind, "higher", lambda a, b, m=means, n=noise: abs(m[a] - m[b]) <= n(a, b))  # type: ignore[misc]
         columns.append(Column(accuracies.kind, named(accuracies.kind), "share", "higher"))
     for number, score in enumerate(verification.columns):
-        field = f"score_{number}"  # names of scores have characters that fields of charts cannot have
+        field = f"score_{number}"  # names of scores have characters that are not allowed in fields of charts
         for encoder, value in score.values.items():
             if encoder in by_encoder:
                 interval = score.intervals.get(encoder, (math.nan, math.nan))

@@ -1,4 +1,4 @@
-"""Pages of results as files."""
+"""Writes pages of results to files."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def write_page(
     Args:
         path: the file, which is replaced, or a folder for `report.html`.
         results: at least one.
-        sources: data sets of the study; those whose images are in memory give samples of the most expensive classes.
-        charts: whether to have charts, which make the file larger by about a megabyte.
-        command: the words of the command line that made it, if any.
-        origins: what made the files that the results were read from, if they were.
+        sources: data sets of the study; samples of the most expensive classes are shown for images in memory.
+        charts: whether to include charts, which add about a megabyte to the file.
+        command: the arguments of the command line that made it, if any.
+        origins: origins of the files from which the results were read, if any.
 
     Returns:
         The file.
 
     Raises:
-        ValueError: there is no result, or the file is no page of jaxrel, and would be lost.
+        ValueError: there is no result, or the path is an existing file that is not a page of jaxrel.
         OSError: it cannot be written.
     """
     if not results:
@@ -72,7 +72,7 @@ def write_page(
 
 
 def check_output(folder: Path) -> None:
-    """Raise ValueError where a page would replace a file that is none, and lose what it holds."""
+    """Raise ValueError if a page would replace a file that is not a page of jaxrel."""
     _check(folder / FILE)
 
 
@@ -94,9 +94,9 @@ def _part(result: Result) -> Part:
 
 
 def _charts(*, wanted: bool) -> str:
-    """The library that draws, or why there is none."""
+    """The library that draws charts, or the reason why there is none."""
     if not wanted:
-        return "why: No charts were asked for."
+        return "why: No charts were requested."
     if importlib.util.find_spec("vl_convert") is None:
         return "why: Charts need vl-convert-python: pip install 'jaxrel[page]', then `jaxrel report` over this folder."
     return _library()

@@ -1,4 +1,4 @@
-"""A table of a ranking as people read it, and its rows as records."""
+"""The cells of a ranking's tables, and its rows as records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OF_TERMS = (*NUMBERS, "bound_key", "reference", "terms_status", "target_labels"
 
 
 def section_of(table: Table) -> Section:
-    """A table with what a constant guess reaches, recipes above it and complaints below."""
+    """A table with the level of a constant guess, recipes above it and errors below."""
     complaints = [
         f"{score.encoder}{'' if score.failed else ' (terms)'}: {score.complaint}"
         for score in (row.score for row in table.rows)
@@ -34,7 +34,7 @@ def section_of(table: Table) -> Section:
 
 
 def record_of(row: Row, *, terms: bool) -> dict[str, Any]:
-    """One row as flat fields, None where a number is missing; resamples and classes stay in the log."""
+    """One row as flat fields, with None for missing numbers; resamples and classes stay in the log."""
     left_out = {*LOGGED, *(() if terms else _OF_TERMS)}
     fields = {
         field.name: getattr(row.score, field.name)
@@ -48,7 +48,7 @@ def record_of(row: Row, *, terms: bool) -> dict[str, Any]:
 
 
 def count(number: int | None) -> str:
-    """A number of parameters in three digits, such as 3.5M; empty where it is not known."""
+    """A number of parameters in three digits, such as 3.5M; empty if unknown."""
     if number is None:
         return ""
     for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
@@ -58,7 +58,7 @@ def count(number: int | None) -> str:
 
 
 def _levels(table: Table) -> str:
-    """What a constant guess reaches, where labels are looked at."""
+    """The level of a constant guess, if labels are used."""
     if table.settings.label_free:
         return "no target labels"
     level, classes = table.vacuous
@@ -70,7 +70,7 @@ def _levels(table: Table) -> str:
 
 
 def _cells(row: Row, table: Table) -> dict[str, str]:
-    """The entries of a row by their headings; what matters least is last, and first to go on below."""
+    """The entries of a row by heading; the least important are last, and wrap first."""
     score, scores = row.score, [other.score for other in table.rows]
     cells = {"rank": f"{'=' if row.tied_with_above else ''}{row.rank}", "encoder": score.encoder}
     if table.is_summary:

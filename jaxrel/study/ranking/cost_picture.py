@@ -30,7 +30,7 @@ class _Point(NamedTuple):
 def cost_figure(tables: Sequence[Table]) -> Figure:
     """A panel for each target: transferability against parameters, with the Pareto front as a line.
 
-    Names stand beside the panel, from above to below as the points do, each with a line to its point.
+    Names are beside the panel, in the vertical order of the points, each connected to its point by a line.
 
     Args:
         tables: at least one with an encoder whose number of parameters is known.
@@ -40,7 +40,7 @@ def cost_figure(tables: Sequence[Table]) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    # Transferability does not depend on the reference, so that one table of a target is enough.
+    # Transferability does not depend on the reference, so one table per target is enough.
     panels = {table.target: points for table in tables if (points := _points(table))}
     names = [point.name for points in panels.values() for point in points]
     with typography([*panels, *names]):
@@ -64,7 +64,7 @@ def cost_figure(tables: Sequence[Table]) -> Figure:
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Positions of the `(cost, quality)` that none of no higher cost surpasses, by cost."""
+    """Positions of the points `(cost, quality)` on the Pareto front, ordered by cost."""
     front: list[int] = []
     for position in sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1])):
         if not front or points[position][1] > points[front[-1]][1]:
@@ -73,7 +73,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def _points(table: Table) -> list[_Point]:
-    """The encoders whose cost is known, the best first."""
+    """The encoders with known cost, the best first."""
     scores = [row.score for row in table.rows if not row.score.failed]
     return [
         _Point(score.encoder, score.num_parameters, score.transferability)
@@ -83,12 +83,12 @@ def _points(table: Table) -> list[_Point]:
 
 
 def _room(point: _Point) -> float:
-    """How high a name is."""
+    """Height of a name."""
     return _LINE * (1 + in_lines(point.name).count("\n")) + _BETWEEN
 
 
 def _width(figure: Figure, names: Sequence[str]) -> float:
-    """How wide the widest name is."""
+    """Width of the widest name."""
     texts = [figure.text(0, 0, in_lines(name), fontsize="small") for name in names]
     width = width_of(texts)
     for text in texts:
@@ -125,7 +125,7 @@ def _draw(axis: Any, points: Sequence[_Point], height: float) -> None:
 
 
 def _scale(axis: Any, sizes: Sequence[int]) -> None:
-    """A logarithmic axis, with a place for 0 where there is one."""
+    """A logarithmic axis, with a position for 0 if it occurs."""
     from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
     positive = [size for size in sizes if size] or [10]
@@ -146,7 +146,8 @@ def _scale(axis: Any, sizes: Sequence[int]) -> None:
 
 
 def _spread(wanted: Sequence[float], room: Sequence[float], height: float) -> list[float]:
-    """Places from high to low, as near to those wanted as lets each have its room between 0 and the height."""
+    """Positions from high to low, as near to the wanted ones as possible while each has its room between 0 and the
+    height."""
     places, edge = [], height
     for place, space in zip(wanted, room, strict=True):
         places.append(min(place, edge - space / 2))

@@ -1,4 +1,4 @@
-"""Which encoders are small enough, found out before anything is extracted."""
+"""Leaves out encoders that are too large before anything is extracted."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def within_limits(
 ) -> Plan:
     """The plan without the encoders that are too large, each of which is named in the log.
 
-    Encoders are loaded for it. Those that cannot be, and those of arrays of one's own, stay.
+    Encoders are loaded to find their sizes. Encoders that cannot be loaded, or that are arrays, stay.
 
     Args:
-        plan: what would be scored.
-        max_parameters: the most parameters that an encoder may have.
-        max_width: the most features that it may make of a sample.
-        progress: told `(what, done, total)` as encoders are loaded.
+        plan: the plan to restrict.
+        max_parameters: maximum number of parameters of an encoder.
+        max_width: maximum number of features per sample.
+        progress: called with `(what, done, total)` as encoders are loaded.
 
     Raises:
         ValueError: no encoder is left, or a limit is below 1.
@@ -36,7 +36,7 @@ def within_limits(
     limits = {"parameters": max_parameters, "features of a sample": max_width}
     for what, limit in limits.items():
         if limit is not None and limit < 1:
-            raise ValueError(f"the most {what} that an encoder may have are {limit}: pass a number of at least 1.")
+            raise ValueError(f"the maximum number of {what} is {limit}: pass a number of at least 1.")
     if all(limit is None for limit in limits.values()):
         return plan
     kept = []
@@ -59,7 +59,7 @@ def within_limits(
 
 
 def _costs(plan: Plan, name: str) -> tuple[int | None, int | None]:
-    """Parameters and width, as far as they are known."""
+    """Parameters and width, if known."""
     originals = map(underlying, plan.sources.values())
     source = next((source for source in originals if isinstance(source, NamedSource)), None)
     if source is None:
@@ -68,6 +68,6 @@ def _costs(plan: Plan, name: str) -> tuple[int | None, int | None]:
         encoder = source.encoder(name)
     except MemoryError:
         raise
-    except Exception:  # it is named where it is to be scored
+    except Exception:  # the failure is reported when it is scored
         return None, None
     return encoder.num_parameters, encoder.feature_width

@@ -1,4 +1,4 @@
-"""The file `results.json`: a ranking, its settings as data, and what made it."""
+"""The file `results.json`: a ranking, its settings as data, and its origin."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class StoredRow:
-    """A score, and what a ranking found by its resamples, which the file does not have."""
+    """A score, and the ranking's findings from its resamples, which the file does not store."""
 
     score: Score
     bound_interval: tuple[float, float]
@@ -50,7 +50,7 @@ class StoredRow:
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """What the file has of a ranking: settings, where data were, and all rows of all pairs."""
+    """The content of the file: settings, paths of data, and all rows of all pairs."""
 
     settings: Settings
     data_paths: Mapping[str, str]
@@ -65,12 +65,12 @@ def write(
 
 
 def document_of(ranking: Ranking, *, data_paths: Mapping[str, Path], command: Sequence[str]) -> dict[str, Any]:
-    """What the file holds; numbers are those of Python still."""
+    """The document, with Python numbers."""
     terms = ranking.has_references
 
     def table_record(table: Table) -> dict[str, Any]:
         level, classes = table.vacuous
-        # Pseudo-labels differ from encoder to encoder, and with them the level, which is in the rows.
+        # Pseudo-labels differ between encoders, and so does the level of a constant guess, which is in the rows.
         levels = {"vacuous_level": level, "log_num_classes": math.log(classes) if classes else None}
         return {
             "reference": table.reference,
@@ -94,7 +94,7 @@ def document_of(ranking: Ranking, *, data_paths: Mapping[str, Path], command: Se
 
 
 def read(path: Path) -> Stored:
-    """What a file holds, with the resamples and classes of its scores where the log of finished records lies beside it.
+    """The ranking in a file, with the resamples and classes of its scores if the log of finished records is beside it.
 
     Args:
         path: the file, or its folder.
@@ -139,5 +139,5 @@ def _checked(kind: str, name: str, value: Any) -> Any:
 
 
 def _logged(folder: Path) -> dict[str, dict[str, Any]]:
-    """Finished records by key, of every log in the folder."""
+    """Finished records by key, from every log in the folder."""
     return {key: record for path in logs_of(folder) for key, record in read_records(path).items()}

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["ranking_figure"]
 
 _LABELS = ("re-weighted reference loss", "label mismatch", "distribution mismatch")
-_PANEL = 3.4  # inches; as are all sizes here
+_PANEL = 3.4  # inches, like all sizes here
 _BAR = 0.24
 
 
 def ranking_figure(tables: Sequence[Table]) -> Figure:
-    """A panel of transferability for each table, and where there is a reference one of the bound beside it.
+    """A panel of transferability for each table, and, with a reference, one of the bound beside it.
 
     Args:
         tables: at least one.
@@ -73,13 +73,13 @@ def _height(axes: Sequence[Any]) -> float:
 
 
 def _places(table: Table) -> list[float]:
-    """The middles of the rows; the axis is in inches."""
+    """The centres of the rows, in inches."""
     edges = row_edges(in_lines(row.score.encoder) for row in table.rows)
     return [sum(pair) / 2 for pair in itertools.pairwise(edges)]
 
 
 def _draw_number(axis: Any, table: Table) -> None:
-    """A bar for each encoder, the best on top, as long as the number that is ranked by."""
+    """A bar of transferability for each encoder, the best on top."""
     scores, places = [row.score for row in table.rows], _places(table)
     axis.barh(places, [_drawn(score.transferability) for score in scores], color="#88aacc", height=_BAR)
     for place, score in zip(places, scores, strict=True):

@@ -23,20 +23,20 @@ FILES = ("results.json", "results.csv")
 PICTURES = tuple(f"{name}.{kind}" for name in ("ranking", "cost") for kind in FORMATS)
 
 _WITH_LABELS = (
-    "What the numbers mean. Encoders are ordered by transferability, which is computed from the target samples alone, "
-    "as the line above the table says. It is there to compare encoders on one target."
+    "What the numbers mean. Encoders are ordered by transferability, which is computed from the target samples "
+    "alone, by the recipe in the line above the table. Use it to compare encoders on one target."
 )
 _WITHOUT_LABELS = (
-    "What the numbers mean. No target label was looked at. Encoders are ordered by transferability, by the recipe that "
+    "What the numbers mean. No target label was used. Encoders are ordered by transferability, by the recipe that "
     "predicted best without labels: samples are clustered along what two augmented views of a sample share, and a "
-    "linear probe fitted on half of them names the clusters of the views of the other half. It is the accuracy of no "
-    "classifier of yours. The augmentations (small rotations, shifts, changes of size and light) must leave your "
-    "classes alone."
+    "linear probe fitted on half of them names the clusters of the views of the other half. It is not the "
+    "accuracy of a classifier on your labels. The augmentations (small rotations, shifts, changes of size and "
+    "light) must not change your classes."
 )
 _BY_CLASS_NAMES = (
-    "Here the labels are not those of the target, which were not looked at: {teacher} gave each sample the class whose "
-    "name is nearest. The numbers say how well encoders tell apart what it tells apart, right or wrong. The teacher "
-    "itself and its layers are judged by labels of their own."
+    "Here the labels are not those of the target, which were not used: {teacher} gave each sample the class whose "
+    "name is nearest. The numbers say how well encoders predict the teacher's labels, right or wrong. The "
+    "teacher itself and its layers are scored on labels of their own."
 )
 _TERMS = (
     "What a reference adds. bound = reference loss + label mismatch + distribution mismatch is an upper limit of the "
@@ -45,8 +45,8 @@ _TERMS = (
     "where it comes from. "
 )
 _TERMS_WITH_LABELS = (
-    "bound >= target loss is certain, for these held-out samples and the transformed head; it is no statement about "
-    "the population or about fine-tuning."
+    "bound >= target loss is certain, for these held-out samples and the transformed head; it says nothing "
+    "about the population or about fine-tuning."
 )
 _TERMS_WITHOUT_LABELS = (
     "Here all of it is about pseudo-labels, clusters that differ from encoder to encoder: no loss on the true labels "
@@ -61,7 +61,7 @@ _TRUST = (
 
 
 def notes(ranking: Ranking) -> list[str]:
-    """What a reader of the tables has to know, in paragraphs."""
+    """The notes for readers of the tables, in paragraphs."""
     label_free = ranking.settings.label_free
     paragraphs = [_WITHOUT_LABELS if label_free else _WITH_LABELS]
     if ranking.settings.class_names:
@@ -77,13 +77,13 @@ def print_ranking(ranking: Ranking, console: Console) -> None:
 
 
 def check_output(plan: Plan, folder: Path, *, data_paths: Mapping[str, Path]) -> None:
-    """Raise ValueError where the files of this plan would replace those of another, and lose what they hold."""
+    """Raise ValueError if the files of this plan would replace files of another one."""
     rows = [[reference, target, encoder] for reference, target in plan.pairs for encoder in plan.encoders]
     _check(rows, plan.settings, folder, data_paths)
 
 
 def check_replaced(ranking: Ranking, folder: Path, *, data_paths: Mapping[str, Path]) -> None:
-    """Raise ValueError where the files of this ranking would replace those of another, and lose what they hold."""
+    """Raise ValueError if the files of this ranking would replace files of another one."""
     rows = [[table.reference, table.target, row.score.encoder] for table in ranking.tables for row in table.rows]
     _check(rows, ranking.settings, folder, data_paths)
 
@@ -114,15 +114,15 @@ def write_files(
     data_paths: Mapping[str, Path] | None = None,
     command: Sequence[str] = (),
 ) -> list[Path]:
-    """Write `results.json`, `results.csv` and, if asked for, pictures; each replaces its older one.
+    """Write `results.json`, `results.csv` and, if requested, pictures, replacing older files.
 
     Args:
-        ranking: what to write.
-        folder: where to; made if need be.
+        ranking: the ranking to write.
+        folder: output folder, created if needed.
         plot: whether to draw.
-        formats: of pictures beside PNG, among `jaxrel.study.drawing.FORMATS`.
+        formats: formats of pictures in addition to PNG, among `jaxrel.study.drawing.FORMATS`.
         data_paths: by data set name, where the user has the data.
-        command: the words of the command line that made it, if any.
+        command: the arguments of the command line that made it, if any.
 
     Returns:
         The files.

@@ -13,46 +13,45 @@ from jaxrel.study.scoring.explained import BOUND_NUMBERS as NUMBERS
 __all__ = ["LOGGED", "NUMBERS", "RESAMPLED", "Score", "joined"]
 
 RESAMPLED = {"resampled_transferabilities": "key", "resampled_bounds": "bound_key"}
-"""Fields of resamples, and the field that has the key of the record whose they are."""
+"""Fields of resamples, each with the field that holds the key of their record."""
 LOGGED = (*RESAMPLED, "classes")
-"""Fields that the log of finished records has, and the file of a ranking does not."""
+"""Fields that are in the log of finished records, but not in the file of a ranking."""
 _SECONDS = ("extraction_seconds", "compilation_seconds", "scoring_seconds")
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """One encoder scored on one target, with the terms of one reference if there is one.
+    """One encoder scored on one target, with the terms of one reference, if any.
 
-    Every loss and bound is in nats, on samples not learned on; numbers that could not be had are NaN.
+    Every loss and bound is in nats, on held-out samples; missing numbers are NaN.
 
     Attributes:
-        key: of the record of the transferability, a hash of everything that depends on; empty where that could not be
-            found out.
-        bound_key: likewise of the bound.
-        reference: None where there are no terms.
-        status: "ok", or why there is no number to rank by.
+        key: key of the record of the transferability, a hash of everything it depends on; empty if unknown.
+        bound_key: likewise for the bound.
+        reference: None if there are no terms.
+        status: "ok", or why there is no transferability.
         terms_status: "ok", or what is wrong with the bound and its terms.
-        recipe: what `transferability` is.
-        target_samples: a hash of which samples of the target were scored; the same under every encoder.
-        target_labels: "given", or where the target classes come from that the terms are about.
-        transferability: what encoders are ranked by, of the training samples of the target; see
+        recipe: how `transferability` is computed.
+        target_samples: a hash of the scored target samples; the same for every encoder.
+        target_labels: "given", or the source of the target classes of the terms.
+        transferability: the number by which encoders are ranked, computed from the training samples of the target; see
             :func:`jaxrel.transferability_score`. It does not depend on the reference.
         lower: with `upper`, ends of its interval.
-        accuracy: share of target samples told right by what the recipe learned.
+        accuracy: share of target samples predicted correctly by the classifier of the recipe.
         majority: the accuracy of the best constant guess.
-        num_classes: of the target, of the terms.
+        num_classes: number of target classes of the terms.
         vacuous_level: loss of the best constant guess, the entropy of the held-out target classes.
-        num_parameters: of the encoder; None where it is not known.
-        feature_width: how many numbers the encoder makes of a sample.
-        samples_per_second: of extraction, compilation left out, in the run that made this score; NaN where all features
-            were there already.
-        resampled_transferabilities: on resampled target samples, the same ones for all encoders of a target.
-        resampled_bounds: the bound on resampled held-out samples, likewise; without labels there are none.
+        num_parameters: number of parameters of the encoder; None if unknown.
+        feature_width: number of features per sample.
+        samples_per_second: speed of extraction without compilation, in the run that made this score; NaN if all
+            features were in the store.
+        resampled_transferabilities: transferability on resampled target samples, the same for all encoders of a target.
+        resampled_bounds: the bound on resampled held-out samples, likewise; empty without labels.
         classes: the most expensive target classes of the bound, as :class:`jaxrel.study.Record` has them.
-        extraction_seconds: what the features of both data sets took in the run that made this score; features
-            from the store cost next to nothing.
-        compilation_seconds: what compilation of all that was run for this score took.
-        scoring_seconds: what learning, evaluating and resampling took, compilation left out.
+        extraction_seconds: time to get the features of both data sets in the run that made this score; features from
+            the store take almost no time.
+        compilation_seconds: time to compile everything that was run for this score.
+        scoring_seconds: time of learning, evaluation and resampling, without compilation.
     """
 
     key: str
@@ -93,27 +92,27 @@ class Score:
 
     @property
     def failed(self) -> bool:
-        """Whether there is no number to rank by."""
+        """Whether there is no transferability."""
         return self.status != OK
 
     @property
     def has_terms(self) -> bool:
-        """Whether there is a bound to trust."""
+        """Whether there is a valid bound."""
         return self.reference is not None and not self.failed and self.terms_status == OK
 
     @property
     def terms(self) -> tuple[float, float, float]:
-        """What the bound is the sum of: reference loss, label mismatch, distribution mismatch."""
+        """The terms of the bound: reference loss, label mismatch, distribution mismatch."""
         return self.reweighted_reference_loss, self.label_mismatch, self.distribution_mismatch
 
     @property
     def complaint(self) -> str:
-        """What is wrong with the number, or with its terms; empty where all is well."""
+        """The problem with the number or its terms; empty if there is none."""
         return next((status for status in (self.status, self.terms_status) if status != OK), "")
 
 
 def joined(transferability: Record, bound: Record | None) -> Score:
-    """A score of the records of one encoder and target, and of one reference if there is one."""
+    """The score from the records of one encoder and target, and of one reference, if any."""
     numbers = transferability.numbers
     labels = transferability.texts.get("target_labels", "given")
     of_bound: dict[str, Any] = {}

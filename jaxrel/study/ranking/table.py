@@ -1,4 +1,4 @@
-"""From scores to an order: ranks, intervals and ties; to files and back."""
+"""Rankings of scores: ranks, intervals and ties, with saving and loading."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Row:
     """One encoder in a table.
 
     `bound_interval` is the percentile interval of the bound over resampled samples. Two
-    encoders are tied when the interval of the difference of their transferabilities, on the same resamples, holds 0:
+    encoders are tied if the interval of the difference of their transferabilities, on the same resamples, contains 0:
     `tied_with` names all such encoders of the table, `tied_with_above` says whether the one ranked just above is among
     them.
     """
@@ -48,8 +48,8 @@ class Row:
 class Table(Tabular):
     """The encoders in the order of their transferability on one target, largest first, failed ones last.
 
-    `reference` is that of the terms. It is None where there are none, and in a summary, in which each encoder stands
-    with the reference that gives it the smallest bound.
+    `reference` is the reference of the terms. It is None if there are no terms, and in a summary, where each encoder
+    has the reference with its smallest bound.
     """
 
     reference: str | None
@@ -68,19 +68,19 @@ class Table(Tabular):
 
     @property
     def is_summary(self) -> bool:
-        """Whether references differ from encoder to encoder, or may."""
+        """Whether references may differ between encoders."""
         return self.reference is None and self.references != {None}
 
     @property
     def heading(self) -> str:
-        """What the table is about."""
+        """The heading of the table."""
         if self.references <= {None}:
             return self.target
         return f"{self.reference or 'best of the references'} → {self.target}"
 
     @property
     def recipes(self) -> list[str]:
-        """How the numbers were computed; more than one only where encoders had to be treated differently."""
+        """How the numbers were computed; more than one recipe only if encoders had to be treated differently."""
         return sorted({row.score.recipe for row in self.rows if row.score.recipe})
 
     @property
@@ -103,13 +103,13 @@ class Table(Tabular):
         return [section_of(self)]
 
     def plot(self) -> Figure:
-        """As :meth:`Ranking.plot`, of this table alone."""
+        """As :meth:`Ranking.plot`, for this table only."""
         return ranking_figure([self])
 
 
 @dataclass(frozen=True, repr=False)
 class Ranking(Tabular):
-    """A table for each pair of tasks, and a summary for each target that has more than one reference."""
+    """One table per pair of tasks, and a summary for each target with several references."""
 
     tables: tuple[Table, ...]
     summaries: tuple[Table, ...]
@@ -130,7 +130,7 @@ class Ranking(Tabular):
         return any(table.references != {None} for table in self.tables)
 
     def records(self) -> list[dict[str, Any]]:
-        """A record for each encoder and pair; the summaries repeat some of them, and are left out."""
+        """A record for each encoder and pair; summaries are left out, because they repeat records."""
         return [record_of(row, terms=self.has_references) for table in self.tables for row in table.rows]
 
     def sections(self) -> list[Section]:
@@ -138,7 +138,7 @@ class Ranking(Tabular):
         return [section_of(table) for table in (*self.tables, *self.summaries)]
 
     def plot(self) -> Figure:
-        """Bars of transferability, and of the bound where there are references; needs matplotlib.
+        """Bars of transferability and, with references, of the bound; needs matplotlib.
 
         Returns:
             A figure, which `savefig` writes in any format.
@@ -147,7 +147,7 @@ class Ranking(Tabular):
 
     @property
     def has_costs(self) -> bool:
-        """Whether the number of parameters of any encoder is known that has a score."""
+        """Whether the number of parameters is known for any scored encoder."""
         return any(
             row.score.num_parameters is not None and not row.score.failed for table in self.tables for row in table.rows
         )
@@ -166,7 +166,7 @@ class Ranking(Tabular):
         return cost_figure(self.tables)
 
     def save(self, path: Path | str) -> None:
-        """Write the ranking to a file as `jaxrel rank` writes it, `results.json`.
+        """Write the ranking to `results.json`, in the format of `jaxrel rank`.
 
         Args:
             path: the file, which is replaced, or a folder for `results.json`.
@@ -178,28 +178,28 @@ class Ranking(Tabular):
 
     @classmethod
     def load(cls, path: Path | str) -> Ranking:
-        """The ranking that a file has; neither data nor a network are needed.
+        """Load a ranking from a file; neither data nor a network are needed.
 
         Args:
-            path: a file that `save` or `jaxrel rank` wrote, or its folder (`study.rank` by itself writes none).
-                Resamples are read from the log of finished scores where that lies beside it.
+            path: a file that `save` or `jaxrel rank` wrote, or its folder (`study.rank` writes none). Resamples are
+                read from the log of finished scores if it is beside the file.
 
         Returns:
-            The ranking, equal to the one that was saved but for `strict` and `skip_broken`.
+            The ranking, equal to the saved one except for `strict` and `skip_broken`.
 
         Raises:
             OSError: there is no such file.
-            ValueError: it is damaged, or of another version; it is named.
+            ValueError: it is damaged or has another version; the message names it.
         """
         stored = document.read(Path(path))
         return make_ranking([row.score for row in stored.rows], stored.settings, stored=stored.rows)
 
 
 def ranking_of(results: Results) -> Ranking:
-    """The encoders of a study in their order on every target, with the terms of every reference if there are bounds.
+    """Rank the encoders of a study on every target, with the terms of every reference if there are bounds.
 
     Raises:
-        ValueError: the study has no transferability, or samples, seeds or reference classes are varied.
+        ValueError: the study has no transferability, or varies samples, seeds or reference classes.
     """
     if TRANSFERABILITY not in results.metrics:
         raise ValueError("a ranking is by transferability, which is not among the metrics of the study: add it.")
@@ -224,8 +224,8 @@ def make_ranking(scores: Sequence[Score], settings: Settings, *, stored: Sequenc
 
     Args:
         scores: at least one.
-        settings: which they were made by.
-        stored: what was found earlier by resamples that some scores do not have any more.
+        settings: settings of the scores.
+        stored: earlier findings from resamples that some scores no longer have.
     """
     known = {_place(row.score): row for row in stored}
     by_pair: dict[tuple[str | None, str], list[Score]] = {}
@@ -277,7 +277,8 @@ def _rows(scores: Sequence[Score], confidence: float, known: _Known) -> tuple[Ro
 
 
 def _order(score: Score) -> tuple[bool, float, float, str]:
-    """Equal transferabilities, as those of one encoder with several references are, are ordered by the bound."""
+    """The sort key of a score; equal transferabilities, as of one encoder with several references, are ordered by the
+    bound."""
     bound = math.inf if math.isnan(score.bound) else score.bound
     return score.failed, 0.0 if math.isnan(score.transferability) else -score.transferability, bound, score.encoder
 

@@ -1,4 +1,4 @@
-"""Encoders by metrics: what a run by many metrics gives."""
+"""The scoreboard: encoders scored by many metrics."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ FILE = "scores.json"
 
 @dataclass(frozen=True, repr=False)
 class Scoreboard(Tabular):
-    """Encoders by metrics.
+    """Scores of encoders by metrics.
 
     Attributes:
-        encoders: names, in the order given.
+        encoders: names, in the order passed.
         metrics: names in `jaxrel.metrics.METRICS`.
-        values: `(encoders, metrics)`, NaN or infinite where `messages` says why.
-        messages: by `(encoder, metric)`, what is wrong with a value.
-        seconds: `(encoders, metrics)`, an equal share of what was computed together, compilation left out.
+        values: `(encoders, metrics)`, NaN or infinite with a reason in `messages`.
+        messages: the problem with a value, by `(encoder, metric)`.
+        seconds: `(encoders, metrics)`, without compilation; scores computed together share the time equally.
         origins: by encoder, the file or the data sets that it was scored on.
-        target: a hash of the labels and whatever else all encoders have in common, as far as arrays told.
+        target: a hash of the labels and other arrays that all encoders share, as far as they were passed as arrays.
     """
 
     encoders: tuple[str, ...]
@@ -54,12 +54,12 @@ class Scoreboard(Tabular):
 
     @property
     def failed(self) -> tuple[tuple[str, str], ...]:
-        """The `(encoder, metric)` that have no value."""
+        """The pairs `(encoder, metric)` without a value."""
         places = np.argwhere(np.isnan(self.values)).tolist()
         return tuple((self.encoders[row], self.metrics[column]) for row, column in places)
 
     def ranks(self) -> np.ndarray:
-        """`(encoders, metrics)`: 1 for the best, equal values share the best of their ranks, NaN is last."""
+        """`(encoders, metrics)`: 1 is the best, equal values share their best rank, NaN is last."""
         columns = []
         for name, column in zip(self.metrics, self.values.T, strict=True):
             gain = column if METRICS[name].higher_is_better else -column
@@ -68,7 +68,7 @@ class Scoreboard(Tabular):
         return np.stack(columns, axis=1)
 
     def ordered(self) -> Self:
-        """The same with the encoders in the order of the first metric, the best first."""
+        """The scoreboard with the encoders ordered by the first metric, the best first."""
         order = np.argsort(self.ranks()[:, 0], kind="stable")
         encoders, origins = (tuple(names[row] for row in order) for names in (self.encoders, self.origins))
         return replace(self, encoders=encoders, origins=origins, values=self.values[order], seconds=self.seconds[order])
@@ -92,7 +92,7 @@ class Scoreboard(Tabular):
         ]
 
     def sections(self) -> list[Section]:
-        """Values with ranks in brackets: a line for each encoder, a column for each metric."""
+        """Values with ranks in brackets: one row per encoder, one column per metric."""
         ranks = self.ranks()
 
         def cell(row: int, column: int) -> str:
@@ -120,7 +120,7 @@ class Scoreboard(Tabular):
 
         Args:
             path: the file, which is replaced, or a folder for `scores.json`.
-            command: the words of the command line that made it, if any.
+            command: the arguments of the command line that made it, if any.
 
         Raises:
             OSError: it cannot be written.
@@ -132,14 +132,14 @@ class Scoreboard(Tabular):
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """What a file has; neither data nor a network are needed.
+        """Load a scoreboard from a file; neither data nor a network are needed.
 
         Args:
             path: a file that `save` or `jaxrel score` wrote, or its folder.
 
         Raises:
             OSError: there is no such file.
-            ValueError: it is damaged, or of another version; it is named.
+            ValueError: it is damaged or has another version; the message names it.
         """
         return parsed(file_at(path, FILE), cls._of_document, "jaxrel score")
 
@@ -166,17 +166,17 @@ class Scoreboard(Tabular):
 
 
 def scoreboard_of(results: Results, origins: Mapping[str, str] | None = None) -> Scoreboard:
-    """The scores of the encoders of a study on its one target, and with its one reference if it has one.
+    """The scores of the encoders of a study on its only target, with its only reference, if any.
 
     Args:
-        results: of the study.
+        results: results of the study.
         origins: by encoder, the file or the data sets that it was scored on.
 
     Raises:
         ValueError: there are several targets or references, or samples, seeds or reference classes are varied.
     """
     if max(map(len, (results.targets, results.references))) > 1:
-        raise ValueError("a scoreboard is of one target and one reference at most: take the table of the results.")
+        raise ValueError("a scoreboard has one target and at most one reference: use the table of the results.")
     shape = len(results.encoders), len(results.metrics)
     records = {(record.encoder, record.metric): record for record in results.entries}
 
@@ -185,7 +185,7 @@ def scoreboard_of(results: Results, origins: Mapping[str, str] | None = None) ->
         return np.array(columns, float).reshape(shape)
 
     if len(records) < len(results.entries):
-        raise ValueError("samples, seeds or reference classes are varied: take the table of the results.")
+        raise ValueError("samples, seeds or reference classes are varied: use the table of the results.")
     told = (record.texts.get("target_samples", "") for record in results.entries if not math.isnan(record.value))
     return Scoreboard(
         results.encoders,
@@ -199,7 +199,7 @@ def scoreboard_of(results: Results, origins: Mapping[str, str] | None = None) ->
 
 
 def metric_record(metric: Metric) -> dict[str, Any]:
-    """What there is to say of a metric."""
+    """The messages about a metric."""
     return {
         "name": metric.name,
         "needs": list(metric.needs),
@@ -212,10 +212,10 @@ def metric_record(metric: Metric) -> dict[str, Any]:
 
 
 def origin_as_text(origin: Any) -> str:
-    """The origin of an encoder, as `EncoderArrays` has it, of which a file has the data."""
+    """The origin of an encoder, as in `EncoderArrays`, from its data in a file."""
     return json.dumps(origin) if isinstance(origin, Mapping) else as_text(origin)
 
 
 def _origin_as_data(origin: str) -> Any:
-    """Options as what they are, not as the text of them; a path is text."""
+    """Options as data instead of text; a path is text."""
     return json.loads(origin) if origin.startswith("{") else origin

@@ -17,10 +17,10 @@ __all__ = ["board_figure"]
 
 
 def board_figure(encoders: Sequence[str], metrics: Sequence[str], ranks: np.ndarray) -> Figure:
-    """Ranks as colours: a line for each encoder, a column for each metric.
+    """A heat map of ranks: one row per encoder, one column per metric.
 
     Args:
-        encoders: names of the lines.
+        encoders: names of the rows.
         metrics: names of the columns.
         ranks: `(encoders, metrics)`.
 

@@ -23,12 +23,12 @@ NOTE = "Ranks in brackets, 1 for the encoder that promises most. Values of diffe
 
 
 def print_scoreboard(board: Scoreboard, console: Console) -> None:
-    """A line for each encoder, a column for each metric; what is wrong with a value is said below."""
+    """One row per encoder, one column per metric; problems with values are listed below."""
     print_sections(board.sections(), console)
 
 
 def print_metrics(console: Console) -> None:
-    """Every metric of the registry, and what needs mean."""
+    """Every metric of the registry, and the meaning of its needs."""
     rows = [
         {
             "metric": metric.name,
@@ -47,17 +47,17 @@ def print_metrics(console: Console) -> None:
 
 
 def metric_records() -> list[dict[str, Any]]:
-    """The registry as JSON has it."""
+    """The registry as JSON."""
     return [metric_record(metric) for metric in METRICS.values()]
 
 
 def check_output(origins: Mapping[str, str], metrics: Sequence[str], folder: Path) -> None:
-    """Raise ValueError where the files of these scores would replace those of others, and lose what they hold."""
+    """Raise ValueError if the files of these scores would replace files of others."""
     _check([_row(encoder, origin, metric) for encoder, origin in origins.items() for metric in metrics], folder)
 
 
 def check_replaced(board: Scoreboard, folder: Path) -> None:
-    """Raise ValueError where the files of this scoreboard would replace those of others, and lose what they hold."""
+    """Raise ValueError if the files of this scoreboard would replace files of others."""
     _check([_row(record["encoder"], record["origin"], record["metric"]) for record in board.records()], folder)
 
 
@@ -69,7 +69,7 @@ def _check(rows: Sequence[tuple[str, str, str]], folder: Path) -> None:
 
 
 def _row(encoder: str, origin: str, metric: str) -> tuple[str, str, str]:
-    """What a score is of: a file, whose name depends on the others, or an encoder on data sets."""
+    """The identity of a score: a file, whose name depends on the others, or an encoder on data sets."""
     return encoder if origin.startswith("{") or not origin else "", origin, metric
 
 
@@ -81,14 +81,14 @@ def write_files(
     formats: Sequence[str] = (),
     command: Sequence[str] = (),
 ) -> list[Path]:
-    """Write `scores.json`, `scores.csv` and, if asked for, `scores.png`; each replaces its older one.
+    """Write `scores.json`, `scores.csv` and, if requested, `scores.png`, replacing older files.
 
     Args:
-        board: what to write.
-        folder: where to; made if need be.
+        board: the scoreboard to write.
+        folder: output folder, created if needed.
         plot: whether to draw.
-        formats: of pictures beside PNG, among `jaxrel.study.drawing.FORMATS`.
-        command: the words of the command line that made it, if any.
+        formats: formats of pictures in addition to PNG, among `jaxrel.study.drawing.FORMATS`.
+        command: the arguments of the command line that made it, if any.
 
     Returns:
         The files.

@@ -1,1 +1,1 @@
-"""Ways to compute the numbers of a study: in programs that serve many units, metric by metric, or with reasons."""
+"""Ways to compute the numbers of a study: by programs shared by many units, metric by metric, or with explanations."""

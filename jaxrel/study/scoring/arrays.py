@@ -1,4 +1,4 @@
-"""Scores an encoder by metrics one after the other, from arrays by the names of `jaxrel.metrics.NEEDS`."""
+"""Scores an encoder metric by metric, from arrays with the names of `jaxrel.metrics.NEEDS`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def score_arrays(
 
 
 def _arrays(units: Sequence[Unit], sources: Mapping[str, Source], progress: Progress) -> Arrays:
-    """All that there is of the encoder, or what the metrics need of data sets."""
+    """All arrays of the encoder, or the data that the metrics need from data sets."""
     unit = units[0]
     target = sources[unit.target_source]
     if isinstance(target, Hub):

@@ -1,7 +1,7 @@
-"""Units of work by shape: those of one bucket run in one compiled program.
+"""Groups units of work by shape: the units of a bucket share a compiled program.
 
-The number of samples is rounded up to a geometric grid, for a sample of weight 0 does not exist; width and class counts
-are exact, as both change what is computed.
+The number of samples is rounded up to a geometric grid by padding with samples of weight 0; width and class counts are
+exact, because both change the result.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ _MULTIPLE = 8
 
 @dataclass(frozen=True, order=True)
 class Bucket:
-    """What a metric is compiled for.
+    """The shape for which a metric is compiled.
 
     Attributes:
         metric: its name.
-        num_samples: samples of the target, padding included.
-        reference_samples: likewise of the reference; 0 where the metric needs none.
-        width: of the features.
-        options: what is static in the metric and follows from labels: class counts, and rooms for the largest class.
+        num_samples: samples of the target, including padding.
+        reference_samples: likewise for the reference; 0 if the metric needs none.
+        width: width of the features.
+        options: static arguments of the metric that follow from labels: class counts, and capacities for the largest
+            class.
     """
 
     metric: str
@@ -48,9 +49,9 @@ class Bucket:
     options: tuple[tuple[str, Any], ...]
 
     def unit_bytes(self, itemsize: int) -> tuple[int, int]:
-        """Bytes of the rows of one unit, and an estimate of what its computation takes beside them.
+        """Bytes of the rows of one unit, and an estimate of the memory of its computation besides them.
 
-        A few arrays of the size of the rows, and a few of all pairs of samples.
+        The estimate is a few arrays of the size of the rows, and a few of all pairs of samples.
         """
         samples = self.num_samples + self.reference_samples
         return samples * self.width * itemsize, 4 * samples * (samples + self.width) * itemsize
@@ -59,9 +60,9 @@ class Bucket:
 def bucketed(
     units: Sequence[Unit], sources: Mapping[str, Source], progress: Progress, *, strict: bool
 ) -> tuple[list[Unit], list[Finding]]:
-    """Units with their buckets, neighbours sharing one; and what went wrong with those that have none.
+    """Units with their buckets, grouped by bucket, and the errors of units that have none.
 
-    Features that are yet to be extracted are extracted here, as shapes follow from them.
+    Missing features are extracted here, because shapes follow from them.
     """
     outlines: dict[tuple[str, str], Outline | Exception] = {}
     found: list[Unit] = []
@@ -79,7 +80,7 @@ def bucketed(
             failed.append(failure(unit, error, lasting=isinstance(error, ValueError)))
     progress("reading shapes", len(units), len(units))
     order = {metric: place for place, metric in enumerate(dict.fromkeys(unit.metric for unit in units))}
-    found.sort(key=lambda unit: (order[unit.metric], unit.bucket))  # stable: neighbours keep sharing a target
+    found.sort(key=lambda unit: (order[unit.metric], unit.bucket))  # stable, so that neighbours still share a target
     return found, failed
 
 
@@ -90,7 +91,7 @@ def _outline(
     outlines: dict[tuple[str, str], Outline | Exception],
     progress: Progress,
 ) -> Outline:
-    """Found once for each source and encoder, or failed once."""
+    """Computed once for each source and encoder; a failure is remembered too."""
     known = outlines.get((source, encoder))
     if known is None:
         try:
@@ -113,8 +114,8 @@ def _checked_bucket(unit: Unit, sides: Sequence[Outline]) -> Bucket:
         raise ValueError(f"features of encoder {unit.encoder!r} have width {widths}: pass those of one encoder.")
     if unit.metric == TRANSFERABILITY and sides[-1].partly_labelled:
         raise ValueError(
-            f"some samples of {unit.target!r} have no label: {TRANSFERABILITY} then takes views too, and is computed "
-            "with an interval alone: pass at least 2 resamples, as `jaxrel rank` and `jaxrel study` do."
+            f"some samples of {unit.target!r} have no label: {TRANSFERABILITY} then also uses views, and is "
+            f"only computed with an interval: pass at least 2 resamples, as `jaxrel rank` and `jaxrel study` do."
         )
     needs = METRICS[unit.metric].needs
     for name, need, side in zip(
@@ -122,7 +123,7 @@ def _checked_bucket(unit: Unit, sides: Sequence[Outline]) -> Bucket:
     ):
         if side.num_classes is None and need in needs:
             raise ValueError(
-                f"{unit.metric} needs {need}, which {name!r} has not: pass them, or leave out this metric."
+                f"{unit.metric} needs {need}, which {name!r} does not have: pass them, or leave out this metric."
             )
     return bucket_of(unit.metric, sides[-1], sides[0] if unit.reference_source else None)
 
@@ -149,12 +150,13 @@ def bucket_of(metric: str, target: Outline, reference: Outline | None) -> Bucket
 
 
 def padded_size(num_samples: int) -> int:
-    """The least size of the grid that holds the samples: `2^(k / STEPS_PER_DOUBLING)`, up to a multiple of 8.
+    """The smallest size of the grid that holds the samples: `2^(k / STEPS_PER_DOUBLING)`, rounded up to a multiple of
+    8.
 
-    At most `2^(1 / STEPS_PER_DOUBLING)` times as many, plus 7.
+    It is at most `2^(1 / STEPS_PER_DOUBLING)` times the number of samples, plus 7.
     """
     step = math.ceil(STEPS_PER_DOUBLING * math.log2(num_samples))
-    # That below may hold as many after it is rounded up.
+    # The next smaller size may also be large enough after rounding up.
     return min(size for size in (_grid_size(step - 1), _grid_size(step)) if size >= num_samples)
 
 

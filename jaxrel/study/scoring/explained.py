@@ -1,4 +1,4 @@
-"""Scores an encoder with what explains the number: intervals, terms of the bound, trained accuracies, what it cost."""
+"""Scores an encoder with explanations: intervals, terms of the bound, trained accuracies, costs."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ BOUND_NUMBERS = (
     "target_loss",
     "target_accuracy",
 )
-"""What a record takes over from a result of :func:`jaxrel.task_relatedness`."""
+"""Fields that a record copies from a result of :func:`jaxrel.task_relatedness`."""
 
 
 def score_explained(
     units: Sequence[Unit], sources: Mapping[str, Source], settings: Settings, progress: Progress
 ) -> Iterator[list[Finding]]:
-    """The units of one encoder, one by one, whose features are had once for each data set."""
+    """Score the units of one encoder one by one; features are extracted once per data set."""
     features = Features(units[0].encoder, sources, progress)
     for unit in units:
         yield [_finding(unit, features, settings)]
@@ -54,7 +54,7 @@ def score_explained(
 
 
 def _finding(unit: Unit, features: Features, settings: Settings) -> Finding:
-    """The numbers, or what went wrong."""
+    """The numbers, or the error."""
     compute = _COMPUTED[unit.metric]
     before = features.spent
     try:
@@ -67,7 +67,7 @@ def _finding(unit: Unit, features: Features, settings: Settings) -> Finding:
             raise
         _log.debug("%s on %s failed", unit.encoder, unit.target, exc_info=True)
         return failure(unit, error, lasting=isinstance(error, ValueError))
-    # The features of a bound, which has a transferability beside it, are those of the reference.
+    # With a transferability beside it, only the features of the reference count as time of the bound.
     costs = features.costs_of(unit.reference_source or unit.target_source)
     costs["scoring_seconds"] = watch.seconds - (features.spent.seconds - before.seconds)
     costs["compilation_seconds"] += watch.compilation_seconds - (
@@ -77,7 +77,7 @@ def _finding(unit: Unit, features: Features, settings: Settings) -> Finding:
 
 
 def _transferability(unit: Unit, features: Features, settings: Settings) -> Finding:
-    """What there is to say of the training samples of the target alone."""
+    """The findings from the training samples of the target alone."""
     import jaxrel
 
     task, views = _seen(unit, features, settings)
@@ -109,7 +109,7 @@ def _transferability(unit: Unit, features: Features, settings: Settings) -> Find
 
 
 def _seen(unit: Unit, features: Features, settings: Settings) -> tuple[Task, Views | None]:
-    """What the settings allow to look at of the training samples: labels or views."""
+    """The inputs from the training samples that the settings allow: labels or views."""
     from jaxrel.task import Task
 
     task = features.of(unit.target_source).train
@@ -123,7 +123,7 @@ def _seen(unit: Unit, features: Features, settings: Settings) -> tuple[Task, Vie
 def _bound(unit: Unit, features: Features, settings: Settings) -> Finding:
     """The bound and its terms, learned on the training samples and evaluated on the held-out ones.
 
-    Without labels there are pseudo-labels of the training samples, on which all is evaluated.
+    Without labels, everything is evaluated on pseudo-labels of the training samples.
     """
     import jaxrel
     from jaxrel.pseudo_labels import ViewClusters

@@ -1,4 +1,4 @@
-"""What an encoder makes of the data sets of its units, had once for each, and what that took."""
+"""Features of an encoder for the data sets of its units, computed once for each, and their cost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Features"]
 
 
 class _CountedProgress:
-    """Progress that counts the samples of an extraction; those that are done at its start are not among them."""
+    """Progress that counts the samples of an extraction, without those that were already done at its start."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -40,7 +40,7 @@ class Features:
         self._watches: dict[str, list[Stopwatch]] = {}
         self._extracted: dict[str, int] = {}
         self.spent = Stopwatch()
-        """What everything took so far."""
+        """The total time so far."""
 
     def of(self, source: str) -> Split:
         """The tasks."""
@@ -53,12 +53,12 @@ class Features:
         return views
 
     def inputs_of(self, source: str) -> tuple[Any, Any]:
-        """What the network takes, of the training and of the held-out samples."""
+        """The network inputs of the training and the held-out samples."""
         inputs: tuple[Any, Any] = self._get(source, self.sources[source].inputs)  # type: ignore[attr-defined]
         return inputs
 
     def views_if_any(self, source: str) -> Views | None:
-        """None where this source cannot have views of this encoder."""
+        """None if this source has no views under this encoder."""
         try:
             self.sources[source].check(self._encoder, views=True, held_out=False)
         except ValueError:
@@ -66,7 +66,7 @@ class Features:
         return self.views_of(source)
 
     def costs_of(self, source: str) -> dict[str, float]:
-        """What everything of this source took, and how many of its samples did not come from the store."""
+        """The total time of this source, and the number of its samples that were not in the store."""
         watches = self._watches.get(source, [])
         return {
             "extraction_seconds": sum(watch.seconds for watch in watches),

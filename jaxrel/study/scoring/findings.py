@@ -1,4 +1,4 @@
-"""What scorers find out about units."""
+"""The findings of scorers about units."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Finding(NamedTuple):
     """The numbers of a unit; see :class:`jaxrel.study.Record` for the fields.
 
     Attributes:
-        lasting: whether another run would find the same.
+        lasting: whether another run would give the same result.
     """
 
     unit: Unit
@@ -30,5 +30,5 @@ class Finding(NamedTuple):
 
 
 def failure(unit: Unit, error: Exception, *, bits: int = 0, lasting: bool = True) -> Finding:
-    """No number, and why."""
+    """A finding without a number, with the reason."""
     return Finding(unit, {"value": math.nan}, told(error), bits, lasting=lasting)

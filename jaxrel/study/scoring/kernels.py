@@ -1,4 +1,4 @@
-"""The program of a bucket: a loop over units on each device, without a word between devices."""
+"""The program of a bucket: a loop over units on each device, without communication between devices."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ __all__ = ["compiled", "persistent_cache", "persistent_worker_cache", "score_uni
 _AXIS = "units"
 
 RowArrays = Mapping[str, Any]
-"""By the names of metrics' arguments; distinct data sets are the leading axis."""
+"""Arrays by the argument names of metrics; the leading axis enumerates distinct data sets."""
 
 
 def score_units(bucket: Bucket, *, side_by_side: bool) -> Callable[[RowArrays, Mapping[str, Array]], Any]:
-    """A pure function of rows and of which of them belong to each unit.
+    """A pure function of rows and of the rows' indices for each unit.
 
     Args:
-        bucket: the metric and what is static in it.
+        bucket: the metric and its static arguments.
         side_by_side: whether units are vectorised; otherwise they are scored one by one.
 
     Returns:
         A function of `rows`, distinct targets (`features`, `labels`, `weights`) and references (the same names after
-        `reference_`), and of `index`: the place `(u,)` of each unit's "target" and "reference" among them, and the
-        "count" `(1,)` of units; what follows is padding. It returns what the metric does, with a leading axis of units.
+        `reference_`), and of `index`: the position `(u,)` of each unit's "target" and "reference" among them, and the
+        "count" `(1,)` of units; the rest is padding. It returns the output of the metric, with a leading axis of units.
     """
     metric = METRICS[bucket.metric]
     accepted = inspect.signature(metric.function).parameters
@@ -50,7 +50,8 @@ def score_units(bucket: Bucket, *, side_by_side: bool) -> Callable[[RowArrays, M
 
         def of_one(place: Mapping[str, Int[Array, ""]]) -> Any:
             own = {name: array[place[_side(name)]] for name, array in rows.items()}
-            # Compiled apart from how rows were found: the numbers are the same wherever a unit lies in a call.
+            # Compiled separately from the gathering of rows, so that the numbers do not depend on the unit's position
+            # in a call.
             own = jax.lax.optimization_barrier(own)
             varied = {name: array for name, array in own.items() if name.endswith("weights") and name in accepted}
             if "key" in accepted:
@@ -63,7 +64,8 @@ def score_units(bucket: Bucket, *, side_by_side: bool) -> Callable[[RowArrays, M
 
         if side_by_side:
             return jax.vmap(of_one)(places)
-        # As many steps as there are units: copies cost nothing, and no compiler unrolls the loop where there is one.
+        # As many steps as units, so that padding costs nothing; the dynamic count also keeps compilers from unrolling
+        # a loop of one step.
         return jax.lax.fori_loop(0, index["count"][0], with_next, _no_results(metric, rows, len(places["target"])))
 
     return scored
@@ -76,9 +78,10 @@ def _no_results(metric: Metric, rows: RowArrays, num_units: int) -> Any:
 
 
 def compiled(bucket: Bucket, rows: RowArrays, index: Mapping[str, Any], devices: Sequence[jax.Device]) -> Any:
-    """The program for arrays of these shapes, of which every device has an equal part of each leading axis.
+    """The program for arrays of these shapes, with each leading axis sharded equally over the devices.
 
-    On CPUs units are taken one by one, as side by side is no faster, elsewhere all of a device side by side.
+    On CPUs units are scored one by one, because vectorising is no faster; elsewhere all units of a device are
+    vectorised.
     """
     sharding = sharding_over(devices)
     over_devices = jax.shard_map(
@@ -86,7 +89,7 @@ def compiled(bucket: Bucket, rows: RowArrays, index: Mapping[str, Any], devices:
         mesh=sharding.mesh,
         in_specs=sharding.spec,
         out_specs=sharding.spec,
-        check_vma=False,  # no device's numbers depend on another's, and loops over a device's own need no casts
+        check_vma=False,  # devices are independent, and loops over device-local values need no casts
     )
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, canonicalize_dtype(leaf.dtype), sharding=sharding),
@@ -96,13 +99,13 @@ def compiled(bucket: Bucket, rows: RowArrays, index: Mapping[str, Any], devices:
 
 
 def sharding_over(devices: Sequence[jax.Device]) -> NamedSharding:
-    """Leading axes in equal parts over these devices."""
+    """Sharding of leading axes equally over these devices."""
     return NamedSharding(Mesh(np.asarray(devices), (_AXIS,)), PartitionSpec(_AXIS))
 
 
 @contextlib.contextmanager
 def persistent_cache(folder: Path | str | None) -> Iterator[None]:
-    """Keep compiled programs in a folder, and take them from there; None leaves JAX's settings as they are."""
+    """Use a folder as JAX's compilation cache; None leaves JAX's settings unchanged."""
     config: Any = jax.config  # whose settings have no types
     if folder is None or config.jax_compilation_cache_dir == str(folder):
         yield
@@ -121,14 +124,15 @@ def persistent_cache(folder: Path | str | None) -> Iterator[None]:
 
 
 def persistent_worker_cache(folder: Path | str | None) -> contextlib.AbstractContextManager[None]:
-    """As `persistent_cache`, in a folder of the processor's own: workers that share a folder may have several kinds."""
+    """As `persistent_cache`, in a subfolder for the kind of processor, because workers that share a folder may differ
+    in it."""
     return persistent_cache(None if folder is None else Path(folder) / processor())
 
 
 def _configure(settings: Mapping[str, Any]) -> None:
     for name, value in settings.items():
         jax.config.update(name, value)
-    cache.reset_cache()  # JAX looks at the settings once
+    cache.reset_cache()  # JAX reads the settings only once
 
 
 def _side(name: str) -> str:

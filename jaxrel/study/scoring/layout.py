@@ -1,6 +1,6 @@
-"""How the units of a call lie on the devices, and the arrays of a call.
+"""The layout of the units of a call on the devices, and the arrays of a call.
 
-Each device has a run of neighbouring units and the distinct data sets among these, once each.
+Each device has a run of consecutive units and each distinct data set among these once.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from jaxrel.study.scoring.rows import Rows
 
 __all__ = ["Arrays", "Layout"]
 
-# Compilers treat an axis of few entries in their own way, and round differently.
+# Compilers treat axes of few entries specially, with different rounding.
 _LEAST, _LEAST_SETS = 2, 4
 
 Load = Callable[[str, str], Rows]
-"""Gives the rows of a source by its name and that of an encoder."""
+"""Returns the rows of a source by its name and the name of an encoder."""
 
 
 class Arrays(NamedTuple):
-    """What `score_units` takes as rows and index, of all devices one after the other."""
+    """The rows and index arguments of `score_units`, concatenated over devices."""
 
     rows: dict[str, np.ndarray]
     places: dict[str, np.ndarray]
@@ -37,8 +37,8 @@ class Layout(NamedTuple):
     """Sizes that all calls of a bucket share.
 
     Attributes:
-        num_units: of each device.
-        num_targets, num_references: data sets of each device, enough for any of the calls.
+        num_units: number of units per device.
+        num_targets, num_references: capacity for data sets per device, enough for every call.
     """
 
     num_devices: int
@@ -48,7 +48,7 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, units: Sequence[Unit], size: int, num_devices: int) -> Layout:
-        """For all units in calls of this size."""
+        """The sizes for all units in calls of this size."""
         num_units = math.ceil(size / num_devices)
         parts = [
             units[first : first + size][start : start + num_units]
@@ -61,12 +61,12 @@ class Layout(NamedTuple):
         return cls(num_devices, num_units, targets, references)
 
     def places(self) -> Iterator[int]:
-        """Where among the results of a call those of its units are."""
+        """Positions of the units among the results of a call."""
         room = max(_LEAST, self.num_units)
         return (device * room + unit for device in range(self.num_devices) for unit in range(self.num_units))
 
     def arrays(self, bucket: Bucket, units: Sequence[Unit], load: Load) -> Arrays:
-        """The arrays of a call; what is left of the room has copies of the last unit."""
+        """The arrays of a call, padded by copies of the last unit."""
         room = self.num_devices * self.num_units
         filled = [*units, *[units[-1]] * (room - len(units))]
         starts = range(0, room, self.num_units)
@@ -91,7 +91,7 @@ class Layout(NamedTuple):
         return Arrays(rows, index)
 
     def _spread(self, numbers: Sequence[Sequence[int]], kind: type) -> np.ndarray:
-        """Numbers of the units of each device, in the room that there is for them."""
+        """Indices of the units of each device, padded to its capacity."""
         spread: np.ndarray = np.zeros((self.num_devices, max(_LEAST, self.num_units)), kind)
         spread[:, : self.num_units] = numbers
         return spread.ravel()
@@ -117,7 +117,7 @@ def _fill(stacked: dict[str, np.ndarray], prefix: str, place: int, rows: Rows) -
 
 
 def _distinct(units: Sequence[Unit], side: str) -> dict[tuple[str, str], int]:
-    """The sources of these units under their encoders, and the place of each."""
+    """The distinct sources of these units under their encoders, and the position of each unit's source."""
     names = dict.fromkeys(_name(unit, side) for unit in units)
     return {name: place for place, name in enumerate(names)}
 

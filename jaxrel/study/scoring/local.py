@@ -1,4 +1,4 @@
-"""Scores units on devices of this process: bucket by bucket, as many a call as memory has room for."""
+"""Scores units on devices of this process: bucket by bucket, with as many units per call as fit into memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
-import scipy.linalg  # noqa: F401 - has to be loaded for its threads to be counted
+import scipy.linalg  # noqa: F401 - must be loaded for its threads to be counted
 from threadpoolctl import threadpool_limits
 
 from jaxrel._core.programs import release_if_many
@@ -33,18 +33,18 @@ __all__ = ["LocalScorer", "Programs", "Work", "bucket_of_unit", "cores_shared_by
 
 _log = logging.getLogger(__name__)
 
-# Of a device in a call, so that a kill loses little and the next lines are never far away.
+# Units per device and call, so that a kill loses little and results are written often.
 _MOST_UNITS_CPU, _MOST_UNITS = 64, 1024
 
 
 @dataclasses.dataclass
 class Work:
-    """What scoring took so far.
+    """The cost of scoring so far.
 
     Attributes:
-        num_compilations: programs compiled, or taken from a cache.
-        compile_seconds: what these took.
-        device_seconds: what devices took, copies to them included.
+        num_compilations: programs compiled or loaded from a cache.
+        compile_seconds: time of these compilations.
+        device_seconds: time of devices, including copies to them.
     """
 
     num_compilations: int = 0
@@ -52,7 +52,7 @@ class Work:
     device_seconds: float = 0.0
 
     def add(self, other: Work) -> None:
-        """Take in what another scorer did."""
+        """Add the cost of another scorer."""
         self.num_compilations += other.num_compilations
         self.compile_seconds += other.compile_seconds
         self.device_seconds += other.device_seconds
@@ -79,10 +79,10 @@ class LocalScorer:
 
         Args:
             sources: by name.
-            devices: do the work.
-            memory_budget: bytes that a call may take on each device, by an estimate.
-            room: of a call that has all units, where other scorers with other units share its program.
-            programs_of: what is compiled for a bucket already, by other scorers of other units; more is added.
+            devices: devices to use.
+            memory_budget: estimated bytes that a call may take on each device.
+            room: sizes of a call for all units, if other scorers with other units share its program.
+            programs_of: programs already compiled for a bucket by other scorers; new ones are added.
         """
         self.work = Work()
         self._sources = sources
@@ -93,7 +93,7 @@ class LocalScorer:
         self._kept = RowCache(memory_budget)
 
     def batches(self, units: Sequence[Unit]) -> Generator[list[Finding]]:
-        """What is found of all units, in their order; units of one bucket are neighbours."""
+        """The findings of all units, in order; units of one bucket are consecutive."""
         for bucket, members in itertools.groupby(units, key=bucket_of_unit):
             yield from self._of_bucket(bucket, list(members))
             release_if_many()
@@ -141,12 +141,12 @@ class LocalScorer:
         ]
 
     def _most_units(self, bucket: Bucket) -> int:
-        """How many units of a bucket fit into the memory of a device, at least one."""
+        """The number of units of a bucket that fit into the memory of a device, at least one."""
         rows, work = bucket.unit_bytes(jax.numpy.result_type(float).itemsize)
-        if self._devices[0].platform == "cpu":  # one unit is worked on at a time
+        if self._devices[0].platform == "cpu":  # one unit is computed at a time
             most = _MOST_UNITS_CPU if self._room is None else self._room.num_units
             return max(1, min(most, (self._memory_budget - work) // rows))
-        # Each takes its rows out of those of the call.
+        # Each unit gathers its rows from those of the call.
         return max(1, min(_MOST_UNITS, self._memory_budget // (2 * rows + work)))
 
     def _load(self, name: str, encoder: str) -> Rows:
@@ -154,10 +154,10 @@ class LocalScorer:
 
 
 def cores_shared_by(devices: Sequence[jax.Device]) -> contextlib.AbstractContextManager[Any]:
-    """Give each CPU device its part of the cores for LAPACK, which JAX takes from SciPy on CPUs.
+    """Give each CPU device its share of the cores for LAPACK, which JAX calls through SciPy on CPUs.
 
-    Every call would take all cores otherwise, and calls of several devices wait for each other in turns: two devices
-    had half the throughput of one, four a fifth.
+    Otherwise every call would use all cores, and calls of several devices would wait for each other: two devices had
+    half the throughput of one, four a fifth.
     """
     if len(devices) < 2 or devices[0].platform != "cpu":
         return contextlib.nullcontext()
@@ -165,12 +165,12 @@ def cores_shared_by(devices: Sequence[jax.Device]) -> contextlib.AbstractContext
 
 
 def _call(program: Any, arrays: Arrays, devices: Sequence[jax.Device]) -> Any:
-    """What a program makes of arrays, waited for."""
+    """The result of a program, after waiting for it."""
     return jax.block_until_ready(program(*jax.device_put((arrays.rows, arrays.places), sharding_over(devices))))
 
 
 def bucket_of_unit(unit: Unit) -> Bucket:
-    """That in which it is computed."""
+    """The dtype of the computation."""
     assert unit.bucket is not None  # noqa: S101 (for the type checker)
     return unit.bucket
 
@@ -183,5 +183,5 @@ def _failed(unit: Unit, error: Exception) -> Finding:
     numbers = {field.name: math.nan for field in dataclasses.fields(METRICS[unit.metric].result)}
     del numbers["status"]
     why = f"no memory for one score of this shape: {str(error).splitlines()[0] if str(error) else 'MemoryError'}"
-    # Another run, with more memory, tries again.
+    # Another run with more memory may succeed.
     return Finding(unit, numbers, why, ScoreStatus.UNDEFINED, lasting=False)

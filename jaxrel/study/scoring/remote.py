@@ -1,4 +1,4 @@
-"""Scores units on workers of an executor: a part is some units of one bucket with the samples they need."""
+"""Scores units on workers of an executor: a part is a set of units of one bucket with their samples."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from jaxrel.study.sources import Source
 __all__ = ["RemoteScorer"]
 
 _MOST_UNITS = 256
-_PARTS_A_WORKER = 4  # at least, where there are enough units, so that none is idle for long at the end
+_PARTS_A_WORKER = 4  # at least, if there are enough units, so that no worker is idle for long at the end
 
 Result = tuple[list[Finding], Work]
 
@@ -47,7 +47,7 @@ class RemoteScorer:
         Args:
             sources: by name.
             executor: left open.
-            memory_budget: bytes that a call may take on each device of a worker, by an estimate.
+            memory_budget: estimated bytes that a call may take on each device of a worker.
             compilation_cache: folder in which workers keep compiled programs.
         """
         self.work = Work()
@@ -56,7 +56,7 @@ class RemoteScorer:
         self._options = memory_budget, compilation_cache
 
     def batches(self, units: Sequence[Unit]) -> Generator[list[Finding]]:
-        """What is found of all units, part by part as they are ready."""
+        """The findings of all units, part by part as they are ready."""
         with contextlib.closing(run_parts(self._executor, self._parts(units))) as results:
             for _, (findings, work) in results:
                 self.work.add(work)
@@ -86,7 +86,7 @@ def _score_part(
     memory_budget: int,
     compilation_cache: Path | str | None,
 ) -> Result:
-    """On a worker."""
+    """Runs on a worker."""
     programs_of = functools.partial(_programs, jnp.result_type(float).name)
     scorer = LocalScorer(sources, jax.local_devices(), memory_budget, room=room, programs_of=programs_of)
     with persistent_worker_cache(compilation_cache):
@@ -95,5 +95,5 @@ def _score_part(
 
 @functools.lru_cache(maxsize=8)
 def _programs(dtype: str, bucket: Bucket) -> Programs:  # noqa: ARG001 - one dictionary for each
-    """What a worker keeps compiled from one part to the next."""
+    """The compiled programs that a worker keeps between parts."""
     return {}

@@ -1,4 +1,4 @@
-"""The samples that scores are computed from, one set of them for each data set and encoder."""
+"""The samples from which scores are computed, one set for each data set and encoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Outline", "RowCache", "Rows", "outline_of", "rows_of"]
 
 
 class Outline(NamedTuple):
-    """What is known of samples without a look at their features; no class count means no labels."""
+    """Facts about samples that do not need their features; no class count means no labels."""
 
     num_samples: int
     width: int
@@ -33,7 +33,7 @@ class Rows(NamedTuple):
 
 
 def outline_of(task: Task) -> Outline:
-    """What there is to know of the samples of a task; where some have no label, of those that have one."""
+    """The facts about the samples of a task; if some have no label, about the labelled ones."""
     partly, task = task.partly_labelled, task.of_labelled()
     if task.labels is None:
         return Outline(task.num_samples, task.num_features, None, None)
@@ -43,24 +43,24 @@ def outline_of(task: Task) -> Outline:
 
 
 def rows_of(task: Task) -> Rows:
-    """The samples of a task, read if need be; where some have no label, those that have one."""
+    """The samples of a task, read if needed; if some have no label, only the labelled ones."""
     task = task.of_labelled()
     labels = None if task.labels is None else _occurring(task)[0]
     return Rows(task.rows(slice(None)), labels, np.asarray(task.weights))
 
 
 def _occurring(task: Task) -> tuple[np.ndarray, int]:
-    """Labels as numbers of the classes that occur, as no metric says anything of one that does not; and their count."""
+    """Labels as indices of the classes that occur, because metrics ignore other classes, and their count."""
     labels = np.asarray(task.labels)
     occurring = np.unique(labels[np.asarray(task.weights) > 0])
     return np.searchsorted(occurring, np.minimum(labels, occurring[-1])).astype(np.int32), occurring.size
 
 
 class RowCache:
-    """Rows that were used last, up to a number of bytes."""
+    """A cache of the most recently used rows, up to a number of bytes."""
 
     def __init__(self, most_bytes: int) -> None:
-        """Keep this much, and the latest rows in any case."""
+        """Keep at most this many bytes, but always the latest rows."""
         self._most_bytes = most_bytes
         self._bytes = 0
         self._kept: OrderedDict[tuple[str, str], Rows] = OrderedDict()

@@ -1,4 +1,4 @@
-"""Accuracies on held-out samples: of a linear probe, and of the network after fine-tuning."""
+"""Accuracies on held-out samples of a linear probe and of the fine-tuned network."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = ["NOTHING_TO_TUNE", "fine_tuned_accuracy", "probe_accuracy"]
 
-NOTHING_TO_TUNE = "has no parameters that could be tuned: there is its linear probe alone"
-"""The status of an encoder that is no network."""
+NOTHING_TO_TUNE = "has no parameters that could be tuned: only its linear probe is available"
+"""The status of an encoder that is not a network."""
 
 
 def probe_accuracy(unit: Unit, features: Features, settings: Settings) -> Finding:
-    """That of a linear probe of the training samples; the seed draws those that its ridge is chosen by."""
+    """The accuracy of a linear probe of the training samples; the seed draws the validation split for its ridge."""
     partition, probe = _probe(unit, features)
     logits = np.asarray(probe(_held_out(unit, features).rows(slice(None))))
     chosen = {"ridge": probe.ridge, "validation_accuracy": probe.validation.accuracy}
@@ -35,7 +35,7 @@ def probe_accuracy(unit: Unit, features: Features, settings: Settings) -> Findin
 
 
 def fine_tuned_accuracy(unit: Unit, features: Features, settings: Settings) -> Finding:
-    """That of the network tuned from the same probe; the seed also shuffles its batches."""
+    """The accuracy of the network fine-tuned from the same probe; the seed also shuffles its batches."""
     from jaxrel.training import fine_tune, has_parameters
 
     source = underlying(features.sources[unit.target_source])
@@ -81,10 +81,10 @@ def _probe(unit: Unit, features: Features) -> tuple[Partition, LinearProbe]:
 
 
 def _live(task: Task) -> Int[np.ndarray, " m"]:
-    """The rows that exist."""
+    """The rows with weight."""
     weights = np.asarray(task.weights)
     if not np.isin(weights, (0, 1)).all():
-        raise ValueError("samples differ in weight: pass weights 0 and 1, as training counts samples alike.")
+        raise ValueError("samples differ in weight: pass weights 0 and 1, because training weights samples equally.")
     return np.flatnonzero(weights)
 
 

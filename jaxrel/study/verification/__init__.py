@@ -1,1 +1,1 @@
-"""Whether scores predict the accuracy after training on a target of one's own: train, compare, report."""
+"""Verifies whether scores predict the accuracy after training on your own target: train, compare, report."""

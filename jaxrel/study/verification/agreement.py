@@ -1,4 +1,4 @@
-"""How well the order of a score agrees with that of accuracies, given the noise of these."""
+"""Agreement between the order of scores and of noisy accuracies."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from jaxrel.study.verification.columns import Column
 
 __all__ = ["Accuracies", "Agreement", "agreements", "counted", "named"]
 
-FEW = 5  # encoders, below which a correlation says little
+FEW = 5  # with fewer encoders a correlation means little
 
 
 def named(kind: str) -> str:
-    """A kind of accuracy as people read it."""
+    """The readable name of a kind of accuracy."""
     return kind.replace("fine_tuned", "fine-tuned").replace("_", " ")
 
 
@@ -31,11 +31,11 @@ class Accuracies:
 
     Attributes:
         kind: "probe_accuracy" or "fine_tuned_accuracy".
-        encoders: those that have one for every seed.
-        by_seed: on the test samples.
-        covariance: of the means over seeds, on resampled test samples that are the same ones for every encoder.
-        num_test: test samples.
-        confidence: of intervals.
+        encoders: encoders with an accuracy for every seed.
+        by_seed: accuracies on the test samples, by seed.
+        covariance: covariance of the means over seeds, on resampled test samples that are the same for every encoder.
+        num_test: number of test samples.
+        confidence: confidence of intervals.
     """
 
     kind: str
@@ -47,30 +47,31 @@ class Accuracies:
 
     @property
     def means(self) -> Float[np.ndarray, " m"]:
-        """Over seeds."""
+        """The means over seeds."""
         return self.by_seed.mean(axis=0)
 
     @property
     def half_widths(self) -> Float[np.ndarray, " m"]:
-        """Of the intervals around the means."""
+        """The half-widths of the intervals around the means."""
         return self._quantile * np.sqrt(np.diag(self.covariance) + self._seed_variance)
 
     def noise(self, one: int, other: int) -> float:
-        r"""The difference of two accuracies that noise alone does not exceed, with the confidence of the intervals.
+        r"""The difference of two accuracies that noise alone does not exceed, at the confidence of the intervals.
 
             z sqrt(Var_r(a_r - b_r) + 2 sigma^2 / s)
 
         over resampled test samples r, the same for both, and with the variance sigma^2 between s seeds pooled over the
-        encoders, as three seeds of one encoder say little about it. That of one seed is unknown, and left out. It is a
-        little too large, as seeds that differ in which samples they get right are in both terms.
+        encoders, because three seeds of one encoder say little about it. With one seed it is unknown and left out. The
+        result is slightly too large, because differences between seeds in the correctly predicted samples enter both
+        terms.
         """
         own, shared = np.diag(self.covariance)[[one, other]].sum(), self.covariance[one, other]
-        test = max(0.0, float(own - 2 * shared))  # which rounding can put below 0
+        test = max(0.0, float(own - 2 * shared))  # rounding can make it negative
         return self._quantile * math.sqrt(test + 2 * self._seed_variance)
 
     @property
     def _seed_variance(self) -> float:
-        """Of the mean over seeds."""
+        """The variance of the mean over seeds."""
         num_seeds = len(self.by_seed)
         return float(self.by_seed.var(axis=0, ddof=1).mean() / num_seeds) if num_seeds > 1 else 0.0
 
@@ -86,16 +87,16 @@ class Agreement:
     Attributes:
         score: its name.
         accuracy: "probe_accuracy" or "fine_tuned_accuracy".
-        num_encoders, num_seeds, num_test: what it rests on.
-        pairs: of encoders; equal scores order none.
-        held: of these, ordered by the score as by the accuracies.
-        clear_pairs: whose accuracies differ by more than their noise.
-        clear_held: of these, ordered alike.
+        num_encoders, num_seeds, num_test: numbers of encoders, seeds and test samples.
+        pairs: pairs of encoders; equal scores do not order a pair.
+        held: pairs that the score orders like the accuracies.
+        clear_pairs: pairs whose accuracies differ by more than their noise.
+        clear_held: those of them that the score orders like the accuracies.
         noise: root mean square over the pairs of the difference that noise alone does not exceed.
-        first: the encoder that the score has first, of equals the one that is named first.
-        regret: by how much its accuracy is below the best.
+        first: the encoder with the best score; the first one listed among equals.
+        regret: the best accuracy minus the accuracy of `first`.
         statistics: `estimate`, `lower` and `upper` by the names of `jaxrel.evaluation.STATISTICS`; None if undefined.
-        perfect: the same of a perfect score, given the noise.
+        perfect: the same for a perfect score, given the noise.
     """
 
     score: str
@@ -114,7 +115,7 @@ class Agreement:
     perfect: Mapping[str, Mapping[str, float | None]]
 
     def __str__(self) -> str:
-        """In sentences."""
+        """The agreement in sentences."""
         clear = f"for {self.clear_held} of the {self.clear_pairs} that" if self.clear_pairs else "but none"
         truth = f"{counted(self.num_seeds, 'seed')} and {counted(self.num_test, 'test sample')}"
         chosen = "is the best" if self.regret <= 0 else f"is {self.regret:.3f} below the best"
@@ -130,15 +131,15 @@ class Agreement:
 
 
 def agreements(columns: Sequence[Column], accuracies: Accuracies, *, seed: int, num_resamples: int) -> list[Agreement]:
-    """Every score beside the accuracies.
+    """The agreement of every score with the accuracies.
 
-    Encoders without a score are behind all others.
+    Encoders without a score rank last.
 
     Args:
         columns: at least one score.
-        accuracies: of at least two encoders.
-        seed: of resamples and draws.
-        num_resamples: of encoders, and draws of the ceiling.
+        accuracies: accuracies of at least two encoders.
+        seed: seed of resamples and draws.
+        num_resamples: number of resamples of encoders, and of draws for the ceiling.
     """
     scores = {column.name: _oriented(column, accuracies.encoders) for column in columns}
     table = evaluate_scores(
@@ -206,5 +207,5 @@ def _agreement(
 
 
 def counted(number: int, what: str) -> str:
-    """A number of things, one or several."""
+    """A number with its noun, singular or plural."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"

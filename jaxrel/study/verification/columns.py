@@ -19,13 +19,13 @@ __all__ = ["Column", "columns_of", "target_of"]
 
 @dataclass(frozen=True)
 class Column:
-    """What one score says of encoders on a target.
+    """One score of all encoders on a target.
 
     Attributes:
-        name: of the metric, with the places on the axes that the study varies.
-        values: by encoder; NaN where it failed.
+        name: name of the metric, with the positions on the axes that the study varies.
+        values: values by encoder; NaN if it failed.
         higher_is_better: whether a larger value promises better transfer.
-        intervals: by encoder, where there are any.
+        intervals: intervals by encoder, if any.
     """
 
     name: str
@@ -35,10 +35,10 @@ class Column:
 
 
 def target_of(found: Results | Ranking, target: str | None) -> str:
-    """The target that is meant.
+    """The target to verify.
 
     Raises:
-        ValueError: there is no such target, or there are several to choose from.
+        ValueError: there is no such target, or there are several and none was passed.
     """
     known = [table.target for table in found.tables] if isinstance(found, Ranking) else list(found.targets)
     known = list(dict.fromkeys(known))
@@ -51,7 +51,7 @@ def target_of(found: Results | Ranking, target: str | None) -> str:
 
 
 def columns_of(found: Results | Ranking, target: str) -> list[Column]:
-    """Every score on a target, means over seeds."""
+    """Every score on a target, averaged over seeds."""
     return _of_ranking(found, target) if isinstance(found, Ranking) else _of_results(found, target)
 
 

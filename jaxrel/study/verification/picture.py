@@ -22,7 +22,7 @@ _PANEL = 3.2  # inches
 def verification_figure(
     target: str, encoders: Sequence[str], columns: Sequence[Column], accuracies: Sequence[Accuracies]
 ) -> Figure:
-    """A line of panels for each score, with a panel for each kind of accuracy; better is to the right and above."""
+    """One row of panels per score, with one panel per kind of accuracy; better is to the right and up."""
     from matplotlib.figure import Figure
 
     with typography([target, *encoders, *(column.name for column in columns)]):

@@ -1,4 +1,4 @@
-"""A verification in files."""
+"""Writes a verification to files."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _NAME = "verification"
 
 
 def print_verification(verification: Verification, console: Console) -> None:
-    """Accuracies beside scores, then how they agree, in tables and in sentences."""
+    """Accuracies and scores, then their agreement, in tables and sentences."""
     print_sections(verification.sections(), console)
     for agreement in verification.agreements:
         console.print(f"\n{printable(str(agreement))}")
 
 
 def check_output(plan: Plan, folder: Path, *, data_paths: Mapping[str, Path]) -> None:
-    """Raise ValueError where the files of this plan would replace those of another, and lose what they hold."""
+    """Raise ValueError if the files of this plan would replace files of another one."""
     _check(plan.settings, plan.targets[0], plan.encoders, folder, data_paths)
 
 
 def check_replaced(verification: Verification, folder: Path, *, data_paths: Mapping[str, Path]) -> None:
-    """Raise ValueError where the files of this verification would replace those of another."""
+    """Raise ValueError if the files of this verification would replace files of another one."""
     _check(verification.settings, verification.target, verification.encoders, folder, data_paths)
 
 
@@ -66,15 +66,15 @@ def write_files(
     data_paths: Mapping[str, Path] | None = None,
     command: Sequence[str] = (),
 ) -> list[Path]:
-    """Write `verification.json`, `.csv`, `.md` and, if asked for, a picture; each replaces its older one.
+    """Write `verification.json`, `.csv`, `.md` and, if requested, a picture, replacing older files.
 
     Args:
-        verification: what to write.
-        folder: where to; made if need be.
+        verification: the verification to write.
+        folder: output folder, created if needed.
         plot: whether to draw.
-        formats: of pictures beside PNG, among `jaxrel.study.drawing.FORMATS`.
+        formats: formats of pictures in addition to PNG, among `jaxrel.study.drawing.FORMATS`.
         data_paths: by data set name, where the user has the data.
-        command: the words of the command line that made it, if any.
+        command: the arguments of the command line that made it, if any.
 
     Returns:
         The files.

@@ -1,4 +1,4 @@
-"""A verification: accuracies after training, scores beside them, and how well these agree."""
+"""A verification: accuracies after training, scores, and their agreement."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ _TAU = "weighted_kendall_tau_symmetric"
 
 @dataclass(frozen=True, repr=False)
 class Verification(Tabular):
-    """Scores of encoders on a target beside their accuracies after training.
+    """Scores of encoders on a target, and their accuracies after training.
 
     Attributes:
         target: the data set.
         encoders: the best first, by the last kind of accuracy that they have.
-        accuracies: of a linear probe, and after fine-tuning where there are networks to tune.
+        accuracies: accuracies of linear probes, and of fine-tuned networks if there are any to tune.
         columns: the scores.
-        agreements: of every score with every kind of accuracy that two encoders have.
-        settings: how it was computed.
-        notes: what to know before reading it.
-        complaints: what went wrong.
-        data_paths: where the data were, by data set, of what was read from a file.
+        agreements: agreement of every score with every kind of accuracy that at least two encoders have.
+        settings: settings of the computation.
+        notes: notes to read first.
+        complaints: errors and failures.
+        data_paths: paths of data sets that were read from files, by data set.
     """
 
     target: str
@@ -67,7 +67,7 @@ class Verification(Tabular):
         return f"Verification({self.target!r}, {len(self.encoders)} encoders, {len(self.columns)} scores)"
 
     def __str__(self) -> str:
-        """What was found, in sentences."""
+        """The findings in sentences."""
         return "\n".join([*map(str, self.agreements), *self.notes, *self.complaints])
 
     def records(self) -> list[dict[str, Any]]:
@@ -75,7 +75,7 @@ class Verification(Tabular):
         return [self._record(encoder) for encoder in self.encoders]
 
     def sections(self) -> list[Section]:
-        """Accuracies beside scores, then how they agree."""
+        """Accuracies and scores, then their agreement."""
         accuracies = Section(
             f"{self.target}: accuracy after training",
             [self._cells(encoder) for encoder in self.encoders],
@@ -110,7 +110,7 @@ class Verification(Tabular):
         Args:
             path: the file, which is replaced, or a folder for `verification.json`.
             data_paths: by data set name, where the user has the data.
-            command: the words of the command line that made it, if any.
+            command: the arguments of the command line that made it, if any.
 
         Raises:
             OSError: it cannot be written.
@@ -144,14 +144,14 @@ class Verification(Tabular):
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """What a file has; neither data nor a network are needed.
+        """Load a verification from a file; neither data nor a network are needed.
 
         Args:
             path: a file that `save` or `jaxrel verify` wrote, or its folder.
 
         Raises:
             OSError: there is no such file.
-            ValueError: it is damaged, or of another version; it is named.
+            ValueError: it is damaged or has another version; the message names it.
         """
         return parsed(file_at(path, FILE), cls._of_document, "jaxrel verify")
 
@@ -214,12 +214,12 @@ def _column(data: Mapping[str, Any]) -> Column:
 
 
 def _without_type(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of an object of which `as_data` gave the data."""
+    """The fields of an object from the data of `as_data`."""
     return {name: value for name, value in data.items() if name != "name"}
 
 
 def _of(accuracies: Accuracies, encoder: str) -> tuple[float, float]:
-    """Mean and half of the interval; NaN where there is none."""
+    """The mean and the half-width of its interval; NaN if there is none."""
     if encoder not in accuracies.encoders:
         return math.nan, math.nan
     place = accuracies.encoders.index(encoder)

@@ -1,4 +1,4 @@
-"""Trains what scores are to predict, and compares."""
+"""Trains networks and compares their accuracies with scores."""
 
 from __future__ import annotations
 
@@ -40,34 +40,35 @@ def verify(
     progress: Progress = silent,
     executor: Executor | None = None,
 ) -> Verification:
-    """Train a linear probe and a fine-tuned network of each encoder, and say how well scores agree with the accuracies.
+    """Train a linear probe and a fine-tuned network of each encoder, and compute how well scores agree with the
+    accuracies.
 
         verification = verify(["mobilenet-v2", "efficientnet-lite0", "pixels"], "digits", output="verified")
         print(verification)
         verification = verify(scores=Ranking.load("jaxrel-results"), best=5, output="verified")
 
-    Of the `settings.samples` training samples, each seed draws four fifths to train on, class by class, and one by
-    which ridge, learning rate and epoch are chosen; accuracies are those on `settings.held_out` test samples, the same
-    for every seed. :mod:`jaxrel.training` says how networks are tuned. Encoders that are no network, and targets of
-    which there are features alone, have the probe only.
+    Of the `settings.samples` training samples, each seed draws four fifths for training, class by class; ridge,
+    learning rate and epoch are chosen on the remaining fifth. Accuracies are those on `settings.held_out` test
+    samples, the same
+    for every seed. :mod:`jaxrel.training` describes the training. Encoders that are not networks, and targets with
+    only features, have only the probe.
 
     Args:
-        encoders: at least two, by name or of your own; none are all that have scores.
-        target: a data set, as in :class:`jaxrel.study.Study`; may be left out where scores are on one alone.
-        scores: of a finished study or ranking; None computes transferability.
-        best: keep so many of the encoders, the best by transferability, or by the first score where there is none.
-            Among the best the differences are small, so that any order agrees less than among all.
-        seeds: of draws, starts and batches; one says nothing about the noise of training.
-        output: folder in which finished accuracies are kept (`records.jsonl`), so that a second call computes only what
-            is missing.
-        settings: sample counts, image size, intervals, how networks are tuned; None are those of the scores.
+        encoders: at least two, by name or your own; none means all that have scores.
+        target: a data set, as in :class:`jaxrel.study.Study`; may be left out if the scores have only one target.
+        scores: a finished study or ranking; None computes transferability.
+        best: number of encoders to keep, the best by transferability, or by the first score if there is none.
+            The best encoders differ little, so any score agrees less with them than with all.
+        seeds: seeds of draws, initial values and batches; a single seed says nothing about the noise of training.
+        output: folder of finished accuracies (`records.jsonl`), so that a second call computes only missing ones.
+        settings: sample counts, image size, intervals, fine-tuning; None means those of the scores.
         data_paths: by data set name, where you have the data.
-        progress: told `(what, done, total)` as work goes on.
-        executor: has its workers train, one encoder a call; None is this process.
+        progress: called with `(what, done, total)` as work goes on.
+        executor: runs the training on its workers, one encoder per call; None uses this process.
 
     Raises:
         ValueError: fewer than two encoders, a name that is unknown, no labels, a class with fewer than two training
-            samples, a number out of its range, or no encoder has an accuracy (why the first has none).
+            samples, a number out of range, or no encoder has an accuracy (why the first has none).
         OSError: `output` cannot be written to; BlockingIOError where another process writes there.
         EngineError: the executor lost encoders, which it names; the others are finished and kept.
     """
@@ -88,7 +89,7 @@ def planned(
     settings: Settings | None,
     data_paths: Mapping[str, Path],
 ) -> Plan:
-    """What there is to compute; nothing is loaded.
+    """The plan of the trainings; nothing is loaded.
 
     Raises:
         ValueError: see :func:`verify`.
@@ -98,27 +99,27 @@ def planned(
         target = name if target is None else target
         columns = columns_of(scores, name)
         if not columns:
-            raise ValueError(f"there are no scores on {name!r}, accuracies alone: pass a study that has some.")
+            raise ValueError(f"there are no scores on {name!r}, only accuracies: pass a study that has scores.")
         encoders = _chosen(encoders, columns, best)
-        # What is trained learns from the labels of the target, whatever the scores looked at.
+        # Training uses the labels of the target, whether or not the scores did.
         left_alone: dict[str, Any] = {"label_free": False, "target_classes": None, "class_names": (), "teacher": None}
         settings = dataclasses.replace(settings or scores.settings, **left_alone)
     elif best is not None:
         raise ValueError(f"best is {best}, of no scores: pass the results of a study or ranking, or leave it out.")
     if target is None:
-        raise ValueError("no target is given: pass a data set, or the results of a study or ranking.")
+        raise ValueError("no target was passed: pass a data set, or the results of a study or ranking.")
     if len(encoders) < 2:
         given = counted(len(encoders), "encoder")
         raise ValueError(f"{given} given: pass at least 2, as it is their order that is verified.")
     settings = settings or Settings()
     if not settings.resamples:
-        raise ValueError("resamples is 0: pass at least 2, by which the noise of the test samples is known.")
+        raise ValueError("resamples is 0: pass at least 2, to estimate the noise of the test samples.")
     if not seeds:
-        raise ValueError("no seed is given: pass at least one, better three.")
+        raise ValueError("no seed was passed: pass at least one, preferably three.")
     accuracies = TRAINED if isinstance(target, str) or has_inputs(target) else (PROBE_ACCURACY,)
     metrics = (*(() if scores is not None else (TRANSFERABILITY,)), *accuracies)
     plan = Study(encoders, [target], metrics=metrics, seeds=seeds, settings=settings, data_paths=data_paths).plan()
-    # The score is of all training samples, whatever the seed.
+    # The score uses all training samples, whatever the seed.
     units = [unit for unit in plan.units if unit.metric in TRAINED or unit.seed == plan.seeds[0]]
     return dataclasses.replace(plan, units=tuple(units))
 
@@ -126,7 +127,7 @@ def planned(
 def _chosen(
     encoders: Sequence[str | Encoder], columns: Sequence[Column], best: int | None
 ) -> list[str] | list[str | Encoder]:
-    """Those that are given, or all that have scores, or the best of these."""
+    """The encoders passed, or all that have scores, or the best of these."""
     known = list(dict.fromkeys(encoder for column in columns for encoder in column.values))
     if unknown := [name for name in map(name_of, encoders) if name not in known]:
         raise ValueError(f"there is no score of {', '.join(unknown)}: there are those of {', '.join(known)}.")
@@ -146,7 +147,7 @@ def _chosen(
 
 
 def check_samples(plan: Plan) -> None:
-    """Raise ValueError where the samples of a named target cannot be drawn from, before anything is extracted."""
+    """Raise ValueError if samples cannot be drawn from a named target, before anything is extracted."""
     from jaxrel.training import stratified_partition
 
     (source,) = plan.sources.values()
@@ -166,7 +167,7 @@ def check_samples(plan: Plan) -> None:
 
 
 def verification_of(results: Results, scores: Results | Ranking | None = None) -> Verification:
-    """Accuracies of a study of one target beside scores: those of another study or ranking, or its own.
+    """Compare the accuracies of a study of one target with scores, either its own or those of another study or ranking.
 
     Raises:
         ValueError: no encoder has an accuracy for every seed.
@@ -192,7 +193,7 @@ def verification_of(results: Results, scores: Results | Ranking | None = None) -
 
 
 def _accuracies(results: Results, kind: str) -> Accuracies | None:
-    """Of the encoders that have one for every seed, if there is any."""
+    """The accuracies of the encoders that have one for every seed, if any."""
     records: dict[str, list[Record]] = {encoder: [] for encoder in results.encoders}
     for record in results.entries:
         if record.metric == kind and record.status == OK:
@@ -212,7 +213,7 @@ def _accuracies(results: Results, kind: str) -> Accuracies | None:
 
 
 def _by_accuracy(accuracies: Sequence[Accuracies]) -> list[str]:
-    """The best first, by the last kind that an encoder has."""
+    """The encoders, the best first, by the last kind of accuracy that each has."""
     last = {
         encoder: float(mean) for kind in accuracies for encoder, mean in zip(kind.encoders, kind.means, strict=True)
     }
@@ -229,18 +230,18 @@ def _notes(results: Results, accuracies: Sequence[Accuracies], *, computed: bool
         "seeds."
     )
     if untuned := [record.encoder for record in results.entries if record.status == NOTHING_TO_TUNE]:
-        yield f"No parameters to tune, so that there is the probe only: {', '.join(dict.fromkeys(untuned))}."
+        yield f"No parameters to tune, so only the probe is available: {', '.join(dict.fromkeys(untuned))}."
     if FINE_TUNED_ACCURACY not in results.metrics:
-        yield "There are features alone, and no networks to tune: accuracies are those of linear probes."
+        yield "There are only features and no networks to tune: accuracies are those of linear probes."
     if len(results.seeds) == 1:
-        yield "One seed says nothing about the noise of training: intervals are those of the test samples alone."
+        yield "One seed says nothing about the noise of training: intervals only include the noise of the test samples."
     for kind in accuracies:
         if len(kind.encoders) == 1:
-            yield f"One encoder alone has a {named(kind.kind)}, which orders no pair: {kind.encoders[0]}."
+            yield f"Only one encoder has a {named(kind.kind)}, so there is no pair to order: {kind.encoders[0]}."
     if not computed and train + validation < settings.samples:
         yield (
-            f"The target has fewer training samples than the {settings.samples} that scores may be of, which may have "
-            "looked at test samples: leave out the results to have transferability without them."
+            f"The target has fewer training samples than the {settings.samples} that scores may use, so the "
+            f"scores may include test samples: leave out the results to compute transferability without them."
         )
 
 

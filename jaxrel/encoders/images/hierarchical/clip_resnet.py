@@ -73,17 +73,17 @@ class AttentionPool(nnx.Module):
 
 
 class ClipResNet(nnx.Module):
-    """A residual network of CLIP with the weights of a checkpoint, of which it reads its widths and depths.
+    """A residual network of CLIP with the weights, widths and depths of a checkpoint.
 
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021: three convolutions
     before the first stage, means of 2 x 2 pixels instead of strides, attention pooling. Positions are interpolated to
-    other image sizes as `timm` does it.
+    other image sizes as in `timm`.
 
     Args:
         tensors: by OpenAI's names, without "visual.".
         layer: the stage, from 1, after which features are taken; None for the last, which attention pools.
         image_size: height and width of an image in pixels.
-        dtype: of kernels and products.
+        dtype: type of kernels and products.
 
     Raises:
         ValueError: the tensors are of another architecture, there is no such layer, or the images do not fit.

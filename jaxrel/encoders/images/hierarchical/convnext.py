@@ -26,14 +26,14 @@ from jaxrel.encoders.images.layers import depthwise_convolution, global_mean
 
 __all__ = ["ConvNeXt"]
 
-_EPSILON = 1e-6  # of all normalisations but the last, whatever the configuration says of that
+_EPSILON = 1e-6  # of all normalisations except the last, whatever the configuration says
 
 
 class ResponseNorm(nnx.Module):
     """Global response normalisation: x + scale * x * N / mean(N) + bias, N the norm of a channel over the image."""
 
     def __init__(self, width: int, *, dtype: DTypeLike) -> None:
-        """Make it do nothing."""
+        """Initialise it as the identity."""
         self.scale = nnx.Param(jnp.zeros(width, dtype))
         self.bias = nnx.Param(jnp.zeros(width, dtype))
 
@@ -96,19 +96,19 @@ class Stage(nnx.Module):
 
 
 class ConvNeXt(nnx.Module):
-    """A ConvNeXt with the weights of a checkpoint, of which it reads its widths and depths.
+    """A ConvNeXt with the weights, widths and depths of a checkpoint.
 
-    Liu et al., A ConvNet for the 2020s, 2022; Woo et al., ConvNeXt V2, 2023, whose response normalisation is there
-    where its tensors are.
+    Liu et al., A ConvNet for the 2020s, 2022; Woo et al., ConvNeXt V2, 2023, whose response normalisation is used if
+    its tensors exist.
 
     Args:
         tensors: by the names of the variables here.
         num_logits: classes of the classifier; None for no classifier.
         layer: the stage, from 1, after which features are taken; None for the last.
-        activation: of the feed-forward networks.
-        epsilon: of the last normalisation.
+        activation: activation of the feed-forward networks.
+        epsilon: added to the variance in the last normalisation.
         image_size: height and width of an image in pixels.
-        dtype: of variables and products.
+        dtype: type of variables and products.
 
     Raises:
         ValueError: the tensors are of another architecture, there is no such layer, or the images do not fit.

@@ -1,4 +1,4 @@
-"""What the networks share: layers of a type, the shape that tensors tell, tensors into variables."""
+"""Common parts of the networks: layers of a type, shapes read from tensors, and tensors assigned to variables."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def shape_of(tensors: Mapping[str, np.ndarray], name: str, *, ndim: int) -> Shap
     """Shape of a tensor.
 
     Raises:
-        CheckpointError: there is none of this name, or it has another number of axes.
+        CheckpointError: there is no tensor of this name, or it has another number of axes.
     """
     if name not in tensors or tensors[name].ndim != ndim:
         raise CheckpointError(f"the checkpoint has no tensor {name!r} of {ndim} axes; it is not of this architecture")
@@ -79,7 +79,7 @@ def depths_of(tensors: Mapping[str, np.ndarray], stages: str) -> Shape:
 
 
 def check_layer(layer: int | None, num_stages: int) -> int:
-    """The stage, from 1, after which features are taken: the last unless told.
+    """The stage, from 1, after which features are taken; by default the last.
 
     Raises:
         ValueError: there is no such stage.

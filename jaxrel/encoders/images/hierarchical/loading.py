@@ -33,7 +33,7 @@ HierarchicalNetwork: TypeAlias = ConvNeXt | Swin | ClipResNet
 
 @dataclass(frozen=True)
 class Family:
-    """What the checkpoints of a family have in common.
+    """Properties that the checkpoints of a family share.
 
     Args:
         network: its class.
@@ -131,17 +131,17 @@ def load_hierarchical_network(
 
     Args:
         checkpoint: a local folder with weights and perhaps a config.json (of `transformers` or `timm`) and a
-            preprocessor_config.json, a file of weights, or the name of a repository of the Hugging Face hub.
+            preprocessor_config.json, a file of weights, or the name of a repository of the Hugging Face Hub.
         family: "convnext" (both versions), "swin" or "clip-resnet".
         revision: branch, tag or commit of the repository.
-        image_size: height and width in pixels to which images are brought. Default: that of the checkpoint.
+        image_size: height and width in pixels to which images are resized. Default: that of the checkpoint.
         layer: the stage, from 1, whose mean over the image gives the features; there are logits after the last only.
             Default: the last, pooled as it was trained.
         dtype: type of the weights and of products; features are float32 at least.
 
     Raises:
-        ValueError: the checkpoint cannot be had or read (`CheckpointError`), is of another architecture, or has no such
-            stage; the image size does not fit it.
+        ValueError: the checkpoint cannot be obtained or read (`CheckpointError`), is of another architecture, or has
+            no such stage; the image size does not fit it.
     """
     network, preprocessing, _ = _load(
         checkpoint, family=family, revision=revision, image_size=image_size, layer=layer, dtype=dtype
@@ -158,7 +158,7 @@ def _load(
     layer: int | None = None,
     dtype: DTypeLike = np.float32,
 ) -> tuple[HierarchicalNetwork, CroppedPreprocessing, dict[str, Any]]:
-    """With what config.json says of epsilon and activation."""
+    """The tensors and options of a network, with epsilon and activation from config.json."""
     if family not in FAMILIES:
         raise ValueError(f"there is no family {family!r}; choose from {', '.join(FAMILIES)}")
     entry = FAMILIES[family]

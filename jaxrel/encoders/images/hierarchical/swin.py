@@ -27,7 +27,7 @@ from jaxrel.encoders.images.layers import global_mean
 
 __all__ = ["Swin"]
 
-_MASKED = -100.0  # added to logits of pairs that are no neighbours, as in the original
+_MASKED = -100.0  # added to logits of pairs that are not neighbours, as in the original
 
 
 class WindowAttention(nnx.Module):
@@ -164,17 +164,17 @@ class Stage(nnx.Module):
 
 
 class Swin(nnx.Module):
-    """A Swin with the weights of a checkpoint, of which it reads its widths, depths, heads and windows.
+    """A Swin with the weights, widths, depths, heads and windows of a checkpoint.
 
     Liu et al., Swin Transformer: Hierarchical Vision Transformer using Shifted Windows, 2021. Stages whose image is
-    smaller than a window take the biases of the places that there are, where `transformers` fails.
+    smaller than a window use the biases of the existing positions, whereas `transformers` fails.
 
     Args:
         tensors: by the names of the variables here.
         num_logits: classes of the classifier; None for no classifier.
         layer: the stage, from 1, after which features are taken; None for the last.
-        activation: of the feed-forward networks.
-        epsilon: of the normalisations in blocks and of the last.
+        activation: activation of the feed-forward networks.
+        epsilon: added to the variance in the normalisations of blocks and the last one.
         image_size: height and width of an image in pixels.
         dtype: of variables and products.
 

@@ -12,7 +12,7 @@ leave tensors that they do not find at random.
 
 Features are the pooled output before any projection: the class token after the last normalisation (ViT, CLIP, DINOv2,
 DINOv3), SigLIP's attention pooling, or the normalised mean of the patches (BEiT, data2vec); those of "clip-image" are
-after it, in the joint space with "clip-text". They are held to those of `transformers`, within 1e-9 in float64. Rotary
+after it, in the joint space with "clip-text". They are tested against `transformers`, within 1e-9 in float64. Rotary
 angles are computed in the type of the network, where `transformers` has float32. Weights may be bfloat16, float32 or
 float64; products take operands of that type, residual sums, normalisation and softmax are float32 at least.
 """

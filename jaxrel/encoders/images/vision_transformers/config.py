@@ -27,7 +27,7 @@ class VisionTransformerConfig:
     """The architecture of a vision transformer.
 
     Args:
-        family: which names its tensors have, and which parts there are.
+        family: determines the names of its tensors and its parts.
         width: length of the vector of a token.
         num_layers: number of transformer blocks.
         num_heads: attention heads of each block; they divide the width.
@@ -35,14 +35,14 @@ class VisionTransformerConfig:
         image_size: height and width of an image in pixels.
         patch_size: height and width of a patch; it divides the image size.
         epsilon: added to the variance in layer normalisation.
-        activation: of the feed-forward networks.
-        num_registers: tokens beside those of the class and of the patches.
+        activation: activation of the feed-forward networks.
+        num_registers: number of register tokens beside the class token and the patches.
         gated: whether the feed-forward networks are gated linear units.
         rotary_base: longest period of the rotary positions, in halves of an image; None: positions are learned.
         without_bias: layers that have no bias.
-        num_logits: classes of the classifier; None where there is none.
-        projection_width: width of the features, where they are those of a joint space of images and texts.
-        mean_pooling: whether features are of the mean of the patches, not of the token of the class.
+        num_logits: classes of the classifier; None if there is none.
+        projection_width: width of the features in a joint space of images and texts, if any.
+        mean_pooling: whether features are the mean of the patches instead of the class token.
 
     Raises:
         ValueError: a number is not positive or not an integer, or numbers do not fit one another.
@@ -66,7 +66,7 @@ class VisionTransformerConfig:
     mean_pooling: bool = field(default=False, repr=False)  # in fingerprints where it is true
 
     def __post_init__(self) -> None:
-        """Refuse what makes no network."""
+        """Raise for an invalid architecture."""
         for each in fields(self):
             value = getattr(self, each.name)
             smallest = 0 if each.name == "num_registers" else 1
@@ -88,14 +88,14 @@ class VisionTransformerConfig:
 
     @classmethod
     def from_hugging_face(cls, config: Mapping[str, Any], *, family: str) -> VisionTransformerConfig:
-        """The architecture that a Hugging Face config.json describes, but for the classifier.
+        """The architecture described by a Hugging Face config.json, without the classifier.
 
         Args:
             config: its content.
             family: the family it must be of.
 
         Raises:
-            ValueError: the model is of another type, or a variant that this network is not.
+            ValueError: the model has another type, or is an unsupported variant.
         """
         if family not in FAMILIES:
             raise ValueError(f"there is no family {family!r}; choose from {', '.join(FAMILIES)}")

@@ -1,4 +1,4 @@
-"""What the checkpoints of each family have in common: names of tensors, defaults, published preprocessing."""
+"""Properties that the checkpoints of each family share: names of tensors, defaults, published preprocessing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["FAMILIES", "Family"]
 
 @dataclass(frozen=True)
 class Family:
-    """What the checkpoints of a family have in common.
+    """Properties that the checkpoints of a family share.
 
     Args:
         model_types: what their config.json may say that they are.

@@ -37,24 +37,24 @@ def load_vision_transformer(
 
     Args:
         checkpoint: a local folder with config.json and weights, a file of weights beside it, or the name of a
-            repository of the Hugging Face hub.
+            repository of the Hugging Face Hub.
         family: "vit", "clip", "clip-image" (CLIP in the joint space of images and texts), "siglip", "dinov2",
             "dinov3" or "beit" (data2vec as well).
         name: the encoder's name, part of its fingerprint. Default: `checkpoint`.
         revision: branch, tag or commit of the repository.
-        image_size: height and width in pixels to which images are brought, a multiple of the patch size; learned
+        image_size: height and width in pixels to which images are resized, a multiple of the patch size; learned
             positions are interpolated as `transformers` does. Default: that of the checkpoint's
             preprocessor_config.json, which also says how images are resized, cropped and scaled; where there is none,
             that of config.json, with the preprocessing the family was published with. Images that are not square are
-            cropped, where `transformers` squeezes those for ViT, SigLIP and DINOv3.
+            cropped, whereas `transformers` distorts those for ViT, SigLIP and DINOv3.
         layer: take the tokens after this many blocks, normalised and pooled as at the end; then there are no logits but
             after the last. Default: after the last.
-        dtype: type of the weights and of what is computed, e.g. `jnp.bfloat16`; features are float32 in any case.
+        dtype: type of the weights and the computation, e.g. `jnp.bfloat16`; features are always float32.
         pretraining: what the weights were trained on.
         licence: the licence of the weights.
 
     Raises:
-        ValueError: the checkpoint cannot be had or read (`CheckpointError`), is of
+        ValueError: the checkpoint cannot be obtained or read (`CheckpointError`), is of
             another architecture, or the image size does not fit it; it has fewer blocks than `layer`.
         ImportError: the extra "vit" is not installed.
     """

@@ -1,4 +1,4 @@
-"""The network, of layers of `jax-image-models`."""
+"""The network, built from layers of `jax-image-models`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class VisionTransformer(nnx.Module):
 
     Args:
         config: its architecture.
-        dtype: of its variables and of what is multiplied; features and logits are float32 at least.
+        dtype: type of its variables and of products; features and logits are float32 at least.
 
     Raises:
         ImportError: the extra "vit" is not installed.

@@ -1,4 +1,4 @@
-"""What the checkpoints of a family of transformers have in common."""
+"""Properties that the checkpoints of a family of transformers share."""
 
 from __future__ import annotations
 
