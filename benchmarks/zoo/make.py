@@ -35,7 +35,7 @@ from jaxrel.storage.records import write_atomically
 
 FOLDER = Path(__file__).parent / "data"
 WORK = Path(__file__).parents[1] / "data" / "zoo"
-SECOND_FOLDER = WORK / "second"  # not in the repository: the second zoo is made anew in half an hour
+SECOND_FOLDER = WORK / "second"  # not in the repository: the second zoo can be made anew
 PRETRAINING_IMAGES = 8000  # of a set, at most
 LARGEST_CLASS = 400  # images of one class that a target keeps: half of the clip-art shows computers
 SMALL_TUNING = Tuning()

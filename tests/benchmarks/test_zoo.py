@@ -87,5 +87,7 @@ def test_page_has_the_tables_of_the_results() -> None:
 
     reports = {name: report.read(report.RESULTS / f"zoo_{name}.json") for name in report.REPORTS}
     page = report.PAGE.read_text()
-    for name, content in report.tables(reports).items():
+    second = report.read(report.RESULTS / report.SECOND)
+    others = {"second": report.few_labels_table(second), "second differences": report.few_labels_differences(second)}
+    for name, content in (report.tables(reports) | others).items():
         assert f"<!-- {name} -->\n\n{content}\n\n<!-- end -->" in page
