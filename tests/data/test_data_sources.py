@@ -273,7 +273,7 @@ def test_a_damaged_picture_is_left_out_by_name(
     ):
         jaxrel.data.load(str(tmp_path / "toy"))
     (good.parent / "worse.png").write_bytes(b"")
-    with pytest.raises(DataError, match=rf"{name} {message}.* \(1 more of toy cannot be read\): mend"):
+    with pytest.raises(DataError, match=rf"{name} {message}.* \(1 more of toy cannot be read\): repair"):
         jaxrel.data.load(str(tmp_path / "toy"))
 
 

@@ -115,7 +115,7 @@ def test_an_array_that_is_shorter_than_its_header_says_is_refused(tmp_path: Path
     with zipfile.ZipFile(tmp_path / "toy.npz", "w") as archive:
         for name in ("images", "labels"):
             archive.writestr(f"{name}.npy", header.getvalue())
-    message = r"toy\.npz is no .*shape \(17179869184, 2, 2\) and type uint8 has 0 bytes"
+    message = r"toy\.npz is not an .*shape \(17179869184, 2, 2\) and type uint8 has 0 bytes"
     for read in (read_npz, read_checkpoint):
         with little_memory(), pytest.raises(ValueError, match=message):
             read(tmp_path / "toy.npz")
@@ -126,7 +126,7 @@ def test_a_damaged_header_of_an_array_is_refused(header: bytes, tmp_path: Path) 
     with zipfile.ZipFile(tmp_path / "toy.npz", "w") as archive:
         archive.writestr("labels.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
     for read in (read_npz, read_checkpoint):
-        with pytest.raises(ValueError, match=r"toy\.npz is no "):
+        with pytest.raises(ValueError, match=r"toy\.npz is not an "):
             read(tmp_path / "toy.npz")
 
 

@@ -120,7 +120,7 @@ def test_what_is_left_is_cancelled() -> None:
 
 
 def test_lost_parts_are_named(processes: Executor) -> None:
-    with pytest.raises(EngineError, match=r"ProcessPoolExecutor lost .*part 3.*BrokenProcessPool.*is finished is kept"):
+    with pytest.raises(EngineError, match=r"ProcessPoolExecutor lost .*part 3.*BrokenProcessPool.*Finished work is kept"):
         list(run_parts(processes, parts(kill_own_process, 40)))
 
 
@@ -236,7 +236,7 @@ def test_parts_are_smaller_where_there_are_many_workers(
 
 
 def test_mesh_and_executor_exclude_each_other(threads: Executor) -> None:
-    with pytest.raises(ValueError, match="pass one of them"):
+    with pytest.raises(ValueError, match="pass only one of them"):
         matrix(executor=threads, mesh=one_device())
 
 

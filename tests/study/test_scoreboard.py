@@ -276,7 +276,7 @@ def test_score_of_named_encoders(monkeypatch, capsys):
         (["a.npz", "--target", "squares"], 2, "pass files"),
         (["--target", "squares"], 2, "pass files"),
         (["encoder-0.npz", "--views"], 2, "are for named data sets"),
-        (["encoder-0.npz", "encoder-0.npz"], 2, "given twice"),
+        (["encoder-0.npz", "encoder-0.npz"], 2, "passed twice"),
         (["missing.npz"], 1, "missing.npz is not an .npz file"),
         (["text.npz", "--strict"], 1, "text.npz is not an .npz file"),
         (["pickled.npz", "--strict"], 1, "pickled.npz cannot be read"),
@@ -319,7 +319,7 @@ def test_a_file_may_be_added_that_changes_the_names_of_others():
 def test_a_file_is_one_encoder_however_it_is_spelled(capsys):
     write_files(hub(6))
     assert cli.main(["score", "encoder-0.npz", "../" + Path.cwd().name + "/encoder-0.npz", "--no-plot"]) == 2
-    assert "given twice" in capsys.readouterr().err
+    assert "passed twice" in capsys.readouterr().err
 
 
 def test_one_bad_file_is_named_and_the_others_are_scored(capsys):

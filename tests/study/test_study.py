@@ -73,7 +73,7 @@ def test_draws_are_nested_and_keep_the_shares_of_classes() -> None:
     fingerprints = {DrawnSamples(target, n, seed, looked).fingerprint("e") for n, seed, looked in [
         (8, 3, True), (8, 4, True), (9, 3, True), (8, 3, False)]}  # fmt: skip
     assert len(fingerprints) == 4
-    with pytest.raises(ValueError, match="'target' has 80 training samples, of which 81"):
+    with pytest.raises(ValueError, match="'target' has 80 training samples, so 81"):
         DrawnSamples(target, 81, 0, labels_looked_at=True).features("e", silent)
 
 
@@ -290,7 +290,7 @@ def test_too_few_samples_are_a_status_and_keep_no_other_from_numbers() -> None:
     asked = Study(["sharp"], [source("target", 1)], metrics=["h_score"], samples=[30, 61])
     fine, short = run(asked.plan()).entries
     assert fine.status == "ok"
-    assert "has 60 training samples, of which 61" in short.status
+    assert "has 60 training samples, so 61" in short.status
     assert math.isnan(short.value)
 
 
