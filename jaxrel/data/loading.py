@@ -414,7 +414,7 @@ def _part(whole: _Whole, split: Split, buckets: Sequence[Int[np.ndarray, " _"]],
         raise DataError(f"{data.name} has no {kind} samples: it has {len(data)} in all")
     if limit is not None and limit > available:
         _log.warning(
-            "%s has %s %s samples, fewer than the %s asked for", data.name, f"{available:,}", kind, f"{limit:,}"
+            "%s has %s %s samples: all are used (the limit is %s)", data.name, f"{available:,}", kind, f"{limit:,}"
         )
     rest, kept = available if limit is None else limit, np.zeros(0, np.intp)
     known = data.labels >= 0

@@ -122,7 +122,7 @@ def stream(
     order = order[in_train if split == "train" else ~in_train]
     if limit is not None:
         if limit > len(order):
-            _log.warning("%s has %s %s pictures, fewer than the %s asked for", folder.name, len(order), split, limit)
+            _log.warning("%s has %s %s pictures: all are used (the limit is %s)", folder.name, len(order), split, limit)
         order = order[draw(labels[order], limit)]
     return StreamedImages(
         name=folder.name,

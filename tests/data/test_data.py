@@ -179,8 +179,8 @@ def test_a_limit_above_the_number_of_samples_takes_all_and_says_so(
     assert test is not None
     assert len(train) + len(test) == TOY_SIZE
     assert [record.getMessage() for record in caplog.records] == [
-        f"toy has {len(train)} training samples, fewer than the 1,000 asked for",
-        f"toy has {len(test)} held-out samples, fewer than the 1,000 asked for",
+        f"toy has {len(train)} training samples: all are used (the limit is 1,000)",
+        f"toy has {len(test)} held-out samples: all are used (the limit is 1,000)",
     ]
 
 

@@ -120,7 +120,9 @@ def test_what_is_left_is_cancelled() -> None:
 
 
 def test_lost_parts_are_named(processes: Executor) -> None:
-    with pytest.raises(EngineError, match=r"ProcessPoolExecutor lost .*part 3.*BrokenProcessPool.*Finished work is kept"):
+    with pytest.raises(
+        EngineError, match=r"ProcessPoolExecutor lost .*part 3.*BrokenProcessPool.*Finished work is kept"
+    ):
         list(run_parts(processes, parts(kill_own_process, 40)))
 
 

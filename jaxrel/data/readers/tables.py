@@ -67,7 +67,10 @@ def _unnamed_columns(path: Path, rows: list[list[str]]) -> Places:
     Raises:
         ValueError: there are not two columns, or it cannot be determined which is which, or whether there is a header.
     """
-    advice = f"name the columns of {path.name} in a first row that says text and label"
+    advice = (
+        "pass --text-column and --label-column (text_column= and label_column=), or name the columns text and label in "
+        f"the first row of {path.name}"
+    )
     if len(rows[0]) != 2:
         raise ValueError(
             f"{path} has no header with the columns text and label, and its first row has {len(rows[0])} columns; "

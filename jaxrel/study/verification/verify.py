@@ -241,7 +241,7 @@ def _notes(results: Results, accuracies: Sequence[Accuracies], *, computed: bool
     if not computed and train + validation < settings.samples:
         yield (
             f"The target has fewer training samples than the {settings.samples} that scores may use, so the "
-            f"scores may include test samples: leave out the results to compute transferability without them."
+            f"scores may include test samples. For scores that have not seen them, run it without the results."
         )
 
 
