@@ -26,6 +26,7 @@ from typing import Any, Literal
 import numpy as np
 from class_names import DESCRIPTIONS
 from jaxtyping import Float
+from pages import markdown, write_tables
 from rich.console import Console
 from rich.table import Table
 from sklearn.decomposition import TruncatedSVD
@@ -45,6 +46,7 @@ from jaxrel.study.records import Record
 from jaxrel.training import FineTuning
 
 RESULTS = Path(__file__).parent / "results" / "text_encoders.json"
+PAGE = Path(__file__).parents[1] / "docs" / "predicting_transfer.md"
 WORK = Path(__file__).parent / "data" / "text-encoders"
 NETWORKS = {"all-minilm-l6-v2": 6, "paraphrase-minilm-l3-v2": 3}
 RANDOM = (("all-minilm-l6-v2", 6), ("all-minilm-l6-v2", 1), ("paraphrase-minilm-l3-v2", 3))
@@ -58,7 +60,7 @@ NUM_TRAINING, NUM_TEST = 300, 400  # three quarters of the texts are for trainin
 TAU = "weighted_kendall_tau_symmetric"
 TUNING = FineTuning(learning_rates=(2e-4,), epochs=4, patience=2, batch_size=24)
 PROBE_SEEDS = (0, 1, 2)
-KINDS = ("probe", "fine_tuned")
+KINDS = {"probe": "linear probe", "fine_tuned": "fine-tuning"}
 SUPERVISION = ("labels", "class names", "class descriptions")
 PEERS = ("logme", "nearest_neighbours", "h_score", "ridge_probe")
 LABEL_FREE = ("transferability", "rankme")
@@ -225,15 +227,26 @@ def ends(found: Any) -> dict[str, float]:
     return {end: float(getattr(found, end)) for end in ("estimate", "lower", "upper")}
 
 
-def shown(evaluation: Mapping[str, Any]) -> Table:
-    """A row for each score."""
-    table = Table("score", *KINDS)
-    for name, row in {**evaluation["rows"], "a perfect score": evaluation["ceiling"]}.items():
-        table.add_row(
-            name,
-            *(f"{row[kind]['estimate']:.2f} ({row[kind]['lower']:.2f} to {row[kind]['upper']:.2f})" for kind in KINDS),
-        )
-    return table
+def rows_of(evaluation: Mapping[str, Any]) -> list[list[str]]:
+    """A row for each score: its name, and its weighted tau with each kind of accuracy."""
+    found = {**evaluation["rows"], "a perfect score": evaluation["ceiling"]}
+    return [[name.replace("_", " "), *(interval(row[kind]) for kind in KINDS)] for name, row in found.items()]
+
+
+def difference_rows(evaluation: Mapping[str, Any]) -> list[list[str]]:
+    """A row for each pair of scores."""
+    return [
+        [
+            *(row[role].replace("_", " ") for role in ("score", "baseline")),
+            *(interval(row[kind], "+") for kind in KINDS),
+        ]
+        for row in evaluation["differences"]
+    ]
+
+
+def interval(found: Mapping[str, float], sign: str = "") -> str:
+    """An estimate and its interval."""
+    return f"{found['estimate']:{sign}.2f} ({found['lower']:{sign}.2f} to {found['upper']:{sign}.2f})"
 
 
 def main() -> None:
@@ -246,6 +259,7 @@ def main() -> None:
     parser.add_argument("--data-path", nargs="+", default=[], metavar="NAME=PATH", help="as given to `jaxrel rank`")
     parser.add_argument("--work", type=Path, default=WORK, help="folder of what is finished")
     parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--page", action="store_true", help="rewrite the tables of the documentation")
     options = parser.parse_args()
     given = {name: Path(path) for name, path in (entry.split("=", 1) for entry in options.data_path)}
     options.work.mkdir(parents=True, exist_ok=True)
@@ -258,10 +272,19 @@ def main() -> None:
 
         found.append(measured(target, options.work, done, tuned=name in options.fine_tune))
     evaluation = judged(found)
-    console.print(shown(evaluation))
+    table = Table("score", *KINDS.values())
+    for row in rows_of(evaluation):
+        table.add_row(*row)
+    console.print(table)
     versions = {name: version(name) for name in ("jax", "numpy", "jaxrel", "scikit-learn")}
     write_json(options.output, {"versions": versions, "evaluation": evaluation, "targets": found})
     console.print(f"Written to {options.output}", soft_wrap=True)
+    if options.page:
+        tables = {
+            "texts": markdown(["score", *KINDS.values()], rows_of(evaluation)),
+            "text differences": markdown(["score", "minus", *KINDS.values()], difference_rows(evaluation)),
+        }
+        write_tables(PAGE, tables)
 
 
 if __name__ == "__main__":
