@@ -110,7 +110,7 @@ def test_part_that_always_kills_its_worker_is_named(run: Run, tmp_path: Path) ->
     done = run("--harm", "worker")
     assert done.returncode == 1
     assert "RayExecutor lost 3 of the parts (h_score, squared on" in done.stderr
-    assert "What is finished is kept" in done.stderr
+    assert "Finished work is kept" in done.stderr
     assert len(finished(tmp_path / "records.jsonl")) == 3
     assert run().returncode == 0
     check_complete(tmp_path)

@@ -25,7 +25,7 @@ def main() -> None:
     options = parser.parse_args()
 
     def progress(what: str, done: int, total: int) -> None:
-        while what == "scoring" and options.kill:
+        while what == "scoring" and done and options.kill:
             os.kill(options.kill.pop() or os.getpid(), signal.SIGKILL)
 
     given = sources(options.harm, options.marker)
