@@ -561,7 +561,7 @@ def test_a_hub_with_models_that_have_no_score_or_do_not_differ():
     assert float(alone.value[0]) == 0
     assert int(alone.status[0]) == ScoreStatus.SINGLE_ENCODER
     for bad, message in (
-        (one, "one model"),
+        (one, "leading axis of models"),
         ([], "got list"),
         ([1, 2], "a sequence of EtranC"),
         (np.ones(3), "ndarray"),
