@@ -30,6 +30,7 @@ __all__ = [
     "check_finite",
     "check_images",
     "checked_images",
+    "described",
     "fingerprint",
     "from_linen",
     "from_network",
@@ -241,6 +242,20 @@ def from_linen(
     images = np.zeros((1, preprocessing.image_size, preprocessing.image_size, 3), np.uint8)
     program = jax.make_jaxpr(lambda forward, images: forward(images))(encoder.forward, images)
     return replace(encoder, fingerprint=fingerprint(f"{encoder.fingerprint} {program}", {}))
+
+
+def described(encoder: Encoder, describe: Callable[[int | None], str]) -> Encoder:
+    """The encoder with settings in its fingerprint, and in those of its layers, that its variables do not show.
+
+    Args:
+        encoder: the encoder.
+        describe: returns the settings of the network that stops after a layer, or of the whole network for None.
+    """
+    known = encoder.layers
+    layers = known
+    if known is not None:
+        layers = replace(known, stopped=lambda layer: described(known.stopped(layer), lambda _: describe(layer)))
+    return replace(encoder, fingerprint=fingerprint(f"{encoder.fingerprint} {describe(None)}", ()), layers=layers)
 
 
 def image_encoder(

@@ -178,7 +178,7 @@ def extract_layers(
     known = encoder.layers
     if known is None:
         raise ValueError(
-            f"{encoder.name} has no layers to choose from: load a transformer or a ResNet by its whole name"
+            f'{encoder.name} has no layers to choose from: load a network that has some by its name without "#"'
         )
     if not layers or len(set(layers)) < len(layers):
         raise ValueError(f"layers are {list(layers)}: pass at least one, and each once")

@@ -19,6 +19,7 @@ from jaxrel.encoders.registry import split_layer
 from jaxrel.study.documents import SCHEMA, write_json
 from jaxrel.study.draws import underlying
 from jaxrel.study.engine import Part, run_parts
+from jaxrel.study.extraction import extract
 from jaxrel.study.keys import Way, keyed, way_of
 from jaxrel.study.plan import Plan, Unit, needed_by
 from jaxrel.study.records import LOG, OK, Record, StudyLog
@@ -31,7 +32,7 @@ from jaxrel.study.scoring.kernels import persistent_cache, persistent_worker_cac
 from jaxrel.study.scoring.local import LocalScorer, Work, cores_shared_by
 from jaxrel.study.scoring.remote import RemoteScorer
 from jaxrel.study.settings import Settings
-from jaxrel.study.sources import NamedSource, Progress, Source, extract, silent
+from jaxrel.study.sources import NamedSource, Progress, Source, silent
 
 __all__ = ["BROKEN", "run"]
 

@@ -7,7 +7,6 @@ import copy
 import functools
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -21,7 +20,6 @@ from jaxrel.encoders.registry import split_layer
 from jaxrel.encoders.samples import as_samples
 from jaxrel.storage.features import FeatureStore, Table
 from jaxrel.storage.fingerprints import remembered
-from jaxrel.study.engine import Part, run_parts
 from jaxrel.study.remembered import Remembered
 
 if TYPE_CHECKING:
@@ -423,29 +421,6 @@ def _of_layer(load: Callable[[str], Encoder], name: str) -> Encoder:
         return load(name)
     layers = load(network).layers
     return load(name) if layers is None else layers.at(layer)
-
-
-def extract(
-    executor: Executor, sources: Sequence[NamedSource], encoder_names: Sequence[str], progress: Progress
-) -> None:
-    """Let workers extract all features missing from the store, with one call for each network and data set."""
-    # Requesting any layer of a network extracts all of them.
-    encoder_names = list({split_layer(name)[0]: name for name in encoder_names}.values())
-    total = len(sources) * len(encoder_names)
-    parts = (
-        Part(f"features of {source.name} under {name}", _extract_into_store, (source, name))
-        for name in encoder_names
-        for source in sources
-    )
-    with contextlib.closing(run_parts(executor, parts)) as results:
-        for done, _ in enumerate(results, start=1):
-            progress("extracting", done, total)
-
-
-def _extract_into_store(source: NamedSource, encoder: str) -> None:
-    # A failure occurs again when the features are requested, and is then reported for that encoder only.
-    with contextlib.suppress(ValueError):
-        source.features(encoder, silent)
 
 
 def _listed(names: object) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fixtures.make_clip_oracles import CASES, oracle_tokens
 from fixtures.make_vision_transformer_oracles import oracle_images
+from originals import relative_error
 from paths import FIXTURES
 from tiny_clip import tiny_clip_tokenizer, write_tiny_clip
 
@@ -29,10 +30,6 @@ def texts_of(case: str) -> list[str]:
     """The words between the first and the last token of each text."""
     ids, mask = oracle_tokens(case)
     return [" ".join(map(str, row[shown][1:-1])) for row, shown in zip(ids, mask, strict=True)]
-
-
-def relative_error(value: Any, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(np.asarray(value, np.float64) - expected) / np.linalg.norm(expected))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -18,6 +18,7 @@ import pytest
 import skimage.data
 from fixtures.make_encoder_oracles import SIZES, oracle_images
 from flax import nnx
+from originals import relative_error
 from paths import FIXTURES
 
 from jaxrel import encoders
@@ -57,10 +58,6 @@ def images_of(n: int, *, size: int = 20, channels: int = 3, seed: int = 0) -> np
 
 
 # Parity with the original networks
-
-
-def relative_error(value: jax.Array, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(np.asarray(value, np.float64) - expected) / np.linalg.norm(expected))
 
 
 @pytest.fixture(scope="module")

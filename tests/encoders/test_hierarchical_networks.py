@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+import originals
 import pytest
 import safetensors.numpy
 from fixtures.make_hierarchical_oracles import CASES, oracle_images, oracle_tensors
 from flax import nnx
+from originals import apply, relative_error
 from paths import FIXTURES
 
 from jaxrel import encoders
@@ -33,27 +34,7 @@ def oracles() -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def write_checkpoint(tmp_path, oracles):
-    """Writes the folder of a case, with changed tensors (None leaves one out) and settings."""
-
-    def write(case: str, *, dtype: Any = np.float64, tensors: dict[str, Any] | None = None, **settings: Any) -> Path:
-        folder = tmp_path / case
-        folder.mkdir(exist_ok=True)
-        content = oracle_tensors(json.loads(str(oracles[f"{case}/shapes"]))) | (tensors or {})
-        kept = {name: value.astype(dtype) for name, value in content.items() if value is not None}
-        safetensors.numpy.save_file(kept, folder / "model.safetensors")
-        (folder / "config.json").write_text(json.dumps(json.loads(str(oracles[f"{case}/config"])) | settings))
-        return folder
-
-    return write
-
-
-def apply(network: nnx.Module, images: np.ndarray) -> encoders.EncoderOutput:
-    graph, state = nnx.split(network)
-    return jax.jit(lambda state, images: nnx.merge(graph, state)(images))(state, images)
-
-
-def relative_error(value: jax.Array, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(np.asarray(value, np.float64) - expected) / np.linalg.norm(expected))
+    return lambda case, **changes: originals.write_checkpoint(tmp_path / case, oracles, case, oracle_tensors, **changes)
 
 
 # Parity
@@ -83,6 +64,10 @@ def test_float64_parity_with_the_original(case, size, write_checkpoint, oracles,
 def test_float32_parity_and_earlier_stages(case, size, write_checkpoint, oracles):
     folder = write_checkpoint(case, dtype=np.float32)
     images = oracle_images(size).astype(np.float32)
+    whole, _ = load_hierarchical_network(folder, family=CASES[case][0], image_size=size)
+    in_one_pass = whole.features_of_layers(images, layers=(1, len(whole.stages)))
+    for features, kind in zip(in_one_pass, ("stage1", "features"), strict=True):
+        assert relative_error(features, oracles[f"{case}/{size}/{kind}"]) < 1e-4
     for layer, kind in (("", "features"), ("#1", "stage1")):
         network, _ = encoders.load_network(f"{CASES[case][0]}@{folder}{layer}", image_size=size)
         output = apply(network, images)
@@ -298,7 +283,7 @@ def test_image_sizes_that_do_not_fit_are_refused(case, size, write_checkpoint):
 
 @pytest.mark.parametrize(("case", "stages"), [("convnext", 3), ("swin", 2), ("clip-resnet", 4)])
 def test_layers_that_are_not_there_are_refused(case, stages, write_checkpoint):
-    with pytest.raises(ValueError, match=f"layer is 5: the network has {stages} stages"):
+    with pytest.raises(ValueError, match=f"layer must be one of 1 to {stages}, got 5"):
         encoders.load_network(f"{CASES[case][0]}@{write_checkpoint(case)}#5")
 
 

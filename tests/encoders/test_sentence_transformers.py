@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 from fixtures.make_sentence_oracles import FOLDERS, SENTENCES
 from fixtures.make_text_oracles import oracle_tensors
+from originals import relative_error
 from paths import FIXTURES
 
 from jaxrel import encoders
@@ -54,10 +55,6 @@ def change(path: Path, **changes: Any) -> None:
     """Other settings in a file of them; None leaves one out."""
     settings = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({key: value for key, value in settings.items() if value is not None}))
-
-
-def relative_error(value: Any, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(np.asarray(value, np.float64) - expected) / np.linalg.norm(expected))
 
 
 def expected_of(name: str, call: str, oracles: dict[str, np.ndarray]) -> np.ndarray:

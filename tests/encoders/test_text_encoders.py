@@ -16,6 +16,7 @@ import pytest
 import safetensors.numpy
 from fixtures.make_text_oracles import BATCHES, CONFIGS, SENTENCES, oracle_tokens
 from flax import nnx
+from originals import relative_error
 from paths import FIXTURES
 from tiny_texts import WORDS, tensors_of, tiny_tokenizer
 
@@ -50,10 +51,6 @@ def features_of(network: nnx.Module, ids: np.ndarray, mask: np.ndarray) -> np.nd
 def lengths_of(encoder: Encoder, texts: Any) -> np.ndarray:
     assert encoder.lengths is not None
     return encoder.lengths(texts)
-
-
-def relative_error(value: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(np.asarray(value, np.float64) - expected) / np.linalg.norm(expected))
 
 
 # Parity with the original networks

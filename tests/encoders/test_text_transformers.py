@@ -11,6 +11,7 @@ import pytest
 from fixtures.make_text_oracles import oracle_tensors
 from fixtures.make_transformer_oracles import CONFIGS, DISTANCES, oracle_tokens
 from flax import nnx
+from originals import relative_error
 from paths import FIXTURES
 
 from jaxrel.encoders import texts
@@ -46,10 +47,6 @@ def network_of(name: str, oracles: dict[str, np.ndarray], *, dtype: Any = np.flo
 
 def features_of(network: nnx.Module, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.asarray(apply(*nnx.split(network), texts.TokenBatch(ids, mask)).features)
-
-
-def relative_error(value: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(np.asarray(value, np.float64) - expected) / np.linalg.norm(expected))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from originals import relative_error
 
 from jaxrel import Task, transferability_score
 from jaxrel.encoders import Preprocessing, extract_features, from_function, from_torch, from_transformers
@@ -21,10 +22,6 @@ PREPROCESSING = Preprocessing(32, (120.0,) * 3, (60.0,) * 3)
 def test_importing_jaxrel_does_not_import_torch() -> None:
     code = "import sys, jaxrel.study, jaxrel.encoders; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def relative_error(features: Any, expected: Any) -> float:
-    return float(np.linalg.norm(np.asarray(features) - np.asarray(expected)) / np.linalg.norm(np.asarray(expected)))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from fixtures.make_vision_oracles import EVERY, NUM_LOGITS, SIZES, oracle_images, random_tensor
 from flax import nnx
+from originals import relative_error
 from paths import FIXTURES
 
 from jaxrel import encoders
@@ -27,10 +28,6 @@ RANDOM_NETWORKS = tuple(SIZES)
 def oracles() -> dict[str, np.ndarray]:
     with np.load(FIXTURES / "vision_oracles.npz", allow_pickle=False) as file:
         return dict(file)
-
-
-def relative_error(value: jax.Array, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(np.asarray(value, np.float64) - expected) / np.linalg.norm(expected))
 
 
 def make_network(name: str, **options: Any) -> Any:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+import originals
 import pytest
 import safetensors.numpy
 from fixtures.make_vision_transformer_oracles import CASES, TINY, oracle_images, oracle_tensors
 from flax import nnx
+from originals import apply, relative_error
 from paths import FIXTURES
 from PIL import Image
 
@@ -35,27 +36,7 @@ def oracles() -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def write_checkpoint(tmp_path, oracles):
-    """Writes the folder of a case, with changed tensors (None leaves one out) and settings."""
-
-    def write(case: str, *, dtype: Any = np.float64, tensors: dict[str, Any] | None = None, **settings: Any) -> Path:
-        folder = tmp_path / case
-        folder.mkdir(exist_ok=True)
-        content = oracle_tensors(json.loads(str(oracles[f"{case}/shapes"]))) | (tensors or {})
-        kept = {name: value.astype(dtype) for name, value in content.items() if value is not None}
-        safetensors.numpy.save_file(kept, folder / "model.safetensors")
-        (folder / "config.json").write_text(json.dumps(json.loads(str(oracles[f"{case}/config"])) | settings))
-        return folder
-
-    return write
-
-
-def apply(network: nnx.Module, images: np.ndarray) -> encoders.EncoderOutput:
-    graph, state = nnx.split(network)
-    return jax.jit(lambda state, images: nnx.merge(graph, state)(images))(state, images)
-
-
-def relative_error(value: jax.Array, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(np.asarray(value, np.float64) - expected) / np.linalg.norm(expected))
+    return lambda case, **changes: originals.write_checkpoint(tmp_path / case, oracles, case, oracle_tensors, **changes)
 
 
 def photographs(batch: int, height: int = 30, width: int = 40) -> np.ndarray:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxrel.encoders.encoder import EncoderOutput
 from jaxrel.encoders.images.layers import ConvNorm, Layer, Linear, global_mean, max_pool
+from jaxrel.encoders.images.stages import StagedNetwork, checked_stage
 
 __all__ = ["DEPTHS", "ResNet", "Residual", "ResidualNet", "stage_names"]
 
@@ -72,7 +73,7 @@ def stage_names(stages: Iterable[Iterable[Residual]]) -> Iterator[tuple[ConvNorm
                 yield block.shortcut, (f"{prefix}.downsample.0", f"{prefix}.downsample.1")
 
 
-class ResidualNet(nnx.Module):
+class ResidualNet(StagedNetwork):
     """A strided 7 x 7 stem, a max-pool, stages of residual blocks, the mean over the image, a linear classifier.
 
     Args:
@@ -99,7 +100,7 @@ class ResidualNet(nnx.Module):
         rng: np.random.Generator,
     ) -> None:
         """Draw the initial weights."""
-        self.layer = _checked(layer, len(depths))
+        self.layer = checked_stage(layer, len(depths))
         # A branch adds to the variance of its input. With gains of 1 / sqrt(number of blocks), n branches multiply it
         # by at most (1 + 2 / n)^n < e^2, however deep the network.
         make_block = partial(Residual, bottleneck=bottleneck, gain=sum(depths) ** -0.5, rng=rng)
@@ -115,36 +116,12 @@ class ResidualNet(nnx.Module):
         self.stages = nnx.List(stages)
         self.classifier = None if num_logits is None else Linear(in_width, num_logits, rng=rng)
 
-    def __call__(self, x: Float[Array, "b h w 3"]) -> EncoderOutput:
-        """Features and logits of preprocessed images."""
-        (features,) = self.features_of_layers(x, layers=(self.layer,))
-        if self.classifier is None or self.layer < len(self.stages):
-            return EncoderOutput(features, None)
-        return EncoderOutput(features, self.classifier(features))
+    def _before_stages(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b h2 w2 c"]:
+        return max_pool(self.stem(images), padding="SYMMETRIC")
 
-    def features_of_layers(
-        self, x: Float[Array, "b h w 3"], *, layers: Sequence[int]
-    ) -> tuple[Float[Array, "b _"], ...]:
-        """Features of preprocessed images after each of the stages, in one pass."""
-        x = max_pool(self.stem(x), padding="SYMMETRIC")
-        features = {}
-        for layer, stage in enumerate(list(self.stages)[: max(layers)], start=1):
-            for block in stage:
-                x = block(x)
-            features[layer] = global_mean(x)
-        return tuple(features[layer] for layer in layers)
-
-    def stopped_after(self, layer: int) -> ResidualNet:
-        """The network of the same variables that stops after a stage; ValueError if there is no such stage."""
-        network: ResidualNet = nnx.merge(*nnx.split(self))
-        network.layer = _checked(layer, len(self.stages))
-        return network
-
-
-def _checked(layer: int, last: int) -> int:
-    if layer not in range(1, last + 1):
-        raise ValueError(f"layer must be one of 1 to {last}, got {layer!r}")
-    return layer
+    def _last(self, x: Float[Array, "b h w c"]) -> EncoderOutput:
+        features = global_mean(x)
+        return EncoderOutput(features, None if self.classifier is None else self.classifier(features))
 
 
 class ResNet(ResidualNet):

@@ -11,7 +11,7 @@ residual sums, normalisation and softmax are float32 at least, and so are the fe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from jaxrel.encoders.encoder import EncoderOutput
 from jaxrel.encoders.texts.layers import Dense, LayerNorm, SelfAttention, initial_weights, sum_type
-from jaxrel.encoders.texts.pooling import TokenPooling, pool, unit_length
+from jaxrel.encoders.texts.network import TextNetwork
+from jaxrel.encoders.texts.pooling import TokenPooling
 
 __all__ = ["MODEL_TYPES", "BertConfig", "BertEncoder", "Family", "Pooling"]
 
@@ -169,7 +169,7 @@ class TransformerLayer(nnx.Module):
         return self.output_norm(x + self.contract(jax.nn.gelu(self.expand(x), approximate=False)))
 
 
-class BertEncoder(nnx.Module):
+class BertEncoder(TextNetwork):
     """A network of the BERT family with pooled features.
 
     Args:
@@ -195,58 +195,18 @@ class BertEncoder(nnx.Module):
         prompt_length: int = 0,
     ) -> None:
         """Draw the initial weights."""
-        last = config.num_layers
         if pooling not in _POOLINGS:
             raise ValueError(f"pooling is {pooling!r}: choose from {', '.join(_POOLINGS)}")
         if pooling == "pooler" and config.family == "distilbert":
             raise ValueError("a distilbert has no pooler: choose pooling='mean' or 'cls'")
-        self.config = config
-        self.pooling = pooling
-        self.layer = self._checked(last if layer is None else layer)
-        self.normalise = normalise
-        self.prompt_length = prompt_length
+        super().__init__(config, pooling=pooling, layer=layer, normalise=normalise, prompt_length=prompt_length)
         self.words = nnx.Param(initial_weights(rng, config.vocabulary_size, config.width))
         self.positions = nnx.Param(initial_weights(rng, config.num_positions, config.width))
         types = config.num_token_types
         self.token_types = nnx.Param(initial_weights(rng, types, config.width)) if types else None
         self.norm = LayerNorm(config.width, epsilon=config.epsilon)
-        self.layers = nnx.List(TransformerLayer(config, rng=rng) for _ in range(last))
+        self.layers = nnx.List(TransformerLayer(config, rng=rng) for _ in range(config.num_layers))
         self.pooler = Dense(config.width, config.width, rng=rng) if pooling == "pooler" else None
-
-    def __call__(self, ids: Int[ArrayLike, "b s"], mask: Bool[ArrayLike, "b s"]) -> EncoderOutput:
-        """Features of a batch of texts.
-
-        Args:
-            ids: `(b, s)` tokens of each text, then anything below the vocabulary size as padding.
-            mask: `(b, s)`, true for the tokens of a text, false for its padding.
-
-        Returns:
-            Features `(b, width)`, in float32 (float64 for float64 variables); no logits.
-
-        Raises:
-            ValueError: the texts are longer than the network allows, or the shapes differ.
-        """
-        return EncoderOutput(self.features_of_layers(ids, mask, layers=(self.layer,))[0], None)
-
-    def features_of_layers(
-        self, ids: Int[ArrayLike, "b s"], mask: Bool[ArrayLike, "b s"], *, layers: Sequence[int]
-    ) -> tuple[Float[Array, "b d"], ...]:
-        """Features of a batch of texts after each of the layers, in one pass; see :meth:`__call__`."""
-        ids, mask = jnp.asarray(ids), jnp.asarray(mask, bool)
-        if ids.ndim != 2 or ids.shape != mask.shape:
-            raise ValueError(f"ids and mask must both have shape (batch, tokens), got {ids.shape} and {mask.shape}")
-        if ids.shape[1] > self.config.max_length:
-            raise ValueError(f"{ids.shape[1]} tokens are too many: this network takes {self.config.max_length}")
-        states = [self._embed(ids)]
-        for layer in self.layers[: max(layers)]:
-            states.append(layer(states[-1], mask))
-        return tuple(self._features(states[layer], mask) for layer in layers)  # those not asked for are not kept
-
-    def stopped_after(self, layer: int) -> BertEncoder:
-        """The network of the same variables that stops after a layer; ValueError where there is no such layer."""
-        network: BertEncoder = nnx.merge(*nnx.split(self))
-        network.layer = self._checked(layer)
-        return network
 
     @property
     def description(self) -> str:
@@ -255,12 +215,15 @@ class BertEncoder(nnx.Module):
         return f"{self.config} pooling={self.pooling}{without} layer={self.layer} normalise={self.normalise}"
 
     def _checked(self, layer: int) -> int:
-        last = self.config.num_layers
-        if not 0 <= layer <= last:
-            raise ValueError(f"layer is {layer}: this network has layers 1 to {last}, and 0 for its embeddings")
-        if self.pooling == "pooler" and layer != last:
+        if self.pooling == "pooler" and layer != self.config.num_layers:
             raise ValueError(f"the pooler is for the last layer, got layer={layer}: choose pooling='mean' or 'cls'")
-        return layer
+        return super()._checked(layer)
+
+    def _states(self, ids: Int[Array, "b s"], mask: Bool[Array, "b s"], last: int) -> list[Float[Array, "b s d"]]:
+        states = [self._embed(ids)]
+        for layer in self.layers[:last]:
+            states.append(layer(states[-1], mask))
+        return states
 
     def _embed(self, ids: Int[Array, "b s"]) -> Float[Array, "b s d"]:
         dtype = sum_type(self.words[...].dtype)
@@ -270,11 +233,5 @@ class BertEncoder(nnx.Module):
         x = x + self.positions[first : first + ids.shape[1]]
         return self.norm(x if self.token_types is None else x + self.token_types[0])
 
-    def _features(self, x: Float[Array, "b s d"], mask: Bool[Array, "b s"]) -> Float[Array, "b d"]:
-        features = self._pool(x, mask)
-        return unit_length(features) if self.normalise else features
-
     def _pool(self, x: Float[Array, "b s d"], mask: Bool[Array, "b s"]) -> Float[Array, "b d"]:
-        if self.pooler is not None:
-            return jnp.tanh(self.pooler(x[:, 0]))
-        return pool(x, mask & (jnp.arange(mask.shape[1]) >= self.prompt_length), self.pooling)
+        return super()._pool(x, mask) if self.pooler is None else jnp.tanh(self.pooler(x[:, 0]))

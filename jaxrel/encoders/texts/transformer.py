@@ -8,17 +8,16 @@ at least.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import get_args
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxrel.encoders.activations import ACTIVATIONS
-from jaxrel.encoders.encoder import EncoderOutput
 from jaxrel.encoders.texts.layers import (
     Dense,
     LayerNorm,
@@ -29,7 +28,8 @@ from jaxrel.encoders.texts.layers import (
     rotation_of,
     sum_type,
 )
-from jaxrel.encoders.texts.pooling import TokenPooling, pool, unit_length
+from jaxrel.encoders.texts.network import TextNetwork
+from jaxrel.encoders.texts.pooling import TokenPooling
 
 __all__ = ["Rotary", "Transformer", "TransformerConfig"]
 
@@ -220,7 +220,7 @@ class TransformerLayer(nnx.Module):
         return self.contract(hidden)
 
 
-class Transformer(nnx.Module):
+class Transformer(TextNetwork):
     """A transformer of texts with pooled features; its weights are 0, to be loaded.
 
     Args:
@@ -245,14 +245,9 @@ class Transformer(nnx.Module):
         prompt_length: int = 0,
     ) -> None:
         """Make room for the weights."""
-        last = config.num_layers
         if pooling not in get_args(TokenPooling):
             raise ValueError(f"pooling is {pooling!r}: choose from {', '.join(get_args(TokenPooling))}")
-        self.config = config
-        self.pooling = pooling
-        self.layer = self._checked(last if layer is None else layer)
-        self.normalise = normalise
-        self.prompt_length = prompt_length
+        super().__init__(config, pooling=pooling, layer=layer, normalise=normalise, prompt_length=prompt_length)
         self.words = nnx.Param(initial_weights(None, config.vocabulary_size, config.width))
         positions, buckets = config.num_positions, config.relative_buckets
         self.positions = nnx.Param(initial_weights(None, positions, config.width)) if positions else None
@@ -262,42 +257,9 @@ class Transformer(nnx.Module):
         )
         bare_first = config.norm_first and config.embedding_norm
         self.layers = nnx.List(
-            TransformerLayer(config, attention_norm=number > 0 or not bare_first) for number in range(last)
+            TransformerLayer(config, attention_norm=number > 0 or not bare_first) for number in range(config.num_layers)
         )
         self.norm = config.norm() if config.norm_first else None
-
-    def __call__(self, ids: Int[ArrayLike, "b s"], mask: Bool[ArrayLike, "b s"]) -> EncoderOutput:
-        """Features of a batch of texts.
-
-        Args:
-            ids: `(b, s)` tokens of each text, then anything below the vocabulary size as padding.
-            mask: `(b, s)`, true for the tokens of a text, false for its padding.
-
-        Returns:
-            Features `(b, width)`, in float32 (float64 for float64 variables); no logits.
-
-        Raises:
-            ValueError: the texts are longer than the table of positions.
-        """
-        return EncoderOutput(self.features_of_layers(ids, mask, layers=(self.layer,))[0], None)
-
-    def features_of_layers(
-        self, ids: Int[ArrayLike, "b s"], mask: Bool[ArrayLike, "b s"], *, layers: Sequence[int]
-    ) -> tuple[Float[Array, "b d"], ...]:
-        """Features of a batch of texts after each of the layers, in one pass; see :meth:`__call__`."""
-        ids, mask = jnp.asarray(ids), jnp.asarray(mask, bool)
-        if self.positions is not None and ids.shape[1] > self.config.max_length:
-            raise ValueError(f"{ids.shape[1]} tokens are too many: this network takes {self.config.max_length}")
-        pooled = mask & (jnp.arange(ids.shape[1]) >= self.prompt_length)
-        states = self._states(ids, mask, max(layers))
-        found = [pool(states[layer], pooled, self.pooling) for layer in layers]
-        return tuple(unit_length(features) if self.normalise else features for features in found)
-
-    def stopped_after(self, layer: int) -> Transformer:
-        """The network of the same variables that stops after a layer; ValueError where there is no such layer."""
-        network: Transformer = nnx.merge(*nnx.split(self))
-        network.layer = self._checked(layer)
-        return network
 
     @property
     def description(self) -> str:
@@ -305,14 +267,7 @@ class Transformer(nnx.Module):
         pooling = f"pooling={self.pooling} after {self.prompt_length}"
         return f"{self.config} {pooling} layer={self.layer} normalise={self.normalise}"
 
-    def _checked(self, layer: int) -> int:
-        last = self.config.num_layers
-        if not 0 <= layer <= last:
-            raise ValueError(f"layer is {layer}: this network has layers 1 to {last}, and 0 for its embeddings")
-        return layer
-
     def _states(self, ids: Int[Array, "b s"], mask: Bool[Array, "b s"], last: int) -> list[Float[Array, "b s d"]]:
-        """The states of all tokens before the first layer and after each up to the last that is asked for."""
         config, length = self.config, ids.shape[1]
         states = [self._embed(ids)]
         bias = None if self.relative_bias is None else self.relative_bias(length)

@@ -14,10 +14,11 @@ from jaxtyping import Array, Float
 
 from jaxrel.encoders.checkpoints.tensors import take
 from jaxrel.encoders.encoder import EncoderOutput
-from jaxrel.encoders.images.hierarchical.layers import accurate, check_layer, depths_of, shape_of
-from jaxrel.encoders.images.layers import ConvNorm, Layer, Linear, global_mean
+from jaxrel.encoders.images.hierarchical.layers import accurate, depths_of, shape_of
+from jaxrel.encoders.images.layers import ConvNorm, Layer, Linear
 from jaxrel.encoders.images.positions import resized_positions
 from jaxrel.encoders.images.resnet import Residual, stage_names
+from jaxrel.encoders.images.stages import StagedNetwork, checked_stage
 from jaxrel.encoders.images.weights import load_torch_tensors
 
 __all__ = ["ClipResNet"]
@@ -72,7 +73,7 @@ class AttentionPool(nnx.Module):
         return self.out(attended.reshape(len(x), -1))
 
 
-class ClipResNet(nnx.Module):
+class ClipResNet(StagedNetwork):
     """A residual network of CLIP with the weights, widths and depths of a checkpoint.
 
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021: three convolutions
@@ -96,7 +97,7 @@ class ClipResNet(nnx.Module):
         if image_size % _STRIDE:
             raise ValueError(f"image_size is {image_size}: pass a multiple of {_STRIDE}")
         depths = depths_of(tensors, r"layer([1-4])\.(\d+)\.")
-        self.layer = check_layer(layer, len(depths))
+        self.layer = checked_stage(layer, len(depths))
         rng, grid = np.random.default_rng(0), image_size // _STRIDE
         width = shape_of(tensors, "layer1.0.conv1.weight", ndim=4)[0]
         self.stem = nnx.List(
@@ -122,16 +123,14 @@ class ClipResNet(nnx.Module):
         self.pool.positions.set_value(jnp.asarray(take(remaining, _POSITIONS, self.pool.positions.shape, wide)))
         load_torch_tensors(self.torch_names(), remaining, dtype=dtype)
 
-    def __call__(self, images: Float[Array, "b s s 3"]) -> EncoderOutput:
-        """Features of preprocessed images."""
+    def _before_stages(self, images: Float[Array, "b s s 3"]) -> Float[Array, "b h w c"]:
         x = images
         for convolution in self.stem:
             x = convolution(x)
-        x = _halved(x)
-        for stage in list(self.stages)[: self.layer]:
-            for block in stage:
-                x = block(x)
-        return EncoderOutput(global_mean(x) if self.layer < len(self.stages) else self.pool(x), None)
+        return _halved(x)
+
+    def _last(self, x: Float[Array, "b h w c"]) -> EncoderOutput:
+        return EncoderOutput(self.pool(x), None)
 
     @staticmethod
     def image_size_of(tensors: Mapping[str, np.ndarray]) -> int:

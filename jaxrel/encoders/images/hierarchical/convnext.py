@@ -16,13 +16,13 @@ from jaxrel.encoders.encoder import EncoderOutput
 from jaxrel.encoders.images.hierarchical.layers import (
     Layers,
     accurate,
-    check_layer,
     depths_of,
     fill,
     output,
     shape_of,
 )
 from jaxrel.encoders.images.layers import depthwise_convolution, global_mean
+from jaxrel.encoders.images.stages import StagedNetwork, checked_stage
 
 __all__ = ["ConvNeXt"]
 
@@ -95,7 +95,7 @@ class Stage(nnx.Module):
         return x
 
 
-class ConvNeXt(nnx.Module):
+class ConvNeXt(StagedNetwork):
     """A ConvNeXt with the weights, widths and depths of a checkpoint.
 
     Liu et al., A ConvNet for the 2020s, 2022; Woo et al., ConvNeXt V2, 2023, whose response normalisation is used if
@@ -127,7 +127,7 @@ class ConvNeXt(nnx.Module):
     ) -> None:
         """Make the network and set its variables."""
         depths = depths_of(tensors, r"stages\.(\d+)\.blocks\.(\d+)\.")
-        self.layer = check_layer(layer, len(depths))
+        self.layer = checked_stage(layer, len(depths))
         widths = [shape_of(tensors, f"stages.{i}.blocks.0.norm.weight", ndim=1)[0] for i in range(len(depths))]
         patch_size = shape_of(tensors, "patches.weight", ndim=4)[-1]
         smallest = patch_size * 2 ** (len(depths) - 1)
@@ -156,11 +156,8 @@ class ConvNeXt(nnx.Module):
         self.classifier = None if num_logits is None else layers.linear(widths[-1], num_logits)
         fill(self, tensors, dtype=dtype)
 
-    def __call__(self, images: Float[Array, "b s s 3"]) -> EncoderOutput:
-        """Features and logits of preprocessed images."""
-        x = accurate(self.patches_norm(self.patches(images)))
-        for stage in list(self.stages)[: self.layer]:
-            x = stage(x)
-        if self.layer < len(self.stages):
-            return EncoderOutput(global_mean(x), None)
+    def _before_stages(self, images: Float[Array, "b s s 3"]) -> Float[Array, "b h w c"]:
+        return accurate(self.patches_norm(self.patches(images)))
+
+    def _last(self, x: Float[Array, "b h w c"]) -> EncoderOutput:
         return output(self.norm(global_mean(x)), self.classifier)

@@ -20,7 +20,7 @@ from jaxrel.encoders.checkpoints.tensors import refuse_surplus, take
 from jaxrel.encoders.encoder import EncoderOutput
 from jaxrel.encoders.images.weights import as_variable
 
-__all__ = ["Layers", "Shape", "accurate", "check_layer", "depths_of", "fill", "output", "shape_of"]
+__all__ = ["Layers", "Shape", "accurate", "depths_of", "fill", "output", "shape_of"]
 
 Shape = tuple[int, ...]
 
@@ -76,17 +76,6 @@ def depths_of(tensors: Mapping[str, np.ndarray], stages: str) -> Shape:
     blocks = {found.groups() for name in tensors if (found := re.match(stages, name))}
     counts = Counter(int(stage) for stage, _ in blocks)
     return tuple(counts[stage] for stage in sorted(counts))
-
-
-def check_layer(layer: int | None, num_stages: int) -> int:
-    """The stage, from 1, after which features are taken; by default the last.
-
-    Raises:
-        ValueError: there is no such stage.
-    """
-    if layer is not None and layer not in range(1, num_stages + 1):
-        raise ValueError(f"layer is {layer!r}: the network has {num_stages} stages, pass 1 to that.")
-    return num_stages if layer is None else layer
 
 
 def fill(network: nnx.Module, tensors: Mapping[str, np.ndarray], *, dtype: DTypeLike) -> None:

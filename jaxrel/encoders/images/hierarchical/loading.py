@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 
 from jaxrel.encoders.activations import ACTIVATIONS
 from jaxrel.encoders.checkpoints.files import CheckpointError, locate_checkpoint, read_checkpoint, read_json
-from jaxrel.encoders.encoder import Encoder, fingerprint, from_network
+from jaxrel.encoders.encoder import Encoder, described, from_network
 from jaxrel.encoders.images.hierarchical.clip_resnet import ClipResNet
 from jaxrel.encoders.images.hierarchical.convnext import ConvNeXt
 from jaxrel.encoders.images.hierarchical.swin import Swin
@@ -113,9 +113,8 @@ def load_hierarchical(checkpoint: str | Path, *, family: str, name: str, **optio
         ValueError: as :func:`load_hierarchical_network`.
     """
     network, preprocessing, settings = _load(checkpoint, family=family, **options)
-    encoder = from_network(network, preprocessing, name=name)
     # Its variables do not show its epsilon and activation.
-    return replace(encoder, fingerprint=fingerprint(f"{encoder.fingerprint} {settings}", ()))
+    return described(from_network(network, preprocessing, name=name), lambda _: str(settings))
 
 
 def load_hierarchical_network(

@@ -17,13 +17,13 @@ from jaxrel.encoders.encoder import EncoderOutput
 from jaxrel.encoders.images.hierarchical.layers import (
     Layers,
     accurate,
-    check_layer,
     depths_of,
     fill,
     output,
     shape_of,
 )
 from jaxrel.encoders.images.layers import global_mean
+from jaxrel.encoders.images.stages import StagedNetwork, checked_stage
 
 __all__ = ["Swin"]
 
@@ -163,7 +163,7 @@ class Stage(nnx.Module):
         return x
 
 
-class Swin(nnx.Module):
+class Swin(StagedNetwork):
     """A Swin with the weights, widths, depths, heads and windows of a checkpoint.
 
     Liu et al., Swin Transformer: Hierarchical Vision Transformer using Shifted Windows, 2021. Stages whose image is
@@ -195,7 +195,7 @@ class Swin(nnx.Module):
     ) -> None:
         """Make the network and set its variables."""
         depths = depths_of(tensors, r"stages\.(\d+)\.blocks\.(\d+)\.")
-        self.layer = check_layer(layer, len(depths))
+        self.layer = checked_stage(layer, len(depths))
         width, _, _, patch_size = shape_of(tensors, "patches.weight", ndim=4)
         if image_size % patch_size:
             raise ValueError(f"image_size is {image_size}: pass a multiple of the {patch_size} pixels of a patch")
@@ -211,11 +211,8 @@ class Swin(nnx.Module):
         self.classifier = None if num_logits is None else layers.linear(width, num_logits)
         fill(self, tensors, dtype=dtype)
 
-    def __call__(self, images: Float[Array, "b s s 3"]) -> EncoderOutput:
-        """Features and logits of preprocessed images."""
-        x = accurate(self.patches_norm(self.patches(images)))
-        for stage in list(self.stages)[: self.layer]:
-            x = stage(x)
-        if self.layer < len(self.stages):
-            return EncoderOutput(global_mean(x), None)
+    def _before_stages(self, images: Float[Array, "b s s 3"]) -> Float[Array, "b h w c"]:
+        return accurate(self.patches_norm(self.patches(images)))
+
+    def _last(self, x: Float[Array, "b h w c"]) -> EncoderOutput:
         return output(global_mean(self.norm(x)), self.classifier)

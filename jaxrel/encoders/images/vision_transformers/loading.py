@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 
 from jaxrel.encoders.checkpoints.files import CheckpointError, locate_checkpoint, read_checkpoint, read_json
 from jaxrel.encoders.checkpoints.tensors import check_size
-from jaxrel.encoders.encoder import Encoder, fingerprint, from_network
+from jaxrel.encoders.encoder import Encoder, described, from_network
 from jaxrel.encoders.images.preprocessor_config import CroppedPreprocessing, read_preprocessing
 from jaxrel.encoders.images.vision_transformers.config import VisionTransformerConfig
 from jaxrel.encoders.images.vision_transformers.families import FAMILIES
@@ -68,7 +68,8 @@ def load_vision_transformer(
         pretraining=pretraining,
         licence=licence,
     )
-    return _described(encoder, network.config)
+    config = network.config
+    return described(encoder, lambda layer: _description(config if layer is None else config.stopped_after(layer)))
 
 
 def load_vision_transformer_network(
@@ -122,22 +123,7 @@ def _up_to(
     return kept, stopped
 
 
-def _described(encoder: Encoder, config: VisionTransformerConfig) -> Encoder:
-    """With a fingerprint of what the variables do not show: heads, epsilon and activation."""
-    layers = encoder.layers
-    assert layers is not None  # noqa: S101 (for the type checker)
-
-    def stopped(layer: int) -> Encoder:
-        return _described(layers.stopped(layer), config.stopped_after(layer))
-
-    return replace(
-        encoder,
-        fingerprint=fingerprint(f"{encoder.fingerprint} {_description(config)}", ()),
-        layers=replace(layers, stopped=stopped),
-    )
-
-
 def _description(config: VisionTransformerConfig) -> str:
-    """The same text in every process, as that of a set is not."""
+    """What the variables do not show: heads, epsilon, activation; unlike the text of a set, equal in every process."""
     pooling = " of the mean of the patches" if config.mean_pooling else ""
     return repr(replace(config, without_bias=frozenset())) + " ".join(sorted(config.without_bias)) + pooling
