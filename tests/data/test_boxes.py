@@ -59,7 +59,7 @@ def test_empty_boxes_and_crowds_are_left_out_by_name(tmp_path: Path, caplog: pyt
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"categories": []}, "is not a COCO file of boxes .KeyError: 2.: it has categories"),
+        ({"categories": []}, "is not a COCO file of boxes .KeyError: 2.: expected categories"),
         ({"annotations": [{"image_id": 5, "category_id": 2, "caption": "x"}]}, "is not a COCO file of boxes .*bbox"),
         ({"images": [{"id": 5, "file_name": "../a.png"}]}, r"has the picture \.\./a\.png: expected one beside it"),
         ({"images": [{"id": 5, "file_name": "c.png"}]}, "none of 1 pictures can be read: .*c.png"),

@@ -49,9 +49,8 @@ def read_boxes(path: Path) -> Samples:
         boxes = [_box(path, entry, files[entry["image_id"]], names[entry["category_id"]]) for entry in found]
     except (LookupError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"{path} is not a COCO file of boxes ({type(error).__name__}: {error}): it has categories (id, "
-            f"name), images "
-            "(id, file_name) and annotations (image_id, category_id, bbox of left, top, width and height)"
+            f"{path} is not a COCO file of boxes ({type(error).__name__}: {error}): expected categories (id, "
+            "name), images (id, file_name) and annotations (image_id, category_id, bbox of left, top, width and height)"
         ) from error
     if crowds := len(document["annotations"]) - len(found):
         _log.warning("%s: boxes of crowds are left out: %s", path, f"{crowds:,}")

@@ -26,7 +26,12 @@ _MOST_CHOICES = 500
 
 
 def document_of(
-    parts: Sequence[Part], samples: Sequence[ClassSamples], made: Sequence[Mapping[str, Any]], charts: str
+    parts: Sequence[Part],
+    samples: Sequence[ClassSamples],
+    made: Sequence[Mapping[str, Any]],
+    *,
+    library: str = "",
+    why: str = "",
 ) -> str:
     """The page.
 
@@ -34,9 +39,9 @@ def document_of(
         parts: content of the page.
         samples: pictures of classes.
         made: origin of the page and of its source files, as returned by `origin_of`.
-        charts: the library that draws charts; or "why: " followed by the reason why there are none.
+        library: script of the library that draws charts; "" for a page without charts.
+        why: the reason why there are none.
     """
-    library, why = ("", charts.removeprefix("why: ")) if charts.startswith("why: ") else (charts, "")
     scripts = [script for script in (library, _file("page.js")) if script]
     style = _file("page.css")
     policy = (

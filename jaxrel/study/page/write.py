@@ -66,7 +66,7 @@ def write_page(
     parts = list(map(_part, results))
     expensive = {target: names for part in parts for target, names in (part.expensive or {}).items()}
     made = [origin_of(command), *origins]
-    content = document_of(parts, class_samples(sources, expensive), made, _charts(wanted=charts))
+    content = document_of(parts, class_samples(sources, expensive), made, **_charts(wanted=charts))
     write_atomically(path, content.encode())
     return path
 
@@ -93,13 +93,15 @@ def _part(result: Result) -> Part:
             return part_of_verification(result)
 
 
-def _charts(*, wanted: bool) -> str:
+def _charts(*, wanted: bool) -> dict[str, str]:
     """The library that draws charts, or the reason why there is none."""
     if not wanted:
-        return "why: No charts were requested."
+        return {"why": "No charts were requested."}
     if importlib.util.find_spec("vl_convert") is None:
-        return "why: Charts need vl-convert-python: pip install 'jaxrel[page]', then `jaxrel report` over this folder."
-    return _library()
+        return {
+            "why": "Charts need vl-convert-python: pip install 'jaxrel[page]', then run `jaxrel report` on this folder."
+        }
+    return {"library": _library()}
 
 
 @functools.cache
