@@ -66,8 +66,8 @@ def _rank_by_numbers(options: argparse.Namespace) -> str:
             "--regression is for one target, without --reference, --label-free and --class-names, which are about "
             "classes: leave them out, and rank several targets one by one."
         )
-    told = {"target": options.target[0], "reference": None, "class_names": (), "views": False, "metric": OF_NUMBERS}
-    options = argparse.Namespace(**vars(options) | told)
+    changes = {"target": options.target[0], "reference": None, "class_names": (), "views": False, "metric": OF_NUMBERS}
+    options = argparse.Namespace(**vars(options) | changes)
     return scored(options, *of_data_sets(options), _OF_NUMBERS)
 
 

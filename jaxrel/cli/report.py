@@ -88,17 +88,17 @@ def _written(found: _Found, options: argparse.Namespace) -> list[Path]:
         verifications.check_replaced(found.verification, options.output, data_paths=places)
     page.check_output(options.output)
     plot = console.can_plot(options.plot)
-    told: dict[str, Any] = {"formats": options.plot_format, "command": options.command}
+    common: dict[str, Any] = {"formats": options.plot_format, "command": options.command}
     files = []
     if found.ranking is not None:
-        files += report.write_files(found.ranking, options.output, plot=plot, data_paths=places, **told)
+        files += report.write_files(found.ranking, options.output, plot=plot, data_paths=places, **common)
     if found.board is not None:
-        files += scores.write_files(found.board, options.output, plot=plot, **told)
+        files += scores.write_files(found.board, options.output, plot=plot, **common)
     if found.study is not None:
         figures = {"study": found.study.plot()} if plot else {}
-        files += studies.write_files(found.study, figures, options.output, data_paths=places, **told)
+        files += studies.write_files(found.study, figures, options.output, data_paths=places, **common)
     if found.verification is not None:
-        files += verifications.write_files(found.verification, options.output, plot=plot, data_paths=places, **told)
+        files += verifications.write_files(found.verification, options.output, plot=plot, data_paths=places, **common)
     origins = list(found.origins.values())
     shown = found.results.values()
     return [

@@ -88,11 +88,11 @@ def of_data_sets(options: argparse.Namespace) -> tuple[Study, dict[str, str]]:
         settings=settings,
         data_paths=dict(options.data_path),
     )
-    told = {name: getattr(options, name) for name in _ORIGIN} | ({"regression": True} if options.regression else {})
+    origin = {name: getattr(options, name) for name in _ORIGIN} | ({"regression": True} if options.regression else {})
     for role in ("target", "reference"):
-        if told[role] is not None and told[role] not in dict(options.data_path) and data.is_path(told[role]):
-            told[role] = str(user_path(told[role]).resolve())
-    return asked, dict.fromkeys(options.encoder, json.dumps(told, default=str))
+        if origin[role] is not None and origin[role] not in dict(options.data_path) and data.is_path(origin[role]):
+            origin[role] = str(user_path(origin[role]).resolve())
+    return asked, dict.fromkeys(options.encoder, json.dumps(origin, default=str))
 
 
 def _needs_views(metric: str) -> bool:

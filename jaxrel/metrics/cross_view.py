@@ -128,5 +128,5 @@ def probe_hits(
 
     # Each half is evaluated by the probe of the other half.
     by_half = jax.vmap(responses)(jnp.stack([second, ~second]))
-    told = jnp.argmax(jnp.where(second[:, None], by_half[1], by_half[0]), axis=-1)
-    return jnp.mean(told == labels[:, None], axis=1)
+    predicted = jnp.argmax(jnp.where(second[:, None], by_half[1], by_half[0]), axis=-1)
+    return jnp.mean(predicted == labels[:, None], axis=1)

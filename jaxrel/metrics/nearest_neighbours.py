@@ -78,8 +78,8 @@ def _nearest_neighbours(sample: LabelledSample, num_neighbours: Float[Array, ""]
         others = jnp.where(index == position, jnp.maximum(sample.weights - 1, 0), sample.weights)
         votes = _vote_shares(distances, others, num_neighbours, rounding, norm) @ sample.memberships
         # The first of the classes with equal votes up to rounding.
-        told = jnp.argmax(votes >= (1 - rounding) * jnp.max(votes)) == jnp.argmax(sample.memberships[position])
-        return told, (sample.weights[position] > 0) & (jnp.sum(others) == 0)
+        is_right = jnp.argmax(votes >= (1 - rounding) * jnp.max(votes)) == jnp.argmax(sample.memberships[position])
+        return is_right, (sample.weights[position] > 0) & (jnp.sum(others) == 0)
 
     correct, alone = jax.lax.map(hit, (features, norms, index), batch_size=_BLOCK)
     accuracy = safe_divide(sample.weights @ correct, sample.total)

@@ -155,9 +155,9 @@ def _apply_blocks(
     blocks: nnx.Module,
     tokens: Float[Array, "b n d"],
     config: VisionTransformerConfig,
-    told: Callable[[Float[Array, "b n d"]], Float[Array, "b d"] | None] = lambda _: None,
+    read_out: Callable[[Float[Array, "b n d"]], Float[Array, "b d"] | None] = lambda _: None,
 ) -> tuple[Float[Array, "b n d"], Float[Array, "l b d"] | None]:
-    """All blocks, whose variables are stacked: the tokens after the last, and what is told of those after each."""
+    """All blocks, whose variables are stacked: the tokens after the last, and what `read_out` returns after each."""
     graph, state = nnx.split(blocks)
     rotations = None if config.rotary_base is None else _rotations(config, config.rotary_base, tokens.dtype)
     has_biases = "blocks.position_biases" in FAMILIES[config.family].tensors
@@ -173,7 +173,7 @@ def _apply_blocks(
         tokens = tokens + (block.layer_scale1[...] * attended if block.use_layer_scale else attended)
         changed = block._mlp(block.norm2(tokens))
         tokens = tokens + (block.layer_scale2[...] * changed if block.use_layer_scale else changed)
-        return tokens, told(tokens)
+        return tokens, read_out(tokens)
 
     return jax.lax.scan(apply, tokens, state)
 
