@@ -14,7 +14,7 @@ from jaxrel.heads.head import Head, cross_entropy, zero_head
 from jaxrel.heads.lipschitz import minimise_within
 from jaxrel.task import Task
 
-__all__ = ["fit_head"]
+__all__ = ["fit_head", "one_step_head"]
 
 
 def fit_head(
@@ -75,3 +75,23 @@ def fit_head(
     bounded = minimise_within(objective, free, budget, max_iterations=max_iterations, tolerance=tolerance)
     within = free.lipschitz <= budget
     return jax.tree.map(functools.partial(jnp.where, within), free, bounded)
+
+
+def one_step_head(task: Task, ridge: Float[ArrayLike, ""]) -> Head:
+    r"""The head after one step of steepest descent on the objective of `fit_head`, from the shares of the classes.
+
+    The length of the step minimises the second-order expansion along the gradient G,
+    `t = ||G||^2 / (mean_i Var_p(G z_i) + ridge ||G||^2)` for the shares p. It has no loop, so that where a head is only
+    the start of further learning, its program is not compiled for a regression.
+    """
+    labels, num_classes = task.labelled
+    sample_weights = task.weights / jnp.sum(task.weights)
+    memberships = jax.nn.one_hot(labels, num_classes, dtype=task.dtype)
+    shares = sample_weights @ memberships
+    descent = (sample_weights[:, None] * (memberships - shares)).T @ task.features
+    logits = task.features @ descent.T
+    variance = sample_weights @ ((logits - (logits @ shares)[:, None]) ** 2 @ shares)
+    size = jnp.sum(descent**2)
+    curvature = variance + ridge * size
+    step = jnp.where(curvature > 0, size / jnp.where(curvature > 0, curvature, 1), 0)
+    return Head(step * descent, jnp.log(jnp.where(shares > 0, shares, 1)))

@@ -13,7 +13,7 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
 from jaxrel import Head, Task, fit_head
-from jaxrel.heads import gradient_penalised_head
+from jaxrel.heads import gradient_penalised_head, one_step_head
 
 _budgeted_head = jax.jit(lambda task, ridge, budget: fit_head(task, ridge=ridge, lipschitz_budget=budget))
 _penalised_head = jax.jit(gradient_penalised_head, static_argnames="num_steps")
@@ -257,3 +257,26 @@ def test_a_penalised_head_depends_on_its_key_alone_and_works_under_vmap():
 def test_a_penalty_that_is_no_positive_number_is_refused(name):
     with pytest.raises(ValueError, match=f"{name} must be one positive finite number"):
         gradient_penalised_head(gaussian_task(), jax.random.key(0), **{name: -1.0})
+
+
+class TestOneStep:
+    """Steepest descent from the shares of the classes."""
+
+    def test_at_a_large_ridge_it_is_the_minimum(self):
+        task = gaussian_task(seed=0)
+        found, fitted = one_step_head(task, 1e3), fit_head(task, ridge=1e3, tolerance=1e-8)
+        np.testing.assert_allclose(found.weights, fitted.weights, atol=0.02 * float(jnp.abs(fitted.weights).max()))
+
+    @pytest.mark.parametrize("ridge", [0.0, 0.1, 2.5])
+    @pytest.mark.parametrize("scale", [0.01, 1.0])
+    def test_it_lowers_the_objective(self, ridge, scale):
+        task = gaussian_task(seed=1)
+        task = task.replaced(features=scale * task.features)
+        found = one_step_head(task, ridge)
+        constant = Head(jnp.zeros_like(found.weights), found.bias)
+        assert regularised_loss(task, found, ridge) < regularised_loss(task, constant, ridge)
+
+    def test_constant_features_leave_the_shares(self):
+        head = one_step_head(Task(np.zeros((4, 2)), [0, 0, 0, 1]), 0.0)
+        np.testing.assert_allclose(np.exp(head.bias), [0.75, 0.25], rtol=1e-6)
+        assert not np.any(head.weights)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxrel._core.checks import is_traced
 from jaxrel._core.labels import class_numbers
 from jaxrel._core.standardisation import Standardisation, identity_standardisation, standardisation_of
-from jaxrel.heads import Head, fit_head
+from jaxrel.heads import Head, fit_head, one_step_head, zero_head
 from jaxrel.relatedness.blocks import VALIDATION_EVERY, kept_aside
 from jaxrel.relatedness.budgets import CANDIDATES, validated_number
 from jaxrel.relatedness.class_maps import ClassMap, check_class_map, initial_logits, pruned
@@ -34,7 +34,7 @@ from jaxrel.task import Task
 __all__ = ["Joint"]
 
 _MINIBATCH_COST_TERMS = 2**21
-_FEWEST_POINTS, _MOST_POINTS = 4, 100  # of each class in a minibatch
+_FEWEST_POINTS, _MOST_POINTS = 4, 64  # of each class in a minibatch
 _SMALLEST_START = 1e-2  # share of a reference class at the start where an earlier transformation had it at 0
 
 
@@ -65,7 +65,7 @@ class Joint(Method):
         standardise: standardise each domain to zero mean and unit variance by its training samples; see
             `standardisation_of` for the floor on the variance, needed because of nearly dead units.
         points_per_class: points of each target class, and as many of the reference, in a minibatch. None uses the
-            largest number up to 100 that keeps the ground cost below about 2 million terms. For small tasks, the size
+            largest number up to 64 that keeps the ground cost below about 2 million terms. For small tasks, the size
             of a class is faster and no worse.
         ridge: `ridge / 2 (||W||^2 + ||M||^2)` in the objective, in nats (weight decay). None chooses the value of
             `RIDGES` with the smallest loss of the transformed head on a validation split, every fourth training sample
@@ -266,28 +266,33 @@ def _standardisation(task: Task, method: Joint) -> Standardisation:
 def _start(sampler: Sampler, head: Head | None, method: Joint) -> tuple[Parameters, Float[Array, ""]]:
     """The starting point of learning, and the ridge.
 
-    A head that is learned at a given ridge starts at 0, together with M. It reaches the same minimum without fitting a
-    regression first.
+    A head that is learned together with M reaches the same minimum without fitting a regression first: from 0, as M, at
+    a given ridge, otherwise from one step, as M is fitted to choose the ridge.
     """
     reference, target = sampler.reference, sampler.target
     classes = (target, sampler.target_classes, reference, sampler.reference_classes)
     logits, support = initial_logits(method.class_map, *classes)
-    num_classes, width, dtype = support.shape[1], target.num_features, target.features.dtype
-    from_zero = head is None and method.learns_head and method.setting == "learned" and method.ridge is not None
-    zero = Head(jnp.zeros((num_classes, width), dtype), jnp.zeros(num_classes, dtype))
+    together = head is None and method.learns_head and method.setting == "learned"
+    from_zero = together and method.ridge is not None
     if head is None:
         budget = method.lipschitz_budget
         if isinstance(budget, str) or isinstance(method.head_ridge, str):
             raise ValueError("'validated' is resolved by task_relatedness: pass a number here.")
-        head = zero if from_zero else fit_head(reference, ridge=method.head_ridge, lipschitz_budget=budget)
+        if from_zero:
+            head = zero_head(reference, support.shape[1])
+        elif together:
+            head = one_step_head(reference, method.head_ridge)
+        else:
+            head = fit_head(reference, ridge=method.head_ridge, lipschitz_budget=budget)
     start = Parameters(head, head, logits, support)
+    width, dtype = target.num_features, target.features.dtype
     ridge = jnp.asarray(0.0 if method.ridge is None else method.ridge, dtype)
-    fitted = head
     if method.setting != "fixed" and (method.ridge is None or (method.space == "prediction" and not from_zero)):
         fitted, ridge = fit_target_map(target, start.conditional(), method.ridge, sampler.target_classes)
+        start = dataclasses.replace(start, map=fitted)
     if method.space == "feature":
-        return dataclasses.replace(start, map=identity_map(width, method.feature_rank, dtype)), ridge
-    return dataclasses.replace(start, map=fitted), ridge
+        start = dataclasses.replace(start, map=identity_map(width, method.feature_rank, dtype))
+    return start, ridge
 
 
 def _parameters_of(init: Transformation) -> Parameters:
