@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
-from jaxrel import cli
+from jaxrel import Task, cli, transferability_score
+from jaxrel.storage.features import FeatureStore
 from jaxrel.study import (
     Column,
+    FeatureArrays,
     Ranking,
     Record,
     Results,
@@ -27,12 +29,16 @@ from jaxrel.study import (
     Score,
     Scoreboard,
     Settings,
+    Source,
     Table,
     Verification,
+    named_sources,
     write_page,
 )
 from jaxrel.study.intervals import told_apart
+from jaxrel.study.page import confusions
 from jaxrel.study.page.content import mark_best
+from jaxrel.study.page.rankings import part_of_ranking
 from jaxrel.study.ranking.table import make_ranking
 from jaxrel.study.verification.agreement import Accuracies, Agreement
 
@@ -127,9 +133,10 @@ def test_names_are_text_everywhere(shown: Any, page_of_ranking: Path) -> None:
     page = shown(page_of_ranking)
     assert set(column(page, 1)) == {SCRIPT, IMAGE, "plain", r"it's \u202e\x1b[31m", "fifth", "failed"}
     assert page.locator("img, main script, b").count() == 0
+    expect(page.locator(".gallery")).to_have_text(re.compile("Most confused classes.*made without the data set"))
     expect(page.locator(".complaints")).to_contain_text("<b>no</b>")
     assert SCRIPT in (page.locator(".chart svg").first.text_content() or "")
-    assert f"jaxrel rank {SCRIPT}" in (page.get_by_text("jaxrel rank").text_content() or "")
+    assert f"jaxrel rank {SCRIPT}" in (page.locator("td", has_text="jaxrel rank").text_content() or "")
 
 
 def test_data_are_json_inside(page_of_ranking: Path) -> None:
@@ -300,6 +307,7 @@ def test_every_kind_of_result_has_a_part(shown: Any, tmp_path: Path) -> None:
         "Study",
         "Scores",
         "Verification on t",
+        "Most confused classes",
         "Where this is from",
     ]
     charts = page.get_by_role("figure").all_inner_texts()
@@ -348,9 +356,13 @@ def test_commands_write_a_page_with_samples(monkeypatch: pytest.MonkeyPatch, tmp
     asked += ["--samples", "30", "--held-out", "12", "--resamples", "20", "--no-plot", "--quiet"]
     assert cli.main(asked) == 0
     page = shown(tmp_path / "out" / "report.html")
-    pictures = page.get_by_role("img", name="a sample of a")
-    assert pictures.count() == 4
+    gallery = page.locator(".gallery")
+    expect(gallery.get_by_role("heading", level=3)).to_contain_text("squares by ")
+    assert 1 <= gallery.get_by_role("figure").count() <= 4
+    pictures = gallery.get_by_role("img", name=re.compile(r"sample \d+, (a|b|c) predicted as (a|b|c)"))
+    assert pictures.count() == gallery.locator("img").count() > 0
     assert pictures.first.evaluate("picture => picture.naturalWidth") == 4
+    assert gallery.locator(".note").count() == 0
     expect(page.locator(".why").first).to_contain_text("No charts were requested")
     verification().save("out")
     assert cli.main(["report", "out", "--output", "again", "--no-plot"]) == 0
@@ -358,12 +370,103 @@ def test_commands_write_a_page_with_samples(monkeypatch: pytest.MonkeyPatch, tmp
     assert "jaxrel report out" in again
     assert "jaxrel rank --target squares" in again
     assert "Verification on t" in again
+    assert "The page was made without the data set" in again
     classes = Ranking.load("out").tables[0].rows[0].score.classes
     assert [one["class"] for one in classes] == ["a", "b", "c"]
     Path("mine").mkdir()
     Path("mine/report.html").write_text("mine")
     assert cli.main([*asked, "--output", "mine"]) == 2
     assert [path.name for path in Path("mine").iterdir()] == ["report.html"]
+
+
+def confused_task(**options: Any) -> Task:
+    """Three classes that overlap, and a fourth of a single sample."""
+    labels = np.append(np.arange(60) % 3, 3)
+    features = 1.2 * np.eye(8)[labels] + np.random.default_rng(0).normal(size=(61, 8))
+    return Task(features.astype(np.float32), labels, **options)
+
+
+def test_confusions_are_the_mistakes_of_transferability(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confusions, "_MOST_PAIRS", 12)
+    task = confused_task(class_names=("a", "b", "c", "alone"))
+    found = confusions.most_confused(task, key=5)
+    shares = [pair.share for pair in found]
+    assert shares == sorted(shares, reverse=True)
+    # The balanced accuracy, over the classes with another sample to learn from.
+    assert 1 - sum(shares) / 3 == pytest.approx(float(transferability_score(task, key=5).value))
+    hits = np.asarray(transferability_score(task, key=5).hits)
+    names = np.array(task.class_names)[np.asarray(task.labels)]
+    for pair in found:
+        assert pair.actual not in (pair.predicted, "alone")
+        assert set(names[list(pair.rows)]) == {pair.actual}
+        assert (hits[list(pair.rows)] < 1).all()
+    largest = next(pair for pair in found if pair.share * 20 * 3 > 6)
+    assert len(largest.rows) == 4
+    assert hits[largest.rows[0]] <= 1 / 3
+    without = Task(task.features, np.where(np.arange(61) == largest.rows[0], -1, task.labels), num_classes=4)
+    assert all(largest.rows[0] not in pair.rows for pair in confusions.most_confused(without, key=5))
+
+
+def ranking_of_arrays(*targets: str, **settings: Any) -> Ranking:
+    return make_ranking([score("net", target, None) for target in targets], Settings(**settings))
+
+
+def test_confusions_without_pictures_say_why(shown: Any, tmp_path: Path) -> None:
+    names = (SCRIPT, "c", IMAGE, "alone")
+    source = FeatureArrays("t", {"net": confused_task(class_names=names)})
+    page = shown(write_page(tmp_path / "page.html", ranking_of_arrays("t"), sources=[source]))
+    gallery = page.locator(".gallery")
+    texts = gallery.locator("figcaption").all_inner_texts()
+    assert len(texts) == 4
+    assert any(IMAGE in text for text in texts)
+    assert any(SCRIPT in text for text in texts)
+    assert re.search(r"\d\.\d% of ", texts[0])
+    expect(gallery.locator(".note")).to_have_text("There are no thumbnails: only features were passed, and no samples.")
+    assert page.locator("img").count() == 0
+    data = json.loads(page.locator("#results").text_content() or "")
+    assert [pair["encoder"] for pair in data["confusions"]] == ["net"] * 4
+
+
+def test_what_is_unknown_about_confusions_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def note(*sources: Source, **settings: Any) -> str:
+        (found,) = confusions.confusions_of([part_of_ranking(ranking_of_arrays("t", **settings))], sources)
+        return found.note
+
+    task = confused_task()
+    apart = Task(np.repeat(10 * np.eye(3, dtype=np.float32), 4, axis=0), np.repeat(np.arange(3), 4))
+    assert "made without the data set" in note()
+    assert "labels of the target were not used" in note(FeatureArrays("t", {"net": task}), label_free=True)
+    assert "labels of the target were not used" in note(FeatureArrays("t", {"net": Task(task.features)}))
+    assert note(FeatureArrays("t", {"net": apart})) == "No sample is confused: all are predicted correctly."
+    assert note(FeatureArrays("t", {"other": task})).startswith(
+        "Confused classes are unknown: 't' has no features of encoder 'net'"
+    )
+    many = [f"t{number}" for number in range(10)]
+    sources = [FeatureArrays(name, {"net": apart}) for name in many]
+    found = confusions.confusions_of([part_of_ranking(ranking_of_arrays(*many))], sources)
+    assert [one.target for one in found] == many[:8]
+    assert "2 more targets are left out" in found[-1].note
+
+
+def test_features_are_not_extracted_for_a_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake_zoo.install(monkeypatch.setattr)
+    store = FeatureStore(tmp_path)
+    settings = Settings(samples=30, held_out=0)
+    part = part_of_ranking(make_ranking([score("wide", "squares", None)], settings))
+    source = named_sources(["squares"], settings=settings, store=store)["squares"]
+    (found,) = confusions.confusions_of([part], [source])
+    assert "not in the store" in found.note
+    source.features("wide", lambda *_: None)
+    (found,) = confusions.confusions_of([part], [source])
+    assert found.pairs[0].pictures[0].startswith("data:image/png;base64,")
+
+    def gone(*_: Any) -> None:
+        raise OSError("the file has gone")
+
+    monkeypatch.setattr(confusions, "_data_uri", gone)
+    (found,) = confusions.confusions_of([part], [source])
+    assert found.pairs
+    assert found.note == "There are no thumbnails: the file has gone."
 
 
 def test_a_verification_comes_back_and_is_printed(

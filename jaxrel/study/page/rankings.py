@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxrel.study.page.bounds import TERM_COLUMNS, class_grid, expensive_classes
+from jaxrel.study.page.bounds import TERM_COLUMNS, class_grid
 from jaxrel.study.page.charts import cost_chart, heat_chart, terms_chart
 from jaxrel.study.page.content import COSTS, STATUS, Chart, Column, Grid, Part, kept_columns, measured
 from jaxrel.study.ranking.report import notes
@@ -53,7 +53,7 @@ def part_of_ranking(ranking: Ranking) -> Part:
         notes=[*notes(ranking), *dict.fromkeys(line for one in sections for line in (one.title, *one.notes))],
         complaints=list(dict.fromkeys(line for one in sections for line in one.complaints)),
         settings=ranking.settings,
-        expensive=expensive_classes(classes.rows),
+        best={table.target: table.rows[0].score.encoder for table in ranking.tables if not table.rows[0].score.failed},
     )
 
 
