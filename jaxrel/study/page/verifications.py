@@ -24,8 +24,8 @@ def part_of_verification(verification: Verification) -> Part:
     for accuracies in verification.accuracies:
         places = {encoder: place for place, encoder in enumerate(accuracies.encoders)}
         for encoder, place in places.items():
-            mean, half = float(accuracies.means[place]), float(accuracies.half_widths[place])
-            by_encoder[encoder].update(measured(accuracies.kind, mean, (mean - half, mean + half)))
+            lower, upper = accuracies.intervals[place].tolist()
+            by_encoder[encoder].update(measured(accuracies.kind, float(accuracies.means[place]), (lower, upper)))
         own = [by_encoder[encoder] for encoder in places]
         means, noise = accuracies.means, accuracies.noise
         mark_best(own, accuracies.kind, "higher", lambda a, b, m=means, n=noise: abs(m[a] - m[b]) <= n(a, b))  # type: ignore[misc]

@@ -187,18 +187,17 @@ class Verification(Tabular):
     def _record(self, encoder: str) -> dict[str, Any]:
         record: dict[str, Any] = {"encoder": encoder, "target": self.target}
         for accuracies in self.accuracies:
-            mean, half_width = _of(accuracies, encoder)
-            ends = {"": mean, "_lower": mean - half_width, "_upper": mean + half_width}
-            record |= {f"{accuracies.kind}{end}": value for end, value in ends.items()}
+            ends = zip(("", "_lower", "_upper"), _of(accuracies, encoder), strict=True)
+            record |= {f"{accuracies.kind}{end}": value for end, value in ends}
         record |= {column.name: column.values.get(encoder, math.nan) for column in self.columns}
         return {name: None if value != value else value for name, value in record.items()}
 
     def _cells(self, encoder: str) -> dict[str, str]:
         cells = {"encoder": encoder}
         for accuracies in reversed(self.accuracies):
-            mean, half_width = _of(accuracies, encoder)
+            mean, lower, upper = _of(accuracies, encoder)
             heading = named(accuracies.kind).replace(" ", "\n")
-            cells[heading] = "" if math.isnan(mean) else f"{mean:.1%} ± {half_width:.1%}"
+            cells[heading] = "" if math.isnan(mean) else f"{mean:.1%} ({lower:.1%} to {upper:.1%})"
         for column in self.columns:
             value = column.values.get(encoder, math.nan)
             cells[column.name.replace(" (", "\n(")] = "failed" if math.isnan(value) else f"{value:.4g}"
@@ -218,12 +217,13 @@ def _without_type(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in data.items() if name != "name"}
 
 
-def _of(accuracies: Accuracies, encoder: str) -> tuple[float, float]:
-    """The mean and the half-width of its interval; NaN if there is none."""
+def _of(accuracies: Accuracies, encoder: str) -> tuple[float, float, float]:
+    """The mean and the ends of its interval; NaN if there is none."""
     if encoder not in accuracies.encoders:
-        return math.nan, math.nan
+        return math.nan, math.nan, math.nan
     place = accuracies.encoders.index(encoder)
-    return float(accuracies.means[place]), float(accuracies.half_widths[place])
+    lower, upper = accuracies.intervals[place].tolist()
+    return float(accuracies.means[place]), lower, upper
 
 
 def _cells_of(agreement: Agreement) -> dict[str, str]:
