@@ -137,6 +137,9 @@ def test_ranks():
         ("",) * 4,
     )
     np.testing.assert_array_equal(board.ranks(), [[2, 3], [1, 1], [4, 2], [2, 4]])
+    assert [record["rank"] for record in board.records()] == [2, 3, 1, 1, None, 2, 2, 4]
+    (axis, _) = board.plot().axes
+    assert [text.get_text() for text in axis.texts] == ["2", "3", "1", "1", "failed", "2", "2", "4"]
 
 
 def test_scores_are_those_of_the_functions(tmp_path):

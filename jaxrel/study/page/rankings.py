@@ -63,8 +63,7 @@ def _row(row: Row, table: Table) -> dict[str, Any]:
     if score.failed:
         return fields | {"status": score.complaint}
     fields |= {"rank": row.rank} | measured("transferability", score.transferability, (score.lower, score.upper))
-    best = table.rows[0].score.encoder
-    if len(table.rows) > 1 and (row.rank == 1 or best in row.tied_with):
+    if len(table.rows) > 1 and (row.rank == 1 or row.tied_with_best):
         fields["transferability_mark"] = "best" if row.rank == 1 else "tied"
     numbers = ["accuracy"]
     if score.has_terms:

@@ -43,7 +43,7 @@ def record_of(row: Row, *, terms: bool) -> dict[str, Any]:
     }
     if terms:
         fields |= zip(("bound_low", "bound_high"), row.bound_interval, strict=True)
-    ties = {"tied_with_above": row.tied_with_above, "tied_with": list(row.tied_with)}
+    ties = {"tied_with_best": row.tied_with_best, "tied_with": list(row.tied_with)}
     return {name: None if value != value else value for name, value in ({"rank": row.rank} | fields | ties).items()}
 
 
@@ -72,7 +72,8 @@ def _levels(table: Table) -> str:
 def _cells(row: Row, table: Table) -> dict[str, str]:
     """The entries of a row by heading; the least important are last, and wrap first."""
     score, scores = row.score, [other.score for other in table.rows]
-    cells = {"rank": f"{'=' if row.tied_with_above else ''}{row.rank}", "encoder": score.encoder}
+    rank = "" if row.rank is None else f"{'=' if row.tied_with_best else ''}{row.rank}"
+    cells = {"rank": rank, "encoder": score.encoder}
     if table.is_summary:
         cells["reference"] = score.reference or ""
     cells["transfer-\nability"] = "failed" if score.failed else f"{score.transferability:.1%}"

@@ -82,7 +82,7 @@ class Scoreboard(Tabular):
                 "origin": self.origins[row],
                 "metric": metric,
                 "value": None if np.isnan(self.values[row, column]) else float(self.values[row, column]),
-                "rank": int(ranks[row, column]),
+                "rank": None if np.isnan(self.values[row, column]) else int(ranks[row, column]),
                 "higher_is_better": METRICS[metric].higher_is_better,
                 "messages": " ".join(self.messages.get((encoder, metric), ())),
                 "seconds": float(self.seconds[row, column]),
@@ -108,12 +108,12 @@ class Scoreboard(Tabular):
         return [Section("Scores, and ranks in brackets", rows, complaints=complaints, failed=failed)]
 
     def plot(self) -> Figure:
-        """Ranks as colours; needs matplotlib.
+        """Ranks as colours, except where an encoder failed; needs matplotlib.
 
         Returns:
             A figure, which `savefig` writes in any format.
         """
-        return board_figure(self.encoders, self.metrics, self.ranks())
+        return board_figure(self.encoders, self.metrics, np.where(np.isnan(self.values), np.nan, self.ranks()))
 
     def save(self, path: Path | str, *, command: Sequence[str] = ()) -> None:
         """Write everything to a file.
