@@ -810,7 +810,7 @@ def test_results_of_another_plan_are_not_replaced(tmp_path: Path) -> None:
         (["crosses"], ["wide", "narrow"], {}),
         (["squares", "circles"], ["wide", "narrow"], {"data_paths": {"squares": tmp_path}}),
     ):
-        with pytest.raises(ValueError, match=r"holds results of another run.*pass another --output"):
+        with pytest.raises(ValueError, match=r"holds results of another run.*need another --output"):
             written(targets, encoders, **options)
     assert (tmp_path / "results.json").read_bytes() == content
 

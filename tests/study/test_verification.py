@@ -390,7 +390,7 @@ def test_every_score_of_a_study_is_verified(capsys: pytest.CaptureFixture[str]) 
     document = json.loads(Path("jaxrel-verify/verification.json").read_text())
     assert {one["score"] for one in document["agreements"]} == {"logme", "rankme"}
     assert cli.main(["verify", "--results", "jaxrel-study", *more, "--samples", "50"]) == 2
-    assert "would be replaced: pass another --output" in capsys.readouterr().err
+    assert "would be replaced. Nothing was overwritten" in capsys.readouterr().err
 
 
 def test_scores_that_may_have_looked_at_test_samples_are_said() -> None:
