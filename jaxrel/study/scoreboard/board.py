@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxrel.metrics.registry import METRICS, Metric
 from jaxrel.storage.records import from_json_number
-from jaxrel.study.documents import SCHEMA, as_text, file_at, origin_of, parsed, write_json
+from jaxrel.study.documents import SCHEMA, Saved, as_text, file_at, origin_of, write_json
 from jaxrel.study.records import OK, Record
 from jaxrel.study.results import Results
 from jaxrel.study.scoreboard.picture import board_figure
@@ -28,7 +28,7 @@ FILE = "scores.json"
 
 
 @dataclass(frozen=True, repr=False)
-class Scoreboard(Tabular):
+class Scoreboard(Tabular, Saved, file=FILE, command="jaxrel score"):
     """Scores of encoders by metrics.
 
     Attributes:
@@ -129,19 +129,6 @@ class Scoreboard(Tabular):
         document = {"schema": SCHEMA, **origin_of(command), "target_samples": self.target}
         described = [metric_record(METRICS[name]) for name in self.metrics]
         write_json(file_at(path, FILE), document | {"metrics": described, "scores": scores})
-
-    @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Load a scoreboard from a file; neither data nor a network are needed.
-
-        Args:
-            path: a file that `save` or `jaxrel score` wrote, or its folder.
-
-        Raises:
-            OSError: there is no such file.
-            ValueError: it is damaged or has another version; the message names it.
-        """
-        return parsed(file_at(path, FILE), cls._of_document, "jaxrel score")
 
     @classmethod
     def _of_document(cls, document: Mapping[str, Any]) -> Self:

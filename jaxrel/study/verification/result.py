@@ -13,10 +13,10 @@ import numpy as np
 from jaxrel.storage.records import from_json_number
 from jaxrel.study.documents import (
     SCHEMA,
+    Saved,
     as_text,
     file_at,
     origin_of,
-    parsed,
     settings_as_data,
     settings_from_data,
     shown_paths,
@@ -38,7 +38,7 @@ _TAU = "weighted_kendall_tau_symmetric"
 
 
 @dataclass(frozen=True, repr=False)
-class Verification(Tabular):
+class Verification(Tabular, Saved, file=FILE, command="jaxrel verify"):
     """Scores of encoders on a target, and their accuracies after training.
 
     Attributes:
@@ -141,19 +141,6 @@ class Verification(Tabular):
             "complaints": self.complaints,
         }
         write_json(file_at(path, FILE), document)
-
-    @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Load a verification from a file; neither data nor a network are needed.
-
-        Args:
-            path: a file that `save` or `jaxrel verify` wrote, or its folder.
-
-        Raises:
-            OSError: there is no such file.
-            ValueError: it is damaged or has another version; the message names it.
-        """
-        return parsed(file_at(path, FILE), cls._of_document, "jaxrel verify")
 
     @classmethod
     def _of_document(cls, document: Mapping[str, Any]) -> Self:
