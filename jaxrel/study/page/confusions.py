@@ -97,7 +97,7 @@ def most_confused(task: Task, *, key: int) -> list[Confusion]:
     padded = in_size_class(task.of_labelled().loaded())
     labels, num_classes = padded.labelled
     found = held_out_predictions(padded.features, labels, padded.weights, checked_key(key), num_classes=num_classes)
-    predictions, labels, weights = (np.asarray(array) for array in (found, labels, padded.weights))
+    predictions, labels, weights = map(np.asarray, (found, labels, padded.weights))
     sizes = np.bincount(labels[weights > 0], minlength=num_classes)
     wrong = (predictions != labels) & (weights > 0) & (sizes[labels] > 1)
     codes = np.where(wrong, labels * num_classes + predictions, -1)
