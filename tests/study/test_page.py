@@ -235,6 +235,24 @@ def test_colours_follow_the_system_and_the_button(browser: Browser, shown: Any, 
     assert colours() == dark
 
 
+def test_one_pair_of_tasks_is_in_the_title_and_fits_a_phone(shown: Any, tmp_path: Path) -> None:
+    pair = make_ranking([score(encoder, "t", "r") for encoder in ENCODERS], Settings())
+    page = shown(write_page(tmp_path, pair))
+    assert page.get_by_role("heading", level=2).first.inner_text() == "Ranking by transferability on t with reference r"
+    headings = first_table(page).get_by_role("columnheader").all_inner_texts()
+    assert headings[:3] == ["encoder", "rank", "transferability"]
+    assert not {"target", "reference"} & set(headings)
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    chart = page.locator("figure", has_text="Quality against cost")
+    assert chart.locator("svg").evaluate("svg => svg.getBoundingClientRect().width") <= 390
+    names = chart.locator(".role-legend-label text").all_text_contents()
+    assert {"plain", "fifth"} <= set(names)
+    assert len(names) == len(ENCODERS)
+    caption = first_table(page).locator("caption span")
+    assert caption.evaluate("span => span.getBoundingClientRect().right") <= 390
+
+
 def test_two_hundred_encoders_by_twenty_targets(shown: Any, tmp_path: Path) -> None:
     names = [f"encoder-{number:03}" for number in range(200)]
     targets = [f"target-{number}" for number in range(20)]
@@ -250,7 +268,7 @@ def test_two_hundred_encoders_by_twenty_targets(shown: Any, tmp_path: Path) -> N
     table.get_by_role("button", name="Show more").click()
     assert len(column(page, 1)) == 200
     table.get_by_role("columnheader", name="transferability").get_by_role("button").click()
-    assert column(page, 5)[0].startswith(f"{max(one.transferability for own in scores for one in own):.1%}")
+    assert column(page, 4)[0].startswith(f"{max(one.transferability for own in scores for one in own):.1%}")
     table.get_by_label("target", exact=True).select_option("target-7")
     assert table.get_by_role("status").inner_text() == "100 of 200 rows are shown, of 4000 in all."
     page.evaluate("dispatchEvent(new Event('beforeprint'))")

@@ -290,6 +290,8 @@ def test_the_noise_of_right_answers_alone_is_not_0() -> None:
 def test_equal_accuracies_are_no_disagreement() -> None:
     everything = Accuracies("probe_accuracy", ("a", "b"), np.ones((1, 2)), np.zeros((2, 2)), 44, 0.9)
     (found,) = agreements([column(1.0, 2.0)], everything, seed=0, num_resamples=50)
+    (_, cells) = Verification("t", ("a", "b"), (everything,), (column(1.0, 2.0),), (found,), SETTINGS).sections()
+    assert not any("-0.00" in cell for cell in cells.rows[0].values())
     assert (found.pairs, found.held, found.clear_pairs) == (0, 0, 0)
     assert str(found).startswith(
         "The order by score is not tested: the encoders have the same probe accuracy. Differences below about 0.0"

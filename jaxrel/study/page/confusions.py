@@ -95,9 +95,9 @@ def most_confused(task: Task, *, key: int) -> list[Confusion]:
     if limit is not None and whole_bytes(task) > limit:
         raise ValueError(f"its {task.num_samples:,} samples do not fit into {limit:,} bytes")
     padded = in_size_class(task.of_labelled().loaded())
-    labels, num_classes = padded.labelled
-    found = held_out_predictions(padded.features, labels, padded.weights, checked_key(key), num_classes=num_classes)
-    predictions, labels, weights = map(np.asarray, (found, labels, padded.weights))
+    classes, num_classes = padded.labelled
+    found = held_out_predictions(padded.features, classes, padded.weights, checked_key(key), num_classes=num_classes)
+    predictions, labels, weights = map(np.asarray, (found, classes, padded.weights))
     sizes = np.bincount(labels[weights > 0], minlength=num_classes)
     wrong = (predictions != labels) & (weights > 0) & (sizes[labels] > 1)
     codes = np.where(wrong, labels * num_classes + predictions, -1)

@@ -179,7 +179,7 @@ def _grid(grid: Grid, number: int, why: str) -> str:
 <p class="shown" role="status"></p>
 <div class="scroll" role="region" aria-label="{_text(grid.title)}, table" tabindex="0">
 <table>
-<caption>{_text(grid.caption)}</caption>
+{f"<caption><span>{_text(grid.caption)}</span></caption>" * bool(grid.caption)}
 <thead><tr>{headings}</tr></thead>
 <tbody></tbody>
 </table>
@@ -203,8 +203,9 @@ def _choice(column: Column, grid: Grid, name: str) -> str:
 
 
 def _chart(chart: Chart) -> str:
+    kind = "chart fitted" if chart.spec["width"] == "container" else "chart"
     return (
-        f'<figure><figcaption>{_text(chart.title)}</figcaption><div class="chart" role="region" tabindex="0" '
+        f'<figure><figcaption>{_text(chart.title)}</figcaption><div class="{kind}" role="region" tabindex="0" '
         f'aria-label="{_text(chart.title)}"></div><p class="alternative">{_text(chart.description)} The numbers are in '
         "the table above.</p></figure>"
     )
@@ -242,8 +243,8 @@ def _gallery(confusions: Sequence[TargetConfusions]) -> str:
     )
     return f"""<section class="gallery">
 {heading}
-<p>The best encoder of each target predicts samples of one class as another one this often. The predictions are those
-of the linear discriminant behind transferability, for samples that it was not fitted to.</p>
+<p>How often the best encoder of each target takes samples of one class for another: predictions of the linear
+discriminant behind transferability, for samples that it was not fitted to.</p>
 {targets}
 </section>"""
 

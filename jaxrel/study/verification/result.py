@@ -232,4 +232,5 @@ def _cells_of(agreement: Agreement) -> dict[str, str]:
 def _interval(numbers: Mapping[str, float | None]) -> str:
     if numbers["estimate"] is None:
         return "undefined"
-    return f"{numbers['estimate']:.2f} ({numbers['lower']:.2f} to {numbers['upper']:.2f})"
+    estimate, lower, upper = (numbers[name] for name in ("estimate", "lower", "upper"))
+    return f"{estimate:z.2f} ({lower:z.2f} to {upper:z.2f})"
