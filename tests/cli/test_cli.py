@@ -166,7 +166,7 @@ def test_missing_files_are_named_and_status_1(
     assert cli.main([*RANK, *SMALL]) == 1
     captured = capsys.readouterr()
     assert "2 of 2 scores failed (narrow on squares, wide on squares)" in captured.err
-    assert f"narrow: failed: {error}" in captured.out
+    assert f"narrow, wide: failed: {error}" in captured.out
     assert cli.main([*RANK, *SMALL, "--strict"]) == 1
     assert f"jaxrel: error: {error}" in capsys.readouterr().err
 

@@ -19,16 +19,16 @@ _OF_TERMS = (*NUMBERS, "bound_key", "reference", "terms_status", "target_labels"
 
 def section_of(table: Table) -> Section:
     """A table with the level of a constant guess, recipes above it and errors below."""
-    complaints = [
-        f"{score.encoder}{'' if score.failed else ' (terms)'}: {score.complaint}"
-        for score in (row.score for row in table.rows)
-        if score.complaint
-    ]
+    complaining: dict[str, list[str]] = {}  # encoders, which often fail for one reason, such as a damaged file
+    for score in (row.score for row in table.rows):
+        if score.complaint:
+            name = score.encoder if score.failed else f"{score.encoder} (terms)"
+            complaining.setdefault(score.complaint, []).append(name)
     return Section(
         f"{table.heading}   ({_levels(table)})",
         [_cells(row, table) for row in table.rows],
         notes=[f"transferability: {recipe}" for recipe in table.recipes],
-        complaints=complaints,
+        complaints=[f"{', '.join(names)}: {complaint}" for complaint, names in complaining.items()],
         failed=frozenset(position for position, row in enumerate(table.rows) if row.score.complaint),
     )
 
