@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -39,6 +40,7 @@ from jaxrel.study.intervals import told_apart
 from jaxrel.study.page import confusions
 from jaxrel.study.page.content import mark_best
 from jaxrel.study.page.rankings import part_of_ranking
+from jaxrel.study.page.scoreboards import part_of_scoreboard
 from jaxrel.study.ranking.table import make_ranking
 from jaxrel.study.verification.agreement import Accuracies, Agreement
 
@@ -356,6 +358,18 @@ def test_without_the_library_tables_are_there_and_a_sentence(
     assert page.get_by_role("figure").count() == 0
     expect(page.locator(".why")).to_contain_text("pip install 'jaxrel[page]'")
     assert column(page, 1) == ["a", "b"]
+
+
+def test_an_origin_that_all_scores_share_is_in_the_title() -> None:
+    options = json.dumps({"target": "digits", "reference": "mnist", "seed": 0})
+    for origins, title, shown in (
+        ((options, options), "Scores on digits with reference mnist", False),
+        (("a.npz", "b.npz"), "Scores", True),
+        (("", ""), "Scores", False),
+    ):
+        part = part_of_scoreboard(dataclasses.replace(board(), origins=origins))
+        assert part.title == title
+        assert ("origin" in [column.field for column in part.grids[0].columns]) is shown
 
 
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:

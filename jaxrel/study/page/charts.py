@@ -128,7 +128,7 @@ def heat_chart(title: str, rows: Rows, y: str, x: str, value: Column, *, data: R
                 "mark": "rect",
                 "encoding": {"color": mean | {"title": value.heading, "scale": scale}, "tooltip": tooltip},
             },
-            {"mark": {"type": "text", "color": "#000"}, "encoding": {"text": mean | {"format": ".3g"}}},
+            {"mark": {"type": "text", "color": "#000"}, "encoding": {"text": mean | {"format": ".3~g"}}},
         ],
     }
     return Chart(title, f"A colour for each {y} and {x}: {value.heading}; darker is better.", spec)
