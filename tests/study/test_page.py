@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import json
 import math
@@ -17,9 +16,9 @@ import fake_zoo
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from studies import confused_task
 
-from jaxrel import Task, cli, transferability_score
-from jaxrel.storage.features import FeatureStore
+from jaxrel import cli
 from jaxrel.study import (
     Column,
     FeatureArrays,
@@ -30,17 +29,12 @@ from jaxrel.study import (
     Score,
     Scoreboard,
     Settings,
-    Source,
     Table,
     Verification,
-    named_sources,
     write_page,
 )
 from jaxrel.study.intervals import told_apart
-from jaxrel.study.page import confusions
 from jaxrel.study.page.content import mark_best
-from jaxrel.study.page.rankings import part_of_ranking
-from jaxrel.study.page.scoreboards import part_of_scoreboard
 from jaxrel.study.ranking.table import make_ranking
 from jaxrel.study.verification.agreement import Accuracies, Agreement
 
@@ -360,18 +354,6 @@ def test_without_the_library_tables_are_there_and_a_sentence(
     assert column(page, 1) == ["a", "b"]
 
 
-def test_an_origin_that_all_scores_share_is_in_the_title() -> None:
-    options = json.dumps({"target": "digits", "reference": "mnist", "seed": 0})
-    for origins, title, shown in (
-        ((options, options), "Scores on digits with reference mnist", False),
-        (("a.npz", "b.npz"), "Scores", True),
-        (("", ""), "Scores", False),
-    ):
-        part = part_of_scoreboard(dataclasses.replace(board(), origins=origins))
-        assert part.title == title
-        assert ("origin" in [column.field for column in part.grids[0].columns]) is shown
-
-
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("<p>mine</p>")
     with pytest.raises(ValueError, match=r"report\.html was not written by jaxrel"):
@@ -411,42 +393,12 @@ def test_commands_write_a_page_with_samples(monkeypatch: pytest.MonkeyPatch, tmp
     assert [path.name for path in Path("mine").iterdir()] == ["report.html"]
 
 
-def confused_task(**options: Any) -> Task:
-    """Three classes that overlap, and a fourth of a single sample."""
-    labels = np.append(np.arange(60) % 3, 3)
-    features = 1.2 * np.eye(8)[labels] + np.random.default_rng(0).normal(size=(61, 8))
-    return Task(features.astype(np.float32), labels, **options)
-
-
-def test_confusions_are_the_mistakes_of_transferability(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(confusions, "_MOST_PAIRS", 12)
-    task = confused_task(class_names=("a", "b", "c", "alone"))
-    found = confusions.most_confused(task, key=5)
-    shares = [pair.share for pair in found]
-    assert shares == sorted(shares, reverse=True)
-    # The balanced accuracy, over the classes with another sample to learn from.
-    assert 1 - sum(shares) / 3 == pytest.approx(float(transferability_score(task, key=5).value))
-    hits = np.asarray(transferability_score(task, key=5).hits)
-    names = np.array(task.class_names)[np.asarray(task.labels)]
-    for pair in found:
-        assert pair.actual not in (pair.predicted, "alone")
-        assert set(names[list(pair.rows)]) == {pair.actual}
-        assert (hits[list(pair.rows)] < 1).all()
-    largest = next(pair for pair in found if pair.share * 20 * 3 > 6)
-    assert len(largest.rows) == 4
-    assert hits[largest.rows[0]] <= 1 / 3
-    without = Task(task.features, np.where(np.arange(61) == largest.rows[0], -1, task.labels), num_classes=4)
-    assert all(largest.rows[0] not in pair.rows for pair in confusions.most_confused(without, key=5))
-
-
-def ranking_of_arrays(*targets: str, **settings: Any) -> Ranking:
-    return make_ranking([score("net", target, None) for target in targets], Settings(**settings))
-
-
 def test_confusions_without_pictures_say_why(shown: Any, tmp_path: Path) -> None:
     names = (SCRIPT, "c", IMAGE, "alone")
     source = FeatureArrays("t", {"net": confused_task(class_names=names)})
-    page = shown(write_page(tmp_path / "page.html", ranking_of_arrays("t"), sources=[source]))
+    page = shown(
+        write_page(tmp_path / "page.html", make_ranking([score("net", "t", None)], Settings()), sources=[source])
+    )
     gallery = page.locator(".gallery")
     texts = gallery.locator("figcaption").all_inner_texts()
     assert len(texts) == 4
@@ -457,48 +409,6 @@ def test_confusions_without_pictures_say_why(shown: Any, tmp_path: Path) -> None
     assert page.locator("img").count() == 0
     data = json.loads(page.locator("#results").text_content() or "")
     assert [pair["encoder"] for pair in data["confusions"]] == ["net"] * 4
-
-
-def test_what_is_unknown_about_confusions_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    def note(*sources: Source, **settings: Any) -> str:
-        (found,) = confusions.confusions_of([part_of_ranking(ranking_of_arrays("t", **settings))], sources)
-        return found.note
-
-    task = confused_task()
-    apart = Task(np.repeat(10 * np.eye(3, dtype=np.float32), 4, axis=0), np.repeat(np.arange(3), 4))
-    assert "made without the data set" in note()
-    assert "labels of the target were not used" in note(FeatureArrays("t", {"net": task}), label_free=True)
-    assert "labels of the target were not used" in note(FeatureArrays("t", {"net": Task(task.features)}))
-    assert note(FeatureArrays("t", {"net": apart})) == "No sample is confused: all are predicted correctly."
-    assert note(FeatureArrays("t", {"other": task})).startswith(
-        "Confused classes are unknown: 't' has no features of encoder 'net'"
-    )
-    many = [f"t{number}" for number in range(10)]
-    sources = [FeatureArrays(name, {"net": apart}) for name in many]
-    found = confusions.confusions_of([part_of_ranking(ranking_of_arrays(*many))], sources)
-    assert [one.target for one in found] == many[:8]
-    assert "2 more targets are left out" in found[-1].note
-
-
-def test_features_are_not_extracted_for_a_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    fake_zoo.install(monkeypatch.setattr)
-    store = FeatureStore(tmp_path)
-    settings = Settings(samples=30, held_out=0)
-    part = part_of_ranking(make_ranking([score("wide", "squares", None)], settings))
-    source = named_sources(["squares"], settings=settings, store=store)["squares"]
-    (found,) = confusions.confusions_of([part], [source])
-    assert "not in the store" in found.note
-    source.features("wide", lambda *_: None)
-    (found,) = confusions.confusions_of([part], [source])
-    assert found.pairs[0].pictures[0].startswith("data:image/png;base64,")
-
-    def gone(*_: Any) -> None:
-        raise OSError("the file has gone")
-
-    monkeypatch.setattr(confusions, "_data_uri", gone)
-    (found,) = confusions.confusions_of([part], [source])
-    assert found.pairs
-    assert found.note == "There are no thumbnails: the file has gone."
 
 
 def test_a_verification_comes_back_and_is_printed(
