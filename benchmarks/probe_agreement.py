@@ -128,7 +128,7 @@ def compare(pair: dict[str, Any], probes: dict[str, Probe], console: Console) ->
     shown = Table("rank", "encoder", "transferability", "bound", "probe accuracy", "probe rank", box=None)
     for row, accuracy in zip(rows, accuracies, strict=True):
         shown.add_row(
-            f"{'=' if row['tied_with_above'] else ''}{row['rank']}",
+            f"{'=' if row['tied_with_best'] else ''}{row['rank']}",
             row["encoder"],
             f"{row['transferability']:.1%}",
             f"{row['bound']:.3f}",

@@ -4,8 +4,10 @@
     python benchmarks/zoo/make.py --archives FOLDER --second
 
 FOLDER has the archives that `sources.py` names. Every step keeps what it has finished (in OUTPUT), so a run that was
-stopped goes on where it was. At the end the table, the weights and the images go to `benchmarks/zoo/data`, with their
-SHA-256, which is all that `score.py` needs.
+stopped goes on where it was. At the end the table, the weights and the images go to `benchmarks/data/zoo`, with their
+SHA-256, which is all that `score.py` needs. `benchmarks/zoo/table.json` is the table of the zoo that
+`docs/predicting_transfer.md` reports, and `SHA256SUMS` has the checksums of its files: other processors round
+differently, so training there ends in other weights.
 """
 
 from __future__ import annotations
@@ -33,9 +35,8 @@ from transfer import CHUNK, SIZES, Encode, Tuning, fine_tuned_accuracies, probe_
 
 from jaxrel.storage.records import write_atomically
 
-FOLDER = Path(__file__).parent / "data"
-WORK = Path(__file__).parents[1] / "data" / "zoo"
-SECOND_FOLDER = WORK / "second"  # not in the repository: the second zoo can be made anew
+WORK = Path(__file__).parents[1] / "data" / "zoo"  # not in the repository: zoos can be made anew
+SECOND_FOLDER = WORK / "second"
 PRETRAINING_IMAGES = 8000  # of a set, at most
 LARGEST_CLASS = 400  # images of one class that a target keeps: half of the clip-art shows computers
 SMALL_TUNING = Tuning()
@@ -64,7 +65,7 @@ class Plan:
     folder: Path
 
 
-FIRST = Plan(MEMBERS, TARGETS, READERS, ("digits", "clip-art", "emoji"), 0, FOLDER)
+FIRST = Plan(MEMBERS, TARGETS, READERS, ("digits", "clip-art", "emoji"), 0, WORK)
 SECOND = Plan(SECOND_MEMBERS, SECOND_TARGETS, SECOND_READERS, SECOND_TARGETS, 1000, SECOND_FOLDER)
 
 

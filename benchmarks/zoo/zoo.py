@@ -1,4 +1,4 @@
-"""The stored zoo, read back: features of every encoder on every target, and what each reached there."""
+"""A zoo that `make.py` made, read back: features of every encoder on every target, and what each reached there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jaxrel.encoders.images.views import ImageAugmentation, image_views
 
 __all__ = ["FOLDER", "Batch", "Zoo", "read_zoo"]
 
-FOLDER = Path(__file__).parent / "data"
+FOLDER = Path(__file__).parents[1] / "data" / "zoo"
 REFERENCE_IMAGES = 1000
 
 
@@ -146,11 +146,17 @@ def encoded(encode: Encode, parameters: Parameters, chunks: jax.Array) -> jax.Ar
 
 
 def read_zoo(folder: Path = FOLDER, **options: Any) -> Zoo:
-    """The zoo of a folder, once every file agrees with its checksum."""
+    """The zoo of a folder, once every file agrees with its checksum; the program ends with a sentence if there is none.
+
+    Raises:
+        ValueError: a file has another checksum; it is named.
+    """
+    if not (folder / "SHA256SUMS").exists():
+        raise SystemExit(f"{folder} has no zoo: python benchmarks/zoo/make.py --archives FOLDER makes it in two hours.")
     for line in (folder / "SHA256SUMS").read_text().splitlines():
         expected, name = line.split("  ")
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
-            raise ValueError(f"{folder / name} is not the file that was made: get it again, or run make.py.")
+            raise ValueError(f"{folder / name} is not the file that was made: run make.py.")
     table = json.loads((folder / "table.json").read_text())
     with np.load(folder / "weights.npz", allow_pickle=False) as stored:
         weights: dict[str, Parameters] = {record["name"]: {} for record in table}

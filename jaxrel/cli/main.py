@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import os
 import shlex
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from jaxrel._core import interrupts
 from jaxrel._core.printable import printable
 from jaxrel.cli.parser import parser
+from jaxrel.storage.records import ReplacedError
 
 __all__ = ["main"]
 
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str] | None = None, *, programs: Path | None = None
     except Exception as error:
         if interrupts.status() is not None:
             return _interrupted(options, words)
-        return _failed(error, options)
+        return _failed(error, options, words)
     return _complain(incomplete, FAILURE) if incomplete else 0
 
 
@@ -57,19 +59,32 @@ def _interrupted(options: argparse.Namespace, words: Sequence[str]) -> int:
     return _complain(f"interrupted.{kept} To continue:\n  {again}", interrupts.status() or INTERRUPTED)
 
 
-def _failed(error: Exception, options: argparse.Namespace) -> int:
+def _failed(error: Exception, options: argparse.Namespace, words: Sequence[str]) -> int:
     """Print the error in one line; an unexpected error keeps its traceback."""
     match error:
         case BlockingIOError():
             return _complain(f"another process is writing into {options.output}: choose another --output.", FAILURE)
         case OSError(strerror=str(), filename=str()):
             return _complain(f"{error.filename}: {error.strerror}.", FAILURE)
+        case ReplacedError():
+            again = shlex.join(["jaxrel", *_elsewhere(words, error.folder)])
+            return _complain(f"{error} For example:\n  {again}", USAGE_ERROR)
         case ValueError():
             return _complain(str(error), USAGE_ERROR)
         case OSError() | RuntimeError() | ImportError() | MemoryError():
             return _complain(str(error) or type(error).__name__, FAILURE)
         case _:
             raise error
+
+
+def _elsewhere(words: Sequence[str], folder: Path) -> list[str]:
+    """The arguments with a new folder for the output."""
+    new = next(path for number in itertools.count(2) if not (path := Path(f"{folder}-{number}")).exists())
+    kept = list(words)
+    if "--output" in kept:
+        place = kept.index("--output")
+        del kept[place : place + 2]
+    return [*kept, "--output", str(new)]
 
 
 def _complain(message: str, status: int) -> int:

@@ -15,7 +15,7 @@ for the moments of each half, and to evaluate each sample by the discriminant of
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -42,6 +42,7 @@ __all__ = [
     "held_out_discriminant_score",
     "held_out_hits",
     "held_out_hits_of_blocks",
+    "held_out_predictions",
     "whole_bytes",
 ]
 
@@ -131,18 +132,58 @@ def held_out_hits(
     repeats and c classes, and `O(n d + d^2 + c d)` memory. If there are fewer samples than features, features are first
     rotated to n coordinates.
     """
+    space, hits = _of_each_half(
+        _hits, features, labels, weights, key, num_classes=num_classes, num_repeats=num_repeats, shrinkage=shrinkage
+    )
+    return jnp.where(weights > 0, jnp.sum(hits, axis=0) / num_repeats, 0), space.variance > 0
+
+
+@functools.partial(compiled, static_argnames="num_classes")
+def held_out_predictions(
+    features: Float[Array, "n d"],
+    labels: Int[Array, " n"],
+    weights: Float[Array, " n"],
+    key: PRNGKeyArray,
+    *,
+    num_classes: int,
+) -> Int[Array, "r n"]:
+    """The class that the discriminant of the other half predicts for each sample, in each repeat of `held_out_hits`."""
+    _, found = _of_each_half(
+        _predictions,
+        features,
+        labels,
+        weights,
+        key,
+        num_classes=num_classes,
+        num_repeats=NUM_REPEATS,
+        shrinkage=SHRINKAGE,
+    )
+    return found[:NUM_REPEATS] + found[NUM_REPEATS:]
+
+
+def _of_each_half(
+    read: Callable[[_Discriminant, Float[Array, "n r"], Int[Array, " n"]], Array],
+    features: Float[Array, "n d"],
+    labels: Int[Array, " n"],
+    weights: Float[Array, " n"],
+    key: PRNGKeyArray,
+    *,
+    num_classes: int,
+    num_repeats: int,
+    shrinkage: Float[ArrayLike, ""],
+) -> tuple[_Space, Array]:
+    """What is read from the discriminant of the other half, `(f, n)` for the halves of `_folds`; 0 outside a half."""
     with jax.default_matmul_precision("highest"):
         space = _space_of(spread_of(features, weights))
         points = _points(space, features, weights)
         if features.shape[0] < features.shape[1]:
             points = linalg.triangular_factor(points.T).T
 
-        def judged(second: Bool[Array, " n"]) -> Float[Array, " n"]:
+        def judged(second: Bool[Array, " n"]) -> Array:
             moments = _moments_of(points, labels, jnp.where(second, 0, weights), num_classes)
-            return jnp.where(second, _hits(_fitted(moments, space, shrinkage), points, labels), 0)
+            return jnp.where(second, read(_fitted(moments, space, shrinkage), points, labels), 0)
 
-        hits = jnp.sum(jax.lax.map(judged, _folds(labels, weights, key, num_repeats=num_repeats)), axis=0) / num_repeats
-        return jnp.where(weights > 0, hits, 0), space.variance > 0
+        return space, jax.lax.map(judged, _folds(labels, weights, key, num_repeats=num_repeats))
 
 
 def held_out_hits_of_blocks(
@@ -285,11 +326,24 @@ def _hits(discriminant: _Discriminant, points: Float[Array, "n r"], labels: Int[
 
     def hit(row: tuple[Float[Array, " r"], Int[Array, ""]]) -> Float[Array, ""]:
         point, label = row
-        responses = point @ discriminant.slopes + discriminant.offsets
+        responses = _responses(discriminant, point)
         largest = responses == jnp.max(responses)
         return largest[label] / jnp.sum(largest)
 
     return jax.lax.map(hit, (points, labels), batch_size=_BLOCK)
+
+
+def _predictions(
+    discriminant: _Discriminant,
+    points: Float[Array, "n r"],
+    labels: Int[Array, " n"],  # noqa: ARG001 - as `_hits`
+) -> Int[Array, " n"]:
+    """The class of the largest response, the first of equal ones."""
+    return jax.lax.map(lambda point: jnp.argmax(_responses(discriminant, point)), points, batch_size=_BLOCK)
+
+
+def _responses(discriminant: _Discriminant, point: Float[Array, " r"]) -> Float[Array, " c"]:
+    return point @ discriminant.slopes + discriminant.offsets
 
 
 _spread_of_block = kernel(spread_of)

@@ -11,8 +11,10 @@ import logging
 import math
 import os
 import secrets
+import shlex
 import stat
 import sys
+import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -44,8 +46,20 @@ def write_atomically(path: Path, content: bytes) -> None:
             raise
 
 
+class ReplacedError(ValueError):
+    """Results of another run would be replaced; nothing was written."""
+
+    def __init__(self, file: Path, origin: str) -> None:
+        """Name the file and its origin, if known."""
+        self.folder = file.parent
+        super().__init__(
+            f"{self.folder} holds results of another run{origin}, and {file.name} would be replaced. Nothing was "
+            "overwritten. Other settings, or fewer encoders or data sets, need another --output."
+        )
+
+
 def check_replaceable(paths: Sequence[Path], rows: Collection[Any], rows_of: Callable[[Any], Iterable[Any]]) -> None:
-    """Raise ValueError if writing these files would lose results of another run.
+    """Raise ReplacedError, a ValueError, if writing these files would lose results of another run.
 
     Args:
         paths: files that are written together; the first is JSON and holds the rows.
@@ -53,16 +67,26 @@ def check_replaceable(paths: Sequence[Path], rows: Collection[Any], rows_of: Cal
         rows_of: returns the rows of an old document. Nothing is lost if the new files have all of them.
     """
     first, *others = paths
+    origin = ""
     try:
-        lost = not set(rows_of(json.loads(first.read_bytes()))) <= set(rows)
+        document = json.loads(first.read_bytes())
+        origin = _origin(document)
+        lost = not set(rows_of(document)) <= set(rows)
     except FileNotFoundError:
         lost = any(map(os.path.lexists, others))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         lost = True  # another program's
     if lost:
-        raise ValueError(
-            f"{first.parent} holds results of another run, and {first.name} would be replaced: pass another --output."
-        )
+        raise ReplacedError(first, origin)
+
+
+def _origin(document: Any) -> str:
+    """The command that wrote a document and when, in brackets; empty if it does not say."""
+    if not isinstance(document, dict) or "written" not in document:
+        return ""
+    words = document.get("command")
+    command = shlex.join(map(str, words)) if isinstance(words, list) else "from Python"
+    return f" ({textwrap.shorten(command, 300, placeholder=' ...')}, {document['written']})"
 
 
 T = TypeVar("T")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import datetime
 import importlib.metadata
@@ -9,7 +10,7 @@ import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SCHEMA",
+    "Saved",
     "as_data",
     "as_text",
     "file_at",
@@ -120,6 +122,34 @@ def parsed(path: Path, build: Callable[[Mapping[str, Any]], T], command: str) ->
         what = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path} is damaged, or was not written by `{command}`: {what[:200]}.") from error
     raise ValueError(f"{path} has version {schema!r:.20} of its format, this jaxrel reads version {SCHEMA}.")
+
+
+class Saved(abc.ABC):
+    """A result in a file that a command writes: `class Result(Saved, file=NAME, command=COMMAND)`."""
+
+    _file: ClassVar[str]
+    _command: ClassVar[str]
+
+    def __init_subclass__(cls, *, file: str, command: str) -> None:
+        super().__init_subclass__()
+        cls._file, cls._command = file, command
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Load the result from a file; neither data nor a network are needed.
+
+        Args:
+            path: a file that `save` or the command wrote, or its folder.
+
+        Raises:
+            OSError: there is no such file.
+            ValueError: it is damaged or has another version; the message names it.
+        """
+        return parsed(file_at(path, cls._file), cls._of_document, cls._command)
+
+    @classmethod
+    @abc.abstractmethod
+    def _of_document(cls, document: Mapping[str, Any]) -> Self: ...
 
 
 def settings_as_data(settings: Settings) -> dict[str, Any]:

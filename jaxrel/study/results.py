@@ -19,10 +19,10 @@ from jaxrel.metrics.result import ScoreStatus
 from jaxrel.storage.records import from_json_number
 from jaxrel.study.documents import (
     SCHEMA,
+    Saved,
     as_text,
     file_at,
     origin_of,
-    parsed,
     settings_as_data,
     settings_from_data,
     shown_paths,
@@ -79,7 +79,7 @@ class Timings:
 
 
 @dataclass(frozen=True, repr=False)
-class Results(Tabular):
+class Results(Tabular, Saved, file=FILE, command="jaxrel study"):
     """Records on the axes of a study.
 
     Attributes:
@@ -230,19 +230,6 @@ class Results(Tabular):
         told = {"settings": settings_as_data(self.settings), "data_paths": shown_paths(data_paths or {})}
         document = {"schema": SCHEMA, **origin_of(command), **told, **axes}
         write_json(file_at(path, FILE), document | {"entries": entries})
-
-    @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Load results from a file; neither data nor a network are needed.
-
-        Args:
-            path: a file that `save` or `jaxrel study` wrote, or its folder.
-
-        Raises:
-            OSError: there is no such file.
-            ValueError: it is damaged or has another version; the message names it.
-        """
-        return parsed(file_at(path, FILE), cls._of_document, "jaxrel study")
 
     @classmethod
     def _of_document(cls, document: Mapping[str, Any]) -> Self:

@@ -166,7 +166,7 @@ def test_missing_files_are_named_and_status_1(
     assert cli.main([*RANK, *SMALL]) == 1
     captured = capsys.readouterr()
     assert "2 of 2 scores failed (narrow on squares, wide on squares)" in captured.err
-    assert f"narrow: failed: {error}" in captured.out
+    assert f"narrow, wide: failed: {error}" in captured.out
     assert cli.main([*RANK, *SMALL, "--strict"]) == 1
     assert f"jaxrel: error: {error}" in capsys.readouterr().err
 
@@ -224,9 +224,16 @@ def test_results_of_another_command_are_not_replaced(capsys: pytest.CaptureFixtu
     content = Path("jaxrel-results/results.json").read_bytes()
     other = ["rank", "--target", "circles", "--encoder", "wide", *SMALL, "--no-plot"]
     assert cli.main(other) == 2
-    assert "jaxrel-results holds results of another run" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "jaxrel-results holds results of another run (jaxrel rank --target squares --encoder wide" in told
+    assert "Nothing was overwritten" in told
     assert Path("jaxrel-results/results.json").read_bytes() == content
-    assert cli.main([*other, "--output", "elsewhere"]) == 0
+    again = told.splitlines()[-1].split()
+    assert again == ["jaxrel", *other, "--output", "jaxrel-results-2"]
+    assert cli.main(again[1:]) == 0
+    words = ["rank", "--output", "jaxrel-results", *other[1:]]
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err.splitlines()[-1].split() == ["jaxrel", *other, "--output", "jaxrel-results-3"]
     assert cli.main(["rank", "--target", "squares", "--encoder", "wide", "narrow", *SMALL, "--no-plot"]) == 0
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from jaxrel.storage.records import (
     RecordLog,
+    ReplacedError,
     check_replaceable,
     from_json_number,
     json_number,
@@ -139,9 +140,28 @@ def test_files_are_replaced_only_by_those_that_have_all_of_them(tmp_path: Path) 
     check_replaceable(paths, ["x", "y"], list)
     check_replaceable(paths, ["z", "y", "x"], list)
     for rows in (["x"], []):
-        with pytest.raises(ValueError, match=r"holds results of another run, and a.json would be replaced"):
+        with pytest.raises(ReplacedError, match=r"holds results of another run, and a.json would be replaced"):
             check_replaceable(paths, rows, list)
     paths[0].unlink()
     paths[1].write_text("mine")
     with pytest.raises(ValueError, match="holds results of another run"):
         check_replaceable(paths, ["x"], list)
+
+
+@pytest.mark.parametrize(
+    ("origin", "told"),
+    [
+        (
+            {"command": ["jaxrel", "rank", "--target", "my pictures"]},
+            r"run \(jaxrel rank --target 'my pictures', today\),",
+        ),
+        ({"command": None}, r"run \(from Python, today\),"),
+        ({"command": ["x" * 20] * 100}, r"x \.\.\., today\),"),
+    ],
+)
+def test_what_a_folder_holds_is_said(tmp_path: Path, origin: dict[str, Any], told: str) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"written": "today", **origin}))
+    with pytest.raises(ReplacedError, match=told) as raised:
+        check_replaceable([tmp_path / "a.json"], [], list)
+    assert raised.value.folder == tmp_path
+    assert len(str(raised.value)) < 700

@@ -16,10 +16,12 @@ import fake_zoo
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from studies import confused_task
 
 from jaxrel import cli
 from jaxrel.study import (
     Column,
+    FeatureArrays,
     Ranking,
     Record,
     Results,
@@ -127,9 +129,10 @@ def test_names_are_text_everywhere(shown: Any, page_of_ranking: Path) -> None:
     page = shown(page_of_ranking)
     assert set(column(page, 1)) == {SCRIPT, IMAGE, "plain", r"it's \u202e\x1b[31m", "fifth", "failed"}
     assert page.locator("img, main script, b").count() == 0
+    expect(page.locator(".gallery")).to_have_text(re.compile("Most confused classes.*made without the data set"))
     expect(page.locator(".complaints")).to_contain_text("<b>no</b>")
     assert SCRIPT in (page.locator(".chart svg").first.text_content() or "")
-    assert f"jaxrel rank {SCRIPT}" in (page.get_by_text("jaxrel rank").text_content() or "")
+    assert f"jaxrel rank {SCRIPT}" in (page.locator("td", has_text="jaxrel rank").text_content() or "")
 
 
 def test_data_are_json_inside(page_of_ranking: Path) -> None:
@@ -228,6 +231,24 @@ def test_colours_follow_the_system_and_the_button(browser: Browser, shown: Any, 
     assert colours() == dark
 
 
+def test_one_pair_of_tasks_is_in_the_title_and_fits_a_phone(shown: Any, tmp_path: Path) -> None:
+    pair = make_ranking([score(encoder, "t", "r") for encoder in ENCODERS], Settings())
+    page = shown(write_page(tmp_path, pair))
+    assert page.get_by_role("heading", level=2).first.inner_text() == "Ranking by transferability on t with reference r"
+    headings = first_table(page).get_by_role("columnheader").all_inner_texts()
+    assert headings[:3] == ["encoder", "rank", "transferability"]
+    assert not {"target", "reference"} & set(headings)
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    chart = page.locator("figure", has_text="Quality against cost")
+    assert chart.locator("svg").evaluate("svg => svg.getBoundingClientRect().width") <= 390
+    names = chart.locator(".role-legend-label text").all_text_contents()
+    assert {"plain", "fifth"} <= set(names)
+    assert len(names) == len(ENCODERS)
+    caption = first_table(page).locator("caption span")
+    assert caption.evaluate("span => span.getBoundingClientRect().right") <= 390
+
+
 def test_two_hundred_encoders_by_twenty_targets(shown: Any, tmp_path: Path) -> None:
     names = [f"encoder-{number:03}" for number in range(200)]
     targets = [f"target-{number}" for number in range(20)]
@@ -243,7 +264,7 @@ def test_two_hundred_encoders_by_twenty_targets(shown: Any, tmp_path: Path) -> N
     table.get_by_role("button", name="Show more").click()
     assert len(column(page, 1)) == 200
     table.get_by_role("columnheader", name="transferability").get_by_role("button").click()
-    assert column(page, 5)[0].startswith(f"{max(one.transferability for own in scores for one in own):.1%}")
+    assert column(page, 4)[0].startswith(f"{max(one.transferability for own in scores for one in own):.1%}")
     table.get_by_label("target", exact=True).select_option("target-7")
     assert table.get_by_role("status").inner_text() == "100 of 200 rows are shown, of 4000 in all."
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
@@ -300,6 +321,7 @@ def test_every_kind_of_result_has_a_part(shown: Any, tmp_path: Path) -> None:
         "Study",
         "Scores",
         "Verification on t",
+        "Most confused classes",
         "Where this is from",
     ]
     charts = page.get_by_role("figure").all_inner_texts()
@@ -348,9 +370,13 @@ def test_commands_write_a_page_with_samples(monkeypatch: pytest.MonkeyPatch, tmp
     asked += ["--samples", "30", "--held-out", "12", "--resamples", "20", "--no-plot", "--quiet"]
     assert cli.main(asked) == 0
     page = shown(tmp_path / "out" / "report.html")
-    pictures = page.get_by_role("img", name="a sample of a")
-    assert pictures.count() == 4
+    gallery = page.locator(".gallery")
+    expect(gallery.get_by_role("heading", level=3)).to_contain_text("squares by ")
+    assert 1 <= gallery.get_by_role("figure").count() <= 4
+    pictures = gallery.get_by_role("img", name=re.compile(r"sample \d+, (a|b|c) predicted as (a|b|c)"))
+    assert pictures.count() == gallery.locator("img").count() > 0
     assert pictures.first.evaluate("picture => picture.naturalWidth") == 4
+    assert gallery.locator(".note").count() == 0
     expect(page.locator(".why").first).to_contain_text("No charts were requested")
     verification().save("out")
     assert cli.main(["report", "out", "--output", "again", "--no-plot"]) == 0
@@ -358,12 +384,31 @@ def test_commands_write_a_page_with_samples(monkeypatch: pytest.MonkeyPatch, tmp
     assert "jaxrel report out" in again
     assert "jaxrel rank --target squares" in again
     assert "Verification on t" in again
+    assert "The page was made without the data set" in again
     classes = Ranking.load("out").tables[0].rows[0].score.classes
     assert [one["class"] for one in classes] == ["a", "b", "c"]
     Path("mine").mkdir()
     Path("mine/report.html").write_text("mine")
     assert cli.main([*asked, "--output", "mine"]) == 2
     assert [path.name for path in Path("mine").iterdir()] == ["report.html"]
+
+
+def test_confusions_without_pictures_say_why(shown: Any, tmp_path: Path) -> None:
+    names = (SCRIPT, "c", IMAGE, "alone")
+    source = FeatureArrays("t", {"net": confused_task(class_names=names)})
+    page = shown(
+        write_page(tmp_path / "page.html", make_ranking([score("net", "t", None)], Settings()), sources=[source])
+    )
+    gallery = page.locator(".gallery")
+    texts = gallery.locator("figcaption").all_inner_texts()
+    assert len(texts) == 4
+    assert any(IMAGE in text for text in texts)
+    assert any(SCRIPT in text for text in texts)
+    assert re.search(r"\d\.\d% of ", texts[0])
+    expect(gallery.locator(".note")).to_have_text("There are no thumbnails: only features were passed, and no samples.")
+    assert page.locator("img").count() == 0
+    data = json.loads(page.locator("#results").text_content() or "")
+    assert [pair["encoder"] for pair in data["confusions"]] == ["net"] * 4
 
 
 def test_a_verification_comes_back_and_is_printed(

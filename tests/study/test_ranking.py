@@ -20,6 +20,7 @@ import jaxrel
 from jaxrel import study
 from jaxrel.storage.features import FeatureStore
 from jaxrel.study import FeatureArrays, Record, Score, Settings, Study, Table
+from jaxrel.study.page.rankings import part_of_ranking
 from jaxrel.study.ranking.report import check_output, print_ranking, write_files
 from jaxrel.study.ranking.table import make_ranking
 from jaxrel.study.records import StudyLog
@@ -138,7 +139,7 @@ def test_largest_transferability_is_first_and_failures_are_last() -> None:
     ]
     (table,) = make_ranking(scores, FAST).tables
     assert [row.score.encoder for row in table.rows] == ["a", "b", "c", "d", "failed", "nan"]
-    assert [row.rank for row in table.rows] == [1, 2, 3, 4, 5, 6]
+    assert [row.rank for row in table.rows] == [1, 2, 3, 4, None, None]
 
 
 def test_ties_follow_the_paired_difference() -> None:
@@ -151,7 +152,7 @@ def test_ties_follow_the_paired_difference() -> None:
         score("e", math.nan, status="failed"),
     ]
     (table,) = make_ranking(scores, FAST).tables
-    tied = {row.score.encoder: (row.tied_with_above, row.tied_with) for row in table.rows}
+    tied = {row.score.encoder: (row.tied_with_best, row.tied_with) for row in table.rows}
     assert tied == {
         "a": (False, ("c",)),
         "b": (False, ("c",)),
@@ -161,9 +162,28 @@ def test_ties_follow_the_paired_difference() -> None:
     }
 
 
+def test_ties_with_the_best_do_not_chain() -> None:
+    spread = np.linspace(-1, 1, 1001)
+    scores = [score("a", 0.9, 0.9 + 0 * spread), score("b", 0.8, 0.8 + 0.2 * spread), score("c", 0.7, 0.7 + 0 * spread)]
+    failed = [score(name, math.nan, status="failed: x") for name in ("y", "z")]
+    (table,) = make_ranking([*scores, *failed], FAST).tables
+    (section,) = table.sections()
+    assert [row.tied_with for row in table.rows] == [("b",), ("a", "c"), ("b",), (), ()]
+    assert [row["rank"] for row in section.rows] == ["1", "=2", "3", "", ""]
+    assert [row["transfer-\nability"] for row in section.rows][3:] == ["failed", "failed"]
+    assert section.complaints == ["y, z: failed: x"]
+    marks = [
+        row.get("transferability_mark") for row in part_of_ranking(study.Ranking((table,), (), FAST)).grids[0].rows
+    ]
+    assert marks == ["best", "tied", None, None, None]
+    assert [record["rank"] for record in table.records()] == [1, 2, 3, None, None]
+
+
 def test_equal_transferabilities_are_tied() -> None:
     (table,) = make_ranking([score("a", 1.0, [1, 2, 3]), score("b", 1.0, [1, 2, 3])], FAST).tables
-    assert table.rows[1].tied_with_above
+    assert table.rows[1].tied_with_best
+    (table,) = make_ranking([score("a", 1.0), score("b", 1.0), score("c", 0.5)], FAST).tables  # without resamples
+    assert [row.tied_with_best for row in table.rows] == [False, True, False]
 
 
 def test_interval_holds_the_confidence_asked_for() -> None:
@@ -684,8 +704,8 @@ def test_json_has_the_tables(result: study.Ranking, tmp_path: Path) -> None:
     assert (pair["recipe"], pair["majority"]) == ("a [probe]", 0.2)
     assert good["lower"] < 0.75 < good["upper"]
     assert (good["bound"], good["bound_low"], good["target_labels"]) == (1.0, None, "given")
-    assert (same["tied_with_above"], same["target_loss"]) == (True, 0.7)
-    assert (bad["rank"], bad["status"], bad["bound"], bad["lower"]) == (3, "failed: [red] why", None, None)
+    assert (same["tied_with_best"], same["target_loss"]) == (True, 0.7)
+    assert (bad["rank"], bad["status"], bad["bound"], bad["lower"]) == (None, "failed: [red] why", None, None)
     assert [row["reference"] for row in document["summaries"][0]["rows"]] == ["s", "r", "r"]
 
 
@@ -696,7 +716,7 @@ def test_csv_has_a_line_for_each_encoder_and_pair(result: study.Ranking, tmp_pat
     assert [(row["reference"], row["encoder"], row["rank"]) for row in rows] == [
         ("r", "good", "1"),
         ("r", "same", "2"),
-        ("r", "bad", "3"),
+        ("r", "bad", ""),
         ("s", "good", "1"),
     ]
     assert float(rows[0]["bound"]) == 1.0
@@ -720,7 +740,7 @@ def test_terminal_shows_order_ties_failures_and_level(
     good, same, bad = (next(line for line in lines if f" {name} " in line) for name in ("good", "same", "bad"))
     assert good.split()[:3] == ["1", "good", "75.0%"]
     assert same.split()[:3] == ["=2", "same", "70.0%"]
-    assert bad.split()[:3] == ["3", "bad", "failed"]
+    assert bad.split()[:2] == ["bad", "failed"]
     assert any(line.split() == ["good", "1.000", "0.500", "0.100"] for line in lines)
     assert "bad: failed: [red] why" in lines
 
@@ -748,7 +768,7 @@ def test_tables_without_a_reference_have_no_terms(tmp_path: Path, capsys: pytest
     assert lines[0] == "t   (accuracy of a constant guess: 25.0%)"
     assert "bound" not in out
     assert "nan" not in out
-    assert next(line for line in lines if " bad " in line).split() == ["2", "bad", "failed", "0.0", "0.0", "0.0"]
+    assert next(line for line in lines if " bad " in line).split() == ["bad", "failed", "0.0", "0.0", "0.0"]
     write_files(result, tmp_path, plot=True)
     document = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
     (pair,) = document["pairs"]
@@ -790,7 +810,7 @@ def test_results_of_another_plan_are_not_replaced(tmp_path: Path) -> None:
         (["crosses"], ["wide", "narrow"], {}),
         (["squares", "circles"], ["wide", "narrow"], {"data_paths": {"squares": tmp_path}}),
     ):
-        with pytest.raises(ValueError, match=r"holds results of another run.*pass another --output"):
+        with pytest.raises(ValueError, match=r"holds results of another run.*need another --output"):
             written(targets, encoders, **options)
     assert (tmp_path / "results.json").read_bytes() == content
 

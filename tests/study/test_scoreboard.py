@@ -17,6 +17,7 @@ from jaxrel import cli
 from jaxrel.metrics import METRICS, ScoreStatus, etran_combine, etran_components, score_encoders
 from jaxrel.study import Scoreboard, score
 from jaxrel.study.encoder_arrays import from_files
+from jaxrel.study.page.scoreboards import part_of_scoreboard
 
 QUICK = ["logme", "gbc", "etran", "rankme"]
 
@@ -137,6 +138,21 @@ def test_ranks():
         ("",) * 4,
     )
     np.testing.assert_array_equal(board.ranks(), [[2, 3], [1, 1], [4, 2], [2, 4]])
+    assert [record["rank"] for record in board.records()] == [2, 3, 1, 1, None, 2, 2, 4]
+    (axis, _) = board.plot().axes
+    assert [text.get_text() for text in axis.texts] == ["2", "3", "1", "1", "failed", "2", "2", "4"]
+
+
+def test_an_origin_that_all_scores_share_is_in_the_title() -> None:
+    options = json.dumps({"target": "digits", "reference": "mnist", "seed": 0})
+    for origins, title, shown in (
+        ((options, options), "Scores on digits with reference mnist", False),
+        (("a.npz", "b.npz"), "Scores", True),
+        (("", ""), "Scores", False),
+    ):
+        part = part_of_scoreboard(Scoreboard(("a", "b"), ("logme",), np.ones((2, 1)), {}, np.zeros((2, 1)), origins))
+        assert part.title == title
+        assert ("origin" in [column.field for column in part.grids[0].columns]) is shown
 
 
 def test_scores_are_those_of_the_functions(tmp_path):

@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import tiny_networks
+from scipy import stats
 from tiny_networks import halves, write_halves
 
 import jaxrel
@@ -203,13 +204,13 @@ def test_settings_of_fine_tuning_reach_a_file_and_come_back() -> None:
 
 
 def test_pairs_are_counted_with_and_without_noise() -> None:
-    truth = accuracies([[0.50, 0.51, 0.70, 0.90], [0.52, 0.51, 0.72, 0.90]])
+    truth = accuracies([[0.50, 0.51, 0.70, 0.90], [0.52, 0.52, 0.72, 0.90]])
     (found,) = agreements([column(0.1, 0.3, 0.2, 0.3)], truth, seed=0, num_resamples=50)
     assert (found.pairs, found.clear_pairs) == (6, 5)  # a and b are not told apart
-    assert (found.held, found.clear_held) == (3, 3)  # ac, ad, cd; equal scores order no pair
+    assert (found.held, found.clear_held) == (4, 3)  # ab, ac, ad, cd; equal scores order no pair
     assert found.first == "b"
-    assert found.regret == pytest.approx(0.39)
-    assert "held for 3 of 6 pairs by probe accuracy, for 3 of the 5 that differ by more than noise" in str(found)
+    assert found.regret == pytest.approx(0.385)
+    assert "held for 4 of 6 pairs by probe accuracy, for 3 of the 5 that differ by more than noise" in str(found)
     assert "With 4 encoders a correlation means little" in str(found)
     assert "2 seeds and 100 test samples" in str(found)
 
@@ -252,9 +253,59 @@ def test_noise_is_that_of_simulated_differences() -> None:
         exceeded += abs(truth.means[0] - truth.means[1]) > truth.noise(0, 1)
     assert exceeded / trials < 0.1
     alike = dataclasses.replace(truth, by_seed=np.ones((3, 2)), covariance=np.full((2, 2), truth.covariance[0, 0]))
-    assert alike.noise(0, 1) == 0 < alike.half_widths[0]
+    assert 0 < alike.noise(0, 1) < truth.noise(0, 1)
     one_seed = dataclasses.replace(truth, by_seed=truth.by_seed[:1])
     assert one_seed.noise(0, 1) < truth.noise(0, 1)
+
+
+@pytest.mark.parametrize("right", [0, 1, 20, 43, 44])
+def test_the_interval_of_one_seed_is_that_of_agresti_and_coull(right: int) -> None:
+    share = right / 44
+    truth = Accuracies("k", ("a",), np.array([[share]]), np.array([[share * (1 - share) / 44]]), 44, 0.9)
+    lower, upper = truth.intervals[0]
+    z = stats.norm.ppf(0.95)
+    centre = (right + z**2 / 2) / (44 + z**2)
+    half_width = z * math.sqrt(centre * (1 - centre) / (44 + z**2))
+    assert [lower, upper] == pytest.approx([max(0, centre - half_width), min(1, centre + half_width)])
+    wilson = stats.binomtest(right, 44).proportion_ci(0.9, "wilson")
+    assert lower <= wilson.low + 1e-9
+    assert upper >= wilson.high - 1e-9
+    assert upper - lower < wilson.high - wilson.low + 0.03
+
+
+def test_the_noise_of_right_answers_alone_is_not_0() -> None:
+    """Encoders of accuracy 0.97, which are often right on all 44 test samples: their differences rarely exceed it."""
+    rng, exceeded, trials = np.random.default_rng(0), 0, 400
+    for _ in range(trials):
+        hits = rng.uniform(size=(2, 44)) < 0.97
+        truth = Accuracies("k", ("a", "b"), hits.mean(1)[None], np.cov(hits, bias=True) / 44, 44, 0.9)
+        exceeded += abs(truth.means[0] - truth.means[1]) > truth.noise(0, 1)
+    assert exceeded / trials < 0.1
+    perfect = Accuracies("k", ("a", "b"), np.ones((3, 2)), np.zeros((2, 2)), 44, 0.9)
+    assert 1 / 44 < perfect.noise(0, 1) < 3 / 44
+    opposite = dataclasses.replace(perfect, by_seed=np.array([[1.0, 0.0]]))
+    assert opposite.noise(0, 1) > perfect.noise(0, 1)
+
+
+def test_equal_accuracies_are_no_disagreement() -> None:
+    everything = Accuracies("probe_accuracy", ("a", "b"), np.ones((1, 2)), np.zeros((2, 2)), 44, 0.9)
+    (found,) = agreements([column(1.0, 2.0)], everything, seed=0, num_resamples=50)
+    (_, cells) = Verification("t", ("a", "b"), (everything,), (column(1.0, 2.0),), (found,), SETTINGS).sections()
+    assert not any("-0.00" in cell for cell in cells.rows[0].values())
+    assert (found.pairs, found.held, found.clear_pairs) == (0, 0, 0)
+    assert str(found).startswith(
+        "The order by score is not tested: the encoders have the same probe accuracy. Differences below about 0.0"
+    )
+    # Means over seeds that are equal but for rounding.
+    truth = accuracies([[0.1, 0.7, 0.5], [0.7, 0.4, 0.6], [0.4, 0.1, 0.7]])
+    assert truth.means[0] != truth.means[1]
+    (found,) = agreements([column(1.0, 2.0, 3.0)], truth, seed=0, num_resamples=50)
+    assert (found.pairs, found.held) == (2, 2)
+    assert "held for 2 of 2 pairs" in str(found)
+    assert "The accuracies of 1 other pair are equal." in str(found)
+    close = accuracies([[0.5, 0.51]])
+    (found,) = agreements([column(2.0, 1.0)], close, seed=0, num_resamples=50)
+    assert "held for 0 of 1 pair by probe accuracy; as none differs by more than noise, this neither" in str(found)
 
 
 @pytest.mark.slow
@@ -341,7 +392,7 @@ def test_every_score_of_a_study_is_verified(capsys: pytest.CaptureFixture[str]) 
     document = json.loads(Path("jaxrel-verify/verification.json").read_text())
     assert {one["score"] for one in document["agreements"]} == {"logme", "rankme"}
     assert cli.main(["verify", "--results", "jaxrel-study", *more, "--samples", "50"]) == 2
-    assert "would be replaced: pass another --output" in capsys.readouterr().err
+    assert "would be replaced. Nothing was overwritten" in capsys.readouterr().err
 
 
 def test_scores_that_may_have_looked_at_test_samples_are_said() -> None:

@@ -105,3 +105,10 @@ def plain(ranked: Ranking) -> list[list[Any]]:
         for table in ranked.tables
         for row in table.rows
     ]
+
+
+def confused_task(**options: Any) -> Task:
+    """Three classes that overlap, and a fourth of a single sample."""
+    labels = np.append(np.arange(60) % 3, 3)
+    features = 1.2 * np.eye(8)[labels] + np.random.default_rng(0).normal(size=(61, 8))
+    return Task(features.astype(np.float32), labels, **options)

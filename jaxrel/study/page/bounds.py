@@ -8,16 +8,15 @@ from typing import Any
 
 from jaxrel.study.figures import TERMS
 from jaxrel.study.page.charts import terms_chart
-from jaxrel.study.page.content import Column, Grid, Rows, kept_columns
+from jaxrel.study.page.content import Column, Grid, kept_columns
 
-__all__ = ["TERM_COLUMNS", "class_grid", "expensive_classes"]
+__all__ = ["TERM_COLUMNS", "class_grid"]
 
 TERM_COLUMNS = (
     *(Column(term, term.replace("_", " "), better="lower") for term in TERMS),
     Column("target_loss", "target loss", better="lower"),
 )
 _MOST_ROWS = 4000
-_MOST_SAMPLED = 4
 _COLUMNS = (
     Column("class", "class", "name"),
     Column("prior", "share of the target", "share"),
@@ -53,17 +52,6 @@ def class_grid(
     first = [*(column for column in shown if column.field == "class"), *(c for c in shown if c.field != "class")]
     charts = [terms_chart("Terms of the bound by target class", rows, first, largest_first=True)] if rows else []
     return Grid("Target classes", columns, rows, caption, charts)
-
-
-def expensive_classes(rows: Rows) -> dict[str, list[str]]:
-    """The most expensive classes of the first bound on each target, by target."""
-    found: dict[str, tuple[Any, list[str]]] = {}
-    for row in rows:
-        bound = row["encoder"], row.get("reference")
-        first, names = found.setdefault(row["target"], (bound, []))
-        if bound == first and len(names) < _MOST_SAMPLED:
-            names.append(row["class"])
-    return {target: names for target, (_, names) in found.items()}
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:

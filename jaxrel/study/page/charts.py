@@ -13,6 +13,7 @@ __all__ = ["cost_chart", "heat_chart", "scatter_chart", "terms_chart"]
 _MOST_BARS = 60  # bars that are drawn initially
 _MOST_NAMES = 30  # of points
 _WIDTH = 560
+_MOST_COLOURS = 10  # which are told apart
 _CONSTANT_GUESS = "constant guess"
 _MARKS = (
     (
@@ -81,7 +82,7 @@ def terms_chart(title: str, rows: Rows, names: Sequence[Column], *, largest_firs
             {"calculate": label, "as": "label"},
             *({"calculate": f"datum.{term}", "as": name} for term, name in spoken.items()),
         ],
-        "width": _WIDTH,
+        "width": _WIDTH,  # that of the page cannot be fitted where the height follows from the bars
         "height": {"step": 20},
         "encoding": {"y": {"field": "label", "type": "nominal", "title": None, "sort": order}},
         "layer": [bars, *marks],
@@ -127,7 +128,7 @@ def heat_chart(title: str, rows: Rows, y: str, x: str, value: Column, *, data: R
                 "mark": "rect",
                 "encoding": {"color": mean | {"title": value.heading, "scale": scale}, "tooltip": tooltip},
             },
-            {"mark": {"type": "text", "color": "#000"}, "encoding": {"text": mean | {"format": ".3g"}}},
+            {"mark": {"type": "text", "color": "#000"}, "encoding": {"text": mean | {"format": ".3~g"}}},
         ],
     }
     return Chart(title, f"A colour for each {y} and {x}: {value.heading}; darker is better.", spec)
@@ -141,12 +142,17 @@ def cost_chart(rows: Rows, names: Sequence[Column], costs: Sequence[Column], qua
     fields = ("cost", "quality", "quality + '_lower'", "quality + '_upper'")
     points = [{"calculate": f"datum[{field}]", "as": name} for name, field in zip(numbers, fields, strict=True)]
     # Linear near 0, because the encoder `pixels` has no parameters, and logarithmic beyond.
-    ticks = [0, *(step * 10.0**power for power in range(-2, 12) for step in (1, 2, 5))]
-    axis = {"values": ticks, "labelExpr": "format(datum.value, '~s')", "labelOverlap": "greedy", "labelSeparation": 10}
+    axis = {
+        "values": [0, 0.5, *(step * 10**power for power in range(12) for step in (1, 2, 5))],
+        "grid": False,
+        "labelExpr": "format(datum.value, '~s')",
+        "labelOverlap": "greedy",
+        "labelSeparation": 10,
+    }
     spec = {
         "params": params,
         "transform": [*filters, *points, {"filter": "isValid(datum.cost_value) && isValid(datum.quality_value)"}],
-        "width": _WIDTH,
+        "width": "container",
         "height": 320,
         "encoding": {
             "x": {
@@ -174,7 +180,7 @@ def scatter_chart(title: str, data: Rows) -> Chart:
         "data": {"values": data},
         "params": params,
         "transform": filters,
-        "width": _WIDTH,
+        "width": "container",
         "height": 320,
         "encoding": {
             "x": {"field": "x", "type": "quantitative", "title": "score", "scale": {"zero": False}},
@@ -185,7 +191,7 @@ def scatter_chart(title: str, data: Rows) -> Chart:
 
 
 def _points(rows: Rows, x: str, field: str, title: str, interval: tuple[str, str]) -> list[dict[str, Any]]:
-    """Points with vertical intervals, and with names where they fit."""
+    """Points with vertical intervals, and with colours or names where there are few."""
     lower, upper = interval
     scale = {"zero": False}
     y = {"field": field, "type": "quantitative", "title": title, "scale": scale}
@@ -199,9 +205,17 @@ def _points(rows: Rows, x: str, field: str, title: str, interval: tuple[str, str
             "mark": "rule",
             "encoding": {"y": {"field": lower, "type": "quantitative", "scale": scale}, "y2": {"field": upper}},
         },
-        {"mark": {"type": "point", "filled": True, "size": 80}, "encoding": {"y": y, "tooltip": tooltip}},
+        {"mark": {"type": "point", "filled": True, "size": 80, "opacity": 1}, "encoding": {"y": y, "tooltip": tooltip}},
     ]
-    if len(_values(rows, "encoder")) <= _MOST_NAMES:
+    names = _values(rows, "encoder")
+    if len(names) <= _MOST_COLOURS:
+        legend = {"orient": "bottom", "columns": 2, "title": None, "labelLimit": 300}
+        encoder = {"field": "encoder", "type": "nominal", "legend": legend}
+        layers[1]["encoding"] |= {
+            "color": encoder | {"scale": {"domain": names, "scheme": "category10"}},
+            "shape": encoder | {"scale": {"domain": names}},
+        }
+    elif len(names) <= _MOST_NAMES:
         text = {"type": "text", "align": "left", "dx": 8, "limit": 160}
         layers.append({"mark": text, "encoding": {"y": y, "text": {"field": "encoder"}}})
     return layers

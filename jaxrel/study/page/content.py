@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from jaxrel.study.settings import Settings
@@ -78,7 +78,7 @@ class Part:
         notes: notes to read first.
         complaints: errors and failures.
         settings: the settings of the result, if known.
-        expensive: names of the most expensive classes whose samples are shown, by target.
+        best: the best encoder by transferability, by target.
     """
 
     title: str
@@ -87,7 +87,7 @@ class Part:
     notes: Sequence[str] = ()
     complaints: Sequence[str] = ()
     settings: Settings | None = None
-    expensive: Mapping[str, Sequence[str]] | None = None
+    best: Mapping[str, str] = field(default_factory=dict)
 
 
 def measured(field: str, value: float, interval: tuple[float, float] = (math.nan, math.nan)) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import Any
 
 from jaxrel._core.printable import printable
 from jaxrel.study.documents import as_data, settings_as_data
+from jaxrel.study.page.confusions import Confusion, TargetConfusions
 from jaxrel.study.page.content import Chart, Column, Grid, Part
-from jaxrel.study.page.thumbnails import ClassSamples
 from jaxrel.study.tabular import Section
 from jaxrel.version import __version__
 
@@ -27,7 +27,7 @@ _MOST_CHOICES = 500
 
 def document_of(
     parts: Sequence[Part],
-    samples: Sequence[ClassSamples],
+    confusions: Sequence[TargetConfusions],
     made: Sequence[Mapping[str, Any]],
     *,
     library: str = "",
@@ -37,7 +37,7 @@ def document_of(
 
     Args:
         parts: content of the page.
-        samples: pictures of classes.
+        confusions: the most confused classes of each target.
         made: origin of the page and of its source files, as returned by `origin_of`.
         library: script of the library that draws charts; "" for a page without charts.
         why: the reason why there are none.
@@ -69,10 +69,10 @@ def document_of(
 </header>
 <main>
 {body}
-{_gallery(samples)}
+{_gallery(confusions)}
 {_made(parts, made)}
 </main>
-<script type="application/json" id="results">{_json(_data(parts, made))}</script>
+<script type="application/json" id="results">{_json(_data(parts, confusions, made))}</script>
 <script type="application/json" id="charts">{_json([chart.spec for grid in grids for chart in grid.charts])}</script>
 {"".join(f'<script type="module">{script}</script>' for script in scripts)}
 </body>
@@ -111,9 +111,17 @@ def _shown(value: Any) -> Any:
     return list(map(_shown, value)) if isinstance(value, list) else value
 
 
-def _data(parts: Sequence[Part], made: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _data(
+    parts: Sequence[Part], confusions: Sequence[TargetConfusions], made: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     return {
         "made": list(made),
+        "confusions": [
+            {"target": one.target, "encoder": one.encoder}
+            | {name: getattr(pair, name) for name in ("actual", "predicted", "share", "rows")}
+            for one in confusions
+            for pair in one.pairs
+        ],
         "parts": [
             {
                 "title": part.title,
@@ -171,7 +179,7 @@ def _grid(grid: Grid, number: int, why: str) -> str:
 <p class="shown" role="status"></p>
 <div class="scroll" role="region" aria-label="{_text(grid.title)}, table" tabindex="0">
 <table>
-<caption>{_text(grid.caption)}</caption>
+{f"<caption><span>{_text(grid.caption)}</span></caption>" * bool(grid.caption)}
 <thead><tr>{headings}</tr></thead>
 <tbody></tbody>
 </table>
@@ -195,8 +203,9 @@ def _choice(column: Column, grid: Grid, name: str) -> str:
 
 
 def _chart(chart: Chart) -> str:
+    kind = "chart fitted" if chart.spec["width"] == "container" else "chart"
     return (
-        f'<figure><figcaption>{_text(chart.title)}</figcaption><div class="chart" role="region" tabindex="0" '
+        f'<figure><figcaption>{_text(chart.title)}</figcaption><div class="{kind}" role="region" tabindex="0" '
         f'aria-label="{_text(chart.title)}"></div><p class="alternative">{_text(chart.description)} The numbers are in '
         "the table above.</p></figure>"
     )
@@ -220,18 +229,35 @@ def _table(section: Section) -> str:
     )
 
 
-def _gallery(samples: Sequence[ClassSamples]) -> str:
-    if not samples:
+def _gallery(confusions: Sequence[TargetConfusions]) -> str:
+    if not confusions:
         return ""
-    figures = "".join(
-        f"<figure><figcaption>{_text(one.name)} <small>{_text(one.target)}</small></figcaption>"
-        + "".join(f'<img src="{uri}" alt="a sample of {_text(one.name)}" loading="lazy">' for uri in one.pictures)
-        + "</figure>"
-        for one in samples
+    heading = "<h2>Most confused classes</h2>"
+    if len({one.note for one in confusions}) == 1 and not any(one.pairs for one in confusions):
+        return f'<section class="gallery">{heading}<p class="note">{_text(confusions[0].note)}</p></section>'
+    targets = "\n".join(
+        f"<h3>{_text(one.target)} <small>by {_text(one.encoder)}</small></h3>"
+        + "".join(map(_confusion, one.pairs))
+        + f'<p class="note">{_text(one.note)}</p>' * bool(one.note)
+        for one in confusions
+    )
+    return f"""<section class="gallery">
+{heading}
+<p>How often the best encoder of each target takes samples of one class for another: predictions of the linear
+discriminant behind transferability, for samples that it was not fitted to.</p>
+{targets}
+</section>"""
+
+
+def _confusion(pair: Confusion) -> str:
+    actual, predicted = _text(pair.actual), _text(pair.predicted)
+    pictures = "".join(
+        f'<img src="{uri}" alt="sample {row}, {actual} predicted as {predicted}" loading="lazy">'
+        for row, uri in zip(pair.rows, pair.pictures, strict=False)
     )
     return (
-        '<section class="gallery"><h2>Samples of the most expensive classes</h2>'
-        f"<p>By the bound of the first encoder on each target.</p>{figures}</section>"
+        f"<figure><figcaption>{actual} predicted as {predicted} "
+        f"<small>{pair.share:.1%} of {actual}</small></figcaption>{pictures}</figure>"
     )
 
 

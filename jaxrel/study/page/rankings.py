@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from jaxrel.study.page.bounds import TERM_COLUMNS, class_grid, expensive_classes
+from jaxrel.study.page.bounds import TERM_COLUMNS, class_grid
 from jaxrel.study.page.charts import cost_chart, heat_chart, terms_chart
 from jaxrel.study.page.content import COSTS, STATUS, Chart, Column, Grid, Part, kept_columns, measured
 from jaxrel.study.ranking.report import notes
@@ -28,7 +29,10 @@ _BOUND = Column("bound", "bound", better="lower")
 def part_of_ranking(ranking: Ranking) -> Part:
     """Every encoder on every pair of tasks."""
     rows = [_row(row, table) for table in ranking.tables for row in table.rows]
-    columns = kept_columns([*_NAMES, _RANK, *_QUALITIES, _BOUND, *TERM_COLUMNS, *COSTS, STATUS], rows)
+    _, reference, target = _NAMES
+    shared = [name.field for name in (target, reference) if len({row[name.field] for row in rows}) == 1]
+    varied = [name for name in _NAMES if name.field not in shared]
+    columns = kept_columns([*varied, _RANK, *_QUALITIES, _BOUND, *TERM_COLUMNS, *COSTS, STATUS], rows)
     names = [column for column in columns if column in _NAMES]
     sections = ranking.sections()
     classes = class_grid(
@@ -48,12 +52,20 @@ def part_of_ranking(ranking: Ranking) -> Part:
         _charts(rows, columns, names),
     )
     return Part(
-        "Ranking by transferability",
+        _title({field: rows[0][field] for field in shared}),
         [grid, classes] if classes.rows else [grid],
         notes=[*notes(ranking), *dict.fromkeys(line for one in sections for line in (one.title, *one.notes))],
         complaints=list(dict.fromkeys(line for one in sections for line in one.complaints)),
         settings=ranking.settings,
-        expensive=expensive_classes(classes.rows),
+        best={table.target: table.rows[0].score.encoder for table in ranking.tables if not table.rows[0].score.failed},
+    )
+
+
+def _title(shared: Mapping[str, str | None]) -> str:
+    """The title, with the names that all rows share."""
+    words = {"target": "on", "reference": "with reference"}
+    return " ".join(
+        ["Ranking by transferability", *(f"{words[field]} {name}" for field, name in shared.items() if name)]
     )
 
 
@@ -63,8 +75,7 @@ def _row(row: Row, table: Table) -> dict[str, Any]:
     if score.failed:
         return fields | {"status": score.complaint}
     fields |= {"rank": row.rank} | measured("transferability", score.transferability, (score.lower, score.upper))
-    best = table.rows[0].score.encoder
-    if len(table.rows) > 1 and (row.rank == 1 or best in row.tied_with):
+    if len(table.rows) > 1 and (row.rank == 1 or row.tied_with_best):
         fields["transferability_mark"] = "best" if row.rank == 1 else "tied"
     numbers = ["accuracy"]
     if score.has_terms:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
 from jaxrel.metrics.registry import METRICS
@@ -38,11 +40,21 @@ def part_of_scoreboard(board: Scoreboard) -> Part:
     ]
     rank = Column("rank", "rank", "count", "lower")
     chart = heat_chart("Rank of each encoder by each metric", rows, "encoder", "metric", rank, data=drawn)
-    columns = kept_columns([Column("encoder", "encoder", "name"), *metrics, Column("origin", "origin", "text")], rows)
+    origins = set(board.origins)
+    # An origin that all share is in the title.
+    origin = [Column("origin", "origin", "text")] if len(origins) > 1 else []
+    columns = kept_columns([Column("encoder", "encoder", "name"), *metrics, *origin], rows)
     (section,) = board.sections()
     return Part(
-        "Scores",
+        _title(board.origins[0] if len(origins) == 1 else ""),
         [Grid("Encoders", columns, rows, charts=[chart])],
         notes=[NOTE],
         complaints=section.complaints,
     )
+
+
+def _title(origin: str) -> str:
+    """The title, with the data sets if these are the origin of all scores."""
+    options = json.loads(origin) if origin.startswith("{") else {}
+    words = {"target": "on", "reference": "with reference"}
+    return " ".join(["Scores", *(f"{word} {options[role]}" for role, word in words.items() if options.get(role))])

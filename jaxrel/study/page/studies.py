@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from jaxrel.metrics.registry import METRICS
 from jaxrel.study.intervals import percentile_interval, told_apart
-from jaxrel.study.page.bounds import TERM_COLUMNS, class_grid, expensive_classes
+from jaxrel.study.page.bounds import TERM_COLUMNS, class_grid
 from jaxrel.study.page.charts import cost_chart, heat_chart, terms_chart
 from jaxrel.study.page.content import COSTS, STATUS, Chart, Column, Grid, Part, kept_columns, mark_best, measured
 from jaxrel.study.plan import BOUND, TRAINED, TRANSFERABILITY
@@ -53,8 +53,17 @@ def part_of_study(results: Results) -> Part:
         [grid, classes] if classes.rows else [grid],
         complaints=[f"{one.title}: {line}" for one in sections for line in one.complaints],
         settings=results.settings,
-        expensive=expensive_classes(classes.rows),
+        best=_best(results),
     )
+
+
+def _best(results: Results) -> dict[str, str]:
+    """The encoder of the largest transferability on each target, over all other axes."""
+    best: dict[str, Record] = {}
+    for record in results.entries:
+        if record.metric == TRANSFERABILITY and record.status == OK:
+            best[record.target] = max(best.get(record.target, record), record, key=lambda one: one.value)
+    return {target: record.encoder for target, record in best.items()}
 
 
 def _places(results: Results) -> dict[_Place, dict[str, Record]]:

@@ -16,16 +16,14 @@ __all__ = ["part_of_verification"]
 
 def part_of_verification(verification: Verification) -> Part:
     """One row per encoder with accuracies after training and scores, then their agreement."""
-    rows: list[dict[str, Any]] = [
-        {"encoder": encoder, "target": verification.target} for encoder in verification.encoders
-    ]
+    rows: list[dict[str, Any]] = [{"encoder": encoder} for encoder in verification.encoders]
     by_encoder = {row["encoder"]: row for row in rows}
-    columns = [Column("encoder", "encoder", "name"), Column("target", "target", "name")]
+    columns = [Column("encoder", "encoder", "name")]
     for accuracies in verification.accuracies:
         places = {encoder: place for place, encoder in enumerate(accuracies.encoders)}
         for encoder, place in places.items():
-            mean, half = float(accuracies.means[place]), float(accuracies.half_widths[place])
-            by_encoder[encoder].update(measured(accuracies.kind, mean, (mean - half, mean + half)))
+            lower, upper = accuracies.intervals[place].tolist()
+            by_encoder[encoder].update(measured(accuracies.kind, float(accuracies.means[place]), (lower, upper)))
         own = [by_encoder[encoder] for encoder in places]
         means, noise = accuracies.means, accuracies.noise
         mark_best(own, accuracies.kind, "higher", lambda a, b, m=means, n=noise: abs(m[a] - m[b]) <= n(a, b))  # type: ignore[misc]
@@ -42,9 +40,9 @@ def part_of_verification(verification: Verification) -> Part:
     _, *agreements = verification.sections()
     return Part(
         f"Verification on {verification.target}",
-        [Grid("Encoders", kept_columns(columns, rows), rows, charts=charts)],
+        [Grid("Encoders", kept_columns(columns, rows), rows, " ".join(map(str, verification.agreements)), charts)],
         agreements,
-        [*map(str, verification.agreements), *verification.notes],
+        verification.notes,
         verification.complaints,
         verification.settings,
     )

@@ -10,12 +10,12 @@ from typing import Any
 
 from jaxrel.storage.records import write_atomically
 from jaxrel.study.documents import file_at, origin_of
+from jaxrel.study.page.confusions import confusions_of
 from jaxrel.study.page.content import Part
 from jaxrel.study.page.document import GENERATOR, document_of
 from jaxrel.study.page.rankings import part_of_ranking
 from jaxrel.study.page.scoreboards import part_of_scoreboard
 from jaxrel.study.page.studies import part_of_study
-from jaxrel.study.page.thumbnails import class_samples
 from jaxrel.study.page.verifications import part_of_verification
 from jaxrel.study.ranking.table import Ranking
 from jaxrel.study.results import Results
@@ -47,7 +47,8 @@ def write_page(
     Args:
         path: the file, which is replaced, or a folder for `report.html`.
         results: at least one.
-        sources: data sets of the study; samples of the most expensive classes are shown for images in memory.
+        sources: data sets of the study, for the classes that the best encoder of each target confuses most and for
+            samples of these, if they are images.
         charts: whether to include charts, which add about a megabyte to the file.
         command: the arguments of the command line that made it, if any.
         origins: origins of the files from which the results were read, if any.
@@ -64,9 +65,8 @@ def write_page(
     path = file_at(path, FILE)
     _check(path)
     parts = list(map(_part, results))
-    expensive = {target: names for part in parts for target, names in (part.expensive or {}).items()}
     made = [origin_of(command), *origins]
-    content = document_of(parts, class_samples(sources, expensive), made, **_charts(wanted=charts))
+    content = document_of(parts, confusions_of(parts, sources), made, **_charts(wanted=charts))
     write_atomically(path, content.encode())
     return path
 

@@ -19,16 +19,16 @@ _OF_TERMS = (*NUMBERS, "bound_key", "reference", "terms_status", "target_labels"
 
 def section_of(table: Table) -> Section:
     """A table with the level of a constant guess, recipes above it and errors below."""
-    complaints = [
-        f"{score.encoder}{'' if score.failed else ' (terms)'}: {score.complaint}"
-        for score in (row.score for row in table.rows)
-        if score.complaint
-    ]
+    complaining: dict[str, list[str]] = {}  # encoders, which often fail for one reason, such as a damaged file
+    for score in (row.score for row in table.rows):
+        if score.complaint:
+            name = score.encoder if score.failed else f"{score.encoder} (terms)"
+            complaining.setdefault(score.complaint, []).append(name)
     return Section(
         f"{table.heading}   ({_levels(table)})",
         [_cells(row, table) for row in table.rows],
         notes=[f"transferability: {recipe}" for recipe in table.recipes],
-        complaints=complaints,
+        complaints=[f"{', '.join(names)}: {complaint}" for complaint, names in complaining.items()],
         failed=frozenset(position for position, row in enumerate(table.rows) if row.score.complaint),
     )
 
@@ -43,7 +43,7 @@ def record_of(row: Row, *, terms: bool) -> dict[str, Any]:
     }
     if terms:
         fields |= zip(("bound_low", "bound_high"), row.bound_interval, strict=True)
-    ties = {"tied_with_above": row.tied_with_above, "tied_with": list(row.tied_with)}
+    ties = {"tied_with_best": row.tied_with_best, "tied_with": list(row.tied_with)}
     return {name: None if value != value else value for name, value in ({"rank": row.rank} | fields | ties).items()}
 
 
@@ -72,7 +72,8 @@ def _levels(table: Table) -> str:
 def _cells(row: Row, table: Table) -> dict[str, str]:
     """The entries of a row by heading; the least important are last, and wrap first."""
     score, scores = row.score, [other.score for other in table.rows]
-    cells = {"rank": f"{'=' if row.tied_with_above else ''}{row.rank}", "encoder": score.encoder}
+    rank = "" if row.rank is None else f"{'=' if row.tied_with_best else ''}{row.rank}"
+    cells = {"rank": rank, "encoder": score.encoder}
     if table.is_summary:
         cells["reference"] = score.reference or ""
     cells["transfer-\nability"] = "failed" if score.failed else f"{score.transferability:.1%}"

@@ -53,8 +53,8 @@ _TERMS_WITHOUT_LABELS = (
     "is bounded."
 )
 _TRUST = (
-    "What to trust. Compare numbers within a table only: another target is another scale. '=' marks a tie with the row "
-    "above: on the same resampled samples their difference may be 0. An encoder with random weights is the floor: one "
+    "What to trust. Compare numbers within a table only: another target is another scale. '=' marks a tie with the "
+    "first: on the same resampled samples their difference may be 0. An encoder with random weights is the floor: one "
     "that is no better brings nothing to this task. Seconds are of the run that made the score; those of compilation "
     "fall to the encoder that is the first of its shape."
 )

@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 class Row:
     """One encoder in a table.
 
-    `bound_interval` is the percentile interval of the bound over resampled samples. Two
+    `rank` is None if it failed. `bound_interval` is the percentile interval of the bound over resampled samples. Two
     encoders are tied if the interval of the difference of their transferabilities, on the same resamples, contains 0:
-    `tied_with` names all such encoders of the table, `tied_with_above` says whether the one ranked just above is among
-    them.
+    `tied_with` names all such encoders of the table, `tied_with_best` says whether the first is among them. (Ties do
+    not chain: the third may be tied with the second, which is tied with the first, and be worse than the first.)
     """
 
-    rank: int
+    rank: int | None
     score: Score
     bound_interval: tuple[float, float]
-    tied_with_above: bool
+    tied_with_best: bool
     tied_with: tuple[str, ...]
 
 
@@ -270,9 +270,9 @@ def _rows(scores: Sequence[Score], confidence: float, known: _Known) -> tuple[Ro
     rows = []
     for position, score in enumerate(ordered):
         tied_with = [other.encoder for other in ordered if frozenset((score.encoder, other.encoder)) in tied]
-        above = ordered[position - 1].encoder if position else None
+        rank = None if score.failed else position + 1
         bound_interval = _bound_interval(score, confidence, known)
-        rows.append(Row(position + 1, score, bound_interval, above in tied_with, tuple(tied_with)))
+        rows.append(Row(rank, score, bound_interval, ordered[0].encoder in tied_with, tuple(tied_with)))
     return tuple(rows)
 
 
@@ -286,6 +286,8 @@ def _order(score: Score) -> tuple[bool, float, float, str]:
 def _tied(a: Score, b: Score, confidence: float, known: _Known) -> bool:
     if a.failed or b.failed:
         return False
+    if a.transferability == b.transferability:
+        return True
     apart = told_apart(a.resampled_transferabilities, b.resampled_transferabilities, confidence)
     if apart is None:
         return any(

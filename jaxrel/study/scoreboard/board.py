@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxrel.metrics.registry import METRICS, Metric
 from jaxrel.storage.records import from_json_number
-from jaxrel.study.documents import SCHEMA, as_text, file_at, origin_of, parsed, write_json
+from jaxrel.study.documents import SCHEMA, Saved, as_text, file_at, origin_of, write_json
 from jaxrel.study.records import OK, Record
 from jaxrel.study.results import Results
 from jaxrel.study.scoreboard.picture import board_figure
@@ -28,7 +28,7 @@ FILE = "scores.json"
 
 
 @dataclass(frozen=True, repr=False)
-class Scoreboard(Tabular):
+class Scoreboard(Tabular, Saved, file=FILE, command="jaxrel score"):
     """Scores of encoders by metrics.
 
     Attributes:
@@ -82,7 +82,7 @@ class Scoreboard(Tabular):
                 "origin": self.origins[row],
                 "metric": metric,
                 "value": None if np.isnan(self.values[row, column]) else float(self.values[row, column]),
-                "rank": int(ranks[row, column]),
+                "rank": None if np.isnan(self.values[row, column]) else int(ranks[row, column]),
                 "higher_is_better": METRICS[metric].higher_is_better,
                 "messages": " ".join(self.messages.get((encoder, metric), ())),
                 "seconds": float(self.seconds[row, column]),
@@ -108,12 +108,12 @@ class Scoreboard(Tabular):
         return [Section("Scores, and ranks in brackets", rows, complaints=complaints, failed=failed)]
 
     def plot(self) -> Figure:
-        """Ranks as colours; needs matplotlib.
+        """Ranks as colours, except where an encoder failed; needs matplotlib.
 
         Returns:
             A figure, which `savefig` writes in any format.
         """
-        return board_figure(self.encoders, self.metrics, self.ranks())
+        return board_figure(self.encoders, self.metrics, np.where(np.isnan(self.values), np.nan, self.ranks()))
 
     def save(self, path: Path | str, *, command: Sequence[str] = ()) -> None:
         """Write everything to a file.
@@ -129,19 +129,6 @@ class Scoreboard(Tabular):
         document = {"schema": SCHEMA, **origin_of(command), "target_samples": self.target}
         described = [metric_record(METRICS[name]) for name in self.metrics]
         write_json(file_at(path, FILE), document | {"metrics": described, "scores": scores})
-
-    @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Load a scoreboard from a file; neither data nor a network are needed.
-
-        Args:
-            path: a file that `save` or `jaxrel score` wrote, or its folder.
-
-        Raises:
-            OSError: there is no such file.
-            ValueError: it is damaged or has another version; the message names it.
-        """
-        return parsed(file_at(path, FILE), cls._of_document, "jaxrel score")
 
     @classmethod
     def _of_document(cls, document: Mapping[str, Any]) -> Self:

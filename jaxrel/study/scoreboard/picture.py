@@ -22,7 +22,7 @@ def board_figure(encoders: Sequence[str], metrics: Sequence[str], ranks: np.ndar
     Args:
         encoders: names of the rows.
         metrics: names of the columns.
-        ranks: `(encoders, metrics)`.
+        ranks: `(encoders, metrics)`, NaN where there is none.
 
     Returns:
         A figure that is as large as its names and their numbers need.
@@ -41,8 +41,9 @@ def board_figure(encoders: Sequence[str], metrics: Sequence[str], ranks: np.ndar
         )
         for line, column in np.ndindex(*ranks.shape):
             rank = ranks[line, column]
-            colour = contrasting(image.cmap(image.norm(rank)))
-            axis.text(column, middles[line], str(rank), ha="center", va="center", fontsize=8, color=colour)
+            colour = "black" if np.isnan(rank) else contrasting(image.cmap(image.norm(rank)))
+            text = "failed" if np.isnan(rank) else f"{rank:.0f}"
+            axis.text(column, middles[line], text, ha="center", va="center", fontsize=8, color=colour)
         axis.set_xticks(range(columns), metrics, rotation=45, ha="right", rotation_mode="anchor")
         axis.set_yticks(middles, names, fontsize="small")
         axis.invert_yaxis()

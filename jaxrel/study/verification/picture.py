@@ -48,11 +48,12 @@ def _draw(axis: Any, encoders: Sequence[str], column: Column, accuracies: Accura
             continue
         row = accuracies.encoders.index(encoder)
         lower, upper = column.intervals.get(encoder, (score, score))
+        mean, (low, high) = accuracies.means[row], accuracies.intervals[row]
         axis.errorbar(
             score,
-            accuracies.means[row],
+            mean,
             xerr=[[score - lower], [upper - score]],
-            yerr=accuracies.half_widths[row],
+            yerr=[[mean - low], [high - mean]],
             fmt=_MARKERS[place % len(_MARKERS)],
             color=f"C{place % 10}",
             elinewidth=1,

@@ -13,10 +13,10 @@ import numpy as np
 from jaxrel.storage.records import from_json_number
 from jaxrel.study.documents import (
     SCHEMA,
+    Saved,
     as_text,
     file_at,
     origin_of,
-    parsed,
     settings_as_data,
     settings_from_data,
     shown_paths,
@@ -38,7 +38,7 @@ _TAU = "weighted_kendall_tau_symmetric"
 
 
 @dataclass(frozen=True, repr=False)
-class Verification(Tabular):
+class Verification(Tabular, Saved, file=FILE, command="jaxrel verify"):
     """Scores of encoders on a target, and their accuracies after training.
 
     Attributes:
@@ -143,19 +143,6 @@ class Verification(Tabular):
         write_json(file_at(path, FILE), document)
 
     @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Load a verification from a file; neither data nor a network are needed.
-
-        Args:
-            path: a file that `save` or `jaxrel verify` wrote, or its folder.
-
-        Raises:
-            OSError: there is no such file.
-            ValueError: it is damaged or has another version; the message names it.
-        """
-        return parsed(file_at(path, FILE), cls._of_document, "jaxrel verify")
-
-    @classmethod
     def _of_document(cls, document: Mapping[str, Any]) -> Self:
         settings = settings_from_data(document["settings"])
         kinds: dict[str, list[Mapping[str, Any]]] = {}
@@ -187,18 +174,17 @@ class Verification(Tabular):
     def _record(self, encoder: str) -> dict[str, Any]:
         record: dict[str, Any] = {"encoder": encoder, "target": self.target}
         for accuracies in self.accuracies:
-            mean, half_width = _of(accuracies, encoder)
-            ends = {"": mean, "_lower": mean - half_width, "_upper": mean + half_width}
-            record |= {f"{accuracies.kind}{end}": value for end, value in ends.items()}
+            ends = zip(("", "_lower", "_upper"), _of(accuracies, encoder), strict=True)
+            record |= {f"{accuracies.kind}{end}": value for end, value in ends}
         record |= {column.name: column.values.get(encoder, math.nan) for column in self.columns}
         return {name: None if value != value else value for name, value in record.items()}
 
     def _cells(self, encoder: str) -> dict[str, str]:
         cells = {"encoder": encoder}
         for accuracies in reversed(self.accuracies):
-            mean, half_width = _of(accuracies, encoder)
+            mean, lower, upper = _of(accuracies, encoder)
             heading = named(accuracies.kind).replace(" ", "\n")
-            cells[heading] = "" if math.isnan(mean) else f"{mean:.1%} ± {half_width:.1%}"
+            cells[heading] = "" if math.isnan(mean) else f"{mean:.1%} ({lower:.1%} to {upper:.1%})"
         for column in self.columns:
             value = column.values.get(encoder, math.nan)
             cells[column.name.replace(" (", "\n(")] = "failed" if math.isnan(value) else f"{value:.4g}"
@@ -218,12 +204,13 @@ def _without_type(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in data.items() if name != "name"}
 
 
-def _of(accuracies: Accuracies, encoder: str) -> tuple[float, float]:
-    """The mean and the half-width of its interval; NaN if there is none."""
+def _of(accuracies: Accuracies, encoder: str) -> tuple[float, float, float]:
+    """The mean and the ends of its interval; NaN if there is none."""
     if encoder not in accuracies.encoders:
-        return math.nan, math.nan
+        return math.nan, math.nan, math.nan
     place = accuracies.encoders.index(encoder)
-    return float(accuracies.means[place]), float(accuracies.half_widths[place])
+    lower, upper = accuracies.intervals[place].tolist()
+    return float(accuracies.means[place]), lower, upper
 
 
 def _cells_of(agreement: Agreement) -> dict[str, str]:
@@ -245,4 +232,5 @@ def _cells_of(agreement: Agreement) -> dict[str, str]:
 def _interval(numbers: Mapping[str, float | None]) -> str:
     if numbers["estimate"] is None:
         return "undefined"
-    return f"{numbers['estimate']:.2f} ({numbers['lower']:.2f} to {numbers['upper']:.2f})"
+    estimate, lower, upper = (numbers[name] for name in ("estimate", "lower", "upper"))
+    return f"{estimate:z.2f} ({lower:z.2f} to {upper:z.2f})"

@@ -226,8 +226,8 @@ def _notes(results: Results, accuracies: Sequence[Accuracies], *, computed: bool
     train, validation, test = (int(sample.numbers[f"{part}_samples"]) for part in ("train", "validation", "test"))
     yield (
         f"Means of {counted(len(results.seeds), 'seed')}, trained on {train} samples, choices made by {validation}, "
-        f"accuracy on {test} test samples; ± is half of the {settings.confidence:.0%} interval over test samples and "
-        "seeds."
+        f"accuracy on {test} test samples; in brackets is the {settings.confidence:.0%} interval over test samples "
+        "and seeds."
     )
     if untuned := [record.encoder for record in results.entries if record.status == NOTHING_TO_TUNE]:
         yield f"No parameters to tune, so only the probe is available: {', '.join(dict.fromkeys(untuned))}."
