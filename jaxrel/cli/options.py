@@ -73,6 +73,9 @@ def add_reading(group: Group) -> None:
         help="Join these columns of a table or of a Hub data set to one text.",
     )
     group.add_argument(
+        "--pair", action="store_true", help="Make pairs of the texts of two columns, instead of joining them."
+    )
+    group.add_argument(
         "--label-column", metavar="NAME", help="Take the labels from this column of a table or of a Hub data set."
     )
     group.add_argument(

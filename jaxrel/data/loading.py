@@ -26,7 +26,7 @@ from jaxrel.data.readers.hugging_face import is_saved, read_dataset
 from jaxrel.data.readers.paths import files_of, name_of
 from jaxrel.data.readers.picture_files import Pictures
 from jaxrel.data.readers.samples import broken_samples, find_classes, find_targets
-from jaxrel.data.readers.text_columns import Columns, as_names
+from jaxrel.data.readers.text_columns import Columns, columns_of
 from jaxrel.data.readers.webdataset import SHARD_SUFFIX
 from jaxrel.data.splitting import draw, hash_order
 from jaxrel.data.streaming import StreamedImages
@@ -135,6 +135,7 @@ def load(
     text_column: str | Sequence[str] = (),
     label_column: str | None = None,
     regression: bool = False,
+    pair: bool = False,
 ) -> LoadedData:
     """Load one split of a data set of images or of texts.
 
@@ -187,22 +188,23 @@ def load(
             labelled test samples).
         skip_broken: leave out pictures and texts that cannot be read, instead of raising an error.
         text_column, label_column: names of the columns of a table or of a Hub data set, if they are not the usual
-        ones; several text columns are joined, one line each, and in a Hub data set one may hold images.
+            ones; several text columns are joined, one line each, and in a Hub data set one may hold images.
         regression: labels are regression targets, in the attribute `targets`; there are no classes then, and all
             `labels` are -1.
+        pair: the two text columns make pairs of texts, tuples of two strings, instead of one text.
 
     Returns:
         The samples and labels in hash order; arrays are read-only. The attribute `skipped` names the samples that were
         left out.
 
     Raises:
-        ValueError: an unknown `name` or `split`, or a `limit` below 1.
+        ValueError: an unknown `name` or `split`, a `limit` below 1, or `pair` without two text columns.
         DataError: no provider has the set; or one has wrong data, an unreadable sample, no sample in this split, or no
             official splits.
     """
     if split not in get_args(Split):
         raise ValueError(f"unknown split {split!r}; expected one of {', '.join(get_args(Split))}")
-    columns = Columns(as_names(text_column), label_column, regression)
+    columns = columns_of(text_column, label_column, regression=regression, pair=pair)
     whole = _whole(name, path, columns, official=official, skip_broken=skip_broken)
     return _part(whole, split, [whole.train if split == "train" else whole.test], limit=limit)
 
@@ -218,6 +220,7 @@ def load_splits(
     text_column: str | Sequence[str] = (),
     label_column: str | None = None,
     regression: bool = False,
+    pair: bool = False,
 ) -> tuple[LoadedData, LoadedData | None]:
     """Load both splits of a data set, reading it only once.
 
@@ -231,15 +234,17 @@ def load_splits(
         skip_broken: leave out unreadable samples; see :func:`load`.
         text_column, label_column: columns of a table or of a Hub data set; see :func:`load`.
         regression: labels are regression targets; see :func:`load`.
+        pair: two text columns make pairs; see :func:`load`.
 
     Returns:
         What :func:`load` returns for the splits ``"train"`` and ``"test"``; None for the latter if `test_limit` is 0.
 
     Raises:
-        ValueError: an unknown `name`, a `train_limit` below 1 or a negative `test_limit`.
+        ValueError: an unknown `name`, a `train_limit` below 1, a negative `test_limit`, or `pair` without two text
+            columns.
         DataError: see :func:`load`.
     """
-    columns = Columns(as_names(text_column), label_column, regression)
+    columns = columns_of(text_column, label_column, regression=regression, pair=pair)
     whole = _whole(name, path, columns, official=official, skip_broken=skip_broken)
     if test_limit == 0:
         return _part(whole, "train", [whole.train, whole.test], train_limit=train_limit), None
