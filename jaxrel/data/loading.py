@@ -152,15 +152,16 @@ def load(
         ``labels`` (n,), integers or strings, -1 or "" for a sample of unknown class;
       - a ``.csv``, ``.tsv`` or ``.tab`` table with the columns ``text`` and ``label``, or, without a header, a text and
         a label in each row (:func:`jaxrel.data.readers.read_table`); such columns in ``.jsonl``, ``.ndjson`` or
-        ``.parquet``;
+        ``.parquet``, where they may also be lists, ``tokens`` and ``tags``: then each word is a sample
+        (:class:`jaxrel.data.Word`);
       - a folder with one subfolder for each class, of pictures or of ``.txt`` files
         (:func:`jaxrel.data.readers.read_class_folders`), or such folders in ``train`` and ``test``. Pictures of one
         size are kept unchanged, up to a gibibyte in total; of others the central square is resized to 224 pixels. If
         that takes more than a gibibyte, they stay in their files until they are encoded;
       - a folder that holds only pictures or ``.txt`` files, which are of unknown class, like those in a subfolder
       ``unlabelled`` beside the class folders;
-      - a ``.tar`` shard of WebDataset, a folder of them, or a pattern such as ``train-{000..012}.tar``
-        (:func:`jaxrel.data.readers.webdataset.read_shards`);
+      - a ``.tar`` shard of WebDataset, a folder of them, or a pattern such as ``train-{000..012}.tar``, of pictures
+        or of texts (:func:`jaxrel.data.readers.webdataset.read_shards`);
       - a ``.json`` file of COCO, in which each bounding box is a sample (:func:`jaxrel.data.readers.coco.read_boxes`);
       - a folder of IDX files (``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same with ``t10k``,
         plain or ``.gz``);
@@ -172,9 +173,9 @@ def load(
     - A `Dataset` or `DatasetDict` of that library, instead of a name. The set is named "dataset".
 
     About three quarters of the samples are training samples, chosen by a hash of each sample's content, and each class
-    with two different samples is in both splits (:func:`jaxrel.data.splitting.hash_order`). The splits of the source
-    are used only with ``official=True``: some sets have none, providers disagree on them, and they may put copies of a
-    sample on both sides.
+    with two different samples is in both splits (:func:`jaxrel.data.splitting.hash_order`); the words of a sentence are
+    in the same split. The splits of the source are used only with ``official=True``: some sets have none, providers
+    disagree on them, and they may put copies of a sample on both sides.
 
     Args:
         name: the data set.
@@ -182,8 +183,8 @@ def load(
         path: for a known set, the user's copy: in any of the formats above, or as it was published. For
             ``tfds:NAME``, the folder of prepared sets. For ``hf:NAME``, a folder that `save_to_disk` wrote. With any
             other name, the user's data set, which then has that name. If passed, no other provider is tried.
-        limit: number of samples to keep, drawn by class (:func:`jaxrel.data.splitting.draw`): the same everywhere.
-            All are kept if there are fewer, which is logged.
+        limit: number of samples to keep (of words, if these are the samples), drawn by class
+            (:func:`jaxrel.data.splitting.draw`): the same everywhere. All are kept if there are fewer, which is logged.
         official: use the source's own split into training and test samples (or validation samples, if it has no
             labelled test samples).
         skip_broken: leave out pictures and texts that cannot be read, instead of raising an error.

@@ -234,6 +234,25 @@ def test_pairs_are_ranked_and_extracted_beside_their_joined_texts(capsys):
     assert len(folders) == 2
 
 
+def test_columns_of_verified_samples_are_those_of_the_ranking_or_passed(monkeypatch):
+    rows = [{"a": f"w{i % 9} {i}", "b": f"w{i % 7}", "same": i % 2} for i in range(60)]
+    write_json_lines("pairs.jsonl", rows)
+    columns = ["--text-column", "a", "b", "--pair", "--label-column", "same"]
+    passed = ["--target", "pairs.jsonl", *columns, "--encoder", "bert@tiny", "bert@tiny#1", *NUMBERS]
+    assert cli.main(["rank", *passed]) == 0
+    found = []
+
+    def stop(plan: study.Plan, *_: Any) -> None:
+        found.append(plan.settings)
+        raise ValueError("stopped")
+
+    monkeypatch.setattr("jaxrel.cli.verify.run_plan", stop)
+    for options in (passed, ["--results", "jaxrel-results", "--quiet"]):
+        assert cli.main(["verify", *options]) == 2
+        assert (found[-1].text_column, found[-1].label_column, found[-1].pair) == (("a", "b"), "same", True)
+    assert len(found) == 2
+
+
 def test_an_encoder_that_takes_no_words_ends_no_other():
     write_json_lines(
         "tags.jsonl",
