@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,21 @@ def test_a_network_of_one_type_takes_all_tokens_to_be_of_it(folder_of):
     tokens = encoder.prepare(PAIRS)
     others = tokens._replace(types=np.ones_like(tokens.types))
     np.testing.assert_array_equal(encoder.forward(others).features, encoder.forward(tokens).features)
+
+
+def test_a_tokenizer_may_say_that_its_network_has_no_types(folder_of):
+    folder = folder_of("bert")
+    typed = load_text_encoder(folder, name="bert")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["model_input_names"] = ["input_ids", "attention_mask"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    encoder = load_text_encoder(folder, name="bert")
+    tokens = typed.prepare(PAIRS)
+    without = typed.forward(tokens._replace(types=np.zeros_like(tokens.types))).features
+    np.testing.assert_allclose(encoder(PAIRS).features, without, rtol=1e-5, atol=1e-5)
+    assert np.abs(typed(PAIRS).features - without).max() > 1e-2
+    assert encoder.fingerprint != typed.fingerprint
+    assert encoder.layers.at(1).fingerprint != typed.layers.at(1).fingerprint
 
 
 def test_a_prompt_precedes_the_first_text_of_a_pair_and_the_words_of_a_sentence(folder_of):

@@ -42,6 +42,7 @@ def text_encoder(
     max_length: int,
     prompt: str = "",
     pools_prompt: bool = True,
+    has_types: bool = True,
     description: str = "",
     pretraining: str = "unknown",
     licence: str = "unknown",
@@ -62,6 +63,7 @@ def text_encoder(
         max_length: texts are truncated to this many tokens, including special ones.
         prompt: prefix of each text, of the first text of each pair, or of each sentence.
         pools_prompt: whether the states of the tokens of the prompt are among those that make the features.
+        has_types: whether a network that takes `types` is given those of the tokenizer, or none.
         description: settings of the network that its variables do not show (how it pools, say), for the fingerprint.
         pretraining: what the weights were trained on.
         licence: the licence of the weights.
@@ -82,12 +84,13 @@ def text_encoder(
         max_length=max_length,
         prompt=prompt,
         pools_prompt=pools_prompt,
+        has_types=has_types,
         takes=["text", *(kind for kind, option in _OPTIONS.items() if option in taken)],
         name=name,
     )
     content = tokenise.tokenizer.to_str()
     before, after = (f"prompt={prompt!r} ", f", after {prompt!r}") if prompt else ("", "")
-    before += "" if pools_prompt else "not pooled "
+    before += ("" if pools_prompt else "not pooled ") + ("" if has_types else "without types ")
     graph, state = nnx.split(network)
     check_finite(state)
     encoder = make_encoder(
@@ -115,6 +118,7 @@ def text_encoder(
             max_length=max_length,
             prompt=prompt,
             pools_prompt=pools_prompt,
+            has_types=has_types,
             description=earlier.description,
             pretraining=pretraining,
             licence=licence,

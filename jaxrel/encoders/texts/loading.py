@@ -100,7 +100,7 @@ def load_text_encoder(
     tensors = read_checkpoint(path)
     check_size(config.num_weights, tensors, folder)
     tokenizer = read_tokenizer(folder / "tokenizer.json", vocabulary_size=config.vocabulary_size)
-    most = read_tokenizer_config(folder / "tokenizer_config.json", tokenizer)
+    most, has_types = read_tokenizer_config(folder / "tokenizer_config.json", tokenizer)
     after_pooling = bool(modules.dense) or width is not None
     network = _network(
         config,
@@ -121,6 +121,7 @@ def load_text_encoder(
         max_length=max_length or modules.max_length or min(config.max_length, most or config.max_length),
         prompt=before,
         pools_prompt=modules.pools_prompt,
+        has_types=has_types,
         description=whole.description,
         pretraining=pretraining,
         licence=licence,

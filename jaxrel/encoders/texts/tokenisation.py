@@ -27,6 +27,7 @@ class Tokenisation:
         max_length: number of tokens of a sample that count, special ones included.
         prompt: prefix of each text, of the first text of each pair, or of each sentence.
         pools_prompt: whether the states of the tokens of the prompt are pooled.
+        has_types: whether tokens of pairs have types.
         takes: kinds of samples that the network takes.
         name: name of the encoder, for errors.
 
@@ -41,6 +42,7 @@ class Tokenisation:
         max_length: int,
         prompt: str,
         pools_prompt: bool,
+        has_types: bool,
         takes: Collection[TextKind],
         name: str,
     ) -> None:
@@ -57,6 +59,7 @@ class Tokenisation:
         self._max_length = max_length
         self._prompt = prompt
         self._not_pooled = 0 if pools_prompt else prompt_length(tokenizer, prompt)
+        self._has_types = has_types
         self._takes = takes
         self._name = name
 
@@ -84,7 +87,10 @@ class Tokenisation:
                 f"max_length is {self._max_length}: pass more than the {special} special tokens of a pair of texts"
             )
         encodings = self.tokenizer.encode_batch([(self._prompt + first, second) for first, second in pairs])
-        return [Tokens(encoding.ids, encoding.type_ids, self._after_prompt(encoding.ids)) for encoding in encodings]
+        return [
+            Tokens(encoding.ids, encoding.type_ids if self._has_types else None, self._after_prompt(encoding.ids))
+            for encoding in encodings
+        ]
 
     def _of_words(self, words: Sequence[Word]) -> list[Tokens]:
         before = self._prompt.split()

@@ -166,8 +166,23 @@ def read_tokenizer(path: Path, *, vocabulary_size: int | None = None) -> Tokeniz
     return tokenizer
 
 
-def read_tokenizer_config(path: Path, tokenizer: Tokenizer) -> int | None:
-    """How many tokens of a text count by a tokenizer_config.json; None where it does not say.
+_INPUTS = ("input_ids", "token_type_ids", "attention_mask")  # where a tokenizer_config.json does not say
+
+
+class TokenizerConfig(NamedTuple):
+    """The settings in a tokenizer_config.json that tokenizer.json lacks.
+
+    Attributes:
+        max_length: how many tokens of a text count; None where it does not say.
+        has_types: whether the network is told the types of tokens.
+    """
+
+    max_length: int | None
+    has_types: bool
+
+
+def read_tokenizer_config(path: Path, tokenizer: Tokenizer) -> TokenizerConfig:
+    """The settings of a tokenizer_config.json, or those without one.
 
     Raises:
         CheckpointError: it has a token added at the end of texts, which the tokenizer does not do.
@@ -180,7 +195,10 @@ def read_tokenizer_config(path: Path, tokenizer: Tokenizer) -> int | None:
         )
     length = settings.get("model_max_length")
     # A huge number stands for no limit.
-    return length if type(length) is int and 0 < length < 10**9 else None
+    known = type(length) is int and 0 < length < 10**9
+    return TokenizerConfig(
+        length if known else None, "token_type_ids" in (settings.get("model_input_names") or _INPUTS)
+    )
 
 
 def prompt_length(tokenizer: Tokenizer, prompt: str) -> int:
