@@ -33,7 +33,18 @@ FORMATS = ("text", "markdown", "latex", "csv", "json")
 SHELLS = ("bash", "zsh", "fish")
 AXES = ("samples", "reference_classes", "layer")
 COLUMNS = ("encoder", "reference", "target", "samples", "reference_classes")
-VERIFIED = ("samples", "held_out", "image_size", "prompt", "width", "batch_size", "resamples", "confidence")
+VERIFIED = (
+    "samples",
+    "held_out",
+    "text_column",
+    "label_column",
+    "image_size",
+    "prompt",
+    "width",
+    "batch_size",
+    "resamples",
+    "confidence",
+)
 """Settings that `jaxrel verify` reads from the results, if there are any, unless they are passed."""
 
 _NAMES = (

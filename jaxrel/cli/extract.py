@@ -111,6 +111,7 @@ def _load(options: argparse.Namespace) -> list[data.LabelledData]:
             text_column=options.text_column,
             label_column=options.label_column,
             regression=options.regression,
+            pair=options.pair,
         )
         for split in dict.fromkeys(options.split)
     ]

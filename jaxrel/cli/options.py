@@ -70,7 +70,11 @@ def add_reading(group: Group) -> None:
         nargs="+",
         default=(),
         metavar="NAME",
-        help="Join these columns of a table or of a Hub data set to one text.",
+        help="Join these columns of a table or of a Hub data set to one text; of a column of lists, each word is a "
+        "sample.",
+    )
+    group.add_argument(
+        "--pair", action="store_true", help="Make pairs of the texts of two columns, instead of joining them."
     )
     group.add_argument(
         "--label-column", metavar="NAME", help="Take the labels from this column of a table or of a Hub data set."

@@ -62,7 +62,8 @@ def _settings(base: Settings, options: argparse.Namespace) -> Settings:
     """The options that override those of the results."""
     given = {name: value for name in VERIFIED if (value := getattr(options, name)) is not None}
     flags = {
-        name: getattr(base, name) or getattr(options, name) for name in ("official_splits", "skip_broken", "strict")
+        name: getattr(base, name) or getattr(options, name)
+        for name in ("official_splits", "pair", "skip_broken", "strict")
     }
     return dataclasses.replace(base, **given, **flags, fine_tuning=_tuning(base, options))
 

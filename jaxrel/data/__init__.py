@@ -8,6 +8,7 @@ held in memory; :func:`stream` opens pictures that are not.
 
 from __future__ import annotations
 
+from jaxrel._core.text_samples import Word
 from jaxrel.data.catalogue import DataSet
 from jaxrel.data.images import ImageData
 from jaxrel.data.labelled import LabelledData, Modality, Split
@@ -24,6 +25,7 @@ __all__ = [
     "Split",
     "StreamedImages",
     "TextData",
+    "Word",
     "check_name",
     "describe",
     "is_path",

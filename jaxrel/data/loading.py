@@ -26,7 +26,7 @@ from jaxrel.data.readers.hugging_face import is_saved, read_dataset
 from jaxrel.data.readers.paths import files_of, name_of
 from jaxrel.data.readers.picture_files import Pictures
 from jaxrel.data.readers.samples import broken_samples, find_classes, find_targets
-from jaxrel.data.readers.text_columns import Columns, as_names
+from jaxrel.data.readers.text_columns import Columns, columns_of
 from jaxrel.data.readers.webdataset import SHARD_SUFFIX
 from jaxrel.data.splitting import draw, hash_order
 from jaxrel.data.streaming import StreamedImages
@@ -135,6 +135,7 @@ def load(
     text_column: str | Sequence[str] = (),
     label_column: str | None = None,
     regression: bool = False,
+    pair: bool = False,
 ) -> LoadedData:
     """Load one split of a data set of images or of texts.
 
@@ -151,15 +152,16 @@ def load(
         ``labels`` (n,), integers or strings, -1 or "" for a sample of unknown class;
       - a ``.csv``, ``.tsv`` or ``.tab`` table with the columns ``text`` and ``label``, or, without a header, a text and
         a label in each row (:func:`jaxrel.data.readers.read_table`); such columns in ``.jsonl``, ``.ndjson`` or
-        ``.parquet``;
+        ``.parquet``, where they may also be lists, ``tokens`` and ``tags``: then each word is a sample
+        (:class:`jaxrel.data.Word`);
       - a folder with one subfolder for each class, of pictures or of ``.txt`` files
         (:func:`jaxrel.data.readers.read_class_folders`), or such folders in ``train`` and ``test``. Pictures of one
         size are kept unchanged, up to a gibibyte in total; of others the central square is resized to 224 pixels. If
         that takes more than a gibibyte, they stay in their files until they are encoded;
       - a folder that holds only pictures or ``.txt`` files, which are of unknown class, like those in a subfolder
       ``unlabelled`` beside the class folders;
-      - a ``.tar`` shard of WebDataset, a folder of them, or a pattern such as ``train-{000..012}.tar``
-        (:func:`jaxrel.data.readers.webdataset.read_shards`);
+      - a ``.tar`` shard of WebDataset, a folder of them, or a pattern such as ``train-{000..012}.tar``, of pictures
+        or of texts (:func:`jaxrel.data.readers.webdataset.read_shards`);
       - a ``.json`` file of COCO, in which each bounding box is a sample (:func:`jaxrel.data.readers.coco.read_boxes`);
       - a folder of IDX files (``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same with ``t10k``,
         plain or ``.gz``);
@@ -171,9 +173,9 @@ def load(
     - A `Dataset` or `DatasetDict` of that library, instead of a name. The set is named "dataset".
 
     About three quarters of the samples are training samples, chosen by a hash of each sample's content, and each class
-    with two different samples is in both splits (:func:`jaxrel.data.splitting.hash_order`). The splits of the source
-    are used only with ``official=True``: some sets have none, providers disagree on them, and they may put copies of a
-    sample on both sides.
+    with two different samples is in both splits (:func:`jaxrel.data.splitting.hash_order`); the words of a sentence are
+    in the same split. The splits of the source are used only with ``official=True``: some sets have none, providers
+    disagree on them, and they may put copies of a sample on both sides.
 
     Args:
         name: the data set.
@@ -181,28 +183,29 @@ def load(
         path: for a known set, the user's copy: in any of the formats above, or as it was published. For
             ``tfds:NAME``, the folder of prepared sets. For ``hf:NAME``, a folder that `save_to_disk` wrote. With any
             other name, the user's data set, which then has that name. If passed, no other provider is tried.
-        limit: number of samples to keep, drawn by class (:func:`jaxrel.data.splitting.draw`): the same everywhere.
-            All are kept if there are fewer, which is logged.
+        limit: number of samples to keep (of words, if these are the samples), drawn by class
+            (:func:`jaxrel.data.splitting.draw`): the same everywhere. All are kept if there are fewer, which is logged.
         official: use the source's own split into training and test samples (or validation samples, if it has no
             labelled test samples).
         skip_broken: leave out pictures and texts that cannot be read, instead of raising an error.
         text_column, label_column: names of the columns of a table or of a Hub data set, if they are not the usual
-        ones; several text columns are joined, one line each, and in a Hub data set one may hold images.
+            ones; several text columns are joined, one line each, and in a Hub data set one may hold images.
         regression: labels are regression targets, in the attribute `targets`; there are no classes then, and all
             `labels` are -1.
+        pair: the two text columns make pairs of texts, tuples of two strings, instead of one text.
 
     Returns:
         The samples and labels in hash order; arrays are read-only. The attribute `skipped` names the samples that were
         left out.
 
     Raises:
-        ValueError: an unknown `name` or `split`, or a `limit` below 1.
+        ValueError: an unknown `name` or `split`, a `limit` below 1, or `pair` without two text columns.
         DataError: no provider has the set; or one has wrong data, an unreadable sample, no sample in this split, or no
             official splits.
     """
     if split not in get_args(Split):
         raise ValueError(f"unknown split {split!r}; expected one of {', '.join(get_args(Split))}")
-    columns = Columns(as_names(text_column), label_column, regression)
+    columns = columns_of(text_column, label_column, regression=regression, pair=pair)
     whole = _whole(name, path, columns, official=official, skip_broken=skip_broken)
     return _part(whole, split, [whole.train if split == "train" else whole.test], limit=limit)
 
@@ -218,6 +221,7 @@ def load_splits(
     text_column: str | Sequence[str] = (),
     label_column: str | None = None,
     regression: bool = False,
+    pair: bool = False,
 ) -> tuple[LoadedData, LoadedData | None]:
     """Load both splits of a data set, reading it only once.
 
@@ -231,15 +235,17 @@ def load_splits(
         skip_broken: leave out unreadable samples; see :func:`load`.
         text_column, label_column: columns of a table or of a Hub data set; see :func:`load`.
         regression: labels are regression targets; see :func:`load`.
+        pair: two text columns make pairs; see :func:`load`.
 
     Returns:
         What :func:`load` returns for the splits ``"train"`` and ``"test"``; None for the latter if `test_limit` is 0.
 
     Raises:
-        ValueError: an unknown `name`, a `train_limit` below 1 or a negative `test_limit`.
+        ValueError: an unknown `name`, a `train_limit` below 1, a negative `test_limit`, or `pair` without two text
+            columns.
         DataError: see :func:`load`.
     """
-    columns = Columns(as_names(text_column), label_column, regression)
+    columns = columns_of(text_column, label_column, regression=regression, pair=pair)
     whole = _whole(name, path, columns, official=official, skip_broken=skip_broken)
     if test_limit == 0:
         return _part(whole, "train", [whole.train, whole.test], train_limit=train_limit), None

@@ -73,6 +73,7 @@ _RESNETS: Mapping[tuple[tuple[int, ...], bool], str] = {
 # Suffix of a tensor name that identifies a network.
 _NAMES = (
     ("clip-resnet", "attnpool.positional_embedding"),
+    ("clip", "visual.class_embedding"),
     ("convnext", "stages.0.layers.0.pwconv1.weight"),
     ("convnext", "stages.0.blocks.0.conv_dw.weight"),
     ("swin", "layers.0.blocks.0.attention.self.relative_position_bias_table"),

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from jaxrel._core.programs import compiled
+from jaxrel._core.text_samples import TextSample
 from jaxrel.encoders.preprocessing import Preprocessing
 from jaxrel.encoders.samples import as_samples
 
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 Modality = Literal["images", "texts"]
-Samples = UInt8[Array | np.ndarray, "b h w c"] | Sequence[str]
+Samples = UInt8[Array | np.ndarray, "b h w c"] | Sequence[TextSample]
 
 # Part of every fingerprint; increased when the same weights give other features.
 REVISION = 1
@@ -126,7 +127,7 @@ class Encoder:
     prepare: Callable[[Samples], Any] = field(repr=False)
     forward: Callable[[Any], EncoderOutput] = field(repr=False)
     image_size: int | None = None
-    lengths: Callable[[Sequence[str]], Int[np.ndarray, " n"]] | None = field(default=None, repr=False)
+    lengths: Callable[[Sequence[TextSample]], Int[np.ndarray, " n"]] | None = field(default=None, repr=False)
     weights_sha256: str = field(default="", repr=False)
     preprocessing: str = field(default="", repr=False)
     layers: Layers | None = field(default=None, repr=False)
@@ -136,8 +137,9 @@ class Encoder:
 
         Args:
             samples: for images `(b, h, w, c)` uint8 pixels 0..255 of any height and width, c = 1 (grey) or 3 (RGB),
-                of which the largest central square is used; for texts a sequence of b strings. Either may come from
-                another library (:func:`jaxrel.encoders.samples.as_samples`).
+                of which the largest central square is used; for texts a sequence of b strings, or, where the encoder
+                takes them, of tuples of two strings (pairs of texts) or :class:`jaxrel.data.Word` (words in
+                sentences). Either may come from another library (:func:`jaxrel.encoders.samples.as_samples`).
 
         Returns:
             Features `(b, feature_width)` and logits `(b, num_logits)` or None, both float32.
@@ -347,12 +349,16 @@ def _layers_of_images(
 
 @partial(compiled, static_argnums=(0, 1))
 def apply_layers(
-    graph: nnx.GraphDef[Any], layers: tuple[int, ...], state: nnx.State[Any, Any], *inputs: jax.Array
+    graph: nnx.GraphDef[Any],
+    layers: tuple[int, ...],
+    state: nnx.State[Any, Any],
+    *inputs: jax.Array,
+    **options: jax.Array,
 ) -> tuple[Float[Array, "b _"], ...]:
     """Features of several layers of a network."""
     from flax import nnx
 
-    features: tuple[jax.Array, ...] = nnx.merge(graph, state).features_of_layers(*inputs, layers=layers)
+    features: tuple[jax.Array, ...] = nnx.merge(graph, state).features_of_layers(*inputs, layers=layers, **options)
     return features
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, cast, overload
@@ -12,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8
 
+from jaxrel._core.text_samples import TextSample
 from jaxrel.encoders.encoder import Encoder, EncoderOutput, check_images
 from jaxrel.encoders.own import OwnForward
 from jaxrel.encoders.samples import as_samples, samples_fingerprint
@@ -38,11 +40,11 @@ class SampleSource(Protocol):
     def __len__(self) -> int:
         """The number of samples."""
 
-    def __getitem__(self, rows: slice, /) -> UInt8[np.ndarray, "m h w c"] | Sequence[str]:
+    def __getitem__(self, rows: slice, /) -> UInt8[np.ndarray, "m h w c"] | Sequence[TextSample]:
         """Consecutive images, or texts."""
 
 
-Samples = UInt8[np.ndarray, "n h w c"] | Sequence[str] | SampleSource
+Samples = UInt8[np.ndarray, "n h w c"] | Sequence[TextSample] | SampleSource
 
 
 class View(Protocol):
@@ -109,7 +111,8 @@ def extract_features(
 
     Args:
         encoder: the encoder.
-        samples: `(n, h, w, c)` uint8 images, c = 1 or 3; or n strings, for an encoder of texts; or either in the types
+        samples: `(n, h, w, c)` uint8 images, c = 1 or 3; or n strings, for an encoder of texts, or pairs of strings, as
+            tuples, or words in sentences (:class:`jaxrel.data.Word`); or images or strings in the types
             of other libraries (tensors of PyTorch, series of pandas and polars, columns of `datasets`, lists of
             pictures; see :func:`jaxrel.encoders.samples.as_samples`); or a source that returns either by slices, so
             that they need not be in memory at once.
@@ -342,7 +345,8 @@ def _check_rows(encoder: Encoder, rows: Float[np.ndarray, "m d"], span: slice, *
 
 def _vary(items: Sequence[Any] | np.ndarray) -> bool:
     """Whether any sample differs from the first."""
-    return any(not np.array_equal(item, items[0]) for item in items[1:])
+    equal = np.array_equal if isinstance(items, np.ndarray) else operator.eq
+    return any(not equal(item, items[0]) for item in items[1:])
 
 
 def _ahead(items: Iterable[T], number: int) -> Iterator[T]:

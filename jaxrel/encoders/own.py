@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args
@@ -15,6 +15,7 @@ from jaxtyping import Int
 
 from jaxrel._core.arrays import on_device, real_array
 from jaxrel._core.programs import compiled
+from jaxrel._core.text_samples import TextKind, TextSample, Word, parts_of
 from jaxrel.encoders.encoder import REVISION, Encoder, EncoderOutput, Modality, checked_images, fingerprint, preprocess
 from jaxrel.encoders.preprocessing import Preprocessing
 from jaxrel.encoders.texts.tokens import check_texts
@@ -22,7 +23,11 @@ from jaxrel.encoders.texts.tokens import check_texts
 __all__ = ["OwnForward", "example_of", "from_function", "host_encoder", "rgb"]
 
 _EXAMPLE_SIZE = 224
-_EXAMPLE_TEXTS = ("An example.", "Another example, which is somewhat longer.")
+_EXAMPLE_TEXTS: Mapping[TextKind, tuple[TextSample, ...]] = {
+    "text": ("An example.", "Another example, which is somewhat longer."),
+    "pair": (("An example.", "Another one."), ("A third example, which is somewhat longer.", "A fourth one.")),
+    "word": (Word(("An", "example"), 1), Word(("Another", "example", "which", "is", "longer"), 2)),
+}
 
 
 def from_function(
@@ -33,6 +38,7 @@ def from_function(
     modality: Modality = "images",
     image_size: int | None = None,
     preprocessing: Preprocessing | None = None,
+    kind: TextKind = "text",
 ) -> Encoder:
     """Make an encoder from any function of a batch that returns features.
 
@@ -50,15 +56,20 @@ def from_function(
             images are passed unchanged, and the width of the features is that for images of 224 pixels.
         preprocessing: preprocessing of images, instead of `image_size`; the batch is float32, with one channel per
             mean.
+        kind: what a list of texts holds: "text" for strings, "pair" for tuples of two strings, or "word" for
+            :class:`jaxrel.data.Word`.
 
     Raises:
         ValueError: the function fails on the example or does not return real numbers `(b, d)`; the version is empty;
-            the modality is unknown; or `image_size` and `preprocessing` are both passed, or one of them for texts.
+            the modality or the kind is unknown; or `image_size` and `preprocessing` are both passed, or one of them for
+            texts.
     """
     if not version:
         raise ValueError("version is empty: pass any text, such as '1', and another one when the function changes")
     if modality not in get_args(Modality):
         raise ValueError(f"modality is {modality!r}: choose from {', '.join(get_args(Modality))}")
+    if kind not in get_args(TextKind) or (modality == "images" and kind != "text"):
+        raise ValueError(f"kind is {kind!r}: for texts choose from {', '.join(get_args(TextKind))}, else leave it out")
     if modality == "texts" and (image_size, preprocessing) != (None, None):
         raise ValueError("image_size and preprocessing are for images: leave them out for texts")
     if image_size is not None and preprocessing is not None:
@@ -75,6 +86,7 @@ def from_function(
     return host_encoder(
         OwnForward(name, takes, apply),
         modality,
+        kinds=(kind,),
         image_size=size,
         identity=f"{REVISION} function {name} {version} {image_size} {preprocessing}",
         preprocessing="" if preprocessing is None else repr(preprocessing),
@@ -125,6 +137,7 @@ def host_encoder(
     modality: Modality,
     *,
     identity: str,
+    kinds: tuple[TextKind, ...] = ("text",),
     weights: dict[str, np.ndarray] | None = None,
     image_size: int | None = None,
     **facts: Any,
@@ -134,6 +147,7 @@ def host_encoder(
     Args:
         forward: returns the features of prepared samples.
         modality: what it encodes.
+        kinds: kinds of texts that it encodes; the example is of the first.
         identity: what beside the weights decides the features, for the fingerprint.
         weights: weights by name, if known. The features of the example are also in the fingerprint, because code may
             change with the same weights.
@@ -143,8 +157,8 @@ def host_encoder(
     Raises:
         ValueError: the example fails.
     """
-    prepare: Callable[[Any], Any] = checked_images if modality == "images" else _objects
-    samples = prepare(example_of(modality, image_size))
+    prepare: Callable[[Any], Any] = checked_images if modality == "images" else partial(_objects, kinds, forward.name)
+    samples = prepare(example_of(modality, image_size, kinds[0]))
     try:
         features = forward(samples).features
     except Exception as error:
@@ -170,10 +184,10 @@ def host_encoder(
     )
 
 
-def example_of(modality: Modality, size: int | None = None) -> Any:
-    """Two samples: images of noise of this size, or texts."""
+def example_of(modality: Modality, size: int | None = None, kind: TextKind = "text") -> Any:
+    """Two samples: images of noise of this size, or texts of this kind."""
     if modality == "texts":
-        return _EXAMPLE_TEXTS
+        return _EXAMPLE_TEXTS[kind]
     side = size or _EXAMPLE_SIZE
     return np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
 
@@ -210,9 +224,10 @@ def _is_traceable(function: Callable[[Any], Any], batch: Any) -> bool:
     return True
 
 
-def _objects(texts: Sequence[str]) -> Any:
-    return np.array(check_texts(texts), object)
+def _objects(kinds: tuple[TextKind, ...], name: str, texts: Sequence[TextSample]) -> Any:
+    checked = check_texts(texts, takes=kinds, encoder=name)
+    return np.fromiter(checked, object, len(checked))
 
 
-def _letters(texts: Sequence[str]) -> Int[np.ndarray, " n"]:
-    return np.array([len(text) for text in texts])
+def _letters(texts: Sequence[TextSample]) -> Int[np.ndarray, " n"]:
+    return np.array([sum(map(len, parts_of(text))) for text in texts])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxrel._core.arrays import to_array
+from jaxrel._core.text_samples import kind_of, parts_of
 
 __all__ = ["as_samples", "samples_fingerprint"]
 
@@ -74,8 +75,11 @@ def samples_fingerprint(samples: Any) -> str:
         digest.update(np.ascontiguousarray(samples).data.cast("B"))
     elif isinstance(samples, np.ndarray | list | tuple):
         for text in samples:
-            content = text.encode(errors="surrogatepass")
-            digest.update(f"{len(content)} ".encode() + content)
+            if (kind := kind_of(text)) != "text":
+                digest.update(f"{kind} ".encode())
+            for part in parts_of(text):
+                content = part.encode(errors="surrogatepass")
+                digest.update(f"{len(content)} ".encode() + content)
     else:
         raise ValueError(
             "samples are a source of slices, which the store cannot identify: pass data_fingerprint, a hash of "

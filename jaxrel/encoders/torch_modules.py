@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxrel._core.arrays import to_array
+from jaxrel._core.text_samples import parts_of
 from jaxrel.encoders.encoder import REVISION, Encoder, Modality, check_finite, preprocess
 from jaxrel.encoders.own import OwnForward, example_of, host_encoder, rgb
 from jaxrel.encoders.preprocessing import Preprocessing
@@ -72,7 +73,7 @@ def from_transformers(
 
     Args:
         model: such as `AutoModel` gives. It is copied as it is now, and runs in evaluation mode on its device.
-        processor: such as `AutoTokenizer` gives, for texts, or `AutoImageProcessor`, for images.
+        processor: such as `AutoTokenizer` gives, for texts and pairs of texts, or `AutoImageProcessor`, for images.
         name: the encoder's name, part of its fingerprint, as are the files of the processor and the configuration.
         pooling: "mean" of all tokens but padding, "cls" for the first token, or "pooler" for `pooler_output`, which is
             a layer that many checkpoints of BERT and ViT lack: transformers fills it with random numbers.
@@ -100,6 +101,7 @@ def from_transformers(
     return host_encoder(
         OwnForward(name, list if modality == "texts" else rgb, partial(_apply_transformer, frozen, made, pooling)),
         modality,
+        kinds=("text", "pair"),
         identity=f"{REVISION} transformers {name} {pooling} {max_length} {files} {frozen.config} {frozen}",
         weights=_weights(frozen),
         preprocessing=f"{type(processor).__name__}, of files of SHA-256 {files}",
@@ -161,7 +163,8 @@ def _apply_transformer(model: Any, made: Any, pooling: Pooling, samples: Any) ->
 
 
 def _tokens(tokenizer: Any, max_length: int | None, texts: Any) -> Any:
-    return tokenizer(list(texts), padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+    parts = map(list, zip(*map(parts_of, texts), strict=True))  # the texts, or the first and the second ones of pairs
+    return tokenizer(*parts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
 
 
 def _pixel_values(processor: Any, images: np.ndarray) -> Any:

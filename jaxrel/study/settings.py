@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jaxrel.data.readers.text_columns import as_names
+from jaxrel.data.readers.text_columns import columns_of
 
 if TYPE_CHECKING:
     from jaxrel.relatedness import Joint
@@ -43,7 +43,8 @@ class Settings:
             and width.
         target_classes: number of target classes if labels are ignored; None estimates it.
         text_column, label_column: names of the columns of tables, if they are not the usual ones; several text columns
-        are joined.
+            are joined.
+        pair: whether two text columns make pairs of texts, instead of being joined.
         regression: whether the labels of targets are regression targets; metrics of classes are not defined then.
         fine_tuning: settings of fine-tuning for accuracies; None means the default of
             :class:`jaxrel.training.FineTuning`.
@@ -51,7 +52,8 @@ class Settings:
         strict: whether the first failing data set or score ends the run, instead of being named and left out.
 
     Raises:
-        ValueError: a number is out of range, fewer than two classes are named, or one is named twice.
+        ValueError: a number is out of range, fewer than two classes are named, or one is named twice, or pairs are not
+            of two columns.
     """
 
     samples: int = 1000
@@ -71,6 +73,7 @@ class Settings:
     target_classes: int | None = None
     text_column: Sequence[str] = ()
     label_column: str | None = None
+    pair: bool = False
     regression: bool = False
     skip_broken: bool = False
     strict: bool = False
@@ -78,7 +81,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raise for numbers out of range."""
-        object.__setattr__(self, "text_column", as_names(self.text_column))
+        columns = columns_of(self.text_column, self.label_column, regression=self.regression, pair=self.pair)
+        object.__setattr__(self, "text_column", columns.text)
         least = {
             "samples": 1,
             "held_out": 0,

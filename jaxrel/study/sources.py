@@ -225,6 +225,7 @@ class NamedSource:
             text_column=self._settings.text_column,
             label_column=self._settings.label_column,
             regression=self._settings.regression,
+            pair=self._settings.pair,
         )
         self.skipped = train.skipped
         return [train] if held_out is None else [train, held_out]
@@ -274,7 +275,7 @@ class NamedSource:
         state = data.source_state(self.name, path=self._path)
         settings = self._settings
         options: list[Any] = [settings.samples, settings.held_out, settings.official_splits, settings.skip_broken]
-        options += [list(settings.text_column), settings.label_column, settings.regression]
+        options += [list(settings.text_column), settings.label_column, settings.regression, settings.pair]
 
         def told() -> list[Any]:
             return [[part.fingerprint for part in self.parts], self.skipped]

@@ -50,7 +50,7 @@ def test_numbers_stay_with_their_samples(name: str, tmp_path: Path) -> None:
     assert found == PRICES
     drawn = jaxrel.data.load(source, label_column="price", regression=True, limit=9)
     assert drawn.targets is not None
-    assert [PRICES[text] for text in drawn.samples] == drawn.targets.tolist()
+    assert [PRICES[str(text)] for text in drawn.samples] == drawn.targets.tolist()
     with pytest.raises(DataError, match=r"labels are numbers such as .*, which are not classes: .* regression=True"):
         jaxrel.data.load(source, label_column="price")
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import jaxrel.data
-from jaxrel.data import DataError, StreamedImages
+from jaxrel.data import DataError, StreamedImages, Word
 from jaxrel.data.readers import read_path
 from jaxrel.data.readers.text_columns import Columns
 from jaxrel.data.readers.webdataset import expanded
@@ -140,7 +140,7 @@ def link(name: str, target: str) -> tarfile.TarInfo:
             [],
             "x.png of .*toy.tar has another picture beside it, x.jpg: remove one",
         ),
-        ({"x.cls": b"1"}, [], "toy.tar has no pictures"),
+        ({"x.cls": b"1"}, [], r"toy.tar has neither pictures \(.*\) nor texts \(.txt, .json\)"),
         ({"x.png": png(1), "x.PNG": png(2)}, [], "toy.tar has x.PNG twice"),
         ({"x.png": png(1), "x.cls": b"\xff"}, [], "x.cls of .*toy.tar is not UTF-8"),
         ({"x.png": png(1), "x.json": b"{"}, [], "x.json of .*toy.tar is not JSON"),
@@ -177,3 +177,52 @@ def test_what_is_beside_shards_is_said(tmp_path: Path, caplog: pytest.LogCapture
     (tmp_path / "sizes.json").write_text(json.dumps({}))
     assert labelled(tmp_path) == {1: "0"}
     assert caplog.messages == [f"{tmp_path}: an entry beside the shards is left out: sizes.json"]
+
+
+def texts_of(path: Path, columns: Columns = Columns()) -> dict[Any, str]:  # noqa: B008
+    """The label of each text."""
+    found = read_path(path, columns)
+    return {sample: str(label) for sample, label in zip(found.samples, found.labels, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("members", "columns", "wanted"),
+    [
+        ({"x.txt": b"an owl\n", "x.cls": b"0\n", "y.txt": b"a moth"}, Columns(), {"an owl\n": "0", "a moth": ""}),
+        ({"x.txt": b"an owl"}, Columns(), {"an owl": ""}),
+        ({"x.txt": b"an owl", "x.json": b'{"label": "bird", "text": "no"}'}, Columns(), {"an owl": "bird"}),
+        ({"x.json": b'{"text": "an owl"}', "x.cls": b"7"}, Columns(), {"an owl": "7"}),
+        ({"x.json": b'{"text": "an owl", "label": 3}'}, Columns(), {"an owl": "3"}),
+        ({"x.png": png(1), "x.txt": b"an owl", "x.cls": b"1"}, Columns(("txt",)), {"an owl": "1"}),
+        (
+            {"x.txt": b"no", "x.json": b'{"a": "an owl", "b": "flies", "c": 2}'},
+            Columns(("a", "b"), "c", pair=True),
+            {("an owl", "flies"): "2"},
+        ),
+        (
+            {"x.json": b'{"tokens": ["an", "owl"], "tags": [0, 1]}'},
+            Columns(),
+            {Word(("an", "owl"), 0): "0", Word(("an", "owl"), 1): "1"},
+        ),
+    ],
+)
+def test_shards_without_pictures_are_of_texts(
+    members: dict[str, bytes], columns: Columns, wanted: dict[Any, str], tmp_path: Path
+) -> None:
+    assert texts_of(write_shard(tmp_path / "toy.tar", members), columns) == wanted
+
+
+def test_texts_that_cannot_be_read_are_named_by_shard_and_member(tmp_path: Path) -> None:
+    members = {"x.txt": b"an owl", "y.txt": b"\xff", "z.cls": b"1", "j.txt": b"a moth", "j.json": b"3"}
+    shard = write_shard(tmp_path / "toy.tar", members)
+    with pytest.raises(DataError, match=r"y.txt of .*toy.tar is not UTF-8.*\(2 more of toy cannot be read\): repair"):
+        jaxrel.data.load(str(shard))
+    data = jaxrel.data.load_splits(str(shard), test_limit=0, skip_broken=True)[0]
+    assert data.samples == ("an owl",)
+    assert data.skipped == (
+        (f"y.txt of {shard}", data.skipped[0][1]),
+        (f"z.cls of {shard}", "there is no text 'txt' beside it"),
+        (f"j.txt of {shard}", f"j.json of {shard} is not a JSON object, but 3"),
+    )
+    with pytest.raises(DataError, match="none of 1 texts can be read: there is no text 'a' beside it"):
+        jaxrel.data.load(str(write_shard(tmp_path / "none.tar", {"x.txt": b"an owl"})), text_column="a")

@@ -67,6 +67,12 @@ def test_long_texts_are_cut_off_and_keep_their_end(oracles, tmp_path):
     np.testing.assert_array_equal(encoder([words]).features, encoder([" ".join(words.split()[:10])]).features)
 
 
+def test_pairs_are_refused_as_only_the_first_text_would_count(oracles, tmp_path):
+    encoder = load_clip_text_encoder(write_tiny_clip(tmp_path / "clip", oracles), name="clip")
+    with pytest.raises(ValueError, match="samples of clip are pairs of texts, which it does not take"):
+        encoder([("5 6", "7")])
+
+
 def test_texts_do_not_depend_on_what_they_are_padded_with(oracles, tmp_path):
     """Beside longer ones, and by tokens that are larger than that of the end."""
     folder = write_tiny_clip(tmp_path / "clip", oracles)

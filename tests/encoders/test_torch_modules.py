@@ -12,6 +12,7 @@ import pytest
 from originals import relative_error
 
 from jaxrel import Task, transferability_score
+from jaxrel.data import Word
 from jaxrel.encoders import Preprocessing, extract_features, from_function, from_torch, from_transformers
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 40, 48, 3), np.uint8)
@@ -166,6 +167,17 @@ def test_images_have_the_features_of_the_model(torch: Any, vit: Any, images: Any
     assert relative_error(extract_features(encoder, IMAGES, batch_size=4), expected) < 1e-5
     half = from_transformers(vit.bfloat16(), images, name="vit", pooling=pooling)
     assert relative_error(extract_features(half, IMAGES, batch_size=4), expected) < 3e-2
+
+
+def test_pairs_of_texts_have_the_features_that_each_has_alone(torch: Any, bert: Any, tokenizer: Any) -> None:
+    pairs = [("ab", "and more"), ("", "b"), ("more", "")]
+    encoder = from_transformers(bert, tokenizer, name="bert", pooling="mean", max_length=64)
+    with torch.no_grad():
+        outputs = [bert.eval()(**tokenizer([first], [second], return_tensors="pt")) for first, second in pairs]
+    expected = np.concatenate([pooled(output, "mean") for output in outputs])
+    assert relative_error(extract_features(encoder, pairs, batch_size=2), expected) < 1e-5
+    with pytest.raises(ValueError, match="samples of bert are words in sentences, which it does not take"):
+        encoder([Word(("ab",), 0)])
 
 
 def test_texts_are_cut_off(bert: Any, tokenizer: Any) -> None:

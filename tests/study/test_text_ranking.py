@@ -199,3 +199,73 @@ def test_networks_of_texts_are_fine_tuned():
     for encoder in ("bert@tiny", "bert@tiny#1"):
         probe, tuned = (found[f"{kind}_accuracy", encoder] for kind in ("probe", "fine_tuned"))
         assert tuned["value"] > probe["value"] + 0.1
+
+
+def write_json_lines(name: str, rows: list[dict[str, Any]]) -> None:
+    Path(name).write_text("\n".join(map(json.dumps, rows)))
+
+
+def test_pairs_are_ranked_and_extracted_beside_their_joined_texts(capsys):
+    rng = np.random.default_rng(0)
+    topics = list(TOPICS.values())
+    rows = [
+        {"first": f"{' '.join(rng.choice(topics[k].split(), 4))} {k}", "second": topics[(k + same) % 3], "same": same}
+        for k, same in zip(rng.integers(0, 3, 80), [0, 1] * 40, strict=True)
+    ]
+    write_json_lines("pairs.jsonl", [row | {"first": f"{row['first']} {i}"} for i, row in enumerate(rows)])
+    columns = ["--text-column", "first", "second", "--label-column", "same"]
+    table = ["rank", "--target", "pairs.jsonl", *columns, "--encoder", "bert@tiny", *NUMBERS]
+    values, keys = [], set()
+    for output, options in (("pairs", ["--pair"]), ("joined", [])):
+        assert cli.main([*table, *options, "--output", output]) == 0
+        ((row,),) = [table.rows for table in study.Ranking.load(output).tables]
+        assert row.score.status == "ok"
+        values.append(row.score.transferability)
+        keys.add(row.score.key)
+    assert values[0] != values[1]
+    assert len(keys) == 2
+    capsys.readouterr()
+    extract = ["extract", "--data", "pairs.jsonl", *columns, "--encoder", "bert@tiny", "--split", "train", "--json"]
+    folders = set()
+    for options in (["--pair"], []):
+        assert cli.main([*extract, *options, "--output", "features"]) == 0
+        (found,) = json.loads(capsys.readouterr().out)["tables"]
+        folders.add(found["folder"])
+    assert len(folders) == 2
+
+
+def test_columns_of_verified_samples_are_those_of_the_ranking_or_passed(monkeypatch):
+    rows = [{"a": f"w{i % 9} {i}", "b": f"w{i % 7}", "same": i % 2} for i in range(60)]
+    write_json_lines("pairs.jsonl", rows)
+    columns = ["--text-column", "a", "b", "--pair", "--label-column", "same"]
+    passed = ["--target", "pairs.jsonl", *columns, "--encoder", "bert@tiny", "bert@tiny#1", *NUMBERS]
+    assert cli.main(["rank", *passed]) == 0
+    found = []
+
+    def stop(plan: study.Plan, *_: Any) -> None:
+        found.append(plan.settings)
+        raise ValueError("stopped")
+
+    monkeypatch.setattr("jaxrel.cli.verify.run_plan", stop)
+    for options in (passed, ["--results", "jaxrel-results", "--quiet"]):
+        assert cli.main(["verify", *options]) == 2
+        assert (found[-1].text_column, found[-1].label_column, found[-1].pair) == (("a", "b"), "same", True)
+    assert len(found) == 2
+
+
+def test_an_encoder_that_takes_no_words_ends_no_other():
+    write_json_lines(
+        "tags.jsonl",
+        [
+            {"tokens": [f"w{1 + i % 4}", f"w{5 + i % 4}", f"w{9 + i % 4}", f"w{12 + i}"], "tags": [0, 1, 2, None]}
+            for i in range(16)
+        ],
+    )
+    counts = encoders.from_function(
+        lambda texts: [[len(text), text.count("w")] for text in texts], name="counts", version="1", modality="texts"
+    )
+    settings = study.Settings(samples=40, held_out=0, resamples=5)
+    result = study.rank(["./tags.jsonl"], ["bert@tiny", counts], output="ranked", settings=settings)
+    found = {row.score.encoder: row.score for table in result.tables for row in table.rows}
+    assert found["bert@tiny"].status == "ok"
+    assert "the samples of counts are words in sentences" in found["counts"].status

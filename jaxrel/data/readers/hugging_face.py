@@ -13,7 +13,8 @@ import numpy as np
 from jaxrel.data.readers.columns import ColumnKind, choose_splits, find_columns, label_values
 from jaxrel.data.readers.pictures import stack_pictures
 from jaxrel.data.readers.samples import AbsentError, ClassSamples, Samples, Skipped, find_classes, find_targets
-from jaxrel.data.readers.text_columns import Columns, joined_texts
+from jaxrel.data.readers.text_columns import Columns, texts_of_columns
+from jaxrel.data.readers.words import tagged_words
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -50,10 +51,11 @@ def read_hub(name: str, columns: Columns = Columns()) -> ClassSamples:  # noqa: 
 def read_saved(folder: Path, columns: Columns = Columns()) -> ClassSamples:  # noqa: B008 (immutable)
     """Read every labelled sample of a set that `save_to_disk` wrote.
 
-    The samples come from a column of the feature `Image`, or of strings; the labels from a column of the feature
-    `ClassLabel`, or of strings or numbers (see :func:`jaxrel.data.readers.columns.find_columns`). The splits train,
-    validation and test are joined (all splits, if none has such a name); a split without any label is left out; in the
-    others, a label that is None, empty or -1 means that the class is unknown. For the sizes of images, see
+    The samples come from a column of the feature `Image`, or of strings, or of lists of words; the labels from a column
+    of the feature `ClassLabel`, or of strings or numbers, or of lists of these for words (see
+    :func:`jaxrel.data.readers.columns.find_columns`). The splits train, validation and test are joined (all
+    splits, if none has such a name); a split without any label is left out; in the others, a label that is None, empty
+    or -1 means that the class is unknown. For the sizes of images, see
     :func:`jaxrel.data.readers.pictures.stack_pictures`.
 
     Args:
@@ -94,23 +96,31 @@ def _read(found: Any, columns: Columns, datasets: Any) -> ClassSamples:
     kinds = {name: _kind(column, datasets) for name, column in found.features.items()}
     names, kind, label = find_columns(kinds, columns=columns)
     values = found[label] if label else [None] * len(where)
-    if named := kinds.get(label) == "class" and not columns.regression:
+    samples: Any = ()
+    skipped: Skipped = ()
+    if kind == "words":
+        words = tagged_words(found[names[0]], values, names=(names[0], label), where=where)
+        samples, values, where, skipped = words.words, words.tags, words.where, words.skipped
+        parts = parts[words.rows]
+    if named := kinds.get(label) in ("class", "classes") and not columns.regression:
         values = [-1 if value is None else value for value in values]
     labels = label_values(values, label, where, regression=columns.regression)
     known = labels != "" if labels.dtype.kind == "U" else labels >= 0
     kept = np.flatnonzero(np.isin(parts, parts[known])) if label else np.arange(len(where))
-    contents, where = [found.select(kept)[name] for name in names], [where[row] for row in kept]
-    samples: Any = ()
-    skipped: Skipped = ()
-    if kind == "image":
-        pictures = [(place, partial(_opened, contents[0], index)) for index, place in enumerate(where)]
+    where = [where[row] for row in kept]
+    if kind == "words":
+        samples = tuple(samples[row] for row in kept)
+    elif kind == "image":
+        pictures = [(place, partial(_opened, found.select(kept)[names[0]], row)) for row, place in enumerate(where)]
         samples, readable, skipped = stack_pictures(pictures)
         kept = kept[readable]
     else:
-        samples = joined_texts(names, contents, where)
+        contents = [found.select(kept)[name] for name in names]
+        samples = texts_of_columns(names, contents, where, pair=columns.pair)
     licence = found.info.license or "not stated"
     if named:
-        class_names = tuple(found.features[label].names)
+        feature = found.features[label]
+        class_names = tuple((_item(feature) if kind == "words" else feature).names)
         return ClassSamples(samples, labels[kept], class_names, licence, parts[kept], skipped)
     find = find_targets if columns.regression else find_classes
     return find(Samples(samples, labels[kept], parts[kept], skipped))._replace(licence=licence)
@@ -138,4 +148,12 @@ def _kind(column: Any, datasets: Any) -> ColumnKind:
             return "text"
         case datasets.Value(dtype=str(dtype)) if dtype.startswith(("int", "uint", "float", "bool")):
             return "number"
-    return "list" if isinstance(column, list) or type(column).__name__ in _LISTS else "other"
+    if not isinstance(column, list) and type(column).__name__ not in _LISTS:
+        return "other"
+    lists: dict[ColumnKind, ColumnKind] = {"text": "texts", "class": "classes"}
+    return lists.get(_kind(_item(column), datasets), "list")
+
+
+def _item(column: Any) -> Any:
+    """The feature of each of several."""
+    return column[0] if isinstance(column, list) else column.feature

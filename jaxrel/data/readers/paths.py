@@ -36,7 +36,7 @@ def read_path(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B00
 
     Args:
         path: path of the file or folder.
-        columns: names of columns of a table; for shards, the key of the label in ``.json``.
+        columns: names of columns of a table; for shards, the keys of the label and of texts in ``.json``.
 
     Raises:
         FileNotFoundError: nothing is there.

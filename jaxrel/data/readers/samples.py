@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Int, Shaped, UInt8
 
 from jaxrel._core.packed_files import gunzip
+from jaxrel._core.text_samples import TextSample
 
 if TYPE_CHECKING:
     from jaxrel.data.readers.picture_files import Pictures
@@ -42,7 +43,7 @@ class Samples(NamedTuple):
         skipped: unreadable files.
     """
 
-    samples: UInt8[np.ndarray, "n h w *c"] | Pictures | tuple[str, ...]
+    samples: UInt8[np.ndarray, "n h w *c"] | Pictures | tuple[TextSample, ...]
     labels: Shaped[np.ndarray, " n"]
     parts: Shaped[np.ndarray, " n"] | None = None
     skipped: Skipped = ()
@@ -54,7 +55,7 @@ class ClassSamples(NamedTuple):
     The other attributes are those of :class:`Samples`.
     """
 
-    samples: UInt8[np.ndarray, "n h w *c"] | Pictures | tuple[str, ...]
+    samples: UInt8[np.ndarray, "n h w *c"] | Pictures | tuple[TextSample, ...]
     labels: Int[np.ndarray, " n"]
     class_names: tuple[str, ...]
     licence: str = "not stated"

@@ -33,10 +33,10 @@ def read_table(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B0
 
     The first row is a header if a cell is "text" or "label", if cells are usual names of both (such as "review" and
     "sentiment"), in any case, or if `columns` names one of them. Then these columns are read, several text columns are
-    joined, and other columns are ignored. Otherwise there are exactly two columns: the text and then the label, or the
-    label first if the first column has few repeated values and the second has more. A first line such as ``sep=;``
-    sets the separator. Empty rows are skipped. Labels are stripped of white space; a row without a label is a sample
-    of unknown class, as are all rows in a table of one column. Texts are kept unchanged, including empty ones.
+    joined or make pairs, and other columns are ignored. Otherwise there are exactly two columns: the text and then the
+    label, or the label first if the first column has few repeated values and the second has more. A first line such as
+    ``sep=;`` sets the separator. Empty rows are skipped. Labels are stripped of white space; a row without a label is a
+    sample of unknown class, as are all rows in a table of one column. Texts are kept unchanged, including empty ones.
 
     Raises:
         ValueError: the file is damaged or of another encoding, a column is missing or appears twice, a row has another
@@ -58,7 +58,7 @@ def read_table(path: Path, columns: Columns = Columns()) -> Samples:  # noqa: B0
     elif len(first) == 1:
         named = Places((0,), None)
     cells = [row for _, row in rows]
-    return samples_of_columns(cells, named or _unnamed_columns(path, cells))
+    return samples_of_columns(cells, named or _unnamed_columns(path, cells), pair=columns.pair)
 
 
 def _unnamed_columns(path: Path, rows: list[list[str]]) -> Places:

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from jaxrel.data.readers.columns import ColumnKind, choose_splits, find_columns, label_values
 from jaxrel.data.readers.pictures import SIDE, pixels_of
 from jaxrel.data.readers.samples import AbsentError, ClassSamples, Samples, find_classes, find_targets
-from jaxrel.data.readers.text_columns import Columns, joined_texts
+from jaxrel.data.readers.text_columns import Columns, texts_of_columns
 
 __all__ = ["read_tfds"]
 
@@ -71,7 +71,11 @@ def read_tfds(
     if not read:
         raise ValueError(f"{name} has no sample with a label" + "".join(f"; {': '.join(each)}" for each in skipped[:1]))
     where, parts, contents, values = zip(*read, strict=True)
-    samples = np.stack(contents) if kind == "image" else joined_texts(names, list(zip(*contents, strict=True)), where)
+    samples: Any
+    if kind == "image":
+        samples = np.stack(contents)
+    else:
+        samples = texts_of_columns(names, list(zip(*contents, strict=True)), where, pair=columns.pair)
     labels = label_values(values, label, where, regression=columns.regression)
     found = Samples(samples, labels, np.array(parts), tuple(skipped))
     licence = builder.info.redistribution_info.license or "not stated"

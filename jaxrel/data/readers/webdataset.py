@@ -1,4 +1,5 @@
-"""Shards of WebDataset: `.tar` files in which the members `KEY.jpg` and `KEY.cls` form a sample.
+"""Shards of WebDataset: `.tar` files in which the members `KEY.jpg` and `KEY.cls`, or `KEY.txt` and `KEY.cls`, form a
+sample.
 
 Members are read in place; nothing is unpacked, and no name in the archive is used as a file path.
 """
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrel.data.readers.column_files import samples_of_rows
 from jaxrel.data.readers.folders import read_picture_files
 from jaxrel.data.readers.pictures import PICTURE_SUFFIXES
 from jaxrel.data.readers.samples import Samples
@@ -54,9 +56,9 @@ class Member:
             return archive.read(self.size)
 
     def read_text(self) -> str:
-        """The content decoded as UTF-8 and stripped of white space; ValueError if it is not UTF-8."""
+        """The content decoded as UTF-8; ValueError if it is not UTF-8."""
         try:
-            return self.read_bytes().decode().strip()
+            return self.read_bytes().decode()
         except UnicodeDecodeError as error:
             raise ValueError(f"{self} is not UTF-8: {error}") from error
 
@@ -83,17 +85,22 @@ def read_shards(shards: Sequence[Path], columns: Columns = Columns()) -> Samples
     A sample without a readable picture is left out and named. Pictures whose array would take more than a gibibyte
     stay in their shards until they are encoded.
 
+    Shards without pictures, or with text columns in `columns`, are of texts. Each sample is then read like a line of
+    JSON (:func:`jaxrel.data.readers.column_files.read_json_lines`): the object in the member `.json`, with the content
+    of `.txt` under the key `txt` and that of `.cls` under `cls`, which are the text and the label if there are any and
+    `columns` names no others. A sample without a readable text is left out and named.
+
     Raises:
         ValueError: a shard is damaged or compressed, or has a link; a sample has two members of one kind or several
-            pictures; a label cannot be determined; none of the pictures can be read.
+            pictures; a label or a text cannot be determined; none of the pictures can be read.
     """
     samples = [sample for shard in shards for sample in _samples(shard).values()]
+    if columns.text or not any(ending in PICTURE_SUFFIXES for sample in samples for ending in sample):
+        return _read_texts(shards[0], samples, columns)
     labels = _labels(samples, columns)
     pictures = [_picture(sample) for sample in samples]
     found = [index for index, picture in enumerate(pictures) if picture is not None]
     lacking = [next(iter(sample.values())) for sample, picture in zip(samples, pictures, strict=True) if not picture]
-    if not found:
-        raise ValueError(f"{shards[0]} has no pictures ({', '.join(PICTURE_SUFFIXES)})")
     content, readable, skipped = read_picture_files([picture for picture in pictures if picture is not None])
     kept = [found[index] for index in readable]
     without = tuple((str(member), "there is no picture beside it") for member in lacking)
@@ -126,6 +133,49 @@ def _member(shard: Path, entry: tarfile.TarInfo) -> Member:
     return Member(shard, entry.name, entry.offset_data, entry.size)
 
 
+def _read_texts(shard: Path, samples: Sequence[Mapping[str, Member]], columns: Columns) -> Samples:
+    present = {ending for sample in samples for ending in sample}
+    if not present & {".txt", ".json"}:
+        raise ValueError(f"{shard} has neither pictures ({', '.join(PICTURE_SUFFIXES)}) nor texts (.txt, .json)")
+    texts = columns.text or (("txt",) if ".txt" in present else ())
+    rows: list[dict[str, Any]] = []
+    where, skipped = [], []
+    for sample in samples:
+        name = str(next(iter(sample.values())))
+        try:
+            rows.append(_row(sample, texts))
+            where.append(name)
+        except ValueError as error:
+            skipped.append((name, str(error)))
+    if not rows:
+        raise ValueError(f"none of {len(samples)} texts can be read: {skipped[0][1]}")
+    label = "cls" if columns.label is None and any("cls" in row for row in rows) else columns.label
+    found = samples_of_rows(shard, rows, where, columns._replace(text=texts, label=label))
+    return found._replace(skipped=(*found.skipped, *skipped))
+
+
+def _row(sample: Mapping[str, Member], texts: Sequence[str]) -> dict[str, Any]:
+    """The members of a sample by their keys.
+
+    Raises:
+        ValueError: one is not UTF-8 or not a JSON object, or there is no text.
+    """
+    row: dict[str, Any] = {}
+    if (member := sample.get(".json")) is not None:
+        row |= _object(member)
+    row |= {ending[1:]: sample[ending].read_text() for ending in (".txt", ".cls") if ending in sample}
+    if absent := [name for name in texts if name not in row]:
+        raise ValueError(f"there is no text {absent[0]!r} beside it")
+    return row
+
+
+def _object(member: Member) -> dict[str, Any]:
+    content = _parsed(member, member.read_text())
+    if not isinstance(content, dict):
+        raise ValueError(f"{member} is not a JSON object, but {content!r:.40}")
+    return content
+
+
 def _picture(sample: Mapping[str, Member]) -> Member | None:
     found = [member for ending, member in sample.items() if ending in PICTURE_SUFFIXES]
     if len(found) > 1:
@@ -138,7 +188,7 @@ def _labels(samples: Sequence[Mapping[str, Member]], columns: Columns) -> list[s
     endings = (".json",) if columns.label else () if columns.label == "" else _LABELS
     ending = next((ending for ending in endings if any(ending in sample for sample in samples)), None)
     members = [sample.get(ending or "") if ending else None for sample in samples]
-    texts = ["" if member is None else member.read_text() for member in members]
+    texts = ["" if member is None else member.read_text().strip() for member in members]
     if columns.label and ending is None:
         raise ValueError(f"no sample has a member .json to hold the label under the key {columns.label!r}")
     if ending != ".json":

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 
 from jaxrel.encoders.checkpoints.files import CheckpointError
 
-__all__ = ["as_weights", "check_size", "find_prefix", "refuse_surplus", "take"]
+__all__ = ["as_weights", "check_size", "find_prefix", "refuse_surplus", "shape_of", "take"]
 
 
 _log = logging.getLogger(__name__)
@@ -47,6 +47,17 @@ def take(
             "it is not of this architecture, or config.json, where there is one, describes another"
         )
     return as_weights(name, value, dtype)
+
+
+def shape_of(tensors: Mapping[str, np.ndarray], name: str, *, ndim: int) -> tuple[int, ...]:
+    """Shape of a tensor.
+
+    Raises:
+        CheckpointError: there is no tensor of this name, or it has another number of axes.
+    """
+    if name not in tensors or tensors[name].ndim != ndim:
+        raise CheckpointError(f"the checkpoint has no tensor {name!r} of {ndim} axes; it is not of this architecture")
+    return tensors[name].shape
 
 
 def refuse_surplus(names: Iterable[str]) -> None:

@@ -2,7 +2,8 @@
 
 A current file is a zip that compresses nothing: the pickled object (an ordered dictionary of tensors that refer to
 storages by key) is its member `NAME/data.pkl`, the elements of each storage are `NAME/data/KEY`, and
-`NAME/byteorder` says "little" or "big".
+`NAME/byteorder` says "little" or "big". An archive of TorchScript is the same, but its object is a module whose class
+is code in the archive, which is not run either: attributes of modules are read, as their state dictionary would be.
 
 A legacy file is five pickles in a row: a magic number, a protocol version, facts about the machine, the object and
 the list of storage keys; then, key by key, the count of elements as a little-endian int64 and the elements themselves.
@@ -17,9 +18,10 @@ import mmap
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple, Self
 
 import ml_dtypes
@@ -115,6 +117,17 @@ class _Foreign:
         """Take any item."""
 
 
+class _Module(_Foreign):
+    """Stand-in for a module of TorchScript, which has its attributes alone."""
+
+    attributes: Mapping[str, Any] = MappingProxyType({})
+
+    def __setstate__(self, state: Any) -> None:
+        """Take the attributes."""
+        if isinstance(state, dict):
+            self.attributes = state
+
+
 _STORAGE_DTYPES = {
     "HalfStorage": "<f2",
     "FloatStorage": "<f4",
@@ -140,7 +153,8 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
-        return type("_Foreign", (_Foreign,), {"name": f"{module}.{name}"})
+        kind = _Module if module.partition(".")[0] == "__torch__" else _Foreign
+        return type(kind.__name__, (kind,), {"name": f"{module}.{name}"})
 
     def persistent_load(self, pid: Any) -> _Storage:
         match pid:
@@ -153,7 +167,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """Tensors of a state dictionary saved by PyTorch.
+    """Tensors of a state dictionary saved by PyTorch, or of a module saved by TorchScript.
 
     The dictionary may be nested in another one, beside an optimiser or a count of epochs, under a name such as
     "state_dict",
@@ -243,8 +257,25 @@ _STATES = (
 )
 
 
+_LONGEST_NAME = 200  # of a tensor; a hostile chain of modules would make names without end
+
+
+def _tensors_of(module: _Module, place: str, known: set[int]) -> Iterator[tuple[str, _Tensor]]:
+    """The tensors of a module and of those in it, by their places; a module at several places has the first."""
+    known.add(id(module))
+    for name, value in module.attributes.items():
+        if not isinstance(name, str) or len(place) + len(name) > _LONGEST_NAME:
+            raise TorchFileError(f"a module has an attribute {str(name)[:80]!r} at {place[:80]!r}, which is no name")
+        if isinstance(value, _Tensor):
+            yield place + name, value
+        elif isinstance(value, _Module) and id(value) not in known:
+            yield from _tensors_of(value, f"{place}{name}.", known)
+
+
 def _check(content: Any) -> dict[str, _Tensor]:
     """The state dictionary in the unpickled object: the object itself, or its entry of one of the usual names."""
+    if isinstance(content, _Module):
+        content = dict(_tensors_of(content, "", set()))
     depth = 3
     while isinstance(content, dict) and depth and not any(isinstance(value, _Tensor) for value in content.values()):
         nested = [name for name in _STATES if isinstance(content.get(name), dict)]

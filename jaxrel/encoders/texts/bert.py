@@ -48,7 +48,8 @@ class BertConfig:
         num_heads: attention heads of each layer; they divide the width.
         hidden_width: width of the feed-forward network inside a layer.
         num_positions: rows of the table of positions.
-        num_token_types: rows of the table of token types; 0 for none. Every token is of type 0.
+        num_token_types: rows of the table of token types; 0 for none. Tokens of the second text of a pair are of type
+            1, all others of type 0.
         first_position: the row of the first token's position.
         epsilon: added to the variance in layer normalisation.
 
@@ -178,7 +179,6 @@ class BertEncoder(TextNetwork):
         pooling: how the hidden states of a text become its features.
         layer: take the hidden states after this many layers, 0 for the embeddings. Default: after the last.
         normalise: whether features are scaled to unit length.
-        prompt_length: how many tokens at the start of each text pooling leaves out.
 
     Raises:
         ValueError: unknown pooling, a pooler where the family has none or not after the last layer, or no such layer.
@@ -192,14 +192,13 @@ class BertEncoder(TextNetwork):
         pooling: Pooling = "mean",
         layer: int | None = None,
         normalise: bool = False,
-        prompt_length: int = 0,
     ) -> None:
         """Draw the initial weights."""
         if pooling not in _POOLINGS:
             raise ValueError(f"pooling is {pooling!r}: choose from {', '.join(_POOLINGS)}")
         if pooling == "pooler" and config.family == "distilbert":
             raise ValueError("a distilbert has no pooler: choose pooling='mean' or 'cls'")
-        super().__init__(config, pooling=pooling, layer=layer, normalise=normalise, prompt_length=prompt_length)
+        super().__init__(config, pooling=pooling, layer=layer, normalise=normalise)
         self.words = nnx.Param(initial_weights(rng, config.vocabulary_size, config.width))
         self.positions = nnx.Param(initial_weights(rng, config.num_positions, config.width))
         types = config.num_token_types
@@ -211,27 +210,33 @@ class BertEncoder(TextNetwork):
     @property
     def description(self) -> str:
         """Everything besides its variables that determines the features."""
-        without = f" without {self.prompt_length}" if self.prompt_length else ""
-        return f"{self.config} pooling={self.pooling}{without} layer={self.layer} normalise={self.normalise}"
+        return f"{self.config} pooling={self.pooling} layer={self.layer} normalise={self.normalise}"
 
     def _checked(self, layer: int) -> int:
         if self.pooling == "pooler" and layer != self.config.num_layers:
             raise ValueError(f"the pooler is for the last layer, got layer={layer}: choose pooling='mean' or 'cls'")
         return super()._checked(layer)
 
-    def _states(self, ids: Int[Array, "b s"], mask: Bool[Array, "b s"], last: int) -> list[Float[Array, "b s d"]]:
-        states = [self._embed(ids)]
+    def _states(
+        self, ids: Int[Array, "b s"], mask: Bool[Array, "b s"], types: Int[Array, "b s"] | None, last: int
+    ) -> list[Float[Array, "b s d"]]:
+        states = [self._embed(ids, types)]
         for layer in self.layers[:last]:
             states.append(layer(states[-1], mask))
         return states
 
-    def _embed(self, ids: Int[Array, "b s"]) -> Float[Array, "b s d"]:
+    def _embed(self, ids: Int[Array, "b s"], types: Int[Array, "b s"] | None) -> Float[Array, "b s d"]:
         dtype = sum_type(self.words[...].dtype)
         first = self.config.first_position
         # Ids outside the table give NaN rather than another token.
         x = jnp.take(self.words[...], ids, axis=0, mode="fill").astype(dtype)
         x = x + self.positions[first : first + ids.shape[1]]
-        return self.norm(x if self.token_types is None else x + self.token_types[0])
+        if self.token_types is None:
+            return self.norm(x)
+        # A network with one type, such as RoBERTa, was trained without others.
+        if types is None or self.config.num_token_types == 1:
+            return self.norm(x + self.token_types[0])
+        return self.norm(x + jnp.take(self.token_types[...], types, axis=0, mode="fill"))
 
     def _pool(self, x: Float[Array, "b s d"], mask: Bool[Array, "b s"]) -> Float[Array, "b d"]:
         return super()._pool(x, mask) if self.pooler is None else jnp.tanh(self.pooler(x[:, 0]))

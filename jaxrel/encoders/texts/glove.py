@@ -15,7 +15,7 @@ from jaxrel.encoders.checkpoints.files import import_extra
 from jaxrel.encoders.checkpoints.tensors import as_weights
 from jaxrel.encoders.encoder import REVISION, Encoder, EncoderOutput
 from jaxrel.encoders.texts.encoder import make_encoder, sha256
-from jaxrel.encoders.texts.tokens import TokenBatch, check_texts
+from jaxrel.encoders.texts.tokens import TokenBatch, Tokens, check_texts
 
 __all__ = ["glove_encoder", "read_glove"]
 
@@ -56,9 +56,10 @@ def glove_encoder(
     if max_length < 1:
         raise ValueError(f"max_length must be at least 1, got {max_length}")
 
-    def tokenise(texts: Sequence[str]) -> list[Sequence[int]]:
-        known = ([rows[word] for word in _WORD.findall(text.lower()) if word in rows] for text in check_texts(texts))
-        return [indices[:max_length] for indices in known]
+    def tokenise(texts: Sequence[str]) -> list[Tokens]:
+        checked = check_texts(texts, takes=["text"], encoder=name)
+        known = ([rows[word] for word in _WORD.findall(text.lower()) if word in rows] for text in checked)
+        return [Tokens(indices[:max_length]) for indices in known]
 
     vectors = jnp.asarray(as_weights("word vectors", table, np.float32))
     return make_encoder(

@@ -13,7 +13,7 @@ from jaxrel.encoders.checkpoints.tensors import check_size
 from jaxrel.encoders.encoder import Encoder
 from jaxrel.encoders.texts.encoder import text_encoder
 from jaxrel.encoders.texts.sentence_transformers import Modules, read_modules, read_prompt
-from jaxrel.encoders.texts.tokens import prompt_length, read_tokenizer, read_tokenizer_config
+from jaxrel.encoders.texts.tokens import read_tokenizer, read_tokenizer_config
 
 if TYPE_CHECKING:
     from jaxrel.encoders.texts.bert import BertConfig, BertEncoder, Pooling
@@ -100,7 +100,7 @@ def load_text_encoder(
     tensors = read_checkpoint(path)
     check_size(config.num_weights, tensors, folder)
     tokenizer = read_tokenizer(folder / "tokenizer.json", vocabulary_size=config.vocabulary_size)
-    most = read_tokenizer_config(folder / "tokenizer_config.json", tokenizer)
+    most, has_types = read_tokenizer_config(folder / "tokenizer_config.json", tokenizer)
     after_pooling = bool(modules.dense) or width is not None
     network = _network(
         config,
@@ -110,7 +110,6 @@ def load_text_encoder(
         pooling=modules.pooling,
         layer=layer,
         normalise=bool(normalise) and not after_pooling,
-        prompt_length=0 if modules.pools_prompt else prompt_length(tokenizer, before),
     )
     whole: BertEncoder | Transformer | SentenceEncoder = network
     if after_pooling:
@@ -121,6 +120,8 @@ def load_text_encoder(
         name=str(checkpoint) if name is None else name,
         max_length=max_length or modules.max_length or min(config.max_length, most or config.max_length),
         prompt=before,
+        pools_prompt=modules.pools_prompt,
+        has_types=has_types,
         description=whole.description,
         pretraining=pretraining,
         licence=licence,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
@@ -24,7 +25,6 @@ class TextNetwork(nnx.Module):
         pooling: how the states of the tokens of a text become its features.
         layer: the layer after which states are taken, 0 for the embeddings. Default: the last.
         normalise: whether features are scaled to unit length.
-        prompt_length: how many tokens at the start of each text pooling leaves out.
 
     Raises:
         ValueError: there is no such layer.
@@ -32,40 +32,60 @@ class TextNetwork(nnx.Module):
 
     positions: Any
 
-    def __init__(self, config: Any, *, pooling: Any, layer: int | None, normalise: bool, prompt_length: int) -> None:
+    def __init__(self, config: Any, *, pooling: Any, layer: int | None, normalise: bool) -> None:
         """Keep the settings."""
         self.config = config
         self.pooling = pooling
         self.layer = self._checked(config.num_layers if layer is None else layer)
         self.normalise = normalise
-        self.prompt_length = prompt_length
 
-    def __call__(self, ids: Int[ArrayLike, "b s"], mask: Bool[ArrayLike, "b s"]) -> EncoderOutput:
+    def __call__(
+        self,
+        ids: Int[ArrayLike, "b s"],
+        mask: Bool[ArrayLike, "b s"],
+        types: Int[ArrayLike, "b s"] | None = None,
+        pooled: Bool[ArrayLike, "b s"] | None = None,
+    ) -> EncoderOutput:
         """Features of a batch of texts.
 
         Args:
             ids: `(b, s)` tokens of each text, then anything below the vocabulary size as padding.
             mask: `(b, s)`, true for the tokens of a text, false for its padding.
+            types: `(b, s)`, 0 for the tokens of the first text of a pair and 1 for those of the second. Networks that
+                were trained without types ignore them. Default: 0 for all.
+            pooled: `(b, s)`, true for the tokens whose states are pooled. Default: all of them.
 
         Returns:
             Features `(b, width)`, in float32 (float64 for float64 variables); no logits.
 
         Raises:
-            ValueError: the texts are longer than the table of positions, or the shapes differ.
+            ValueError: the texts are longer than the table of positions, the shapes differ, or the pooling is of the
+                first token alone and `pooled` is passed.
         """
-        return EncoderOutput(self.features_of_layers(ids, mask, layers=(self.layer,))[0], None)
+        return EncoderOutput(self.features_of_layers(ids, mask, types, pooled, layers=(self.layer,))[0], None)
 
     def features_of_layers(
-        self, ids: Int[ArrayLike, "b s"], mask: Bool[ArrayLike, "b s"], *, layers: Sequence[int]
+        self,
+        ids: Int[ArrayLike, "b s"],
+        mask: Bool[ArrayLike, "b s"],
+        types: Int[ArrayLike, "b s"] | None = None,
+        pooled: Bool[ArrayLike, "b s"] | None = None,
+        *,
+        layers: Sequence[int],
     ) -> tuple[Float[Array, "b d"], ...]:
         """Features of a batch of texts after each of the layers, in one pass; see :meth:`__call__`."""
         ids, mask = jnp.asarray(ids), jnp.asarray(mask, bool)
-        if ids.ndim != 2 or ids.shape != mask.shape:
-            raise ValueError(f"ids and mask must both have shape (batch, tokens), got {ids.shape} and {mask.shape}")
+        shapes = {np.shape(each) for each in (ids, mask, types, pooled) if each is not None}
+        if len(shapes) > 1 or ids.ndim != 2:
+            listed = " and ".join(map(str, sorted(shapes)))
+            raise ValueError(f"ids, mask, types and pooled must all have shape (batch, tokens), got {listed}")
         if self.positions is not None and ids.shape[1] > self.config.max_length:
             raise ValueError(f"{ids.shape[1]} tokens are too many: this network takes {self.config.max_length}")
-        states = self._states(ids, mask, max(layers))
-        found = [self._pool(states[layer], mask) for layer in layers]
+        if pooled is not None and self.pooling == "pooler":
+            raise ValueError("the pooler is of the first token alone: choose pooling='mean' or 'cls' for words")
+        states = self._states(ids, mask, None if types is None else jnp.asarray(types), max(layers))
+        counted = mask if pooled is None else mask & jnp.asarray(pooled, bool)
+        found = [self._pool(states[layer], counted) for layer in layers]
         return tuple(unit_length(features) if self.normalise else features for features in found)
 
     def stopped_after(self, layer: int) -> Self:
@@ -75,11 +95,13 @@ class TextNetwork(nnx.Module):
         return network
 
     @abstractmethod
-    def _states(self, ids: Int[Array, "b s"], mask: Bool[Array, "b s"], last: int) -> list[Float[Array, "b s d"]]:
+    def _states(
+        self, ids: Int[Array, "b s"], mask: Bool[Array, "b s"], types: Int[Array, "b s"] | None, last: int
+    ) -> list[Float[Array, "b s d"]]:
         """The states of all tokens before the first layer and after each one up to `last`."""
 
     def _pool(self, x: Float[Array, "b s d"], mask: Bool[Array, "b s"]) -> Float[Array, "b d"]:
-        return pool(x, mask & (jnp.arange(mask.shape[1]) >= self.prompt_length), self.pooling)
+        return pool(x, mask, self.pooling)
 
     def _checked(self, layer: int) -> int:
         last = self.config.num_layers

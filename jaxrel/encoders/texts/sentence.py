@@ -47,15 +47,27 @@ class SentenceEncoder(nnx.Module):
         self.width = width
         self.normalise = normalise
 
-    def __call__(self, ids: Int[ArrayLike, "b s"], mask: Bool[ArrayLike, "b s"]) -> EncoderOutput:
+    def __call__(
+        self,
+        ids: Int[ArrayLike, "b s"],
+        mask: Bool[ArrayLike, "b s"],
+        types: Int[ArrayLike, "b s"] | None = None,
+        pooled: Bool[ArrayLike, "b s"] | None = None,
+    ) -> EncoderOutput:
         """Features of a batch of texts, as those of the network."""
-        return EncoderOutput(self._after(self.network(ids, mask).features), None)
+        return EncoderOutput(self._after(self.network(ids, mask, types, pooled).features), None)
 
     def features_of_layers(
-        self, ids: Int[ArrayLike, "b s"], mask: Bool[ArrayLike, "b s"], *, layers: Sequence[int]
+        self,
+        ids: Int[ArrayLike, "b s"],
+        mask: Bool[ArrayLike, "b s"],
+        types: Int[ArrayLike, "b s"] | None = None,
+        pooled: Bool[ArrayLike, "b s"] | None = None,
+        *,
+        layers: Sequence[int],
     ) -> tuple[Float[Array, "b d"], ...]:
         """Features after each of the network's layers, in one pass."""
-        return tuple(map(self._after, self.network.features_of_layers(ids, mask, layers=layers)))
+        return tuple(map(self._after, self.network.features_of_layers(ids, mask, types, pooled, layers=layers)))
 
     def stopped_after(self, layer: int) -> SentenceEncoder:
         """The same with a network that stops after a layer; ValueError where there is no such layer."""

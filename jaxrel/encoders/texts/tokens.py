@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Int32
 
+from jaxrel._core.text_samples import TextKind, TextSample, kind_of, parts_of
 from jaxrel.encoders.checkpoints.files import CheckpointError, import_extra, read_json
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LENGTHS",
     "TokenBatch",
+    "Tokens",
     "check_texts",
     "pad",
     "plain_copy",
@@ -29,48 +31,111 @@ LENGTHS = tuple(2**power for power in range(4, 18))
 """Lengths in tokens to which batches are padded, so that an encoder is compiled for few shapes."""
 
 
+class Tokens(NamedTuple):
+    """The tokens of a sample.
+
+    Attributes:
+        ids: their numbers.
+        types: to which text of a pair each belongs, 0 or 1; None for samples other than pairs.
+        pooled: the first token whose state is pooled, and the first after those; None if all are.
+    """
+
+    ids: Sequence[int]
+    types: Sequence[int] | None = None
+    pooled: tuple[int, int] | None = None
+
+
 class TokenBatch(NamedTuple):
-    """Texts as rows of tokens, each padded at its end to the same length; the mask is true for the tokens."""
+    """Samples as rows of tokens, each padded at its end to the same length.
+
+    Attributes:
+        ids: the tokens.
+        mask: true for the tokens, false for padding.
+        types: 0 for the tokens of the first text of a pair, 1 for those of the second, as the tokenizer numbers them;
+            None for samples other than pairs.
+        pooled: true for the tokens whose states make the features: the first of a word in its sentence, or those after
+            a prompt; None if all tokens count.
+    """
 
     ids: Int32[Array | np.ndarray, "b s"]
     mask: Bool[Array | np.ndarray, "b s"]
+    types: Int32[Array | np.ndarray, "b s"] | None = None
+    pooled: Bool[Array | np.ndarray, "b s"] | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments of a network that not all samples have, by name."""
+        return {name: value for name in ("types", "pooled") if (value := getattr(self, name)) is not None}
 
 
-def check_texts(texts: Sequence[str]) -> list[str]:
+_OTHER_KINDS = {
+    "text": "texts, of which it takes none",
+    "pair": "pairs of texts, which it does not take: join each to one text (leave out pair=True, --pair), or choose a "
+    "transformer of texts",
+    "word": "words in sentences, which it does not take: choose a transformer of texts that pools the states of tokens",
+}
+
+
+def check_texts(
+    texts: Sequence[TextSample], *, takes: Collection[TextKind] = ("text", "pair", "word"), encoder: str = "the encoder"
+) -> list[Any]:
     """The texts as a list.
 
+    Args:
+        texts: strings; or pairs of strings, as tuples; or words in sentences.
+        takes: kinds of texts that the encoder takes.
+        encoder: its name, for errors.
+
     Raises:
-        ValueError: there are none, one is not a string or not valid Unicode, or a single string was passed.
+        ValueError: there are none, one is not a string (or pair or word) or not valid Unicode, they are of several
+            kinds or of one that the encoder does not take, or a single string was passed.
     """
     if isinstance(texts, str):
         raise ValueError(f"texts must be a sequence of strings, got the string {texts[:40]!r}; pass [text]")
     texts = list(texts)
     if not texts:
         raise ValueError("texts must not be empty; pass at least one string")
+    first = kind_of(texts[0])
     for i, text in enumerate(texts):
-        if not isinstance(text, str):
+        if (kind := kind_of(text)) is None:
             raise ValueError(
-                f"texts must be strings, got {type(text).__name__} at position {i}; convert it by str, or leave out "
-                "samples that have no text"
+                f"texts must be strings, or pairs of strings as tuples, got {type(text).__name__} at position {i}; "
+                "convert it by str, or leave out samples that have no text"
             )
+        if kind != first:
+            raise ValueError(f"texts must be of one kind, got a {first} at position 0 and a {kind} at position {i}")
         try:
-            text.encode()
+            for part in parts_of(text):
+                part.encode()
         except UnicodeEncodeError as error:
             raise ValueError(
                 f"the text at position {i} is not valid Unicode ({error}); "
                 "repair it, e.g. text.encode(errors='replace').decode()"
             ) from error
+    if first is not None and first not in takes:
+        raise ValueError(f"the samples of {encoder} are {_OTHER_KINDS[first]}")
     return texts
 
 
-def pad(sequences: Sequence[Sequence[int]], max_length: int) -> TokenBatch:
-    """The sequences as rows of the next length of the ladder."""
-    lengths = np.array([len(ids) for ids in sequences])
+def pad(rows: Sequence[Tokens], max_length: int) -> TokenBatch:
+    """The tokens of samples of one kind, padded to the next length of the ladder."""
+    lengths = np.array([len(row.ids) for row in rows])
     width = min([length for length in LENGTHS if length >= lengths.max()] + [max_length])
-    ids = np.zeros((len(sequences), width), np.int32)
-    for row, sequence in zip(ids, sequences, strict=True):
-        row[: len(sequence)] = sequence
-    return TokenBatch(ids, np.arange(width) < lengths[:, None])
+
+    def padded(sequences: Sequence[Sequence[int]]) -> Int32[np.ndarray, "b s"]:
+        filled = np.zeros((len(rows), width), np.int32)
+        for row, sequence in zip(filled, sequences, strict=True):
+            row[: len(sequence)] = sequence
+        return filled
+
+    types = [row.types for row in rows if row.types is not None]
+    spans = [row.pooled for row in rows if row.pooled is not None]
+    places, pooled = np.arange(width), None
+    if spans:
+        start, stop = np.array(spans).T[..., None]
+        pooled = (start <= places) & (places < stop)
+    mask = places < lengths[:, None]
+    return TokenBatch(padded([row.ids for row in rows]), mask, padded(types) if types else None, pooled)
 
 
 def read_tokenizer(path: Path, *, vocabulary_size: int | None = None) -> Tokenizer:
@@ -101,8 +166,23 @@ def read_tokenizer(path: Path, *, vocabulary_size: int | None = None) -> Tokeniz
     return tokenizer
 
 
-def read_tokenizer_config(path: Path, tokenizer: Tokenizer) -> int | None:
-    """How many tokens of a text count by a tokenizer_config.json; None where it does not say.
+_INPUTS = ("input_ids", "token_type_ids", "attention_mask")  # where a tokenizer_config.json does not say
+
+
+class TokenizerConfig(NamedTuple):
+    """The settings in a tokenizer_config.json that tokenizer.json lacks.
+
+    Attributes:
+        max_length: how many tokens of a text count; None where it does not say.
+        has_types: whether the network is told the types of tokens.
+    """
+
+    max_length: int | None
+    has_types: bool
+
+
+def read_tokenizer_config(path: Path, tokenizer: Tokenizer) -> TokenizerConfig:
+    """The settings of a tokenizer_config.json, or those without one.
 
     Raises:
         CheckpointError: it has a token added at the end of texts, which the tokenizer does not do.
@@ -115,7 +195,10 @@ def read_tokenizer_config(path: Path, tokenizer: Tokenizer) -> int | None:
         )
     length = settings.get("model_max_length")
     # A huge number stands for no limit.
-    return length if type(length) is int and 0 < length < 10**9 else None
+    known = type(length) is int and 0 < length < 10**9
+    return TokenizerConfig(
+        length if known else None, "token_type_ids" in (settings.get("model_input_names") or _INPUTS)
+    )
 
 
 def prompt_length(tokenizer: Tokenizer, prompt: str) -> int:

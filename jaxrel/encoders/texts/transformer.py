@@ -229,7 +229,6 @@ class Transformer(TextNetwork):
         layer: take the states after this many layers, 0 for the embeddings; those after the last are normalised where
             the network does so. Default: after the last.
         normalise: whether features are scaled to unit length.
-        prompt_length: how many tokens at the start of each text pooling leaves out.
 
     Raises:
         ValueError: unknown pooling, or no such layer.
@@ -242,12 +241,11 @@ class Transformer(TextNetwork):
         pooling: TokenPooling = "mean",
         layer: int | None = None,
         normalise: bool = False,
-        prompt_length: int = 0,
     ) -> None:
         """Make room for the weights."""
         if pooling not in get_args(TokenPooling):
             raise ValueError(f"pooling is {pooling!r}: choose from {', '.join(get_args(TokenPooling))}")
-        super().__init__(config, pooling=pooling, layer=layer, normalise=normalise, prompt_length=prompt_length)
+        super().__init__(config, pooling=pooling, layer=layer, normalise=normalise)
         self.words = nnx.Param(initial_weights(None, config.vocabulary_size, config.width))
         positions, buckets = config.num_positions, config.relative_buckets
         self.positions = nnx.Param(initial_weights(None, positions, config.width)) if positions else None
@@ -264,10 +262,15 @@ class Transformer(TextNetwork):
     @property
     def description(self) -> str:
         """Everything besides its variables that determines the features."""
-        pooling = f"pooling={self.pooling} after {self.prompt_length}"
-        return f"{self.config} {pooling} layer={self.layer} normalise={self.normalise}"
+        return f"{self.config} pooling={self.pooling} layer={self.layer} normalise={self.normalise}"
 
-    def _states(self, ids: Int[Array, "b s"], mask: Bool[Array, "b s"], last: int) -> list[Float[Array, "b s d"]]:
+    def _states(
+        self,
+        ids: Int[Array, "b s"],
+        mask: Bool[Array, "b s"],
+        types: Int[Array, "b s"] | None,  # noqa: ARG002  no family here has types of tokens
+        last: int,
+    ) -> list[Float[Array, "b s d"]]:
         config, length = self.config, ids.shape[1]
         states = [self._embed(ids)]
         bias = None if self.relative_bias is None else self.relative_bias(length)

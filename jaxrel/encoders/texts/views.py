@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jaxrel._core.text_samples import TextSample, Word
+
 __all__ = ["TextAugmentation", "TextView"]
 
 
@@ -58,13 +60,14 @@ class TextView:
         if self.number < 0:
             raise ValueError(f"number is {self.number}: pass an integer of at least 0.")
 
-    def __call__(self, texts: Sequence[str], *, first: int = 0) -> tuple[str, ...]:
+    def __call__(self, texts: Sequence[TextSample], *, first: int = 0) -> tuple[TextSample, ...]:
         """The view of n texts; the view of a text depends only on its position and the fields above.
 
-        Words are what white space separates; at least one of them is kept.
+        Words are what white space separates; at least one of them is kept. Each text of a pair is changed; of a
+        sentence, the word itself is kept.
 
         Args:
-            texts: n strings.
+            texts: n strings, pairs of strings, or words in sentences.
             first: position of the first of the texts in the whole of which they are a part.
         """
         return tuple(
@@ -73,13 +76,32 @@ class TextView:
         )
 
 
-def _augmented(text: str, augmentation: TextAugmentation, rng: np.random.Generator) -> str:
+def _augmented(sample: TextSample, augmentation: TextAugmentation, rng: np.random.Generator) -> TextSample:
+    match sample:
+        case str():
+            return _augmented_text(sample, augmentation, rng)
+        case Word(sentence, position):
+            kept = _kept(len(sentence), augmentation, rng, needed=position)
+            return Word(tuple(sentence[place] for place in kept), kept.index(position))
+    first, second = sample
+    return _augmented_text(first, augmentation, rng), _augmented_text(second, augmentation, rng)
+
+
+def _augmented_text(text: str, augmentation: TextAugmentation, rng: np.random.Generator) -> str:
     words = text.split()
-    if not words:
-        return text
-    length = max(1, round(rng.uniform(augmentation.least_kept, 1) * len(words)))
-    start = rng.integers(len(words) - length + 1)
-    run = words[start : start + length]
+    return " ".join(words[place] for place in _kept(len(words), augmentation, rng)) if words else text
+
+
+def _kept(
+    num_words: int, augmentation: TextAugmentation, rng: np.random.Generator, *, needed: int | None = None
+) -> list[int]:
+    """The places of the words that are kept, among them the one that is needed."""
+    length = max(1, round(rng.uniform(augmentation.least_kept, 1) * num_words))
+    low, high = 0, num_words - length
+    if needed is not None:
+        low, high = max(low, needed - length + 1), min(high, needed)
+    start = rng.integers(low, high + 1)
     kept = rng.uniform(size=length) >= augmentation.deletion
-    kept[rng.integers(length)] = True
-    return " ".join(word for word, keep in zip(run, kept, strict=True) if keep)
+    kept[rng.integers(length) if needed is None else needed - start] = True
+    places: list[int] = (start + np.flatnonzero(kept)).tolist()
+    return places

@@ -12,9 +12,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxrel.encoders.checkpoints.tensors import take
+from jaxrel.encoders.checkpoints.tensors import shape_of, take
 from jaxrel.encoders.encoder import EncoderOutput
-from jaxrel.encoders.images.hierarchical.layers import accurate, depths_of, shape_of
+from jaxrel.encoders.images.hierarchical.layers import accurate, depths_of
 from jaxrel.encoders.images.layers import ConvNorm, Layer, Linear
 from jaxrel.encoders.images.positions import resized_positions
 from jaxrel.encoders.images.resnet import Residual, stage_names

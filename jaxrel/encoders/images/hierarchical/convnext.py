@@ -12,6 +12,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from jaxrel.encoders.checkpoints.tensors import shape_of
 from jaxrel.encoders.encoder import EncoderOutput
 from jaxrel.encoders.images.hierarchical.layers import (
     Layers,
@@ -19,7 +20,6 @@ from jaxrel.encoders.images.hierarchical.layers import (
     depths_of,
     fill,
     output,
-    shape_of,
 )
 from jaxrel.encoders.images.layers import depthwise_convolution, global_mean
 from jaxrel.encoders.images.stages import StagedNetwork, checked_stage

@@ -15,12 +15,11 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxrel.encoders.checkpoints.files import CheckpointError
 from jaxrel.encoders.checkpoints.tensors import refuse_surplus, take
 from jaxrel.encoders.encoder import EncoderOutput
 from jaxrel.encoders.images.weights import as_variable
 
-__all__ = ["Layers", "Shape", "accurate", "depths_of", "fill", "output", "shape_of"]
+__all__ = ["Layers", "Shape", "accurate", "depths_of", "fill", "output"]
 
 Shape = tuple[int, ...]
 
@@ -53,17 +52,6 @@ def output(features: Float[Array, "b d"], classifier: nnx.Linear | None) -> Enco
     """Features and the logits of a classifier, if there is one."""
     logits = None if classifier is None else accurate(classifier(features))
     return EncoderOutput(accurate(features), logits)
-
-
-def shape_of(tensors: Mapping[str, np.ndarray], name: str, *, ndim: int) -> Shape:
-    """Shape of a tensor.
-
-    Raises:
-        CheckpointError: there is no tensor of this name, or it has another number of axes.
-    """
-    if name not in tensors or tensors[name].ndim != ndim:
-        raise CheckpointError(f"the checkpoint has no tensor {name!r} of {ndim} axes; it is not of this architecture")
-    return tensors[name].shape
 
 
 def depths_of(tensors: Mapping[str, np.ndarray], stages: str) -> Shape:

@@ -13,6 +13,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Shaped
 
+from jaxrel.encoders.checkpoints.tensors import shape_of
 from jaxrel.encoders.encoder import EncoderOutput
 from jaxrel.encoders.images.hierarchical.layers import (
     Layers,
@@ -20,7 +21,6 @@ from jaxrel.encoders.images.hierarchical.layers import (
     depths_of,
     fill,
     output,
-    shape_of,
 )
 from jaxrel.encoders.images.layers import global_mean
 from jaxrel.encoders.images.stages import StagedNetwork, checked_stage

@@ -16,6 +16,7 @@ from jaxrel.encoders.images.preprocessor_config import CroppedPreprocessing, rea
 from jaxrel.encoders.images.vision_transformers.config import VisionTransformerConfig
 from jaxrel.encoders.images.vision_transformers.families import FAMILIES
 from jaxrel.encoders.images.vision_transformers.network import VisionTransformer
+from jaxrel.encoders.images.vision_transformers.openai import as_transformers
 from jaxrel.encoders.images.vision_transformers.tensors import network_of, tower_of
 
 __all__ = ["load_vision_transformer", "load_vision_transformer_network"]
@@ -36,8 +37,8 @@ def load_vision_transformer(
     """Make an encoder of a checkpoint of a vision transformer.
 
     Args:
-        checkpoint: a local folder with config.json and weights, a file of weights beside it, or the name of a
-            repository of the Hugging Face Hub.
+        checkpoint: a local folder with config.json and weights, a file of weights beside it, one of OpenAI's own files
+            of CLIP, such as ViT-B-32.pt, or the name of a repository of the Hugging Face Hub.
         family: "vit", "clip", "clip-image" (CLIP in the joint space of images and texts), "siglip", "dinov2",
             "dinov3" or "beit" (data2vec as well).
         name: the encoder's name, part of its fingerprint. Default: `checkpoint`.
@@ -84,7 +85,10 @@ def load_vision_transformer_network(
     """The network of :func:`load_vision_transformer` and its preprocessing, for fine-tuning."""
     path = locate_checkpoint(checkpoint, revision=revision, files=("config.json", "preprocessor_config.json"))
     folder = path if path.is_dir() else path.parent
-    described = read_json(folder / "config.json")
+    if path.is_file() and family in ("clip", "clip-image") and not (folder / "config.json").is_file():
+        described, tensors = as_transformers(read_checkpoint(path))
+    else:
+        described, tensors = read_json(folder / "config.json"), {}
     try:
         config = VisionTransformerConfig.from_hugging_face(described, family=family)
     except ValueError as error:
@@ -99,7 +103,7 @@ def load_vision_transformer_network(
         image_size=image_size,
     )
     config = replace(config, image_size=preprocessing.image_size)
-    tensors = read_checkpoint(path)
+    tensors = tensors or read_checkpoint(path)
     check_size(config.num_weights, tensors, folder)
     tensors = tower_of(tensors, config)
     if "classifier" in entry.tensors and "classifier.weight" in tensors:
