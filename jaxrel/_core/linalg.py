@@ -1,8 +1,8 @@
 """Factorisations of matrices, of a batch one after the other on CPUs.
 
 Two batched calls of LAPACK that run at the same time, in two threads or in one program, can each hold a thread of
-jaxlib that the other waits for, for good. A CPU gains nothing from a batch that a loop over it would not. There is no
-reverse-mode derivative.
+jaxlib that the other waits for, for good. A CPU gains nothing from a batch that a loop over it would not. Only `solve`
+has a reverse-mode derivative.
 
 The eigenvalues of a Gram matrix are the squares of singular values, in less than half the time. In float32 the square
 of one of 1e-4 of the largest would drown in rounding: see `in_double`.
@@ -24,9 +24,12 @@ __all__ = [
     "gram_eigenvectors",
     "has_double",
     "in_double",
+    "least_squares",
     "singular_values",
+    "solve",
     "svd",
     "triangular_factor",
+    "triangular_solve",
 ]
 
 # Columns of a block of a Gram matrix, at least, and blocks, at most.
@@ -56,6 +59,37 @@ def cholesky(matrix: Float[Array, "*b n n"]) -> Float[Array, "*b n n"]:
 def eigh(matrix: Float[Array, "*b n n"]) -> tuple[Float[Array, "*b n"], Float[Array, "*b n n"]]:
     """Eigenvalues of symmetric matrices, in ascending order, and eigenvectors."""
     return _in_turn(lambda each: tuple(jnp.linalg.eigh(each)), matrix)
+
+
+def triangular_solve(
+    lower: Float[Array, "n n"], right_sides: Float[Array, "n k"], *, transposed: bool = False
+) -> Float[Array, "n k"]:
+    """`lower^-1 right_sides`, or with the transpose of the lower triangular matrix."""
+
+    def solved(lower: Array, y: Array) -> Array:
+        return jax.scipy.linalg.solve_triangular(lower, y, lower=True, trans=int(transposed))
+
+    return _unbatched(solved)(lower, right_sides)
+
+
+def least_squares(matrix: Float[Array, "n k"], right_side: Float[Array, " n"]) -> Float[Array, " k"]:
+    """The shortest x for which `||matrix x - right_side||` is least."""
+    return _unbatched(lambda matrix, y: jnp.linalg.lstsq(matrix, y)[0])(matrix, right_side)
+
+
+def solve(matrix: Float[Array, "n n"], right_sides: Float[Array, "n k"]) -> Float[Array, "n k"]:
+    """`matrix^-1 right_sides`, factorised once for the solution and its derivatives."""
+    factors = _unbatched(lambda matrix: jax.scipy.linalg.lu_factor(matrix))(jax.lax.stop_gradient(matrix))
+
+    def product(x: Float[Array, "n k"]) -> Float[Array, "n k"]:
+        return jnp.matmul(matrix, x, precision=jax.lax.Precision.HIGHEST)
+
+    def solver(trans: int) -> Callable[..., Any]:
+        solved = _unbatched(lambda factors, y: jax.scipy.linalg.lu_solve(factors, y, trans=trans))
+        return lambda _, y: solved(factors, y)
+
+    solution: Array = jax.lax.custom_linear_solve(product, right_sides, solver(0), solver(1))
+    return solution
 
 
 def has_double(dtype: Any) -> bool:
@@ -102,8 +136,12 @@ def _lower_gram(matrix: Float[Array, "n m"]) -> Float[Array, "m m"]:
 
 
 def _in_turn(function: Callable[[Array], Any], matrix: Float[Array, "*b n m"]) -> Any:
-    if jax.default_backend() == "cpu":
-        function = jax.custom_batching.sequential_vmap(function)
+    function = _unbatched(function)
     for _ in range(matrix.ndim - 2):
         function = jax.vmap(function)
     return function(matrix)
+
+
+def _unbatched(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which `jax.vmap` calls for one element of a batch after the other on CPUs."""
+    return jax.custom_batching.sequential_vmap(function) if jax.default_backend() == "cpu" else function

@@ -316,7 +316,8 @@ def _fitted(moments: _Moments, space: _Space, shrinkage: Float[ArrayLike, ""]) -
     within = moments.scatter / jnp.sum(moments.class_sizes)
     ridge = shrinkage * jnp.where(space.variance > 0, space.variance, 1)
     matrix = jnp.asarray((1 - shrinkage) * within + ridge * jnp.eye(within.shape[0], dtype=within.dtype))
-    slopes = jax.scipy.linalg.cho_solve((linalg.cholesky(matrix), True), moments.means.T)
+    root = linalg.cholesky(matrix)
+    slopes = linalg.triangular_solve(root, linalg.triangular_solve(root, moments.means.T), transposed=True)
     offsets = jnp.where(moments.class_sizes > 0, -jnp.sum(moments.means.T * slopes, axis=0) / 2, -jnp.inf)
     return _Discriminant(slopes, offsets)
 

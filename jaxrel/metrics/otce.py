@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from jaxrel._core import linalg
 from jaxrel._core.size_classes import pads_samples
 from jaxrel._core.status import HasStatus
 from jaxrel.metrics.kernels import kernel, safe_divide
@@ -195,7 +196,7 @@ def _otce_combination(inputs: Float[Array, "k 2"], truth: Float[Array, " k"]) ->
     unit = safe_divide(about, jnp.broadcast_to(largest, about.shape))
     deviation = jnp.sqrt(jnp.mean(unit**2, axis=0))
     standardised = safe_divide(unit, jnp.broadcast_to(deviation, unit.shape))
-    solution, *_ = jnp.linalg.lstsq(standardised, truth - jnp.mean(truth))
+    solution = linalg.least_squares(standardised, truth - jnp.mean(truth))
     slopes = safe_divide(solution, deviation * largest)
     undefined = jnp.where(jnp.all(jnp.isfinite(inputs)), 0, jnp.nan)
     intercept = jnp.mean(truth) - slopes @ mean

@@ -160,7 +160,7 @@ def _tied_log_densities(
 ) -> Float[Array, "n k"]:
     root = linalg.cholesky(covariance)
     # The inverse root once, and two products: faster than to solve for all samples.
-    whitening = jax.scipy.linalg.solve_triangular(root, jnp.eye(root.shape[0], dtype=root.dtype), lower=True).T
+    whitening = linalg.triangular_solve(root, jnp.eye(root.shape[0], dtype=root.dtype)).T
     points, means = (jnp.matmul(z, whitening, precision=_HIGHEST) for z in (points, means))
     inner = jnp.matmul(points, means.T, precision=_HIGHEST)
     distances = jnp.maximum(jnp.sum(points**2, axis=1)[:, None] - 2 * inner + jnp.sum(means**2, axis=1), 0)

@@ -102,9 +102,9 @@ def _generalised_eigenvectors(
     The entry of largest size of each v is positive.
     """
     root = linalg.cholesky(metric)
-    halfway = jax.scipy.linalg.solve_triangular(root, matrix, lower=True)
-    whitened = jax.scipy.linalg.solve_triangular(root, halfway.T, lower=True)
+    halfway = linalg.triangular_solve(root, matrix)
+    whitened = linalg.triangular_solve(root, halfway.T)
     values, vectors = linalg.eigh(whitened)
-    vectors = jax.scipy.linalg.solve_triangular(root, vectors[:, ::-1], lower=True, trans=1)
+    vectors = linalg.triangular_solve(root, vectors[:, ::-1], transposed=True)
     largest = jnp.take_along_axis(vectors, jnp.argmax(jnp.abs(vectors), axis=0)[None], axis=0)
     return jnp.maximum(values[::-1], 0), vectors * jnp.where(largest < 0, -1, 1).astype(vectors.dtype)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxrel._core import linalg
 from jaxrel.heads import Head
 
 __all__ = ["AffineMap", "FeatureMap", "LowRankFeatureMap", "identity_map"]
@@ -28,7 +29,7 @@ class FeatureMap:
 
     def carried(self, head: Head) -> Head:
         """The head with the same logits on mapped features: `M = W A^-1`, `m = w0 - M b`."""
-        weights = jnp.linalg.solve(self.matrix.T, head.weights.T).T
+        weights = linalg.solve(self.matrix.T, head.weights.T).T
         return Head(weights=weights, bias=head.bias - weights @ self.offset)
 
 
@@ -51,7 +52,7 @@ class LowRankFeatureMap:
         """`M = W A^-1`, `m = w0 - M b`, by the identity `(I + U V^T)^-1 = I - U (I + V^T U)^-1 V^T` (Woodbury)."""
         rank = self.left.shape[1]
         small = jnp.eye(rank, dtype=self.left.dtype) + self.right.T @ self.left
-        correction = jnp.linalg.solve(small.T, (head.weights @ self.left).T).T
+        correction = linalg.solve(small.T, (head.weights @ self.left).T).T
         weights = head.weights - correction @ self.right.T
         return Head(weights=weights, bias=head.bias - weights @ self.offset)
 
