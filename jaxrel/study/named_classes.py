@@ -20,7 +20,7 @@ from jaxrel.data.readers.samples import lines_of, read_text
 from jaxrel.storage.fingerprints import remembered
 from jaxrel.study.draws import DataSetPart
 from jaxrel.study.remembered import Remembered
-from jaxrel.study.sources import Progress, Source, Split, restricted_to, samples_fingerprint, silent
+from jaxrel.study.sources import NamedSource, Progress, Source, Split, restricted_to, samples_fingerprint, silent
 from jaxrel.task import Task
 
 __all__ = ["TEACHER", "NamedClasses", "default_teacher", "named_classes", "read_class_names"]
@@ -64,9 +64,17 @@ class NamedClasses(DataSetPart):
         return f"class names, by {self.teacher}"
 
     def check(self, encoder: str, *, views: bool, held_out: bool) -> None:
-        """Check the data set, and also the teacher."""
+        """Check the data set, and also the teacher, which is to see the same samples as the encoder."""
         self.source.check(encoder, views=views, held_out=held_out)
         self.seen.check(self.teacher, views=False, held_out=held_out)
+        if not isinstance(self.source, NamedSource):
+            return
+        taught, encoded = self.source.modality(self.teacher), self.source.modality(encoder)
+        if taught and encoded and taught != encoded:
+            raise ValueError(
+                f"the teacher {self.teacher!r} sees {taught}, but {encoder!r} encodes {encoded} of {self.name!r}: pass "
+                f"a teacher of {encoded}, or encoders of {taught}."
+            )
 
     def fingerprint(self, encoder: str) -> str:
         """The fingerprints of the data set under the encoder and under the teacher, and of the prompts."""
@@ -182,7 +190,15 @@ def _names_of(source: Source, prompts: Prompts, seed: int, teacher: str) -> _Nam
         return found
 
     train, held_out = source.features(teacher, silent)
-    return _Names(nearest(train), None if held_out is None else nearest(held_out))
+    found = _Names(nearest(train), None if held_out is None else nearest(held_out))
+    if unused := [name for name in prompts if name not in found.train]:
+        _log.warning(
+            "%s gives no sample of %s the class name %s: describe it, or leave it out",
+            teacher,
+            source.name,
+            ", ".join(map(repr, unused)),
+        )
+    return found
 
 
 def _class_embeddings(prompts: Prompts, encoder: str, seed: int) -> Float[np.ndarray, "k t"]:

@@ -242,13 +242,18 @@ class NamedSource:
 
     def check(self, encoder: str, *, views: bool, held_out: bool) -> None:  # noqa: ARG002 - there are views of all
         """Raise ValueError if there is no such encoder, or it is known to encode another modality."""
-        own = self._own_encoders.get(encoder)
-        try:
-            encoded = encoders.modality(encoder) if own is None else own.modality
-        except CheckpointError:
-            return  # reported when this encoder is loaded, without affecting others
-        if self.name in data.names() and (given := data.describe(self.name).modality) != encoded:
+        encoded = self.modality(encoder)
+        if encoded and self.name in data.names() and (given := data.describe(self.name).modality) != encoded:
             raise ValueError(f"{encoder!r} encodes {encoded}, {self.name!r} has {given}: pass an encoder of {given}.")
+
+    def modality(self, encoder: str) -> data.Modality | None:
+        """What this encoder encodes; None where only loading it tells."""
+        if encoder in self._own_encoders:
+            return self._own_encoders[encoder].modality
+        try:
+            return encoders.modality(encoder)
+        except CheckpointError:
+            return None  # reported when this encoder is loaded, without affecting others
 
     def encoder(self, name: str) -> Encoder:
         """The encoder of this name, either the user's own or loaded."""

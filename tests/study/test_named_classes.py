@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import html
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -208,6 +211,43 @@ def test_a_ranking_says_what_made_its_labels(capsys):
     capsys.readouterr()
     assert cli.main(COMMAND) == 2
     assert "jaxrel-results" in capsys.readouterr().err  # which holds a ranking by other labels
+
+
+def test_a_ranking_counts_the_samples_of_each_name_and_tells_of_names_without_any(caplog, capsys):
+    unheard = {**NAMES, "moss": ("w1",), "fog": ("w1",)}  # of the same text, so that at least one of both has none
+    settings = Settings(**QUICK, class_names=unheard, teacher=TEACHER)
+    ranking = study.rank(["./notes"], [TEACHER], output="results", settings=settings)
+    (table,) = ranking.tables
+    plan = Study([TEACHER], ["./notes"], settings=settings).plan()
+    named = names_in(plan.sources[plan.units[0].target_source].features(TEACHER, silent).train)
+    assert table.class_counts == {name: named.count(name) for name in unheard}
+    assert list(table.class_counts) == list(unheard)
+    unused = [name for name, number in table.class_counts.items() if not number]
+    assert "fog" in unused
+    assert f"gives no sample of ./notes the class name {', '.join(map(repr, unused))}" in caplog.text
+    (_, said) = table.sections()[0].notes
+    assert said.endswith(f"; none for {', '.join(unused)}")
+    ranking.save("results")
+    (pair,) = json.loads(Path("results/results.json").read_text())["pairs"]
+    assert pair["class_counts"] == table.class_counts
+    assert study.Ranking.load("results").tables[0].class_counts == table.class_counts
+    study.write_page("results/page.html", ranking)
+    assert said in html.unescape(Path("results/page.html").read_text())
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_teacher_of_another_kind_than_the_encoders_is_found_when_planning(own):
+    pytest.importorskip("jimm")
+    with np.load(FIXTURES / "clip_oracles.npz", allow_pickle=False) as oracles:
+        write_tiny_clip(Path("clip"), dict(oracles))
+    mine = encoders.from_function(lambda texts: np.ones((len(texts), 2)), name="mine", version="1", modality="texts")
+    settings = Settings(**QUICK, class_names=NAMES, teacher="clip-image@clip")
+    asked = Study([mine if own else TEACHER], ["./notes"], settings=settings)
+    with pytest.raises(ValueError, match=r"the teacher 'clip-image@clip' sees images, but .* encodes texts of"):
+        asked.plan()
+    used = dataclasses.replace(settings, teacher=TEACHER)
+    with pytest.raises(ValueError, match=f"'{TEACHER}' sees texts, but 'pixels' encodes images .* teacher of images"):
+        Study(["pixels"], ["./notes"], settings=used).plan()
 
 
 @pytest.mark.slow

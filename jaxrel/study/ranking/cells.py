@@ -27,15 +27,16 @@ def section_of(table: Table) -> Section:
     return Section(
         f"{table.heading}   ({_levels(table)})",
         [_cells(row, table) for row in table.rows],
-        notes=[f"transferability: {recipe}" for recipe in table.recipes],
+        notes=[*(f"transferability: {recipe}" for recipe in table.recipes), *_class_counts(table)],
         complaints=[f"{', '.join(names)}: {complaint}" for complaint, names in complaining.items()],
         failed=frozenset(position for position, row in enumerate(table.rows) if row.score.complaint),
     )
 
 
 def record_of(row: Row, *, terms: bool) -> dict[str, Any]:
-    """One row as flat fields, with None for missing numbers; resamples and classes stay in the log."""
-    left_out = {*LOGGED, *(() if terms else _OF_TERMS)}
+    """One row as flat fields, with None for missing numbers; resamples and classes stay in the log, and what the rows
+    of a table share is left out."""
+    left_out = {*LOGGED, "class_counts", *(() if terms else _OF_TERMS)}
     fields = {
         field.name: getattr(row.score, field.name)
         for field in dataclasses.fields(row.score)
@@ -55,6 +56,16 @@ def count(number: int | None) -> str:
         if number >= 0.9995 * size:
             return f"{float(f'{number / size:.3g}'):g}{unit}"
     return str(number)
+
+
+def _class_counts(table: Table) -> list[str]:
+    """How many samples each class name got, and which got none."""
+    counts = table.class_counts
+    if not counts:
+        return []
+    parts = [f"{name} {number:,}" for name, number in counts.items() if number]
+    none = [name for name, number in counts.items() if not number]
+    return [f"samples by class name: {', '.join(parts)}" + (f"; none for {', '.join(none)}" if none else "")]
 
 
 def _levels(table: Table) -> str:

@@ -77,6 +77,7 @@ def document_of(ranking: Ranking, *, data_paths: Mapping[str, Path], command: Se
             "target": table.target,
             "recipe": "; ".join(table.recipes),
             "majority": table.majority,
+            **({"class_counts": table.class_counts} if table.class_counts else {}),
             **(levels if terms and not ranking.settings.label_free else {}),
             "rows": [record_of(row, terms=terms) for row in table.rows],
         }
@@ -124,6 +125,9 @@ def _row(record: Mapping[str, Any], pair: Mapping[str, Any], logged: Mapping[str
             fields[field.name] = tuple(map(from_json_number, numbers))
         elif field.name == "classes":
             fields[field.name] = tuple(logged.get(given.get("bound_key", ""), {}).get("classes", ()))
+        elif field.name == "class_counts":
+            counts = pair.get("class_counts", {}).items()
+            fields[field.name] = {name: _checked("int", field.name, number) for name, number in counts}
         elif field.name in given or field.default is dataclasses.MISSING:
             fields[field.name] = _checked(str(field.type), field.name, given[field.name])
     interval = tuple(from_json_number(record.get(end)) for end in ("bound_low", "bound_high"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -34,6 +35,7 @@ class Score:
         recipe: how `transferability` is computed.
         target_samples: a hash of the scored target samples; the same for every encoder.
         target_labels: "given", or the source of the target classes of the terms.
+        class_counts: number of target samples that the teacher gave each class name; empty where no classes are named.
         transferability: the number by which encoders are ranked, computed from the training samples of the target; see
             :func:`jaxrel.transferability_score`. It does not depend on the reference.
         lower: with `upper`, ends of its interval.
@@ -63,6 +65,7 @@ class Score:
     recipe: str = ""
     target_samples: str = ""
     target_labels: str = "given"
+    class_counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     num_classes: int = 0
     transferability: float = math.nan
     lower: float = math.nan
@@ -140,6 +143,7 @@ def joined(transferability: Record, bound: Record | None) -> Score:
         "recipe": transferability.texts.get("recipe", ""),
         "target_samples": transferability.texts.get("target_samples", ""),
         "target_labels": labels,
+        "class_counts": json.loads(transferability.texts.get("class_counts", "{}")),
         "num_parameters": _count(numbers.get("num_parameters", math.nan)),
         "feature_width": _count(numbers.get("feature_width", math.nan)),
         "samples_per_second": extracted / seconds if extracted and seconds else math.nan,

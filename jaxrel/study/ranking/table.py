@@ -84,6 +84,11 @@ class Table(Tabular):
         return sorted({row.score.recipe for row in self.rows if row.score.recipe})
 
     @property
+    def class_counts(self) -> Mapping[str, int]:
+        """Number of samples that the teacher gave each class name, from a score that has it."""
+        return next((row.score.class_counts for row in self.rows if row.score.class_counts), {})
+
+    @property
     def majority(self) -> float:
         """Accuracy of the best constant guess, from a score that has it."""
         return next((row.score.majority for row in self.rows if not math.isnan(row.score.majority)), math.nan)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,7 +107,16 @@ def _transferability(unit: Unit, features: Features, settings: Settings) -> Find
         share = f"{float(found.label_share):.0%} of the value" if found.num_labelled else "none of a class with two"
         recipe += f" ({num_labels:,} labels of {num_samples:,} samples, {share})"
     texts = {"recipe": recipe, "target_samples": samples_fingerprint(source, task)}
+    if settings.class_names:
+        texts["class_counts"] = json.dumps(_class_counts(task, settings.named_classes))
     return Finding(unit, numbers, "; ".join(found.messages) or OK, texts=texts, resamples=_rounded(found.resamples))
+
+
+def _class_counts(task: Task, names: Iterable[str]) -> dict[str, int]:
+    """How many samples got each of these class names."""
+    assert task.class_names is not None  # noqa: S101 (for the type checker)
+    given = Counter(task.class_names[label] for label in np.asarray(task.labels)[np.asarray(task.weights) > 0])
+    return {name: given[name] for name in names}
 
 
 def _seen(unit: Unit, features: Features, settings: Settings) -> tuple[Task, Views | None]:
