@@ -3,7 +3,7 @@
     python benchmarks/text_encoders.py --data-path wordnet-nouns=/usr/share/wordnet movie-5=FILE amazon-5=FILE --page
 
 FILE is the archive that `pip download --no-deps --no-binary :all: vaderSentiment==0.5` brings. Encoders are every layer
-of two MiniLM with the mean of its tokens, their last layers with CLS, networks with random weights, word vectors with
+of two MiniLM, by the mean of the tokens and by CLS, networks with random weights, word vectors with
 and without weights of the words, and singular vectors of words and of runs of letters. Scores see the training texts
 alone; accuracies are those on others, after a linear probe (three draws of the samples that its ridge is chosen by) and
 after fine-tuning. What has nothing to tune counts there by its probe. Nothing was chosen on these results. Finished

@@ -89,9 +89,9 @@ def test_a_chain_of_modules_makes_no_long_names(tmp_path):
     storage = Storage("0", np.arange(3, dtype="<f4"))
     weights = tensor(storage, 0, (3,), (1,))
     module = Module(weight=weights)
-    for _ in range(120):
-        module = Module(weight=weights, m=module)
-    with pytest.raises(TorchFileError, match=r"has an attribute 'weight' at 'm\.m\.m\..*', which is no name"):
+    for _ in range(40):
+        module = Module(weight=weights, module=module)
+    with pytest.raises(TorchFileError, match=r"has an attribute 'weight' at 'module\.module\..*', which is no name"):
         read_tensors(torch_zip(tmp_path / "w.pt", module, [storage]))
 
 
