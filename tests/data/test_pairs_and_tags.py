@@ -200,7 +200,9 @@ def test_a_limit_counts_words(tmp_path: Path) -> None:
 
 
 def test_minus_one_is_no_tag_whatever_other_tags_are(tmp_path: Path) -> None:
-    rows = [{"tokens": ["sea", "sky", "owl", "moth"], "tags": tags} for tags in ([0.0, -1.0, 2, -100], [True, -1, 7, -1])]
+    rows = [
+        {"tokens": ["sea", "sky", "owl", "moth"], "tags": tags} for tags in ([0.0, -1.0, 2, -100], [True, -1, 7, -1])
+    ]
     path = write_json_lines(tmp_path / "ner.jsonl", rows)
     assert read_path(path).labels.tolist() == ["0", "", "2", "", "True", "", "7", ""]
     path = write_json_lines(tmp_path / "large.jsonl", [{"tokens": ["sea", "sky"], "tags": [10**20, -1]}])
