@@ -28,7 +28,7 @@ def kind_of(sample: Any) -> TextKind | None:
     match sample:
         case str():
             return "text"
-        case Word(sentence, position):
+        case Word(tuple(sentence), position):
             return "word" if 0 <= position < len(sentence) else None
         case (str(), str()) if isinstance(sample, tuple):
             return "pair"

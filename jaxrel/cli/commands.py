@@ -119,7 +119,7 @@ def _rank(commands: Any) -> None:
     group.scoring.add_argument(
         "--label-free",
         action="store_true",
-        help="Ignore target labels, and rank by clusters that augmented views of the training images agree on.",
+        help="Ignore target labels, and rank by clusters that augmented views of the training samples agree on.",
     )
     add_number(
         group.scoring, "--target-classes", None, "With --label-free, assume N target classes (default: estimated)"

@@ -199,7 +199,8 @@ def load(
         left out.
 
     Raises:
-        ValueError: an unknown `name` or `split`, a `limit` below 1, or `pair` without two text columns.
+        ValueError: an unknown `name` or `split`, a `limit` below 1, or `pair` of a known set or without two text
+            columns.
         DataError: no provider has the set; or one has wrong data, an unreadable sample, no sample in this split, or no
             official splits.
     """
@@ -241,8 +242,8 @@ def load_splits(
         What :func:`load` returns for the splits ``"train"`` and ``"test"``; None for the latter if `test_limit` is 0.
 
     Raises:
-        ValueError: an unknown `name`, a `train_limit` below 1, a negative `test_limit`, or `pair` without two text
-            columns.
+        ValueError: an unknown `name`, a `train_limit` below 1, a negative `test_limit`, or `pair` of a known set or
+            without two text columns.
         DataError: see :func:`load`.
     """
     columns = columns_of(text_column, label_column, regression=regression, pair=pair)
@@ -289,6 +290,8 @@ def _collection(name: str, path: Path | None, columns: Columns) -> _Collection:
         facts = DATA_SETS[name]
         if columns.regression:
             raise ValueError(f"{name} has classes, and no regression targets: leave out regression (--regression)")
+        if columns.pair:
+            raise ValueError(f"{name} has no pairs of texts: leave out pair=True (--pair)")
         hint = "" if path else "\nPass path= or set JAXREL_DATA to use files of your own (see jaxrel.data.load)."
         return _Collection(
             name,

@@ -81,6 +81,8 @@ def test_a_pair_is_of_two_columns(tmp_path: Path) -> None:
     for names in ((), "premise", ["premise", "hypothesis", "entailment"]):
         with pytest.raises(ValueError, match=r"pair=True \(--pair\) makes pairs of two columns, but .* names [013]: "):
             jaxrel.data.load(path, text_column=names, pair=True)
+    with pytest.raises(ValueError, match=r"digits has no pairs of texts: leave out pair=True \(--pair\)"):
+        jaxrel.data.load("digits", text_column=["premise", "hypothesis"], pair=True)
 
 
 def test_fingerprints_tell_samples_of_any_kind_apart() -> None:
@@ -197,6 +199,16 @@ def test_a_limit_counts_words(tmp_path: Path) -> None:
     assert not {word.sentence for word in train.samples} & {word.sentence for word in test.samples}
 
 
+def test_minus_one_is_no_tag_whatever_other_tags_are(tmp_path: Path) -> None:
+    rows = [
+        {"tokens": ["sea", "sky", "owl", "moth"], "tags": tags} for tags in ([0.0, -1.0, 2, -100], [True, -1, 7, -1])
+    ]
+    path = write_json_lines(tmp_path / "ner.jsonl", rows)
+    assert read_path(path).labels.tolist() == ["0", "", "2", "", "True", "", "7", ""]
+    path = write_json_lines(tmp_path / "large.jsonl", [{"tokens": ["sea", "sky"], "tags": [10**20, -1]}])
+    assert read_path(path).labels.tolist() == [str(10**20), ""]
+
+
 def test_words_may_have_numbers_to_predict(tmp_path: Path) -> None:
     rows = [{"tokens": ["sea", f"sky{number}"], "scores": [number, -1.5]} for number in range(8)]
     path = str(write_json_lines(tmp_path / "read.jsonl", rows))
@@ -225,6 +237,7 @@ def test_words_without_a_visible_character_are_named(tmp_path: Path) -> None:
         ([{"tokens": ["a"], "tags": "O"}], "has 'O' for 'tags', expected a list of 1 tags, one for each word"),
         ([{"tokens": ["a", 3], "tags": [1, 2]}], r"has \['a', 3\] for 'tokens', expected a list of words"),
         ([{"tokens": ["a"], "tags": [1]}, {"tokens": "a b", "tags": [1]}], "line 2 of .* has 'a b' for 'tokens'"),
+        ([{"tokens": None, "tags": None}, {"tokens": ["a"], "tags": [1]}], "line 1 of .* expected a list of words"),
         ([{"tokens": ["a"], "tags": [[1, 2]]}], r"word 0 of line 1 of .* has \[1, 2\] for 'tags': a sample must have"),
         ([{"tokens": ["a"], "other": [1]}], "has the columns tokens, other: name those of texts and labels"),
     ],

@@ -190,6 +190,8 @@ def texts_of(path: Path, columns: Columns = Columns()) -> dict[Any, str]:  # noq
     [
         ({"x.txt": b"an owl\n", "x.cls": b"0\n", "y.txt": b"a moth"}, Columns(), {"an owl\n": "0", "a moth": ""}),
         ({"x.txt": b"an owl"}, Columns(), {"an owl": ""}),
+        ({"x.txt": b"\xef\xbb\xbfan owl", "x.cls": b"\xef\xbb\xbf0"}, Columns(), {"an owl": "0"}),
+        ({"x.json": b'\xef\xbb\xbf{"text": "an owl", "label": 3}'}, Columns(), {"an owl": "3"}),
         ({"x.txt": b"an owl", "x.json": b'{"label": "bird", "text": "no"}'}, Columns(), {"an owl": "bird"}),
         ({"x.json": b'{"text": "an owl"}', "x.cls": b"7"}, Columns(), {"an owl": "7"}),
         ({"x.json": b'{"text": "an owl", "label": 3}'}, Columns(), {"an owl": "3"}),

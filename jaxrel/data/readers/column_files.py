@@ -89,7 +89,7 @@ def _samples(
     if not rows:
         raise ValueError(f"{path} has no rows")
     *texts, label = names
-    if len(texts) == 1 and isinstance(rows[0].get(texts[0]), list):
+    if len(texts) == 1 and any(isinstance(row.get(texts[0]), list) for row in rows):
         return _words(rows, where, texts[0], label, columns)
     cells = [
         [*(text_of(row.get(name), name, place) for name in texts), label_of(row.get(label), label, place)]

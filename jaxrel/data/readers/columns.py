@@ -132,15 +132,16 @@ def _sample_columns(kinds: Mapping[str, ColumnKind], labels: Collection[str]) ->
 def label_values(
     values: Sequence[Any], name: str, where: Sequence[str], *, regression: bool = False
 ) -> Shaped[np.ndarray, " n"]:
-    """Labels as integers, with -1 for a missing one, or as text, with "" for a missing one, because -1 may be a
-    regression target.
+    """Labels as integers, with -1 for a missing one, or as text, with "" for a missing one. The number -1 is a missing
+    one too, unless it may be a regression target.
 
     Raises:
         ValueError: one is neither text nor a number or truth value; `where` says which.
     """
-    if not regression and all(value is None or type(value) is int for value in values):
+    if not regression and all(value is None or (type(value) is int and abs(value) < 2**63) for value in values):
         return np.array([-1 if value is None else value for value in values], np.int64)
-    return np.array([label_of(value, name, place) for value, place in zip(values, where, strict=True)], dtype=str)
+    known = [None if value == -1 and not regression else value for value in values]
+    return np.array([label_of(value, name, place) for value, place in zip(known, where, strict=True)], dtype=str)
 
 
 def choose_splits(names: Collection[str]) -> list[str]:

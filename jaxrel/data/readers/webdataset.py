@@ -56,9 +56,9 @@ class Member:
             return archive.read(self.size)
 
     def read_text(self) -> str:
-        """The content decoded as UTF-8; ValueError if it is not UTF-8."""
+        """The content decoded as UTF-8, without a byte order mark; ValueError if it is not UTF-8."""
         try:
-            return self.read_bytes().decode()
+            return self.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise ValueError(f"{self} is not UTF-8: {error}") from error
 

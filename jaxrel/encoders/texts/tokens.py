@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Bool, Int32
 
-from jaxrel._core.text_samples import TextKind, TextSample, kind_of, parts_of
+from jaxrel._core.text_samples import TextKind, TextSample, Word, kind_of, parts_of
 from jaxrel.encoders.checkpoints.files import CheckpointError, import_extra, read_json
 
 if TYPE_CHECKING:
@@ -97,10 +97,11 @@ def check_texts(
         raise ValueError("texts must not be empty; pass at least one string")
     first = kind_of(texts[0])
     for i, text in enumerate(texts):
-        if (kind := kind_of(text)) is None:
+        if (kind := kind_of(text)) is None or not all(isinstance(part, str) for part in parts_of(text)):
+            told = f"{text!r:.80}" if isinstance(text, Word) else type(text).__name__
             raise ValueError(
-                f"texts must be strings, or pairs of strings as tuples, got {type(text).__name__} at position {i}; "
-                "convert it by str, or leave out samples that have no text"
+                "texts must be strings, or pairs of strings as tuples, or each a Word of a tuple of strings and a "
+                f"position in it, got {told} at position {i}; convert it by str, or leave out samples that have no text"
             )
         if kind != first:
             raise ValueError(f"texts must be of one kind, got a {first} at position 0 and a {kind} at position {i}")

@@ -30,8 +30,8 @@ _WITHOUT_LABELS = (
     "What the numbers mean. No target label was used. Encoders are ordered by transferability, by the recipe that "
     "predicted best without labels: samples are clustered along what two augmented views of a sample share, and a "
     "linear probe fitted on half of them names the clusters of the views of the other half. It is not the "
-    "accuracy of a classifier on your labels. The augmentations (small rotations, shifts, changes of size and "
-    "light) must not change your classes."
+    "accuracy of a classifier on your labels. The augmentations (of pictures small rotations, shifts, changes of "
+    "size and light; of texts, words left out) must not change your classes."
 )
 _BY_CLASS_NAMES = (
     "Here the labels are not those of the target, which were not used: {teacher} gave each sample the class whose "
