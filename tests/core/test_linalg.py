@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +76,7 @@ def views(features):
     return cross_view_score(features, features[::-1], -features)
 
 
-PROGRAMS = {
+PROGRAMS: dict[str, Callable[..., Any]] = {
     **{name: partial(scored, name) for name in LABELLED},
     "cross_view": views,
     "feature_space": partial(relatedness, Joint(space="feature", num_steps=1)),
