@@ -17,7 +17,7 @@ from networks import Parameters
 from jaxrel.encoders import load_network
 from jaxrel.encoders.preprocessing import Preprocessing
 
-__all__ = ["IMAGENET_ACCURACY", "ImageNetArchitecture", "imagenet_network"]
+__all__ = ["IMAGENET_ACCURACY", "IMAGE_SIZE", "ImageNetArchitecture", "imagenet_network"]
 
 IMAGE_SIZE = 32
 # Top-1 accuracy that the authors of the networks give. A network without weights has none.

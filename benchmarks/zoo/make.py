@@ -21,27 +21,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import numpy as np
-from imagenet import IMAGENET_ACCURACY, imagenet_network
+from imagenet import IMAGE_SIZE, IMAGENET_ACCURACY
 from members import IMAGENET, MEMBERS, SECOND_MEMBERS, SECOND_TARGETS, TARGETS, Member
-from networks import ARCHITECTURES, Parameters
+from networks import ARCHITECTURES, Parameters, small_encoder
 from pretraining import pretrain
 from rich.console import Console
 from rich.progress import track
 from second_sources import SECOND_READERS
 from sources import READERS, Samples, without_copies
-from transfer import CHUNK, SIZES, Encode, Tuning, fine_tuned_accuracies, probe_accuracies, with_test_weights
+from truth import SIZES, accuracies
 
+from jaxrel.encoders import load
 from jaxrel.storage.records import write_atomically
+from jaxrel.training import FineTuning
 
 WORK = Path(__file__).parents[1] / "data" / "zoo"  # not in the repository: zoos can be made anew
 SECOND_FOLDER = WORK / "second"
 PRETRAINING_IMAGES = 8000  # of a set, at most
 LARGEST_CLASS = 400  # images of one class that a target keeps: half of the clip-art shows computers
-SMALL_TUNING = Tuning()
+SMALL_TUNING = FineTuning(learning_rates=(1e-4, 1e-3), epochs=10, batch_size=50)
 # What two cores can do is 40 steps. A rate of 1e-3 destroys these networks, whose normalisation statistics stay.
-IMAGENET_TUNING = Tuning(num_epochs=4, learning_rates=(2e-5, 1e-4), seeds_at_once=1)
+IMAGENET_TUNING = FineTuning(learning_rates=(2e-5, 1e-4), epochs=4, batch_size=50)
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,7 @@ def first_of_each_class(samples: Samples, wanted: np.ndarray) -> Samples:
 def make_encoder(member: Member, images: Mapping[str, Mapping[str, np.ndarray]], seed: int) -> dict[str, np.ndarray]:
     """Weights of one small encoder; an ImageNet network's are in its archive."""
     if member.group == IMAGENET:
-        _, parameters = imagenet_network(member.architecture)
-        count = sum(leaf.size for leaf in jax.tree.leaves(parameters["weights"]))
+        count = load(member.architecture, image_size=IMAGE_SIZE).num_parameters
         accuracy = IMAGENET_ACCURACY.get(member.architecture, np.nan)
         return {"num_parameters": np.asarray(count), "reference_accuracy": np.asarray(accuracy)}
     start = time.perf_counter()
@@ -146,17 +146,14 @@ def measure(
 ) -> dict[str, np.ndarray]:
     """What one encoder reaches on every target."""
     start = time.perf_counter()
-    encode: Encode
     if member.group == IMAGENET:
-        encode, parameters = imagenet_network(member.architecture)
-        tuning = IMAGENET_TUNING
+        tuned, tuning = load(member.architecture, image_size=IMAGE_SIZE), IMAGENET_TUNING
     else:
-        encode, parameters, tuning = ARCHITECTURES[member.architecture], small_weights(encoder), SMALL_TUNING
+        architecture = ARCHITECTURES[member.architecture]
+        tuned, tuning = small_encoder(member.name, architecture, small_weights(encoder)), SMALL_TUNING
     arrays = {}
     for target in targets:
-        arrays[f"fine_tuned/{target}"], arrays[f"probe/{target}"] = accuracies(
-            encode, parameters, images[target], tuning
-        )
+        arrays[f"fine_tuned/{target}"], arrays[f"probe/{target}"] = accuracies(tuned, images[target], tuning)
     return arrays | {"transfer_seconds": np.asarray(time.perf_counter() - start)}
 
 
@@ -167,25 +164,6 @@ def small_weights(encoder: Mapping[str, np.ndarray]) -> Parameters:
         for name, value in encoder.items()
         if name.startswith("weights/")
     }
-
-
-def accuracies(
-    encode: Encode, parameters: Parameters, target: Mapping[str, np.ndarray], tuning: Tuning
-) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy on a target after fine-tuning, and of a linear probe, for each seed."""
-    encode_chunks = jax.jit(lambda chunks: jax.lax.map(lambda chunk: encode(parameters, chunk), chunks))
-
-    def features(images: np.ndarray) -> np.ndarray:
-        chunks = encode_chunks(images.reshape(-1, CHUNK, *images.shape[1:]))
-        return np.asarray(chunks).reshape(len(images), -1)
-
-    pool, test = (target[f"{part}_images"].astype(np.float32) / 255 for part in ("pool", "test"))
-    test_images, *test_labels = with_test_weights(test, target["test_labels"])
-    fine_tuned = fine_tuned_accuracies(
-        parameters, (pool, target["pool_labels"]), (test_images, *test_labels), encode=encode, tuning=tuning
-    )
-    probe = probe_accuracies((features(pool), target["pool_labels"]), (features(test_images), *test_labels))
-    return np.asarray(fine_tuned), np.asarray(probe)
 
 
 def collect(plan: Plan, work: Path, folder: Path) -> None:

@@ -6,16 +6,31 @@ where XLA's own convolution would become a grouped one, which is slow on CPUs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-__all__ = ["ARCHITECTURES", "Architecture", "Parameters", "initial_parameters", "layer_output"]
+from jaxrel.encoders import Encoder, from_network
+from jaxrel.encoders.preprocessing import Preprocessing
+
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "Encode",
+    "Parameters",
+    "initial_parameters",
+    "layer_output",
+    "small_encoder",
+]
 
 Parameters = dict[str, Any]  # of arrays, or of trees of them
+# Features of parameters and images; a static argument, so hashable.
+Encode = Callable[[Parameters, Float[Array, "b 28 28"]], Float[Array, "b d"]]
 SIDE = 28
 MEAN, DEVIATION = 0.25, 0.35  # of the pixels of all sets together, roughly
 
@@ -46,7 +61,10 @@ class Architecture:
 
     def __call__(self, parameters: Parameters, images: Float[Array, "b 28 28"]) -> Float[Array, "b d"]:
         """Features of images with pixels from 0 to 1."""
-        x = (images[..., None] - MEAN) / DEVIATION
+        return self.of_standardised(parameters, (images[..., None] - MEAN) / DEVIATION)
+
+    def of_standardised(self, parameters: Parameters, x: Float[Array, "b 28 28 1"]) -> Float[Array, "b d"]:
+        """Features of standardised pixels."""
         for layer, stride in enumerate(self.strides):
             x = jax.nn.relu(layer_output(parameters, f"convolution {layer}", patches(x, stride)))
         if not self.hidden:
@@ -88,6 +106,26 @@ def initial_parameters(architecture: Architecture, key: PRNGKeyArray) -> Paramet
         parameters[f"{name} weights"] = jax.random.normal(own, (inputs, outputs)) * jnp.sqrt(2 / inputs)
         parameters[f"{name} bias"] = jnp.zeros(outputs)
     return parameters
+
+
+class SmallNetwork(nnx.Module):
+    """A network of the zoo with its parameters, as the library trains it."""
+
+    def __init__(self, architecture: Architecture, parameters: Parameters) -> None:
+        """Keep both."""
+        self.architecture = architecture
+        self.parameters = nnx.Dict({name: nnx.Param(jnp.asarray(value)) for name, value in parameters.items()})
+
+    def __call__(self, x: Float[Array, "b 28 28 1"]) -> Float[Array, "b d"]:
+        """Features of standardised pixels."""
+        parameters = {name: parameter[...] for name, parameter in self.parameters.items()}
+        return self.architecture.of_standardised(parameters, x)
+
+
+def small_encoder(name: str, architecture: Architecture, parameters: Parameters) -> Encoder:
+    """An encoder of the library."""
+    preprocessing = Preprocessing(SIDE, (255 * MEAN,), (255 * DEVIATION,))
+    return from_network(SmallNetwork(architecture, parameters), preprocessing, name=name)
 
 
 def layer_output(parameters: Parameters, name: str, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:

@@ -15,8 +15,7 @@ import numpy as np
 from imagenet import imagenet_network
 from jaxtyping import Float, Int
 from members import IMAGENET
-from networks import ARCHITECTURES, Parameters
-from transfer import CHUNK, Encode
+from networks import ARCHITECTURES, Encode, Parameters
 
 from jaxrel.encoders.images.views import ImageAugmentation, image_views
 
@@ -24,6 +23,7 @@ __all__ = ["FOLDER", "Batch", "Zoo", "read_zoo"]
 
 FOLDER = Path(__file__).parents[1] / "data" / "zoo"
 REFERENCE_IMAGES = 1000
+CHUNK = 100  # images in one forward pass
 
 
 @dataclass(frozen=True, eq=False)

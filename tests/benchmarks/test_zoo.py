@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from paths import ROOT
 
+from jaxrel.encoders import extract_features
+from jaxrel.training import has_parameters
+
 FOLDER = ROOT / "benchmarks" / "zoo"
 PART = ROOT / "tests" / "fixtures" / "zoo"
 
@@ -100,6 +103,23 @@ def test_features_are_those_that_the_probe_saw(table: Any) -> None:
         features = part.features(position, images)
         accuracy = RidgeClassifier().fit(features[:500], labels[:500]).score(features[500:], labels[500:])
         assert accuracy == pytest.approx(np.mean(record["probe"]["mnist"]), abs=0.05)
+
+
+def test_an_encoder_that_is_tuned_has_the_features_that_are_scored() -> None:
+    from networks import ARCHITECTURES, small_encoder
+    from truth import in_colour
+    from zoo import read_zoo
+
+    part = read_zoo(PART)
+    images = part.images["mnist/pool_images"][:100]
+    for position, record in enumerate(part.table):
+        weights = {name: value.astype(np.float32) for name, value in part.weights[record["name"]].items()}
+        encoder = small_encoder(record["name"], ARCHITECTURES[record["architecture"]], weights)
+        assert has_parameters(encoder)
+        assert encoder.num_parameters == record["num_parameters"]
+        expected = part.features(position, images)
+        found = extract_features(encoder, in_colour(images))
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_page_has_the_tables_of_the_results() -> None:
