@@ -51,9 +51,9 @@ def main() -> None:
     names = [zoo.table[index]["name"] for index in chosen]
     RESULTS.write_text(json.dumps({"encoders": names, "accuracies": found}, indent=1) + "\n")
     for name, pair in found.items():
-        recorded, measured = map(np.array, pair.values())
-        tau = weightedtau(measured, recorded).statistic
-        print(f"{name}: weighted tau {tau:.2f}, {np.mean(measured - recorded):+.1%} on average")
+        tau = weightedtau(pair["measured"], pair["recorded"]).statistic
+        change = np.mean(pair["measured"]) - np.mean(pair["recorded"])
+        print(f"{name}: weighted tau {tau:.2f}, {change:+.1%} on average")
 
 
 if __name__ == "__main__":
