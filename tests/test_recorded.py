@@ -23,6 +23,8 @@ TOLERANCE = {"float32": 2e-5, "float64": 1e-9}
 # Bounds in float32 were 2.3 % apart on two machines, in float64 0.04 % with and without the compiler's optimisations.
 LEARNED = ("learned", "related", "label_free")
 TOLERANCE_OF_LEARNED = {"float32": 3e-2, "float64": 1e-3}
+# Accuracies on 110 samples move by whole samples.
+TOLERANCE_OF_LEARNED_ACCURACY = {"float32": 6e-2, "float64": 2e-2}
 # The dual value at which iterations stopped carries rounding errors on; it is certified to a hundredth of the cost.
 TOLERANCE_OF_ENDS = {"distribution_mismatch_lower": 1e-5}
 # A divergence is the difference of three values at which iterations stopped, in float32 one earlier on some processors.
@@ -47,6 +49,8 @@ def tolerance(name: str) -> float:
     if any(part in name for part in GAPPED):
         return TOLERANCE_OF_GAPPED[dtype]
     learned = any(part in name for part in LEARNED)
+    if learned and ending == "target_accuracy":
+        return TOLERANCE_OF_LEARNED_ACCURACY[dtype]
     return max((TOLERANCE_OF_LEARNED if learned else TOLERANCE)[dtype], TOLERANCE_OF_ENDS.get(ending, 0))
 
 
