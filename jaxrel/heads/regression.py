@@ -81,8 +81,8 @@ def one_step_head(task: Task, ridge: Float[ArrayLike, ""]) -> Head:
     r"""The head after one step of steepest descent on the objective of `fit_head`, from the shares of the classes.
 
     The length of the step minimises the second-order expansion along the gradient G,
-    `t = ||G||^2 / (mean_i Var_p(G z_i) + ridge ||G||^2)` for the shares p. It has no loop, so that where a head is only
-    the start of further learning, its program is not compiled for a regression.
+    `t = ||G||^2 / (mean_i Var_p(G z_i) + ridge ||G||^2)` for the shares p. Use it where the head is only the start of
+    further learning: without the loops of a regression, the program is smaller and compiles sooner.
     """
     labels, num_classes = task.labelled
     sample_weights = task.weights / jnp.sum(task.weights)
